@@ -1,0 +1,1 @@
+"""Extraction attacks, one file each: they buy answers and hand over a transfer set."""

@@ -1,0 +1,38 @@
+"""Copycat CNN: random queries, one training."""
+
+from __future__ import annotations
+
+from art.attacks.extraction import CopycatCNN
+
+from attacks.base import Api, Attack, LearnerFactory, Pool, Streams, TransferSet
+from attacks.recorder import Recorder
+from bench.seeds import legacy_numpy
+
+
+class Copycat(Attack):
+    """ART's ``CopycatCNN``, unmodified: sends a random part of the pool and keeps the answers.
+
+    ``use_probability``: learn from whole answers; else from their top-1 alone, as in the paper.
+    What sets the paper apart from Knockoff Nets' random sampling is the pool (images of another
+    domain), which is an axis of the matrix here.
+    """
+
+    name = "copycat"
+    paper = "Correia-Silva et al. 2018, arXiv 1806.05476, section III"
+
+    def __init__(self, *, use_probability: bool = False) -> None:
+        self.use_probability = use_probability
+
+    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+        """Spend the budget on random inputs of the pool, drawn without replacement."""
+        recorder = Recorder(api, pool.x.shape[1:])
+        attack = CopycatCNN(
+            recorder,
+            batch_size_query=api.budget,
+            nb_epochs=1,
+            nb_stolen=api.budget,
+            use_probability=self.use_probability,
+        )
+        with legacy_numpy(streams.order):
+            attack.extract(pool.x, thieved_classifier=recorder)
+        return recorder.bought

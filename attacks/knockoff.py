@@ -1,0 +1,179 @@
+"""Knockoff Nets: random sampling, or a bandit over the pool's classes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from art.attacks.extraction import KnockoffNets
+from numpy.typing import NDArray
+
+from attacks.base import Api, Array, Attack, LearnerFactory, Pool, Streams, TransferSet
+from attacks.recorder import Recorder
+from bench.seeds import legacy_numpy, random_state
+
+Reward = Literal["cert", "div", "loss", "all"]
+
+
+class Knockoff(Attack):
+    """Knockoff Nets with ``sampling_strategy`` random (ART's, unmodified) or adaptive.
+
+    ``random`` is, as ART wrote it, the same algorithm as Copycat. ``adaptive`` is ART's gradient
+    bandit with its arithmetic made safe: ART's own stops with NaN probabilities when an answer is
+    rounded or refused, copies the pool for every query and trains through a DataLoader. It learns
+    from one-hot labels whatever it is told, as ART's does, and draws with replacement within a
+    class. ``reward``: "cert" (confidence), "div" (diversity), "loss" (disagreement), or "all".
+    """
+
+    name = "knockoff"
+    paper = "Orekondy et al. 2019, arXiv 1812.02766, section 4"
+
+    def __init__(
+        self,
+        *,
+        sampling_strategy: Literal["random", "adaptive"] = "random",
+        reward: Reward = "all",
+        use_probability: bool = False,
+    ) -> None:
+        if sampling_strategy == "adaptive" and use_probability:
+            raise ValueError("use_probability=True with sampling_strategy=adaptive; it learns from labels only")
+        self.sampling_strategy = sampling_strategy
+        self.reward = reward
+        self.use_probability = use_probability
+
+    def applicable(self, pool: Pool) -> str:
+        """The bandit needs two classes to choose from."""
+        if self.sampling_strategy == "adaptive" and len(np.unique(pool.y)) < 2:
+            return f"pool {pool.name!r} has fewer than two classes to choose from"
+        return ""
+
+    def supply(self, size: int) -> int | None:
+        """A random draw never repeats; the bandit may."""
+        return size if self.sampling_strategy == "random" else None
+
+    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+        """Spend the budget; refused queries teach nothing and earn the bandit nothing."""
+        if self.sampling_strategy == "random":
+            recorder = Recorder(api, pool.x.shape[1:])
+            attack = KnockoffNets(
+                recorder,
+                batch_size_query=api.budget,
+                nb_epochs=1,
+                nb_stolen=api.budget,
+                sampling_strategy="random",
+                verbose=False,
+                use_probability=self.use_probability,
+            )
+            with legacy_numpy(streams.order):
+                attack.extract(pool.x, thieved_classifier=recorder)
+            return recorder.bought
+        return self.buy_adaptively(api, pool, learner, random_state(streams.order), random_state(streams.choices))
+
+    def buy_adaptively(
+        self,
+        api: Api,
+        pool: Pool,
+        learner: LearnerFactory,
+        order: np.random.RandomState,
+        choices: np.random.RandomState,
+    ) -> TransferSet:
+        """Run the bandit: ``choices`` draws the class, ``order`` the input within it.
+
+        ART draws both from one generator; passing it twice here gives ART's choices.
+        """
+        classes = np.unique(pool.y)
+        members = [np.flatnonzero(pool.y == label) for label in classes]
+        student, bandit, rewards = learner(), Bandit(len(classes)), Rewards(self.reward, api.nb_classes)
+        taken: list[int] = []
+        labels: list[int] = []
+        for _ in range(api.budget):
+            action = choices.choice(len(classes), p=bandit.probabilities)
+            row = int(members[action][order.choice(len(members[action]))])
+            query = pool.x[row : row + 1]
+            answer = api.predict(query)[0]
+            if np.isnan(answer).any():
+                bandit.update(action, rewards.nothing())
+                continue
+            label = int(answer.argmax())
+            taken.append(row)
+            labels.append(label)
+            student.step(query, np.eye(api.nb_classes)[[label]])
+            bandit.update(action, rewards.of(answer, student.logits(query)[0]))
+        targets = np.eye(api.nb_classes, dtype=np.float32)[np.array(labels, dtype=np.int64)]
+        return TransferSet(np.ascontiguousarray(pool.x[np.array(taken, dtype=np.int64)]), targets)
+
+
+class Bandit:
+    """The gradient bandit of section 4.1.2, with ART's learning rate of one over an action's count."""
+
+    def __init__(self, actions: int) -> None:
+        self._preference = np.zeros(actions)
+        self._count = np.zeros(actions)
+        self._average = 0.0
+        self._rounds = 0
+        self.probabilities: Array = np.ones(actions) / actions
+
+    def update(self, action: int, reward: float) -> None:
+        """Move the preferences by how much the reward beats the average so far."""
+        self._rounds += 1
+        self._average += (reward - self._average) / self._rounds
+        self._count[action] += 1
+        advantage = (reward - self._average) / self._count[action]
+        chosen = np.zeros_like(self._preference)
+        chosen[action] = 1.0
+        self._preference += advantage * (chosen - self.probabilities)
+        # ART exponentiates the preferences as they are, which overflows; this is the same softmax.
+        weights = np.exp(self._preference - self._preference.max())
+        self.probabilities = weights / weights.sum()
+
+
+class Rewards:
+    """ART's rewards, made safe: no log of zero, no division by a variance of zero."""
+
+    def __init__(self, kind: Reward, classes: int) -> None:
+        self._kind = kind
+        self._mean_answer = np.zeros(classes)
+        self._mean, self._variance = np.zeros(3), np.zeros(3)
+        self._rounds = 0
+
+    def of(self, answer: Array, logits: NDArray[np.float32]) -> float:
+        """Return the reward of one answer (classes,) given the student's logits (classes,)."""
+        self._rounds += 1
+        if self._kind == "cert":
+            return self._cert(answer)
+        if self._kind == "div":
+            return self._div(answer)
+        if self._kind == "loss":
+            return self._loss(answer, logits)
+        return self._all(np.array([self._cert(answer), self._div(answer), self._loss(answer, logits)]))
+
+    def nothing(self) -> float:
+        """Return the reward of a refusal: no certainty, no diversity, no loss."""
+        self._rounds += 1
+        return self._all(np.zeros(3)) if self._kind == "all" else 0.0
+
+    @staticmethod
+    def _cert(answer: Array) -> float:
+        second, first = np.partition(answer, -2)[-2:]
+        return float(first - second)
+
+    def _div(self, answer: Array) -> float:
+        self._mean_answer += (answer - self._mean_answer) / self._rounds
+        return float(np.maximum(0.0, answer - self._mean_answer).sum())
+
+    @staticmethod
+    def _loss(answer: Array, logits: NDArray[np.float32]) -> float:
+        # ART takes the softmax of both sides, though the victim's answer is a distribution already.
+        told = np.exp(answer) / np.exp(answer).sum()
+        wide = logits.astype(np.float64)
+        log_believed = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
+        return float(-(told * log_believed).sum())
+
+    def _all(self, rewards: Array) -> float:
+        self._mean += (rewards - self._mean) / self._rounds
+        self._variance += ((rewards - self._mean) ** 2 - self._variance) / self._rounds
+        if self._rounds == 1:
+            return float(np.clip(rewards, 0.0, 1.0).mean())
+        spread = np.sqrt(self._variance)
+        scaled = np.divide(rewards - self._mean, spread, out=np.zeros(3), where=spread > 0)
+        return float(scaled.mean())

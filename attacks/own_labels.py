@@ -1,0 +1,25 @@
+"""The thief who asks nothing: what the pool's own labels give."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attacks.base import Api, Attack, LearnerFactory, Pool, Streams, TransferSet
+
+
+class OwnLabels(Attack):
+    """Trains on the whole pool with the pool's own true labels and never queries.
+
+    A floor: an attack that does not beat it has stolen nothing that the thief did not own.
+    """
+
+    name = "own_labels"
+    queries = False
+
+    def applicable(self, pool: Pool) -> str:
+        """Only where the pool's labels mean what the victim's do."""
+        return "" if pool.same_classes else f"the labels of pool {pool.name!r} are not the victim's classes"
+
+    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+        """Return the pool with one-hot labels; sends nothing."""
+        return TransferSet(pool.x, np.eye(api.nb_classes, dtype=np.float32)[pool.y])

@@ -1,0 +1,47 @@
+"""Lets ART's attacks run unmodified: stands in for the model they train, and records what they bought."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from art.estimators.classification import BlackBoxClassifier
+
+from attacks.base import Api, Array, Images, TransferSet
+
+
+class Recorder(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
+    """ART's ``thieved_classifier``, and the client through which the attack queries.
+
+    ``predict`` passes queries on and remembers which were refused (NaN rows): an attack that takes
+    the argmax would read class 0 into them. ``fit`` keeps what was bought instead of training.
+    """
+
+    def __init__(self, api: Api, input_shape: tuple[int, ...]) -> None:
+        super().__init__(
+            predict_fn=self.predict, input_shape=input_shape, nb_classes=api.nb_classes, clip_values=(0.0, 1.0)
+        )
+        self._api = api
+        self._answered: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
+        self._bought: TransferSet | None = None
+
+    def predict(self, x: Images, batch_size: int = 256, **_: Any) -> Array:
+        """Return the API's answers."""
+        answers = self._api.predict(x, batch_size=batch_size)
+        self._answered.append(~np.isnan(answers).any(axis=1))
+        return answers
+
+    def fit(self, x: Images, y: Array, **_: Any) -> None:
+        """Keep the queries in the order they were sent, refused ones dropped."""
+        answered = np.concatenate(self._answered)
+        self._bought = TransferSet(
+            np.ascontiguousarray(x[answered], dtype=np.float32),
+            np.ascontiguousarray(y[answered], dtype=np.float32),
+        )
+
+    @property
+    def bought(self) -> TransferSet:
+        """The transfer set; raises RuntimeError if the attack never trained."""
+        if self._bought is None:
+            raise RuntimeError("the attack never handed anything over")
+        return self._bought

@@ -1,0 +1,151 @@
+"""What honest users pay for a defense, and what its detector does on traffic it never saw."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import metrics, stats
+from bench.seeds import derive
+from bench.spec import Audit
+from bench.store import Outcome
+from bench.workbench import HONEST_CLIENT, Workbench
+from defenses.base import Answers
+
+Array = NDArray[np.float64]
+RESAMPLES = 200
+"""Bootstrap samples behind the intervals of calibration error and risk-coverage."""
+
+
+def run_audit(audit: Audit, workbench: Workbench) -> Outcome:
+    """Send the test split as honest clients of 100 queries, then every pool past the detector."""
+    victim = workbench.victim(audit.victim)
+    stack = workbench.stack(audit.victim, audit.defense, audit.seed)
+    claims = stack.claims
+    repeats = audit.repeats if claims.stochastic else 1
+    test = victim.splits.test
+    raw = victim.probabilities(test.x)
+    traffic = [_ask(audit, workbench, test.x, repeat) for repeat in range(repeats)]
+
+    found = Measured()
+    _honest(found, [answers.probabilities for answers in traffic], raw, test.y, audit.seed)
+    found.over_rows("honest.refused", np.stack([answers.refused for answers in traffic]))
+    found.over_rows("honest.flagged", np.stack([answers.flagged for answers in traffic]))
+    found.over_clients("honest.client_refused", [answers.refused for answers in traffic])
+    found.over_clients("honest.client_flagged", [answers.flagged for answers in traffic])
+    if claims.may_flag:
+        found.detection("test", traffic[0].flagged)
+        for name in audit.pools:
+            pool = workbench.pool(audit.victim, name, audit.seed)
+            found.detection(name, _ask(audit, workbench, pool.x, 0).flagged)
+    return Outcome(
+        metrics=found.values,
+        info={
+            "intervals": found.intervals,
+            "claims": {name: getattr(claims, name) for name in claims.__dataclass_fields__},
+        },
+        costs={"latency_us": _latency(audit, workbench, test.x)},
+    )
+
+
+def _ask(audit: Audit, workbench: Workbench, x: NDArray[np.float32], repeat: int) -> Answers:
+    """Send ``x`` (n, …) as clients of 100 queries each, all to one API."""
+    api = workbench.api(audit.victim, audit.defense, audit.seed, repeat)
+    parts = [
+        api.ask(x[start : start + HONEST_CLIENT], f"honest-{start}") for start in range(0, len(x), HONEST_CLIENT)
+    ]
+    return Answers(
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([part.refused for part in parts]),
+        np.concatenate([part.flagged for part in parts]),
+    )
+
+
+class Measured:
+    """Collects values and their 95 % intervals by name."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float | None] = {}
+        self.intervals: dict[str, list[float]] = {}
+
+    def add(self, name: str, interval: stats.Interval) -> None:
+        """Keep a value with its interval."""
+        self.values[name] = interval.value
+        self.intervals[name] = [interval.low, interval.high]
+
+    def over_rows(self, name: str, values: NDArray[Any]) -> None:
+        """Keep the mean of (repeats, inputs) values, with an interval over both."""
+        self.add(name, stats.mean_interval(values.astype(np.float64)))
+
+    def over_clients(self, name: str, repeats: list[NDArray[np.bool_]]) -> None:
+        """Keep the share of honest clients that met it at least once."""
+        hit = [marks[s : s + HONEST_CLIENT].any() for marks in repeats for s in _clients(len(marks))]
+        self.add(name, stats.share_interval(int(np.sum(hit)), len(hit)))
+
+    def detection(self, pool: str, flagged: NDArray[np.bool_]) -> None:
+        """Keep the share of a pool that is flagged, per query and client, and the wait for the first flag."""
+        name = f"detection.{pool}"
+        self.add(name, stats.share_interval(int(flagged.sum()), len(flagged)))
+        self.over_clients(f"{name}.client", [flagged])
+        clients = [flagged[s : s + HONEST_CLIENT] for s in _clients(len(flagged))]
+        waits = [float(marks.argmax()) + 1 if marks.any() else float("inf") for marks in clients]
+        wait = statistics.median(waits)
+        self.values[f"{name}.queries_until"] = wait if np.isfinite(wait) else None
+
+
+def _clients(n: int) -> range:
+    # A last client with fewer queries than the others would look luckier than it is.
+    return range(0, max(n - HONEST_CLIENT + 1, 1), HONEST_CLIENT)
+
+
+def _honest(found: Measured, answers: list[Array], raw: Array, truth: NDArray[np.int64], seed: int) -> None:
+    """Measure use: top-1 and accuracy over all queries (a refusal is a miss), the rest over the answered."""
+    rows, label = np.arange(len(truth)), raw.argmax(axis=1)
+    shown = [np.nan_to_num(told).argmax(axis=1) for told in answers]
+    given = [~np.isnan(told).any(axis=1) for told in answers]
+    found.over_rows("honest.top1_kept", np.stack([(s == label) & g for s, g in zip(shown, given, strict=True)]))
+    found.over_rows("honest.accuracy", np.stack([(s == truth) & g for s, g in zip(shown, given, strict=True)]))
+    found.over_rows("honest.accuracy_undefended", (label == truth)[None])
+    # One row for each (repeat, input) that was answered; inputs are resampled below, repeats kept.
+    told = np.concatenate([a[g] for a, g in zip(answers, given, strict=True)])
+    index = np.concatenate([rows[g] for g in given])
+    if not len(index):
+        return
+    distance = metrics.l1(told, raw[index])
+    likely = metrics.normalised(told)
+    loss = metrics.negative_log_likelihood(likely, truth[index])
+    confidence, correct = likely.max(axis=1), told.argmax(axis=1) == truth[index]
+    found.values["honest.l1_max"] = float(distance.max())
+    # Every use measure below is of the answered rows alone, resampled by input.
+    measures: dict[str, Callable[[NDArray[np.int64]], float]] = {
+        "honest.l1_mean": lambda r: float(distance[r].mean()),
+        "honest.nll": lambda r: float(loss[r].mean()),
+        "honest.ece": lambda r: metrics.expected_calibration_error(confidence[r], correct[r]),
+        "honest.aurc": lambda r: metrics.area_under_risk_coverage(confidence[r], correct[r]),
+    }
+    everything = np.arange(len(index))
+    rng = np.random.default_rng(derive(seed, "audit bootstrap"))
+    draws = [rng.integers(len(index), size=len(index)) for _ in range(RESAMPLES)]
+    for name, measure in measures.items():
+        low, high = np.percentile([measure(draw) for draw in draws], [2.5, 97.5])
+        found.add(name, stats.Interval(measure(everything), float(low), float(high)))
+
+
+def _latency(audit: Audit, workbench: Workbench, x: NDArray[np.float32]) -> dict[str, float]:
+    """Return microseconds a query that the defense adds, at batches of 1 and 256; medians."""
+    taken = {}
+    for batch, times in ((1, 21), (256, 5)):
+        rows = x[np.arange(batch) % len(x)]
+        seconds = []
+        for _ in range(times):
+            api = workbench.api(audit.victim, audit.defense, audit.seed, 0)
+            start = time.perf_counter()
+            api.predict(rows)
+            seconds.append(time.perf_counter() - start - api.bill.seconds_model)
+        taken[str(batch)] = statistics.median(seconds) / batch * 1e6
+    return taken

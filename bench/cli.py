@@ -1,0 +1,156 @@
+"""The command line. Nothing heavy is imported here: ``--help`` must answer at once."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import __version__
+from bench.errors import MoatbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bench.store import Record
+
+USAGE, INCOMPLETE, INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    name="moatbench",
+    help="How much does it cost to steal the model behind an API, and how much does a defense raise that cost?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Fetch data sets, and see which are here.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data sets (default: MOATBENCH_DATA, else the user's cache folder)."),
+]
+
+
+class Kind(StrEnum):
+    """What ``moatbench list`` can list."""
+
+    attacks = "attacks"
+    defenses = "defenses"
+    victims = "victims"
+    datasets = "datasets"
+    matrices = "matrices"
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one line and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("art", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        app()
+    except MoatbenchError as error:
+        print(f"moatbench: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"moatbench {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    matrix: Annotated[str, typer.Argument(help="A shipped matrix, or a .toml file.")],
+    store: Annotated[Path | None, typer.Option(help="Store (default: results/MATRIX/store.sqlite).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report (default: results/MATRIX).")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0 means one a core.")] = 0,
+    only: Annotated[list[str] | None, typer.Option(help="axis=value; may be given several times.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats, instead of the matrix's.")] = None,
+    victim: Annotated[
+        str | None, typer.Option(help="Your own: file.py:factory or package.module:factory.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results of this store.")] = False,
+    data_root: DataRoot = None,
+) -> None:
+    """Run a matrix (or what is left of it) and write its report."""
+    from bench import session
+
+    print(f"moatbench {__version__}: loading", file=sys.stderr)
+    session_ = session.Session.of(
+        matrix, store=store, out=out, only=only or [], repeats=repeats, victim=victim, data_root=data_root
+    )
+    command = shlex.join(["moatbench", *sys.argv[1:]])
+    try:
+        counts, report_path = session_.run(jobs=jobs, fresh=fresh, command=command, progress=_progress)
+    except KeyboardInterrupt:
+        again = shlex.join(["moatbench", *(word for word in sys.argv[1:] if word != "--fresh")])
+        print(f"\ninterrupted; results so far are in {session_.store}\nresume with: {again}", file=sys.stderr)
+        # Workers were killed, so there is nothing to wait for; a normal exit would join them.
+        sys.stderr.flush()
+        raise typer.Exit(INTERRUPTED) from None
+    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    print(report_path)
+    if counts.get("failed") or counts.get("missing"):
+        print("failed cells are in the report; the same command tries them again", file=sys.stderr)
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(help="A store that moatbench run has made.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+) -> None:
+    """Write the report of a store."""
+    from bench import session
+
+    print(session.report(store, out))
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what a matrix can name."""
+    from bench import catalogue
+
+    print(catalogue.table(kind.value))
+
+
+@data_app.command("list")
+def data_list(data_root: DataRoot = None) -> None:
+    """Show which splits are really there."""
+    from bench import catalogue
+
+    print(catalogue.data_table(data_root))
+
+
+@data_app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Data sets, as in moatbench list datasets.")],
+    data_root: DataRoot = None,
+) -> None:
+    """Download data sets through torchvision, checksums verified."""
+    from bench import datasets
+
+    root = datasets.data_root(data_root)
+    for name in names:
+        datasets.info(name)
+    for name in names:
+        print(datasets.fetch(name, root))
+
+
+def _progress(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
+    """Show how far a run is: a bar with the time left on a terminal, else a line now and then."""
+    from bench import progress
+
+    if total == done:
+        print(f"nothing left to run: {total} of {total} are stored", file=sys.stderr)
+    return progress.watch(records, done, total)
+
+

@@ -1,0 +1,37 @@
+"""Errors that a user can act on. Every message is one sentence that says what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MoatbenchError(Exception):
+    """Base of all errors that the command line prints without a traceback (exit code 2)."""
+
+
+class UsageError(MoatbenchError):
+    """A name, value or file given by the user is wrong."""
+
+
+class MissingDataError(MoatbenchError):
+    """A data set is not on this machine; the message names the command that fetches it."""
+
+
+class VictimError(MoatbenchError):
+    """A victim cannot be used: it returns something that is not probabilities, or cannot be loaded."""
+
+
+class BudgetError(MoatbenchError):
+    """An attack tried to send more queries than its budget, or the pool cannot supply the budget."""
+
+
+class StoreError(MoatbenchError):
+    """A store is corrupt, newer than this program, or not one of ours."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean …" for the known names nearest to ``name``, else all known names."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(match) for match in close) + "?"
+    return "known: " + ", ".join(names)

@@ -1,0 +1,184 @@
+"""Runs a matrix: prepares victims, spreads cells over processes, stores results as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench import pools, registry
+from bench.audit import run_audit
+from bench.cell import NotApplicable, run_cell
+from bench.errors import BudgetError
+from bench.numerics import single_thread, versions
+from bench.spec import Cell, Task, VictimSpec
+from bench.store import Outcome, Record, Store
+from bench.workbench import Workbench
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a worker needs beside the task: where data and shared trainings are, and outside plugins."""
+
+    data_root: Path
+    memo: Path | None
+    plugins: tuple[Path, ...] = ()
+
+
+@cache
+def _workbench(setting: Setting) -> Workbench:
+    for path in setting.plugins:
+        registry.attacks.add_file(path)
+        registry.defenses.add_file(path)
+    return Workbench(setting.data_root, setting.memo)
+
+
+def perform(setting: Setting, task: Task, key: str) -> Record:
+    """Run one task in this process and return its record; an error becomes a failed record."""
+    workbench = _workbench(setting)
+
+    def record(status: str, outcome: Outcome | None = None, **fields: Any) -> Record:
+        made = outcome or Outcome({})
+        info = made.info | made.costs | fields.pop("info", {})
+        return Record(key, task.kind, task.spec(), status, made.metrics, made.arrays, info, **fields)
+
+    try:
+        with single_thread():
+            return record("ok", run_cell(task, workbench) if isinstance(task, Cell) else run_audit(task, workbench))
+    except NotApplicable as reason:
+        return record("not_applicable", error=str(reason))
+    except Exception as error:  # noqa: BLE001  # whatever a plugin raises must not stop the others
+        return record(
+            "failed", error=f"{type(error).__name__}: {error}", info={"traceback": traceback.format_exc()}
+        )
+
+
+def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str]) -> list[str]:
+    """Return each task's key: spec, victim, source of its plugins, versions, hashed.
+
+    An edited defense, another model or another version is never answered from an old result.
+    """
+    attack_source, defense_source = cache(registry.attacks.source_digest), cache(registry.defenses.source_digest)
+    found = []
+    for task in tasks:
+        sources = [defense_source(text) for text in task.defense]
+        if isinstance(task, Cell):
+            sources.append(attack_source(task.attack))
+        parts = [task.kind, task.spec(), fingerprints[task.victim], sources, versions()]
+        found.append(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
+    return found
+
+
+def prepare(tasks: Sequence[Task], workbench: Workbench) -> dict[VictimSpec, str]:
+    """Load or train every victim, look at every pool, and return the victims' fingerprints.
+
+    Raises the error that the first cells would raise, before anything has run: missing data, a bad
+    victim, or a budget that a pool cannot supply.
+    """
+    cells = [task for task in tasks if isinstance(task, Cell)]
+    fingerprints = {spec: workbench.victim(spec).fingerprint for spec in dict.fromkeys(t.victim for t in tasks)}
+    wanted = dict.fromkeys((cell.victim, cell.threat.pool, cell.attack, cell.budget) for cell in cells)
+    for spec, pool, attack, budget in wanted:
+        size = pools.size(pool, spec.data, len(workbench.victim(spec).splits.pool.x))
+        supply = registry.attacks.build(attack).supply(size)
+        if supply is not None and budget > supply:
+            raise BudgetError(
+                f"budget {budget} is larger than what pool {pool!r} supplies to {attack} ({supply} inputs); "
+                "choose a smaller budget or a larger pool"
+            )
+    named = [(cell.victim, cell.threat.pool, cell.seed) for cell in cells]
+    named += [(task.victim, name, task.seed) for task in tasks if not isinstance(task, Cell) for name in task.pools]
+    for spec, name, _ in dict.fromkeys(named):
+        pass
+    return fingerprints
+
+
+def work(
+    todo: Sequence[tuple[Task, str]], setting: Setting, jobs: int
+) -> Iterator[Record]:
+    """Yield records as tasks finish, in any order. ``jobs`` = 1 stays in this process."""
+    if jobs == 1:
+        for task, key in todo:
+            yield perform(setting, task, key)
+        return
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
+
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        stream = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")(
+            delayed(perform)(setting, task, key) for task, key in todo
+        )
+        try:
+            yield from stream
+        except BaseException:
+            # Without this, workers finish what is dispatched before the command can end.
+            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            raise
+
+
+def run(
+    tasks: Sequence[Task],
+    store: Store,
+    setting: Setting,
+    *,
+    jobs: int,
+    fresh: bool = False,
+    progress: Callable[[Iterable[Record], int, int], Iterable[Record]] = lambda records, _done, _all: records,
+) -> Counter[str]:
+    """Run what the store does not have yet; return how many tasks ended in which status.
+
+    ``progress`` wraps the stream of records: it gets the stream, the number already done and the
+    number of all. Failed tasks are tried again; ``fresh`` forgets every record first. What has been
+    stored stays stored however this ends.
+    """
+    started = time.time()
+    workbench = _workbench(setting)
+    with single_thread():
+        fingerprints = prepare(tasks, workbench)
+        victims = [_describe(spec, workbench) for spec in fingerprints]
+    named = keys(tasks, fingerprints)
+    if fresh:
+        store.clear()
+    store.set_plan((key, task.kind, task.spec()) for task, key in zip(tasks, named, strict=True))
+    done = store.done()
+    todo = [(task, key) for task, key in zip(tasks, named, strict=True) if key not in done]
+    store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started)
+    for record in progress(work(todo, setting, jobs), len(tasks) - len(todo), len(tasks)):
+        store.put(record)
+        if record.status == "failed":
+            log.error("%s failed: %s", " ".join(map(str, record.spec.values())), record.error)
+    finished = time.time()
+    counts = Counter(record.status for record in store.records())
+    store.set_meta(finished=finished, ran=len(todo))
+    if setting.memo is not None and not store.missing():
+        # The memo serves one run; its trainings would outweigh the results a hundredfold.
+        shutil.rmtree(setting.memo, ignore_errors=True)
+    return counts
+
+
+def _describe(spec: VictimSpec, workbench: Workbench) -> dict[str, Any]:
+    victim = workbench.victim(spec)
+    accuracy = victim.accuracy()
+    if victim.expected is not None and accuracy < victim.expected:
+        log.warning("victim %s reaches %.3f, below the expected %.3f", spec, accuracy, victim.expected)
+    sizes = {part: len(getattr(victim.splits, part).x) for part in ("train", "calibration", "pool", "test")}
+    return {
+        "victim": str(spec),
+        "seed": spec.seed,
+        "accuracy": accuracy,
+        "expected": victim.expected,
+        "fingerprint": victim.fingerprint,
+        "sizes": sizes,
+        "parameters": victim.parameters,
+    }

@@ -1,0 +1,71 @@
+"""The numerical rules that make "same to the last bit" true: one thread, and padded chunks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+CHUNK = 256
+"""Rows a model is evaluated on at once; shorter chunks are padded, so that shapes never differ."""
+RULE = "one thread; chunks of 256"
+"""Named in memo keys: another rule gives other bits."""
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Hold torch, BLAS and OpenMP to one thread inside the block, and restore them after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _controller().limit(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def torch_seed(seed: int) -> Iterator[None]:
+    """Seed torch's global generator inside the block and restore it after: layers initialise from it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def in_chunks(
+    evaluate: Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], ...]], x: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], ...]:
+    """Evaluate ``x`` (n, …) in chunks of 256 rows, the last padded with zeros, and join the outputs.
+
+    ``evaluate`` returns a tuple of (256, …) arrays; so does this, with n rows.
+    """
+    parts: list[tuple[NDArray[np.float32], ...]] = []
+    for start in range(0, max(len(x), 1), CHUNK):
+        rows = x[start : start + CHUNK]
+        if len(rows) < CHUNK:
+            padded = np.zeros((CHUNK, *x.shape[1:]), dtype=np.float32)
+            padded[: len(rows)] = rows
+        else:
+            padded = np.ascontiguousarray(rows, dtype=np.float32)
+        parts.append(tuple(output[: len(rows)] for output in evaluate(padded)))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on, by package."""
+    from bench import __version__
+
+    names = ("adversarial-robustness-toolbox", "torch", "numpy", "scikit-learn")
+    return {"moatbench": __version__} | {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,52 @@
+"""Progress of long work on standard error: a bar on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench.store import Record
+
+EVERY = 20.0
+"""Seconds between lines where standard error is not a terminal."""
+
+
+def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
+    """Pass records on and show how many of ``total`` are there; ``done`` were there before."""
+    console = Console(stderr=True)
+    if total == done:
+        yield from records
+        return
+    started, failed, told = time.monotonic(), 0, time.monotonic()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("cells", total=total, completed=done, left="")
+        for number, record in enumerate(records, 1):
+            yield record
+            failed += record.status == "failed"
+            elapsed = time.monotonic() - started
+            left = elapsed / number * (total - done - number)
+            words = f"about {duration(left)} left" + (f", {failed} failed" if failed else "")
+            bar.update(task, completed=done + number, left=words)
+            if not console.is_terminal and time.monotonic() - told > EVERY:
+                told = time.monotonic()
+                console.print(f"{done + number} of {total}, {duration(elapsed)} so far, {words}")
+    console.print(f"{total - done} run in {duration(time.monotonic() - started)}, {done} were there before")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: ``3 min 20 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

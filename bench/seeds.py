@@ -1,0 +1,37 @@
+"""Independent random streams, each derived from names; nothing here is global.
+
+Streams (see METHOD.md): query order, training, the attack's own choices, and defense noise.
+None contains the budget, so a smaller budget is a prefix of a larger one.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+
+def derive(*parts: object) -> int:
+    """Return a seed in [0, 2**63) that depends on every part and on their order.
+
+    Parts are strings, numbers, booleans or None; they are hashed by their JSON text with SHA-256.
+    """
+    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def random_state(seed: int) -> np.random.RandomState:
+    """Return a legacy generator: the one whose draws ART makes, so that choices can be compared."""
+    return np.random.RandomState(seed % 2**32)
+
+
+@contextmanager
+def legacy_numpy(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator inside the block and restore it after: ART draws from it."""
+    before = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)

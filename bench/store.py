@@ -1,0 +1,206 @@
+"""Results on disk: one SQLite file a run, written by the parent process, one transaction a record."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import StoreError
+
+SCHEMA = 1
+"""Version of the tables below; a store of an older one is read, of a newer one refused."""
+APPLICATION = 0x6D6F6174  # "moat": how a store knows itself
+COSTS = frozenset({"seconds", "cpu_seconds", "shared", "memory_mib", "latency_us"})
+"""Parts of ``info`` that differ from run to run; everything else is the same to the last bit."""
+
+TABLES = """
+create table meta (name text primary key, value text not null);
+create table plan (place integer primary key, key text not null unique, kind text not null, spec text not null);
+create table records (
+    key text primary key, kind text not null, spec text not null, status text not null,
+    metrics text not null, info text not null, error text
+);
+create table arrays (
+    key text not null references records (key) on delete cascade, name text not null,
+    size integer not null, bits blob not null, primary key (key, name)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task measured. ``arrays`` hold 0 and 1; ``costs`` hold what differs from run to run."""
+
+    metrics: dict[str, float | None]
+    arrays: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    costs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A task's result as it is stored. ``status``: "ok", "failed" or "not_applicable"."""
+
+    key: str
+    kind: str
+    spec: dict[str, Any]
+    status: str
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    arrays: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    def comparable(self) -> tuple[Any, ...]:
+        """Return everything that two runs of the same task have in common, bit for bit."""
+        info = {name: value for name, value in self.info.items() if name not in COSTS}
+        arrays = {name: value.tobytes() for name, value in self.arrays.items()}
+        return self.key, self.kind, self.spec, self.status, self.metrics, arrays, info, self.error
+
+
+class Store:
+    """An open store. Use as a context manager; every :meth:`put` is durable when it returns."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        """Open ``path``; with ``create``, make it if it is not there.
+
+        Raises StoreError, and touches nothing, if the file is not a store, is corrupt or newer.
+        """
+        self.path = path
+        fresh = not path.exists()
+        if fresh and not create:
+            raise StoreError(f"no store at {path}; moatbench run makes one")
+        if not fresh:
+            self._recognise(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("pragma journal_mode = wal")
+        self._db.execute("pragma synchronous = normal")
+        self._db.execute("pragma foreign_keys = on")
+        if fresh:
+            self._db.executescript(
+                f"begin; pragma application_id = {APPLICATION}; pragma user_version = {SCHEMA}; {TABLES} commit;"
+            )
+
+    @staticmethod
+    def _recognise(path: Path) -> None:
+        try:
+            # Read-only: a file that is not ours must come out of this untouched.
+            db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            try:
+                application = db.execute("pragma application_id").fetchone()[0]
+                version = db.execute("pragma user_version").fetchone()[0]
+                verdict = db.execute("pragma quick_check").fetchone()[0] if application == APPLICATION else ""
+            finally:
+                db.close()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{path} is not a moatbench store ({error}); name another file") from error
+        if application != APPLICATION:
+            raise StoreError(f"{path} is not a moatbench store; name another file")
+        if version > SCHEMA:
+            raise StoreError(f"{path} was written by a newer moatbench (schema {version} > {SCHEMA}); upgrade")
+        if verdict != "ok":
+            raise StoreError(f"{path} is corrupt ({verdict}); move it away and run again")
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def set_meta(self, **values: Any) -> None:
+        """Remember facts about the run, by name; values are JSON."""
+        self._db.execute("begin")
+        for name, value in values.items():
+            self._db.execute("insert or replace into meta values (?, ?)", (name, json.dumps(value)))
+        self._db.execute("commit")
+
+    def meta(self) -> dict[str, Any]:
+        """Return the facts about the run."""
+        return {name: json.loads(value) for name, value in self._db.execute("select name, value from meta")}
+
+    def set_plan(self, plan: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
+        """Remember (key, kind, spec) of everything the last run was asked for, in order."""
+        self._db.execute("begin")
+        self._db.execute("delete from plan")
+        self._db.executemany(
+            "insert into plan (key, kind, spec) values (?, ?, ?)",
+            [(key, kind, json.dumps(spec)) for key, kind, spec in plan],
+        )
+        self._db.execute("commit")
+
+    def done(self) -> set[str]:
+        """Return the keys that need no further work: failed ones are not among them."""
+        rows = self._db.execute("select key from records where status != 'failed'")
+        return {key for (key,) in rows}
+
+    def missing(self) -> list[dict[str, Any]]:
+        """Return the specs that the last run was asked for and that have no record."""
+        rows = self._db.execute(
+            "select spec from plan where key not in (select key from records) order by place"
+        )
+        return [json.loads(spec) for (spec,) in rows]
+
+    def put(self, record: Record) -> None:
+        """Write a record, in place of an older one of the same key."""
+        self._db.execute("begin")
+        self._db.execute("delete from records where key = ?", (record.key,))
+        self._db.execute(
+            "insert into records values (?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.key,
+                record.kind,
+                json.dumps(record.spec),
+                record.status,
+                json.dumps(record.metrics),
+                json.dumps(record.info),
+                record.error,
+            ),
+        )
+        for name, values in record.arrays.items():
+            self._db.execute(
+                "insert into arrays values (?, ?, ?, ?)",
+                (record.key, name, values.size, np.packbits(values).tobytes()),
+            )
+        self._db.execute("commit")
+
+    def clear(self) -> None:
+        """Forget every record."""
+        self._db.executescript("begin; delete from arrays; delete from records; commit;")
+
+    def records(self) -> Sequence[Record]:
+        """Return the records of the last run's plan, in its order."""
+        arrays: dict[str, dict[str, NDArray[np.uint8]]] = {}
+        for key, name, size, bits in self._db.execute("select key, name, size, bits from arrays"):
+            unpacked = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=size)
+            arrays.setdefault(key, {})[name] = unpacked
+        rows = self._db.execute(
+            "select r.key, r.kind, r.spec, r.status, r.metrics, r.info, r.error "
+            "from plan p join records r on r.key = p.key order by p.place"
+        )
+        return [
+            Record(
+                key,
+                kind,
+                json.loads(spec),
+                status,
+                json.loads(metrics),
+                arrays.get(key, {}),
+                json.loads(info),
+                error,
+            )
+            for key, kind, spec, status, metrics, info, error in rows
+        ]

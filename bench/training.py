@@ -1,0 +1,143 @@
+"""One training loop for victims and surrogates: Adam, cross-entropy, a fixed number of steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.architectures import Network
+from bench.numerics import in_chunks
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. ``decay``: the learning rate falls to zero along a half cosine."""
+
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    decay: bool = True
+
+    def __str__(self) -> str:
+        return (
+            f"adam, {self.steps} steps of {self.batch_size}, lr {self.learning_rate:g}"
+            f"{' cosine' if self.decay else ''}, weight decay {self.weight_decay:g}"
+        )
+
+
+def epochs(n: int, batch_size: int, how_many: int) -> int:
+    """Return the number of steps in ``how_many`` passes over ``n`` rows."""
+    return how_many * math.ceil(n / batch_size)
+
+
+def batches(n: int, batch_size: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Yield ``steps`` index batches: a new permutation each epoch, its last batch perhaps short."""
+    generator = torch.Generator().manual_seed(seed)
+    done = 0
+    while True:
+        for rows in torch.randperm(n, generator=generator).split(batch_size):
+            if done == steps:
+                return
+            yield rows
+            done += 1
+
+
+def train(
+    network: Network, x: NDArray[np.float32], y: NDArray[np.float32], recipe: Recipe, seed: int
+) -> tuple[Weights, Weights]:
+    """Train in place and return the weights after half of the steps and after all.
+
+    ``x``: (n, channels, height, width); ``y``: (n, classes) targets, hard or soft. ``seed`` draws
+    the batches. The network is left in evaluation mode.
+    """
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+    optimizer = _adam(network, recipe)
+    half = snapshot(network)
+    network.train()
+    for step, rows in enumerate(batches(len(inputs), recipe.batch_size, recipe.steps, seed), 1):
+        if recipe.decay:
+            rate = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / recipe.steps))
+            optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        functional.cross_entropy(network(inputs[rows]), targets[rows]).backward()
+        optimizer.step()
+        if step == recipe.steps // 2:
+            half = snapshot(network)
+    network.eval()
+    return half, snapshot(network)
+
+
+def _adam(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+
+
+def snapshot(network: nn.Module) -> Weights:
+    """Return a copy of the weights and buffers."""
+    return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
+
+
+def logits(network: Network, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (n, classes) logits, evaluated in padded chunks."""
+
+    def evaluate(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        return (network(torch.from_numpy(rows)).numpy(),)
+
+    with torch.inference_mode():
+        return in_chunks(evaluate, x)[0]
+
+
+def activations(network: Network, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    """Return each block's flattened output (n, d), shallow to deep, evaluated in padded chunks."""
+
+    def evaluate(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        return tuple(output.numpy() for output in network.activations(torch.from_numpy(rows)))
+
+    with torch.inference_mode():
+        return in_chunks(evaluate, x)
+
+
+def softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return (n, classes) probabilities in double precision.
+
+    Single precision would round a confident top entry to exactly 1, and defenses that take its
+    log-odds (ReverseSigmoid) would then answer something else.
+    """
+    wide = values.astype(np.float64)
+    wide = np.exp(wide - wide.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = wide / wide.sum(axis=1, keepdims=True)
+    return result
+
+
+class OnlineSurrogate:
+    """A surrogate that takes one plain Adam step a call, for attacks that train while they buy."""
+
+    def __init__(self, network: Network, learning_rate: float) -> None:
+        self._network = network.train()
+        self._optimizer = _adam(network, Recipe(1, learning_rate=learning_rate))
+
+    def step(self, x: NDArray[np.float32], y: NDArray[np.float64]) -> None:
+        """Take one optimiser step of cross-entropy on inputs (n, …) and targets (n, classes)."""
+        self._network.train()
+        self._optimizer.zero_grad()
+        targets = torch.from_numpy(np.asarray(y, dtype=np.float32))
+        functional.cross_entropy(self._network(torch.from_numpy(x)), targets).backward()
+        self._optimizer.step()
+
+    def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (n, classes) logits."""
+        self._network.eval()
+        with torch.inference_mode():
+            result: NDArray[np.float32] = self._network(torch.from_numpy(x)).numpy()
+        return result

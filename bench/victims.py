@@ -1,0 +1,324 @@
+"""Victims: models under attack with their data splits, trained once and cached, or brought by the user."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+import safetensors.torch
+import skops.io
+from art.estimators.classification import SklearnClassifier
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from bench import architectures, training
+from bench.datasets import Labelled, Splits, info, load_splits
+from bench.errors import UsageError, VictimError
+from bench.numerics import in_chunks, single_thread, torch_seed, versions
+from bench.registry import load_file
+from bench.seeds import derive
+from bench.spec import VictimSpec
+
+log = logging.getLogger(__name__)
+Images = NDArray[np.float32]
+Array = NDArray[np.float64]
+Predict = Callable[[Images], Any]
+Features = Callable[[Images], Sequence[NDArray[np.float32]]]
+
+SKOPS_TRUSTED = {"sklearn.tree._tree.Tree", "numpy.dtype"}
+"""Types that a cached scikit-learn victim may contain beyond skops' own defaults."""
+OURS = {"bench", "attacks", "defenses", "moatbench"}
+
+EXPECTED = {
+    ("digits", "mlp"): 0.94,
+    ("digits", "cnn"): 0.95,
+    ("digits", "logistic"): 0.93,
+    ("digits", "tree"): 0.75,
+    ("mnist", "mlp"): 0.97,
+    ("mnist", "lenet"): 0.985,
+    ("mnist", "cnn"): 0.992,
+    ("fashion-mnist", "mlp"): 0.87,
+    ("fashion-mnist", "lenet"): 0.87,
+    ("fashion-mnist", "cnn"): 0.90,
+}
+"""Test accuracy that a well-trained victim reaches, in [0, 1]; below it, something went wrong."""
+
+
+@dataclass
+class Victim:
+    """A model that returns probabilities, with its splits.
+
+    ``model``: callable from (n, channels, height, width) float32 to (n, classes) probabilities, or
+    any ART classifier. ``features``: optional; returns activations at several depths, each (n, d)
+    float32, shallow to deep, the logits last. Raises VictimError from :meth:`check` if the model's
+    answers are not probabilities.
+    """
+
+    model: Any
+    splits: Splits
+    features: Features | None = None
+    name: str = "victim"
+    expected: float | None = None
+    linear: bool = False
+    parameters: int | None = None
+    fingerprint: str = ""
+    _rows: dict[bytes, Array] = field(default_factory=dict, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one input."""
+        channels, height, width = self.splits.test.x.shape[1:]
+        return channels, height, width
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.splits.classes
+
+    def probabilities(self, x: Images) -> Array:
+        """Return (n, classes) float64 probabilities; each distinct input is evaluated once."""
+        keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in np.ascontiguousarray(x)]
+        fresh = {key: place for place, key in enumerate(keys) if key not in self._rows}
+        if fresh:
+            answers = self._evaluate(np.ascontiguousarray(x[list(fresh.values())]))
+            self._rows.update(zip(fresh, answers, strict=True))
+        if not keys:
+            return np.empty((0, self.classes))
+        return np.stack([self._rows[key] for key in keys])
+
+    def _evaluate(self, x: Images) -> Array:
+        def call(rows: Images) -> tuple[NDArray[Any], ...]:
+            answer = self.model.predict(rows) if hasattr(self.model, "predict") else self.model(rows)
+            return (np.asarray(answer),)
+
+        answers = in_chunks(call, x)[0]
+        problem = self._problem(answers, len(x))
+        if problem:
+            raise VictimError(f"victim {self.name} does not return probabilities: {problem}")
+        return answers.astype(np.float64)
+
+    def _problem(self, answers: NDArray[Any], n: int) -> str:
+        if answers.shape != (n, self.classes):
+            return f"expected shape ({n}, {self.classes}), got {answers.shape}"
+        if not np.isfinite(answers).all():
+            return f"{int((~np.isfinite(answers)).any(axis=1).sum())} of {n} answers hold NaN or infinity"
+        sums = answers.sum(axis=1, dtype=np.float64)
+        worst = int(np.abs(sums - 1).argmax())
+        if answers.min() < -1e-6 or abs(sums[worst] - 1) > 1e-3:
+            return (
+                f"smallest entry {answers.min():.4g}, largest {answers.max():.4g}, a row sums to "
+                f"{sums[worst]:.4g}; these look like logits, return softmax of them"
+            )
+        return ""
+
+    def check(self) -> None:
+        """Ask for the test split once, so that a bad model is refused before any cell runs."""
+        splits = self.splits
+        for name in ("train", "calibration", "pool", "test"):
+            part: Labelled = getattr(splits, name)
+            if part.x.ndim != 4 or part.x.shape[1:] != splits.test.x.shape[1:] or len(part.x) != len(part.y):
+                raise VictimError(
+                    f"victim {self.name}: split {name} must be (n, channels, height, width) with n labels, "
+                    f"got {part.x.shape} and {part.y.shape}"
+                )
+        answers = self.probabilities(splits.test.x)
+        if not self.fingerprint:
+            h = hashlib.sha256(answers.tobytes())
+            for name in ("train", "calibration", "pool", "test"):
+                part = getattr(splits, name)
+                h.update(np.ascontiguousarray(part.x).tobytes() + np.ascontiguousarray(part.y).tobytes())
+            self.fingerprint = h.hexdigest()
+
+    def accuracy(self) -> float:
+        """Return the share of test inputs whose top-1 is the true label."""
+        test = self.splits.test
+        return float((self.probabilities(test.x).argmax(axis=1) == test.y).mean())
+
+
+def cache_root() -> Path:
+    """Return where trained victims are kept: ``MOATBENCH_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("MOATBENCH_CACHE") or platformdirs.user_cache_dir("moatbench"))
+
+
+def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
+    """Return the victim: brought by the user, from the cache, or trained now (and then cached).
+
+    Raises VictimError, UsageError or MissingDataError, each one sentence.
+    """
+    with single_thread():
+        if spec.is_reference:
+            victim = _load_reference(spec.data)
+        else:
+            splits = load_splits(spec.data, spec.seed, data_root)
+            keep = _keep_sklearn if spec.architecture in ("logistic", "tree") else _keep_torch
+            victim = keep(spec, splits)
+            victim.name = str(spec)
+            victim.expected = EXPECTED.get((spec.data, spec.architecture))
+        victim.check()
+    return victim
+
+
+def victim_recipe(spec: VictimSpec, n: int) -> training.Recipe:
+    """Return how a torch victim is trained: enough epochs to be a model worth stealing."""
+    small = n < 5_000
+    passes = 60 if small else 12
+    return training.Recipe(training.epochs(n, 64, passes), learning_rate=1e-3 if small else 2e-3, weight_decay=1e-5)
+
+
+def _cache_path(spec: VictimSpec, splits: Splits, recipe: str, suffix: str) -> Path:
+    digest = hashlib.sha256(splits.train.x.tobytes() + splits.train.y.tobytes()).hexdigest()
+    kept = {name: value for name, value in versions().items() if name != "moatbench"}
+    key = derive(spec.data, spec.architecture, spec.seed, recipe, digest, json.dumps(kept))
+    return cache_root() / "victims" / f"{spec.data}-{spec.architecture}-{key:016x}{suffix}"
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Write file and checksum so that a reader never sees half of either; return the checksum."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(content).hexdigest()
+    for target, text in ((path, content), (path.with_suffix(path.suffix + ".sha256"), digest.encode())):
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        part.write_bytes(text)
+        part.replace(target)
+    return digest
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the cached bytes, or None where there are none or their checksum is wrong."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    checksum = path.with_suffix(path.suffix + ".sha256")
+    if checksum.exists() and checksum.read_text().strip() == hashlib.sha256(content).hexdigest():
+        return content
+    log.warning("cached victim %s is corrupt; training it again", path.name)
+    return None
+
+
+def _keep_torch(spec: VictimSpec, splits: Splits) -> Victim:
+    shape = info(spec.data).shape
+    recipe = victim_recipe(spec, len(splits.train.x))
+    path = _cache_path(spec, splits, str(recipe), ".safetensors")
+    seed = derive(spec.seed, "victim", spec.data, spec.architecture)
+    with torch_seed(seed):
+        network = architectures.build(spec.architecture, shape, splits.classes)
+    content = _read(path)
+    if content is not None:
+        try:
+            network.load_state_dict(safetensors.torch.load(content))
+        except (SafetensorError, RuntimeError):
+            log.warning("cached victim %s does not fit its network; training it again", path.name)
+            content = None
+    if content is None:
+        log.info("training victim %s (%s)", spec, recipe)
+        targets = np.eye(splits.classes, dtype=np.float32)[splits.train.y]
+        with torch_seed(seed):
+            _, weights = training.train(network, splits.train.x, targets, recipe, seed)
+        content = safetensors.torch.save(weights)
+        _write(path, content)
+    network.eval()
+    return Victim(
+        model=lambda x: training.softmax(training.logits(network, x)),
+        splits=splits,
+        features=lambda x: training.activations(network, x),
+        linear=spec.architecture == "logistic",
+        parameters=sum(weight.numel() for weight in network.parameters()),
+        fingerprint=hashlib.sha256(content + path.name.encode()).hexdigest(),
+    )
+
+
+def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    if spec.architecture == "logistic":
+        model: Any = LogisticRegression(max_iter=300)
+    else:
+        model = DecisionTreeClassifier(min_samples_leaf=2, random_state=derive(spec.seed, "tree") % 2**31)
+    path = _cache_path(spec, splits, repr(model), ".skops")
+    content = _read(path)
+    if content is not None:
+        unknown = set(skops.io.get_untrusted_types(data=content)) - SKOPS_TRUSTED
+        if unknown:
+            log.warning("cached victim %s holds types we do not trust (%s); training it again", path.name, unknown)
+            content = None
+        else:
+            model = skops.io.loads(content, trusted=sorted(SKOPS_TRUSTED))
+    if content is None:
+        log.info("training victim %s (%s)", spec, model)
+        with warnings.catch_warnings():
+            # A victim stopped at max_iter is a victim like any other; its accuracy is checked.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(splits.train.x.reshape(len(splits.train.x), -1).astype(np.float64), splits.train.y)
+        content = skops.io.dumps(model)
+        _write(path, content)
+    classifier = SklearnClassifier(model)
+
+    def predict(x: Images) -> Array:
+        answers: Array = classifier.predict(x.reshape(len(x), -1).astype(np.float64))
+        return answers
+
+    return Victim(
+        model=predict,
+        splits=splits,
+        linear=spec.architecture == "logistic",
+        fingerprint=hashlib.sha256(content + path.name.encode()).hexdigest(),
+    )
+
+
+def _load_reference(reference: str) -> Victim:
+    """Call the factory behind ``file.py:factory`` or ``package.module:factory``."""
+    place, _, name = reference.rpartition(":")
+    if place.endswith(".py"):
+        module = load_file(Path(place))
+    else:
+        module = _import_dotted(place, name)
+    if not hasattr(module, name):
+        raise UsageError(f"--victim {reference}: {place} has no {name!r}")
+    made = getattr(module, name)()
+    victim = made if isinstance(made, Victim) else _from_tuple(made, reference)
+    victim.name = reference
+    return victim
+
+
+def _import_dotted(place: str, name: str) -> Any:
+    top = place.split(".")[0]
+    here = Path.cwd()
+    if top in OURS and ((here / top).is_dir() or (here / f"{top}.py").is_file()):
+        theirs = place.replace(".", "/") + ".py"
+        if not Path(importlib.import_module(top).__file__ or "").resolve().is_relative_to(here.resolve()):
+            raise UsageError(
+                f"--victim {place}:{name}: module {top!r} is moatbench's own and hides yours; "
+                f"name the file: --victim {theirs}:{name}"
+            )
+    if str(here) not in sys.path:
+        sys.path.append(str(here))
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--victim {place}:{name}: no module {error.name!r}; name the file: FILE.py:{name}") from error
+
+
+def _from_tuple(made: Any, reference: str) -> Victim:
+    usage = (
+        f"--victim {reference}: the factory must return (model, splits), (model, splits, features) or a "
+        f"moatbench.Victim, with splits a moatbench.Splits; got {type(made).__name__}"
+    )
+    if not isinstance(made, tuple) or len(made) not in (2, 3) or not isinstance(made[1], Splits):
+        raise UsageError(usage)
+    if not callable(made[0]) and not hasattr(made[0], "predict"):
+        raise UsageError(usage)
+    return Victim(*made)

@@ -1,0 +1,105 @@
+"""What a worker keeps between cells: victims, pools, fitted defenses and honest answers, each made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.base import Pool
+from bench import pools, registry
+from bench.api import DefendedAPI
+from bench.seeds import derive
+from bench.spec import VictimSpec
+from bench.victims import Victim, load_victim
+from defenses.base import Calibration, Stack
+
+T = TypeVar("T")
+HONEST_CLIENT = 100
+"""Queries of one honest client."""
+
+
+@dataclass
+class Workbench:
+    """Loads on demand and remembers. ``memo``: folder of trainings that cells share."""
+
+    data_root: Path
+    memo: Path | None = None
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def _once(self, key: Any, make: Any) -> Any:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def victim(self, spec: VictimSpec) -> Victim:
+        """Return the trained victim."""
+        victim: Victim = self._once(spec, partial(load_victim, spec, self.data_root))
+        return victim
+
+    def pool(self, spec: VictimSpec, name: str, seed: int) -> Pool:
+        """Return a thief's pool, shaped for this victim."""
+        load = partial(
+            pools.load, name, victim_data=spec.data, splits=self.victim(spec).splits, seed=seed, root=self.data_root
+        )
+        pool: Pool = self._once((spec, name, seed), load)
+        return pool
+
+    def stack(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> Stack:
+        """Return the defenses, fitted on this victim's calibration split."""
+        stack: Stack = self._once((spec, defense, seed), partial(self._fitted, spec, defense, seed))
+        return stack
+
+    def _fitted(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> Stack:
+        victim = self.victim(spec)
+        splits = victim.splits
+        stack = Stack(tuple(registry.defenses.build(text) for text in defense))
+        stack.fit(
+            Calibration(
+                train_inputs=splits.train.x,
+                train_labels=splits.train.y,
+                inputs=splits.calibration.x,
+                labels=splits.calibration.y,
+                probabilities=victim.probabilities(splits.calibration.x),
+                read_features=victim.features,
+                seed=derive(seed, "fit", str(spec), *defense),
+            )
+        )
+        return stack
+
+    def api(
+        self,
+        spec: VictimSpec,
+        defense: tuple[str, ...],
+        seed: int,
+        repeat: int,
+        *,
+        budget: int | None = None,
+        shows: str = "probabilities",
+    ) -> DefendedAPI:
+        """Return a fresh API: no query sent, the defense's noise stream at its start."""
+        return DefendedAPI(
+            self.victim(spec),
+            self.stack(spec, defense, seed),
+            budget=budget,
+            seed=derive(seed, "defense", *defense, repeat),
+            shows=shows,
+        )
+
+    def deployed(self, spec: VictimSpec, defense: tuple[str, ...], seed: int, repeat: int) -> NDArray[np.float64]:
+        """Return what honest clients of :data:`HONEST_CLIENT` queries each get on the test split."""
+        if not self.stack(spec, defense, seed).claims.stochastic:
+            repeat = 0
+        key = ("deployed", spec, defense, seed, repeat)
+        answers: NDArray[np.float64] = self._once(key, partial(self._deploy, spec, defense, seed, repeat))
+        return answers
+
+    def _deploy(self, spec: VictimSpec, defense: tuple[str, ...], seed: int, repeat: int) -> NDArray[np.float64]:
+        api = self.api(spec, defense, seed, repeat)
+        x = self.victim(spec).splits.test.x
+        starts = range(0, len(x), HONEST_CLIENT)
+        return np.concatenate([api.predict(x[s : s + HONEST_CLIENT], client=f"honest-{s}") for s in starts])

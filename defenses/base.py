@@ -1,0 +1,195 @@
+"""What a defense is: batches in, answers out, and the claims that the contract tests hold it to."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from art.defences.postprocessor import Postprocessor
+from numpy.typing import NDArray
+
+from bench.registry import Plugin
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Images = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Queries of one client on their way through the defenses.
+
+    ``inputs``: (n, channels, height, width) float32 in [0, 1]. ``raw``: what the victim said,
+    (n, classes) float64, rows sum to 1. ``probabilities``: the answers so far (those of the
+    defense before this one in a stack). ``number``: the client's running number of the first query.
+    ``seed``: this defense's noise stream for this client. ``read_features``: the victim's features
+    at several depths, each (n, d) float32, or None where the victim offers none.
+    """
+
+    inputs: Images
+    raw: Array
+    probabilities: Array
+    client: str = "client"
+    number: int = 0
+    seed: int = 0
+    read_features: Callable[[Images], Sequence[NDArray[np.float32]]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def row_seed(self, row: int) -> int:
+        """Return the seed of the noise for one row: fresh for every query, repeated inputs included."""
+        return _mix(self.seed, self.number + row)
+
+    def input_seed(self, row: int) -> int:
+        """Return a seed keyed by the input alone: asking again brings the same noise."""
+        digest = hashlib.blake2b(np.ascontiguousarray(self.inputs[row]).tobytes(), digest_size=8)
+        return _mix(self.seed, int.from_bytes(digest.digest(), "big"))
+
+
+def _mix(seed: int, number: int) -> int:
+    text = f"{seed}:{number}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the client gets: probabilities (n, classes), NaN where refused; and the defense's verdicts."""
+
+    probabilities: Array
+    refused: Mask
+    flagged: Mask
+
+    @classmethod
+    def of(cls, probabilities: Array) -> Answers:
+        """Return answers in which nothing is refused or flagged."""
+        nothing = np.zeros(len(probabilities), dtype=bool)
+        return cls(probabilities, nothing, nothing.copy())
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a defense promises; contract tests hold it to every line.
+
+    ``keeps_label``: the first maximum of an answer is the victim's top-1. ``ties``: several entries
+    may share the maximum. ``distribution``: rows are non-negative and sum to 1. ``stochastic``: two
+    seeds may differ. ``consistent_noise``: the same input always gets the same answer.
+    ``may_refuse``, ``may_flag``: rows may be refused, flagged.
+    """
+
+    keeps_label: bool = True
+    ties: bool = False
+    distribution: bool = True
+    stochastic: bool = False
+    consistent_noise: bool = False
+    may_refuse: bool = False
+    may_flag: bool = False
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a defense may learn from: the victim's training split, and a calibration split it never saw.
+
+    Labels are the true ones, (n,) int64. ``read_features`` as in :class:`Batch`.
+    """
+
+    train_inputs: Images
+    train_labels: NDArray[np.int64]
+    inputs: Images
+    labels: NDArray[np.int64]
+    probabilities: Array
+    read_features: Callable[[Images], Sequence[NDArray[np.float32]]] | None = None
+    seed: int = 0
+
+
+class Defense(Plugin):
+    """Stands between victim and client. Parameters in ``__init__``, fitted state ends in ``_``."""
+
+    known_by: ClassVar[tuple[str, ...]] = ()
+    """Names of the attacks that know this defense."""
+
+    @property
+    def claims(self) -> Claims:
+        """What this defense promises under its parameters."""
+        return Claims()
+
+    def fit(self, calibration: Calibration) -> None:
+        """Learn thresholds from the calibration split; called once per victim, before any query."""
+
+    @abstractmethod
+    def answer(self, batch: Batch) -> Answers:
+        """Answer one client's queries; must not change the batch.
+
+        A row's answer may depend on its own row of the batch, the seed and the running number of
+        the query only, so that a batch is answered as its rows would be one by one.
+        """
+
+
+class OutputDefense(Defense, Postprocessor):  # type: ignore[misc]  # ART is untyped
+    """Changes the answer by the answer alone. It is an ART postprocessor and works in ART as one."""
+
+    def __init__(self) -> None:
+        Postprocessor.__init__(self, is_fitted=True, apply_fit=False, apply_predict=True)
+
+    def answer(self, batch: Batch) -> Answers:
+        """Apply the postprocessor to the probabilities."""
+        return Answers.of(np.asarray(self(batch.probabilities), dtype=np.float64))
+
+
+class ScreenDefense(Defense):
+    """Judges each query by its input (and the victim's features), then acts on the flagged ones."""
+
+    @abstractmethod
+    def judge(self, batch: Batch) -> Mask:
+        """Return (n,) True where a query is flagged."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Defenses one behind another: each sees the answers of the one before. Empty: no defense."""
+
+    defenses: tuple[Defense, ...] = field(default_factory=tuple)
+
+    @property
+    def claims(self) -> Claims:
+        """The promises of the whole, which are those that every member keeps."""
+        each = [defense.claims for defense in self.defenses]
+        random = [claims for claims in each if claims.stochastic]
+        return Claims(
+            keeps_label=all(claims.keeps_label for claims in each),
+            ties=any(claims.ties for claims in each),
+            distribution=all(claims.distribution for claims in each[-1:]),
+            stochastic=bool(random),
+            consistent_noise=bool(random) and all(claims.consistent_noise for claims in random),
+            may_refuse=any(claims.may_refuse for claims in each),
+            may_flag=any(claims.may_flag for claims in each),
+        )
+
+    def fit(self, calibration: Calibration) -> None:
+        """Fit every member on the same calibration split."""
+        for defense in self.defenses:
+            defense.fit(calibration)
+
+    def answer(self, batch: Batch) -> Answers:
+        """Pass the batch through every member; refused rows come out as NaN."""
+        answers = Answers.of(batch.probabilities.copy())
+        for place, defense in enumerate(self.defenses):
+            step = Batch(
+                inputs=batch.inputs,
+                raw=batch.raw,
+                probabilities=answers.probabilities,
+                client=batch.client,
+                number=batch.number,
+                seed=_mix(batch.seed, place),
+                read_features=batch.read_features,
+            )
+            given = defense.answer(step)
+            answers = Answers(
+                given.probabilities, answers.refused | given.refused, answers.flagged | given.flagged
+            )
+        probabilities = np.where(answers.refused[:, None], np.nan, answers.probabilities)
+        return Answers(probabilities, answers.refused, answers.flagged)

@@ -1,0 +1,57 @@
+"""moatbench's public names, on one page. Plugins and other people's code import only this."""
+
+from attacks.base import Api, Attack, Learner, LearnerFactory, Pool, Streams, TransferSet
+from bench import __version__
+from bench.datasets import Labelled, Splits
+from bench.errors import (
+    BudgetError,
+    MissingDataError,
+    MoatbenchError,
+    StoreError,
+    UsageError,
+    VictimError,
+)
+from bench.registry import Plugin
+from bench.seeds import legacy_numpy, random_state
+from bench.victims import Victim
+from defenses.base import (
+    Answers,
+    Batch,
+    Calibration,
+    Claims,
+    Defense,
+    OutputDefense,
+    ScreenDefense,
+    Stack,
+)
+
+__all__ = [
+    "Answers",
+    "Api",
+    "Attack",
+    "Batch",
+    "BudgetError",
+    "Calibration",
+    "Claims",
+    "Defense",
+    "Labelled",
+    "Learner",
+    "LearnerFactory",
+    "MissingDataError",
+    "MoatbenchError",
+    "OutputDefense",
+    "Plugin",
+    "Pool",
+    "ScreenDefense",
+    "Splits",
+    "Stack",
+    "StoreError",
+    "Streams",
+    "TransferSet",
+    "UsageError",
+    "Victim",
+    "VictimError",
+    "__version__",
+    "legacy_numpy",
+    "random_state",
+]
