@@ -10,14 +10,14 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench import pools, registry
 from bench.audit import run_audit
-from bench.cell import NotApplicable, run_cell
+from bench.cell import NotApplicable, run_cells
 from bench.errors import BudgetError
 from bench.numerics import single_thread, versions
 from bench.spec import Cell, Task, VictimSpec
@@ -44,24 +44,42 @@ def _workbench(setting: Setting) -> Workbench:
     return Workbench(setting.data_root, setting.memo)
 
 
-def perform(setting: Setting, task: Task, key: str) -> Record:
-    """Run one task in this process and return its record; an error becomes a failed record."""
-    workbench = _workbench(setting)
+Item = tuple[Task, str]
+"""A task and its key."""
 
-    def record(status: str, outcome: Outcome | None = None, **fields: Any) -> Record:
-        made = outcome or Outcome({})
-        info = made.info | made.costs | fields.pop("info", {})
-        return Record(key, task.kind, task.spec(), status, made.metrics, made.arrays, info, **fields)
 
+def perform(setting: Setting, items: Sequence[Item]) -> list[Record]:
+    """Run one audit, or the wanted repeats of one cell, in this process; an error becomes failed records."""
+    workbench, first = _workbench(setting), items[0][0]
     try:
         with single_thread():
-            return record("ok", run_cell(task, workbench) if isinstance(task, Cell) else run_audit(task, workbench))
+            if isinstance(first, Cell):
+                outcomes = dict(zip(first.group(), run_cells(first.group(), workbench), strict=True))
+                return [_record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)]
+            return [_record(items[0], "ok", run_audit(first, workbench))]
     except NotApplicable as reason:
-        return record("not_applicable", error=str(reason))
+        return [_record(item, "not_applicable", error=str(reason)) for item in items]
     except Exception as error:  # noqa: BLE001  # whatever a plugin raises must not stop the others
-        return record(
-            "failed", error=f"{type(error).__name__}: {error}", info={"traceback": traceback.format_exc()}
-        )
+        info = {"traceback": traceback.format_exc()}
+        message = f"{type(error).__name__}: {error}"
+        return [_record(item, "failed", error=message, info=info) for item in items]
+
+
+def _record(
+    item: Item, status: str, outcome: Outcome | None = None, *, error: str | None = None, info: dict[str, Any] | None = None
+) -> Record:
+    task, key = item
+    made = outcome or Outcome({})
+    everything = made.info | made.costs | (info or {})
+    return Record(key, task.kind, task.spec(), status, made.metrics, made.arrays, everything, error)
+
+
+def bundles(items: Iterable[Item]) -> list[list[Item]]:
+    """Return what runs together: each audit alone, and the repeats of each cell."""
+    found: dict[Task, list[Item]] = {}
+    for task, key in items:
+        found.setdefault(replace(task, repeat=0) if isinstance(task, Cell) else task, []).append((task, key))
+    return list(found.values())
 
 
 def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str]) -> list[str]:
@@ -87,6 +105,9 @@ def prepare(tasks: Sequence[Task], workbench: Workbench) -> dict[VictimSpec, str
     victim, or a budget that a pool cannot supply.
     """
     cells = [task for task in tasks if isinstance(task, Cell)]
+    detected = (name for task in tasks if not isinstance(task, Cell) for name in task.pools)
+    for name in dict.fromkeys((*(cell.threat.pool for cell in cells), *detected)):
+        pools.require(name, workbench.data_root)
     fingerprints = {spec: workbench.victim(spec).fingerprint for spec in dict.fromkeys(t.victim for t in tasks)}
     wanted = dict.fromkeys((cell.victim, cell.threat.pool, cell.attack, cell.budget) for cell in cells)
     for spec, pool, attack, budget in wanted:
@@ -97,30 +118,23 @@ def prepare(tasks: Sequence[Task], workbench: Workbench) -> dict[VictimSpec, str
                 f"budget {budget} is larger than what pool {pool!r} supplies to {attack} ({supply} inputs); "
                 "choose a smaller budget or a larger pool"
             )
-    named = [(cell.victim, cell.threat.pool, cell.seed) for cell in cells]
-    named += [(task.victim, name, task.seed) for task in tasks if not isinstance(task, Cell) for name in task.pools]
-    for spec, name, _ in dict.fromkeys(named):
-        pass
     return fingerprints
 
 
-def work(
-    todo: Sequence[tuple[Task, str]], setting: Setting, jobs: int
-) -> Iterator[Record]:
-    """Yield records as tasks finish, in any order. ``jobs`` = 1 stays in this process."""
+def work(todo: Iterable[Item], setting: Setting, jobs: int) -> Iterator[Record]:
+    """Yield records as they are made, in any order. ``jobs`` = 1 stays in this process."""
     if jobs == 1:
-        for task, key in todo:
-            yield perform(setting, task, key)
+        for items in bundles(todo):
+            yield from perform(setting, items)
         return
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky import get_reusable_executor
 
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        stream = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")(
-            delayed(perform)(setting, task, key) for task, key in todo
-        )
+        pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         try:
-            yield from stream
+            for records in pool(delayed(perform)(setting, items) for items in bundles(todo)):
+                yield from records
         except BaseException:
             # Without this, workers finish what is dispatched before the command can end.
             get_reusable_executor().shutdown(wait=False, kill_workers=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ RULE = "one thread; chunks of 256"
 
 @cache
 def _controller() -> ThreadpoolController:
+    # A controller sees the libraries that are loaded when it is made; making one costs 2 ms a cell.
+    importlib.import_module("sklearn.cluster")
+    importlib.import_module("scipy.linalg")
     return ThreadpoolController()
 
 

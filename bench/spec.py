@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,7 +55,10 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class Cell:
-    """One attack on one defended victim at one budget, once. A pure function of this value."""
+    """One attack on one defended victim at one budget, once. A pure function of this value.
+
+    ``repeats``: how many there are; they are trained as a group, which is part of what a cell is.
+    """
 
     victim: VictimSpec
     defense: tuple[str, ...]
@@ -63,9 +66,14 @@ class Cell:
     attack: str
     budget: int
     repeat: int
+    repeats: int
     seed: int
 
     kind = "cell"
+
+    def group(self) -> tuple[Cell, ...]:
+        """Return the cell with all its repeats, in order."""
+        return tuple(replace(self, repeat=repeat) for repeat in range(self.repeats))
 
     def spec(self) -> dict[str, Any]:
         """Return the cell as JSON values, the way the store and the report know it."""
@@ -78,6 +86,7 @@ class Cell:
             "attack": self.attack,
             "budget": self.budget,
             "repeat": self.repeat,
+            "repeats": self.repeats,
             "seed": self.seed,
         }
 
@@ -218,7 +227,7 @@ class Matrix(pydantic.BaseModel):
                 budgets = block.budget if attack.queries else [0]
                 defense = stack if attack.queries else ()
                 for budget, repeat in itertools.product(budgets, range(repeats)):
-                    yield Cell(victim, defense, threat, text, budget, repeat, self.seed)
+                    yield Cell(victim, defense, threat, text, budget, repeat, repeats, self.seed)
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
@@ -270,9 +279,10 @@ def select(cells: Iterable[Task], only: Iterable[str]) -> list[Task]:
             raise UsageError(f"--only {text!r}: write axis=value; {nearest(axis, AXES)}")
         wanted.setdefault(axis, set()).add(value)
     tasks = list(cells)
-    kept: list[Task] = [task for task in tasks if isinstance(task, Cell)]
+    kept = [task for task in tasks if isinstance(task, Cell)]
+    everything = list(kept)
     for axis, values in wanted.items():
-        known = sorted({name for task in kept for name in _names(task, axis)})
+        known = sorted({name for task in everything for name in _names(task, axis)})
         for value in values:
             if value not in known:
                 raise UsageError(f"--only {axis}={value}: nothing in this matrix has it; {nearest(value, known)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from safetensors import SafetensorError
 
 from attacks.base import TransferSet
 from bench import architectures, training
-from bench.architectures import Shape
+from bench.architectures import Network, Shape
 from bench.numerics import RULE, torch_seed, versions
+from bench.stacking import STACKED, train_stacked
 from bench.training import OnlineSurrogate, Recipe, Weights
 
 RATES = {"logistic": 1e-2}
@@ -29,10 +31,10 @@ def recipe(architecture: str, shape: Shape, n: int) -> Recipe:
     1,000 for images smaller than 20×20; else the larger of 2,500 and 20 passes over the ``n``
     bought answers. Never a number of passes alone, which would starve small budgets.
     """
-    rate = RATES.get(architecture, Recipe.learning_rate)
     if min(shape[1:]) < 20:
-        return Recipe(1_000, learning_rate=rate)
-    return Recipe(max(2_500, training.epochs(n, Recipe.batch_size, 20)), learning_rate=rate)
+        return Recipe(1_000, learning_rate=RATES.get(architecture, 3e-3))
+    steps = max(2_500, training.epochs(n, Recipe.batch_size, 20))
+    return Recipe(steps, learning_rate=RATES.get(architecture, 1e-3))
 
 
 @dataclass(frozen=True)
@@ -50,62 +52,89 @@ class Surrogate:
 
     def probabilities(self, x: NDArray[np.float32], *, half: bool = False) -> NDArray[np.float64]:
         """Return (n, classes) probabilities of the copy, or of the copy at half of its training."""
-        with torch_seed(0):
-            network = architectures.build(self.architecture, self.shape, self.classes)
+        network = _initial(self.architecture, self.shape, self.classes, 0)
         network.load_state_dict(self.half if half else self.full)
         network.eval()
         return training.softmax(training.logits(network, x))
 
 
-def fit(bought: TransferSet, architecture: str, classes: int, seed: int, memo: Path | None = None) -> Surrogate:
-    """Train a copy on the transfer set, or take it from the folder ``memo`` if it is there.
+def fit(
+    bought: Sequence[TransferSet], architecture: str, classes: int, seeds: Sequence[int], memo: Path | None = None
+) -> list[Surrogate]:
+    """Train one copy on each transfer set, or take them from the folder ``memo`` if they are there.
 
-    ``seed`` draws initialisation and batches. An empty transfer set gives the untrained network.
+    The sets are those of all repeats of a cell; small architectures are trained as one stacked
+    model, so all of them belong to the call. ``seeds`` draw initialisation and batches, one a set.
+    An empty transfer set gives the untrained network.
     """
-    channels, height, width = bought.x.shape[1:]
+    channels, height, width = bought[0].x.shape[1:]
     shape = (channels, height, width)
-    rule = recipe(architecture, shape, len(bought.x)) if len(bought.x) else Recipe(0)
-    path = memo / f"{_key(bought, architecture, rule, seed)}.safetensors" if memo else None
-    kept = _recall(path)
-    if kept is not None:
-        return Surrogate(architecture, shape, classes, *kept, steps=rule.steps, shared=True)
+    rule = recipe(architecture, shape, max(len(each.x) for each in bought))
+    path = memo / f"{_key(bought, architecture, rule, seeds)}.safetensors" if memo else None
+    weights, shared = _recall(path, len(bought)), True
+    if weights is None:
+        networks = [_initial(architecture, shape, classes, seed) for seed in seeds]
+        xs, ys = [each.x for each in bought], [each.y for each in bought]
+        if architecture in STACKED:
+            weights, shared = train_stacked(networks, xs, ys, rule, seeds), False
+        else:
+            each = zip(networks, xs, ys, seeds, strict=True)
+            weights, shared = [_train(network, x, y, rule, seed) for network, x, y, seed in each], False
+        _remember(path, weights)
+    return [Surrogate(architecture, shape, classes, half, full, rule.steps, shared) for half, full in weights]
+
+
+def _train(
+    network: Network, x: NDArray[np.float32], y: NDArray[np.float32], rule: Recipe, seed: int
+) -> tuple[Weights, Weights]:
+    if not len(x):
+        return training.snapshot(network), training.snapshot(network)
     with torch_seed(seed):
-        network = architectures.build(architecture, shape, classes)
-        half, full = training.train(network, bought.x, bought.y, rule, seed)
-    if path is not None:
-        _remember(path, half, full)
-    return Surrogate(architecture, shape, classes, half, full, steps=rule.steps, shared=False)
+        return training.train(network, x, y, rule, seed)
 
 
 def online(architecture: str, shape: Shape, classes: int, seed: int) -> OnlineSurrogate:
     """Return an untrained copy that learns step by step, for attacks that train while they buy."""
+    rule = recipe(architecture, shape, 1)
+    return OnlineSurrogate(_initial(architecture, shape, classes, seed), rule.learning_rate)
+
+
+def _initial(architecture: str, shape: Shape, classes: int, seed: int) -> Network:
     with torch_seed(seed):
-        network = architectures.build(architecture, shape, classes)
-    return OnlineSurrogate(network, RATES.get(architecture, Recipe.learning_rate))
+        return architectures.build(architecture, shape, classes)
 
 
-def _key(bought: TransferSet, architecture: str, rule: Recipe, seed: int) -> str:
-    parts = [bought.digest(), architecture, str(rule), seed, "cpu", RULE, versions()]
+def _key(bought: Sequence[TransferSet], architecture: str, rule: Recipe, seeds: Sequence[int]) -> str:
+    digests = [each.digest() for each in bought]
+    parts = [digests, architecture, str(rule), list(seeds), "cpu", RULE, versions()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _recall(path: Path | None) -> tuple[Weights, Weights] | None:
+def _recall(path: Path | None, members: int) -> list[tuple[Weights, Weights]] | None:
     if path is None or not path.exists():
         return None
     try:
-        weights = safetensors.torch.load(path.read_bytes())
+        kept = safetensors.torch.load(path.read_bytes())
     except SafetensorError:
         # Half a file, from a machine that lost power: train again and overwrite it.
         return None
-    half = {name.removeprefix("half."): value for name, value in weights.items() if name.startswith("half.")}
-    full = {name.removeprefix("full."): value for name, value in weights.items() if name.startswith("full.")}
-    return half, full
+
+    def part(prefix: str) -> Weights:
+        return {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
+
+    return [(part(f"{number}.half."), part(f"{number}.full.")) for number in range(members)]
 
 
-def _remember(path: Path, half: Weights, full: Weights) -> None:
+def _remember(path: Path | None, weights: Sequence[tuple[Weights, Weights]]) -> None:
+    if path is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {f"half.{name}": value for name, value in half.items()}
-    weights |= {f"full.{name}": value for name, value in full.items()}
+    flat = {
+        f"{number}.{when}.{name}": value
+        for number, both in enumerate(weights)
+        for when, member in zip(("half", "full"), both, strict=True)
+        for name, value in member.items()
+    }
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(safetensors.torch.save(weights))
+    part.write_bytes(safetensors.torch.save(flat))
     part.replace(path)

@@ -61,13 +61,11 @@ def train(
     the batches. The network is left in evaluation mode.
     """
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
-    optimizer = _adam(network, recipe)
+    optimizer = adam(network, recipe)
     half = snapshot(network)
     network.train()
     for step, rows in enumerate(batches(len(inputs), recipe.batch_size, recipe.steps, seed), 1):
-        if recipe.decay:
-            rate = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / recipe.steps))
-            optimizer.param_groups[0]["lr"] = rate
+        optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
         optimizer.zero_grad()
         functional.cross_entropy(network(inputs[rows]), targets[rows]).backward()
         optimizer.step()
@@ -77,7 +75,15 @@ def train(
     return half, snapshot(network)
 
 
-def _adam(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
+def rate_at(recipe: Recipe, step: int) -> float:
+    """Return the learning rate of a step, which counts from 1."""
+    if not recipe.decay:
+        return recipe.learning_rate
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / recipe.steps))
+
+
+def adam(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
+    """Return the recipe's optimiser over the network's parameters."""
     return torch.optim.Adam(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
@@ -125,7 +131,7 @@ class OnlineSurrogate:
 
     def __init__(self, network: Network, learning_rate: float) -> None:
         self._network = network.train()
-        self._optimizer = _adam(network, Recipe(1, learning_rate=learning_rate))
+        self._optimizer = adam(network, Recipe(1, learning_rate=learning_rate))
 
     def step(self, x: NDArray[np.float32], y: NDArray[np.float64]) -> None:
         """Take one optimiser step of cross-entropy on inputs (n, …) and targets (n, classes)."""

@@ -162,7 +162,7 @@ class Stack:
         return Claims(
             keeps_label=all(claims.keeps_label for claims in each),
             ties=any(claims.ties for claims in each),
-            distribution=all(claims.distribution for claims in each[-1:]),
+            distribution=all(claims.distribution for claims in each),
             stochastic=bool(random),
             consistent_noise=bool(random) and all(claims.consistent_noise for claims in random),
             may_refuse=any(claims.may_refuse for claims in each),

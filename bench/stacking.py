@@ -1,0 +1,114 @@
+"""Training several perceptrons as one: the repeats of a cell differ in data and seed, not in shape.
+
+One stacked step costs little more than a single one on small models, where the time goes into
+calling operators. A stack's last bits depend on its members, so a recipe is always trained in
+groups that the spec fixes (all repeats of a cell), never in what happens to be left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.architectures import Network
+from bench.training import Recipe, Weights, adam, batches, rate_at, snapshot
+
+STACKED = frozenset({"mlp", "logistic"})
+"""Architectures of which repeats are trained as one model; convolutions gain nothing by it on a CPU."""
+
+
+class Stack(nn.Module):
+    """Perceptrons of one shape side by side, as batched matrix products."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        super().__init__()
+        layers = [[m for m in network.modules() if isinstance(m, nn.Linear)] for network in networks]
+        same = list(zip(*layers, strict=True))
+        self.weights = nn.ParameterList(
+            [torch.stack([layer.weight.detach().T for layer in place]) for place in same]
+        )
+        self.biases = nn.ParameterList([torch.stack([layer.bias.detach()[None] for layer in place]) for place in same])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (members, n, classes) for inputs (members, n, pixels)."""
+        for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x if place == 0 else torch.relu(x), weight)
+        return x
+
+    def unstack(self, networks: Sequence[Network]) -> list[Weights]:
+        """Write the weights into the networks and return a snapshot of each."""
+        for number, network in enumerate(networks):
+            linears = [m for m in network.modules() if isinstance(m, nn.Linear)]
+            for linear, weight, bias in zip(linears, self.weights, self.biases, strict=True):
+                linear.weight.data.copy_(weight.data[number].T)
+                linear.bias.data.copy_(bias.data[number, 0])
+        return [snapshot(network) for network in networks]
+
+
+def train_stacked(
+    networks: Sequence[Network],
+    xs: Sequence[NDArray[np.float32]],
+    ys: Sequence[NDArray[np.float32]],
+    recipe: Recipe,
+    seeds: Sequence[int],
+) -> list[tuple[Weights, Weights]]:
+    """Train each network on its own ``xs`` (n, …), ``ys`` (n, classes), as :func:`training.train` does.
+
+    Returns, for each, the weights after half of the steps and after all. Members may have
+    different numbers of rows; one without rows stays as it is.
+    """
+    inputs, targets = _padded([x.reshape(len(x), -1) for x in xs]), _padded(ys)
+    rows, shares = _schedule([len(x) for x in xs], recipe, seeds)
+    members = torch.arange(len(networks))[:, None]
+    stack = Stack(networks)
+    optimizer = adam(stack, recipe)
+    half = [snapshot(network) for network in networks]
+    for step in range(1, recipe.steps + 1):
+        optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
+        optimizer.zero_grad()
+        chosen, share = rows[step - 1], shares[step - 1]
+        likely = torch.log_softmax(stack(inputs[members, chosen]), dim=2)
+        loss = -(likely * targets[members, chosen]).sum(dim=2).mul(share).sum()
+        loss.backward()
+        optimizer.step()
+        if step == recipe.steps // 2:
+            half = stack.unstack(networks)
+    return list(zip(half, stack.unstack(networks), strict=True))
+
+
+def _padded(arrays: Sequence[NDArray[np.float32]]) -> Tensor:
+    """Return (members, most rows, width), short members filled up with zeros."""
+    longest = max(1, *(len(array) for array in arrays))
+    joined = np.zeros((len(arrays), longest, arrays[0].shape[1]), dtype=np.float32)
+    for place, array in enumerate(arrays):
+        joined[place, : len(array)] = array
+    return torch.from_numpy(joined)
+
+
+def _schedule(sizes: Sequence[int], recipe: Recipe, seeds: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return each step's rows (members, batch) and every row's share of its member's mean loss.
+
+    Members' epochs end at different steps where their sizes differ; the short last batches are
+    filled up with rows of share zero.
+    """
+    plans = [
+        list(batches(size, recipe.batch_size, recipe.steps, seed))
+        if size
+        else [torch.empty(0, dtype=torch.int64)] * recipe.steps
+        for size, seed in zip(sizes, seeds, strict=True)
+    ]
+    rows, shares = [], []
+    for step in zip(*plans, strict=True):
+        widest = max(len(batch) for batch in step)
+        chosen = torch.zeros(len(step), widest, dtype=torch.int64)
+        share = torch.zeros(len(step), widest)
+        for member, batch in enumerate(step):
+            chosen[member, : len(batch)] = batch
+            share[member, : len(batch)] = 1 / max(len(batch), 1)
+        rows.append(chosen)
+        shares.append(share)
+    return rows, shares

@@ -1,0 +1,56 @@
+"""Gaussian noise on the answers.
+
+Chandrasekaran et al. 2018, "Exploring Connections Between Active Learning and Model Extraction"
+(arXiv 1811.02054), data-independent randomization.
+
+The arithmetic is ART's; ART draws from NumPy's global generator and divides by the sum of what is
+left after clipping, which may be nothing.
+"""
+
+from typing import Annotated, Any
+
+import numpy as np
+from art.defences.postprocessor import GaussianNoise as ArtGaussianNoise
+from pydantic import Field
+
+from bench.seeds import legacy_numpy
+from defenses.base import Answers, Batch, Claims, OutputDefense
+
+
+class GaussianNoise(OutputDefense, ArtGaussianNoise):  # type: ignore[misc]  # ART is untyped
+    """Add normal noise of standard deviation ``scale``, clip at zero, renormalise.
+
+    A row whose every entry is clipped away is answered with the uniform distribution.
+    """
+
+    name = "gaussian_noise"
+    paper = "Chandrasekaran et al. 2018, arXiv 1811.02054 (data-independent randomization)"
+    known_by = ("copycat", "knockoff")
+
+    def __init__(self, *, scale: Annotated[float, Field(gt=0, le=10)] = 0.2) -> None:
+        ArtGaussianNoise.__init__(self, scale=scale)
+
+    @property
+    def claims(self) -> Claims:
+        """Noise changes labels; rows clipped away tie; repeats of a query average it out."""
+        return Claims(keeps_label=False, ties=True, stochastic=True)
+
+    def __call__(self, preds: Any) -> Any:
+        """Return noisy rows (n, classes), drawn from NumPy's global generator as in ART.
+
+        Rows that are not distributions (after rounding, say) get noise without clipping: so ART has it.
+        """
+        with np.errstate(invalid="ignore"):  # 0 / 0 in rows clipped away
+            noisy = ArtGaussianNoise.__call__(self, preds)
+        emptied = np.isnan(noisy).all(axis=1) & ~np.isnan(preds).any(axis=1)
+        noisy[emptied] = 1 / preds.shape[1]
+        return noisy
+
+    def answer(self, batch: Batch) -> Answers:
+        """Draw every row's noise from a seed of its own; the global generator is left as it was."""
+        # A one that arithmetic has lifted by a rounding error would make ART doubt the whole row.
+        answers = np.clip(batch.probabilities, None, 1)
+        for row in range(len(batch)):
+            with legacy_numpy(batch.row_seed(row)):
+                answers[row] = self(answers[row : row + 1])[0]
+        return Answers.of(answers)

@@ -1,0 +1,31 @@
+"""Confident answers only.
+
+ART's documentation traces it to Tramèr et al. 2016 (arXiv 1609.02943), whose section 7 discusses
+what an API may withhold. The arithmetic is ART's.
+"""
+
+from typing import Annotated
+
+from art.defences.postprocessor import HighConfidence as ArtHighConfidence
+from pydantic import Field
+
+from defenses.base import Claims, OutputDefense
+
+
+class HighConfidence(OutputDefense, ArtHighConfidence):  # type: ignore[misc]  # ART is untyped
+    """Answer zero for every probability below ``cutoff``; rows are not renormalised.
+
+    A row without a probability that large comes out all zero, and its first maximum is class 0.
+    """
+
+    name = "high_confidence"
+    paper = "Tramèr et al. 2016, arXiv 1609.02943, section 7"
+    known_by = ("copycat", "knockoff")
+
+    def __init__(self, *, cutoff: Annotated[float, Field(gt=0, le=1)] = 0.25) -> None:
+        ArtHighConfidence.__init__(self, cutoff=cutoff)
+
+    @property
+    def claims(self) -> Claims:
+        """All-zero rows lose the label and tie; a row with a cut does not sum to 1."""
+        return Claims(keeps_label=False, ties=True, distribution=False)

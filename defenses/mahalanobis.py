@@ -1,0 +1,237 @@
+"""A gate that judges queries by Mahalanobis distance, with a probability threshold beside it.
+
+What is built, and from which papers:
+
+- Lee, Lee, Lee, Shin 2018 (arXiv 1807.03888), section 2: class-conditional Gaussians with one tied
+  covariance in the feature space of the victim, at several depths; the score is the distance to the
+  nearest class mean. Their input perturbation is left out (a callable victim has no gradient), and
+  so is their logistic regression over depths, which needs examples of what is to be detected.
+  Instead every depth's distance is standardised on held-out honest data, and the largest counts.
+  The pixels themselves are the shallowest depth: the features of a small victim alone are blind to
+  noise, since ReLUs that are off in training stay off.
+- Ledoit, Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices":
+  shrinkage, so that constant pixels and dead features neither break the inverse nor are ignored.
+- Hendrycks, Gimpel 2017 (arXiv 1610.02136): the victim's largest probability, low on what it does
+  not know, is the second test; it spends a fifth of the honest false positives.
+- Weinberger et al. 2009 (arXiv 0902.2206): layers wider than 1,024 are reduced by a seeded signed
+  sketch. Unlike leading principal components it keeps energy in the directions in which honest data
+  do not vary, where outliers show.
+- Vovk, Gammerman, Shafer 2005 (split conformal prediction): both thresholds are order statistics of
+  the calibration split, so the honest false-positive rate needs no assumption on the scores.
+
+On MNIST the pixels alone detect as much as all depths together; on 8x8 digits the depths add much to
+them; the penultimate layer alone misses most of it on both. The controls ``layers="input"`` and
+``layers="penultimate"`` are there to measure that on any victim.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.linalg import solve_triangular
+from scipy.sparse import csr_array
+from scipy.spatial.distance import cdist
+from sklearn.covariance import ledoit_wolf
+from sklearn.exceptions import NotFittedError
+
+from bench.errors import VictimError
+from defenses.base import Answers, Array, Batch, Calibration, Claims, Images, Mask, ScreenDefense
+
+Reader = Callable[[Images], Sequence[NDArray[np.float32]]]
+
+AIM = 0.9
+"""Share of ``fpr`` that the thresholds aim at on the calibration split."""
+CONFIDENCE_SHARE = 0.2
+"""Share of the calibration split's false positives that the probability threshold may spend."""
+FIT_ROWS = 10_000
+"""Training rows that the Gaussians are fitted on, at most."""
+WIDEST = 1024
+"""Features of a depth that are kept as they are; wider depths are sketched down to this."""
+CHUNK = 256
+"""Rows whose features are held at once."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Gaussians:
+    """One depth: class means (classes, d) in coordinates whitened by the tied covariance."""
+
+    origin: Array
+    whiten: Array
+    means: Array
+
+    @classmethod
+    def fit(cls, features: Array, labels: NDArray[np.int64]) -> _Gaussians:
+        """Fit (n, d) features with (n,) labels."""
+        classes, rows = np.unique(labels, return_inverse=True)
+        means = np.stack([features[labels == label].mean(axis=0) for label in classes])
+        covariance = np.eye(features.shape[1])
+        within = features - means[rows]
+        if within.any():  # a depth that never varies keeps its Euclidean distance
+            covariance = np.atleast_2d(ledoit_wolf(within, assume_centered=True)[0])
+            # Shrinkage is nil in rare cases; this keeps the factor positive definite.
+            covariance[np.diag_indices_from(covariance)] += 1e-9 * np.trace(covariance) / len(covariance)
+        lower = np.linalg.cholesky(covariance)
+        whiten = solve_triangular(lower, np.eye(len(lower)), lower=True).T
+        origin = means.mean(axis=0)
+        return cls(origin, whiten, (means - origin) @ whiten)
+
+    def distances(self, features: Array) -> Array:
+        """Return (n,) Mahalanobis distances to the nearest class mean."""
+        return np.asarray(cdist((features - self.origin) @ self.whiten, self.means).min(axis=1))
+
+
+@lru_cache(maxsize=8)
+def _sketch(width: int, seed: int) -> csr_array:
+    """Return a (width, WIDEST) matrix with one entry a row, 1 or -1, spread evenly over the columns."""
+    rng = np.random.default_rng((seed, width))
+    columns = rng.permutation(width) % WIDEST
+    signs = rng.choice((-1.0, 1.0), width)
+    return csr_array((signs, (np.arange(width), columns)), shape=(width, WIDEST))
+
+
+class Mahalanobis(ScreenDefense):
+    """Flag queries far from the training data at some depth of the victim, or that it is unsure of.
+
+    ``fpr``: share of honest queries that may be flagged, a fraction in (0, .5]; the thresholds aim
+    at .9 of it. ``action``: what a flagged query gets: "noise" (a random distribution, Dirichlet(1),
+    fresh for every query), "label_only" (the top-1 class alone) or "refuse". ``layers``: "all" is
+    the gate; "input" (distance in pixel space alone) and "penultimate" (the textbook version, one
+    layer) are controls that judge by that one distance, without the probability threshold.
+
+    Fitted: ``thresholds_`` (distance in honest standard deviations, 1 - largest probability);
+    ``flagged_`` (share of the calibration split flagged); ``fallback_`` (the victim offers no
+    features, and pixels stand in for them).
+    """
+
+    name = "mahalanobis"
+    paper = "Lee et al. 2018, arXiv 1807.03888; Hendrycks, Gimpel 2017, arXiv 1610.02136"
+
+    thresholds_: Array
+    flagged_: float
+    fallback_: bool
+
+    def __init__(
+        self,
+        *,
+        fpr: Annotated[float, Field(gt=0, le=0.5)] = 0.05,
+        action: Literal["noise", "label_only", "refuse"] = "noise",
+        layers: Literal["all", "input", "penultimate"] = "all",
+    ) -> None:
+        self.fpr = fpr
+        self.action = action
+        self.layers = layers
+
+    @property
+    def claims(self) -> Claims:
+        """Un-flagged answers pass unchanged; what happens to the others is the action."""
+        return Claims(
+            keeps_label=self.action != "noise",
+            stochastic=self.action == "noise",
+            may_refuse=self.action == "refuse",
+            may_flag=True,
+        )
+
+    def fit(self, calibration: Calibration) -> None:
+        """Fit the Gaussians on the training split, z-scores and thresholds on the calibration split."""
+        read = calibration.read_features
+        self.fallback_ = read is None and self.layers != "input"
+        if self.fallback_:
+            logger.warning("mahalanobis: the victim offers no features; judging by distance in pixel space")
+        self._seed = calibration.seed
+        rng = np.random.default_rng(calibration.seed)
+        rows = np.sort(rng.permutation(len(calibration.train_inputs))[:FIT_ROWS])
+        chunks = zip(*self._chunks(calibration.train_inputs[rows], read), strict=True)
+        labels = calibration.train_labels[rows]
+        self._gaussians = [_Gaussians.fit(np.concatenate(depth), labels) for depth in chunks]
+        distances = self._distances(calibration.inputs, read)
+        spread = distances.std(axis=0)
+        self._centre, self._scale = distances.mean(axis=0), np.where(spread > 0, spread, 1.0)
+        self._calibrate(self._scores(distances, calibration.probabilities))
+
+    def _calibrate(self, scores: Array) -> None:
+        # Of n + 1 exchangeable rows, k + 1 lie at or above the (k + 1)-th largest: every test costs one.
+        tests = 2 if self.layers == "all" else 1
+        allowed = int(AIM * self.fpr * (len(scores) + 1)) - tests
+        if allowed < 0:
+            logger.warning(
+                "mahalanobis: %d calibration rows are too few for fpr=%g; expect about %.2g",
+                *(len(scores), self.fpr, tests / (len(scores) + 1)),
+            )
+            allowed = 0
+        distance, doubt = scores.T
+        unsure = np.inf
+        if self.layers == "all":
+            unsure = np.sort(doubt)[-1 - int(CONFIDENCE_SHARE * allowed)]
+        clear = distance[doubt <= unsure]
+        far = np.sort(clear)[-1 - (allowed - (len(scores) - len(clear)))]
+        self.thresholds_ = np.array([far, unsure])
+        self.flagged_ = float((scores > self.thresholds_).any(axis=1).mean())
+
+    def scores(self, batch: Batch) -> Array:
+        """Return (n, 2): distance in honest standard deviations, and 1 - largest probability.
+
+        A query is flagged where one of them exceeds its entry of ``thresholds_``. The distance is the
+        largest over the depths. Raises NotFittedError before ``fit``.
+        """
+        if not hasattr(self, "thresholds_"):
+            raise NotFittedError("call fit with a calibration split before mahalanobis judges a query")
+        return self._scores(self._distances(batch.inputs, batch.read_features), batch.raw)
+
+    def _scores(self, distances: Array, probabilities: Array) -> Array:
+        far = ((distances - self._centre) / self._scale).max(axis=1)
+        return np.stack([far, 1 - probabilities.max(axis=1)], axis=1)
+
+    def _distances(self, inputs: Images, read: Reader | None) -> Array:
+        """Return (n, depths) distances, not standardised."""
+        rows = [
+            np.stack([depth.distances(part) for depth, part in zip(self._gaussians, chunk, strict=True)], 1)
+            for chunk in self._chunks(inputs, read)
+        ]
+        return np.concatenate(rows) if rows else np.empty((0, len(self._gaussians)))
+
+    def _chunks(self, inputs: Images, read: Reader | None) -> Iterator[list[Array]]:
+        """Yield, for CHUNK rows at a time, what each depth sees: (rows, d) float64."""
+        if read is None and not self.fallback_ and self.layers != "input":
+            raise VictimError("mahalanobis was fitted on the victim's features; the batch offers none")
+        for start in range(0, len(inputs), CHUNK):
+            part = inputs[start : start + CHUNK]
+            depths: list[NDArray[np.float32]] = [part.reshape(len(part), -1)]
+            if read is not None and self.layers != "input" and not self.fallback_:
+                features = read(part)
+                depths = [*depths, *features] if self.layers == "all" else [features[-2:][0]]
+            wide = [depth.astype(np.float64) for depth in depths]
+            yield [
+                depth @ _sketch(depth.shape[1], self._seed) if depth.shape[1] > WIDEST else depth
+                for depth in wide
+            ]
+
+    def judge(self, batch: Batch) -> Mask:
+        """Return (n,) True where a query is flagged; a score that is not a number is."""
+        return np.asarray(~(self.scores(batch) <= self.thresholds_).all(axis=1))
+
+    def answer(self, batch: Batch) -> Answers:
+        """Pass the answers of queries judged in-distribution; act on the others."""
+        flagged = self.judge(batch)
+        answers = batch.probabilities.copy()
+        rows = np.flatnonzero(flagged)
+        if self.action == "noise":
+            for row in rows:
+                rng = np.random.default_rng(batch.row_seed(int(row)))
+                answers[row] = rng.dirichlet(np.ones(answers.shape[1]))
+        elif self.action == "label_only":
+            labels = answers[rows].argmax(axis=1)
+            answers[rows] = 0
+            answers[rows, labels] = 1
+        else:
+            answers[rows] = np.nan
+        refused = flagged if self.action == "refuse" else np.zeros_like(flagged)
+        return Answers(answers, refused.copy(), flagged)

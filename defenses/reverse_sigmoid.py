@@ -1,0 +1,45 @@
+"""Reverse sigmoid perturbation of the answers.
+
+Lee, Edwards, Molloy, Su 2018, "Defending Against Machine Learning Model Stealing Attacks Using
+Deceptive Perturbations" (arXiv 1806.00054), the perturbation it names so. The arithmetic is ART's.
+"""
+
+from typing import Annotated, Any
+
+import numpy as np
+from art.defences.postprocessor import ReverseSigmoid as ArtReverseSigmoid
+from pydantic import Field
+
+from defenses.base import Claims, OutputDefense
+
+
+class ReverseSigmoid(OutputDefense, ArtReverseSigmoid):  # type: ignore[misc]  # ART is untyped
+    """Subtract ``beta (sigmoid(gamma logit(p)) - 1/2)`` from every probability, clip, renormalise.
+
+    ``beta``: magnitude. ``gamma``: how fast the perturbation grows with the logit; above 10 it is a
+    step function, and ART's ``exp`` nears its overflow.
+    """
+
+    name = "reverse_sigmoid"
+    paper = "Lee et al. 2018, arXiv 1806.00054 (reverse sigmoid)"
+    known_by = ("copycat", "knockoff")
+
+    def __init__(
+        self,
+        *,
+        beta: Annotated[float, Field(gt=0, le=10)] = 1.0,
+        gamma: Annotated[float, Field(gt=0, le=10)] = 0.1,
+    ) -> None:
+        ArtReverseSigmoid.__init__(self, beta=beta, gamma=gamma)
+
+    @property
+    def claims(self) -> Claims:
+        """Strong settings push the top-1 below others, or clip several classes to the same value."""
+        return Claims(keeps_label=False, ties=True)
+
+    def __call__(self, preds: Any) -> Any:
+        """Return float64 rows (n, classes) that sum to 1.
+
+        In float32 ART's upper clip, 1 - 1e-9, rounds to 1 and the logit divides by zero: hence float64.
+        """
+        return ArtReverseSigmoid.__call__(self, np.asarray(preds, dtype=np.float64))

@@ -1,0 +1,27 @@
+"""Rounded answers: Tramèr et al. 2016 (arXiv 1609.02943), section 7 ("rounding confidences").
+
+The arithmetic is ART's.
+"""
+
+from typing import Annotated
+
+from art.defences.postprocessor import Rounded as ArtRounded
+from pydantic import Field
+
+from defenses.base import Claims, OutputDefense
+
+
+class Rounded(OutputDefense, ArtRounded):  # type: ignore[misc]  # ART is untyped
+    """Round every probability to ``decimals`` places, halves to even."""
+
+    name = "rounded"
+    paper = "Tramèr et al. 2016, arXiv 1609.02943, section 7"
+    known_by = ("copycat", "knockoff")
+
+    def __init__(self, *, decimals: Annotated[int, Field(ge=1, le=15)] = 3) -> None:
+        ArtRounded.__init__(self, decimals=decimals)
+
+    @property
+    def claims(self) -> Claims:
+        """Rounding can tie the top-1 with a class of lower index, and rows need not sum to 1."""
+        return Claims(keeps_label=False, ties=True, distribution=False)

@@ -1,0 +1,41 @@
+"""Top-k answers, as image APIs list them.
+
+Orekondy, Schiele, Fritz 2019, "Knockoff Nets" (arXiv 1812.02766), the experiments on truncated
+posteriors; withholding confidences in general: Tramèr et al. 2016 (arXiv 1609.02943), section 7.
+"""
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from defenses.base import Claims, OutputDefense
+
+
+class TopK(OutputDefense):
+    """Keep the ``k`` largest probabilities as they are and answer zero for the rest.
+
+    Rows are not renormalised, as an API does not: they sum to at most 1. The lowest index wins a
+    tie, and exactly ``k`` entries stay (all of them where ``k`` is at least the number of classes).
+    """
+
+    name = "top_k"
+    paper = "Orekondy et al. 2019, arXiv 1812.02766 (truncated posteriors)"
+    known_by = ("copycat", "knockoff")
+    params: ClassVar[list[str]] = ["k"]
+
+    def __init__(self, *, k: Annotated[int, Field(ge=1)] = 3) -> None:
+        super().__init__()
+        self.k = k
+
+    @property
+    def claims(self) -> Claims:
+        """The label stays; the rest of the mass is cut off."""
+        return Claims(distribution=False)
+
+    def __call__(self, preds: Any) -> Any:
+        """Return rows (n, classes) with at most ``k`` entries of ``preds`` (n, classes) left."""
+        largest = np.argsort(-preds, axis=1, kind="stable")[:, : self.k]
+        kept = np.zeros_like(preds)
+        np.put_along_axis(kept, largest, np.take_along_axis(preds, largest, axis=1), axis=1)
+        return kept

@@ -1,0 +1,85 @@
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread everywhere, so that tests run beside each other do not fight; set before torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from bench import datasets, execute
+from bench.errors import MissingDataError
+from bench.spec import ThreatModel, VictimSpec
+from bench.workbench import Workbench
+
+REAL = ("mnist", "fashion-mnist", "usps")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Victims trained by tests go to a folder of their own, and are trained once a session."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("MOATBENCH_CACHE")
+    os.environ["MOATBENCH_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["MOATBENCH_CACHE"]
+    else:
+        os.environ["MOATBENCH_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def data_root():
+    """A torchvision root with the real images; tests that need it are skipped where it is not."""
+    root = datasets.data_root()
+    for name in REAL:
+        try:
+            datasets.load_pool_source(name, root)
+        except MissingDataError:
+            pytest.skip(f"needs the real {name} images: moatbench data fetch {' '.join(REAL)} kmnist")
+    return root
+
+
+@pytest.fixture(scope="session")
+def digits_spec():
+    return VictimSpec("digits", "mlp", 0)
+
+
+@pytest.fixture(scope="session")
+def workbench(tmp_path_factory):
+    """A workbench with the digits victim; it needs no downloaded data."""
+    return Workbench(tmp_path_factory.mktemp("no-data"), tmp_path_factory.mktemp("memo"))
+
+
+@pytest.fixture(scope="session")
+def digits_victim(workbench, digits_spec):
+    return workbench.victim(digits_spec)
+
+
+@pytest.fixture(scope="session")
+def digits_pool(workbench, digits_spec):
+    return workbench.pool(digits_spec, "in-distribution", 0)
+
+
+@pytest.fixture
+def threat():
+    return ThreatModel("in-distribution", "in-distribution", "none", "mlp", "probabilities")
+
+
+@pytest.fixture
+def fresh_workers():
+    """Forget what this process keeps between runs."""
+    execute._workbench.cache_clear()
+    yield
+    execute._workbench.cache_clear()
+
+
+@pytest.fixture
+def matrix_file(tmp_path):
+    """Write a matrix file with the given blocks and return its path."""
+
+    def write(text: str, name: str = "tiny") -> Path:
+        path = tmp_path / f"{name}.toml"
+        path.write_text(f'name = "{name}"\n{text}')
+        return path
+
+    return write

@@ -1,0 +1,145 @@
+import pytest
+
+from bench import spec
+from bench.errors import UsageError
+from bench.spec import Audit, Cell, load_matrix, select
+
+BLOCK = """
+[[block]]
+attack = ["copycat", "copycat(use_probability=true)"]
+defense = ["none", "label_only", ["rounded(decimals=1)", "label_only"]]
+budget = [50, 100]
+"""
+
+
+def cells(tasks):
+    return [task for task in tasks if isinstance(task, Cell)]
+
+
+def test_a_block_is_the_product_of_its_axes(matrix_file):
+    matrix = load_matrix(str(matrix_file("repeats = 3\n" + BLOCK)))
+    assert len(cells(matrix.tasks())) == 2 * 3 * 2 * 3
+    assert len([task for task in matrix.tasks() if isinstance(task, Audit)]) == 3
+
+
+def test_equal_cells_of_two_blocks_merge(matrix_file):
+    once = load_matrix(str(matrix_file(BLOCK, "once"))).tasks()
+    twice = load_matrix(str(matrix_file(BLOCK + BLOCK.replace("copycat(use_probability=true)", "copycat()"), "twice")))
+    assert cells(twice.tasks()) == cells(once)
+
+
+def test_repeats_can_be_overridden(matrix_file):
+    matrix = load_matrix(str(matrix_file("repeats = 3\n" + BLOCK)))
+    assert {cell.repeat for cell in cells(matrix.tasks(repeats=2))} == {0, 1}
+
+
+def test_no_defense_is_an_empty_stack(matrix_file):
+    matrix = load_matrix(str(matrix_file(BLOCK)))
+    assert {cell.defense for cell in cells(matrix.tasks())} == {
+        (),
+        ("label_only",),
+        ("rounded(decimals=1)", "label_only"),
+    }
+
+
+def test_a_thief_who_asks_nothing_has_one_row_without_a_defense(matrix_file):
+    matrix = load_matrix(str(matrix_file(BLOCK.replace('"copycat",', '"own_labels",'))))
+    rows = [cell for cell in cells(matrix.tasks()) if cell.attack == "own_labels"]
+    assert {(cell.budget, cell.defense) for cell in rows} == {(0, ())}
+    assert len(rows) == matrix.repeats
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "key 'block' is missing"),
+        ("block = []", "block = .*at least 1"),
+        (BLOCK + "\ncolour = 1", "unknown key 'block.0.colour'"),
+        ("repeets = 2\n" + BLOCK, "unknown key 'repeets'; did you mean 'repeats'"),
+        ("repeats = 0\n" + BLOCK, "repeats = 0: input should be greater than or equal to 1"),
+        ("repeats = true\n" + BLOCK, "repeats = True"),
+        (BLOCK.replace("[50, 100]", "[0]"), "block.0.budget.0 = 0: input should be greater than or equal to 1"),
+        (BLOCK.replace("[50, 100]", "[]"), "block.0.budget"),
+        (BLOCK + 'shows = "logits"', "block.0.shows.0 = 'logits': input should be 'probabilities' or 'labels'"),
+        (BLOCK + "nonsense", "not TOML"),
+    ],
+)
+def test_a_bad_matrix_is_refused_with_file_key_and_value(matrix_file, text, message):
+    with pytest.raises(UsageError, match=f"tiny.toml: {message}"):
+        load_matrix(str(matrix_file(text)))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('victim = "mpl"', "unknown victim 'mpl'; did you mean 'mlp'"),
+        ('surrogate = "tree"', "unknown surrogate 'tree'"),
+        ('data = "mnits"', "unknown data set 'mnits'; did you mean 'mnist'"),
+        ('pool = "noize"', "unknown pool 'noize'; did you mean 'noise'"),
+        ('knowledge = "full"', "attack 'copycat' cannot use knowledge='full'; it supports none"),
+    ],
+)
+def test_an_unknown_name_on_an_axis_brings_the_nearest(matrix_file, line, message):
+    with pytest.raises(UsageError, match=message):
+        load_matrix(str(matrix_file(BLOCK + line))).tasks()
+
+
+def test_an_unknown_matrix_brings_the_nearest():
+    with pytest.raises(UsageError, match="unknown matrix 'digit'; did you mean 'digits'"):
+        load_matrix("digit")
+    with pytest.raises(UsageError, match=r"no matrix file nothing.toml"):
+        load_matrix("nothing.toml")
+
+
+@pytest.mark.parametrize("name", list(spec.shipped()))
+def test_every_shipped_matrix_expands(name):
+    matrix = load_matrix(name)
+    assert matrix.name == name.rpartition("/")[2]
+    assert matrix.description
+    assert cells(matrix.tasks())
+
+
+def test_only_keeps_what_every_axis_admits(matrix_file):
+    tasks = load_matrix(str(matrix_file(BLOCK))).tasks()
+    kept = select(tasks, ["budget=50", "defense=label_only", "defense=none", "repeat=1"])
+    assert {(c.budget, c.repeat) for c in cells(kept)} == {(50, 1)}
+    assert {c.defense for c in cells(kept)} == {(), ("label_only",)}
+    assert {a.defense for a in kept if isinstance(a, Audit)} == {(), ("label_only",)}
+
+
+def test_only_names_attacks_by_plugin_or_in_full(matrix_file):
+    tasks = load_matrix(str(matrix_file(BLOCK))).tasks()
+    assert len(cells(select(tasks, ["attack=copycat"]))) == len(cells(tasks))
+    assert len(cells(select(tasks, ["attack=copycat(use_probability=true)"]))) == len(cells(tasks)) / 2
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("budget", "write axis=value"),
+        ("bugdet=50", "did you mean 'budget'"),
+        ("budget=51", "nothing in this matrix has it; did you mean '50'"),
+        ("defense=label", "did you mean .*'label_only'"),
+    ],
+)
+def test_a_bad_only_is_refused(matrix_file, only, message):
+    with pytest.raises(UsageError, match=message):
+        select(load_matrix(str(matrix_file(BLOCK))).tasks(), [only])
+
+
+def test_an_only_that_leaves_nothing_is_refused(matrix_file):
+    text = BLOCK + BLOCK.replace("[50, 100]", "[200]").replace('"none", "label_only"', '"top_k"')
+    tasks = load_matrix(str(matrix_file(text))).tasks()
+    with pytest.raises(UsageError, match="no cells left"):
+        select(tasks, ["budget=200", "defense=none"])
+
+
+def test_a_reference_takes_the_place_of_every_victim(matrix_file):
+    tasks = load_matrix(str(matrix_file(BLOCK))).tasks(victim="mine.py:make")
+    assert {str(task.victim) for task in tasks} == {"mine.py:make"}
+
+
+def test_cells_that_may_share_a_training_do_not_stand_beside_each_other(matrix_file):
+    order = cells(load_matrix(str(matrix_file(BLOCK))).tasks())
+    alike = [(c.attack, c.budget, c.repeat) for c in order]
+    assert all(alike[place] != alike[place + 1] for place in range(len(alike) - 1))
