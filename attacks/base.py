@@ -79,7 +79,9 @@ class Learner(Protocol):
 class LearnerFactory(Protocol):
     """Makes a freshly initialised online surrogate of the thief's architecture."""
 
-    def __call__(self) -> Learner: ...
+    def __call__(self) -> Learner:
+        """Return the surrogate."""
+        ...
 
 
 class Attack(Plugin):

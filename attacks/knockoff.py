@@ -36,19 +36,21 @@ class Knockoff(Attack):
         use_probability: bool = False,
     ) -> None:
         if sampling_strategy == "adaptive" and use_probability:
-            raise ValueError("use_probability=True with sampling_strategy=adaptive; it learns from labels only")
+            raise ValueError(
+                "use_probability=True with sampling_strategy=adaptive; it learns from labels only"
+            )
         self.sampling_strategy = sampling_strategy
         self.reward = reward
         self.use_probability = use_probability
 
     def applicable(self, pool: Pool) -> str:
-        """The bandit needs two classes to choose from."""
+        """Return why not, where the bandit has no two classes to choose from."""
         if self.sampling_strategy == "adaptive" and len(np.unique(pool.y)) < 2:
             return f"pool {pool.name!r} has fewer than two classes to choose from"
         return ""
 
     def supply(self, size: int) -> int | None:
-        """A random draw never repeats; the bandit may."""
+        """Return the pool's size for the random draw, which never repeats; None for the bandit, which may."""
         return size if self.sampling_strategy == "random" else None
 
     def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
@@ -67,7 +69,9 @@ class Knockoff(Attack):
             with legacy_numpy(streams.order):
                 attack.extract(pool.x, thieved_classifier=recorder)
             return recorder.bought
-        return self.buy_adaptively(api, pool, learner, random_state(streams.order), random_state(streams.choices))
+        return self.buy_adaptively(
+            api, pool, learner, random_state(streams.order), random_state(streams.choices)
+        )
 
     def buy_adaptively(
         self,

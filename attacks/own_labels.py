@@ -17,7 +17,7 @@ class OwnLabels(Attack):
     queries = False
 
     def applicable(self, pool: Pool) -> str:
-        """Only where the pool's labels mean what the victim's do."""
+        """Return why not, unless the pool's labels mean what the victim's do."""
         return "" if pool.same_classes else f"the labels of pool {pool.name!r} are not the victim's classes"
 
     def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:

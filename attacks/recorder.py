@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from art.estimators.classification import BlackBoxClassifier
+from numpy.typing import NDArray
 
 from attacks.base import Api, Array, Images, TransferSet
 
@@ -19,16 +20,20 @@ class Recorder(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
 
     def __init__(self, api: Api, input_shape: tuple[int, ...]) -> None:
         super().__init__(
-            predict_fn=self.predict, input_shape=input_shape, nb_classes=api.nb_classes, clip_values=(0.0, 1.0)
+            predict_fn=self.predict,
+            input_shape=input_shape,
+            nb_classes=api.nb_classes,
+            clip_values=(0.0, 1.0),
         )
         self._api = api
-        self._answered: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
+        self._answered: list[NDArray[np.bool_]] = []
         self._bought: TransferSet | None = None
 
     def predict(self, x: Images, batch_size: int = 256, **_: Any) -> Array:
         """Return the API's answers."""
         answers = self._api.predict(x, batch_size=batch_size)
-        self._answered.append(~np.isnan(answers).any(axis=1))
+        answered = np.asarray(np.isfinite(answers).all(axis=1))
+        self._answered.append(answered)
         return answers
 
     def fit(self, x: Images, y: Array, **_: Any) -> None:

@@ -99,6 +99,6 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
 def only_labels(probabilities: Array) -> Array:
     """Return one-hot rows of the top-1 (the first maximum); NaN rows stay NaN."""
     refused = np.isnan(probabilities).any(axis=1)
-    labels = np.eye(probabilities.shape[1])[np.nan_to_num(probabilities).argmax(axis=1)]
+    labels: Array = np.eye(probabilities.shape[1])[np.nan_to_num(probabilities).argmax(axis=1)]
     labels[refused] = np.nan
     return labels

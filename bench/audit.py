@@ -57,7 +57,8 @@ def _ask(audit: Audit, workbench: Workbench, x: NDArray[np.float32], repeat: int
     """Send ``x`` (n, …) as clients of 100 queries each, all to one API."""
     api = workbench.api(audit.victim, audit.defense, audit.seed, repeat)
     parts = [
-        api.ask(x[start : start + HONEST_CLIENT], f"honest-{start}") for start in range(0, len(x), HONEST_CLIENT)
+        api.ask(x[start : start + HONEST_CLIENT], f"honest-{start}")
+        for start in range(0, len(x), HONEST_CLIENT)
     ]
     return Answers(
         np.concatenate([part.probabilities for part in parts]),
@@ -108,8 +109,12 @@ def _honest(found: Measured, answers: list[Array], raw: Array, truth: NDArray[np
     rows, label = np.arange(len(truth)), raw.argmax(axis=1)
     shown = [np.nan_to_num(told).argmax(axis=1) for told in answers]
     given = [~np.isnan(told).any(axis=1) for told in answers]
-    found.over_rows("honest.top1_kept", np.stack([(s == label) & g for s, g in zip(shown, given, strict=True)]))
-    found.over_rows("honest.accuracy", np.stack([(s == truth) & g for s, g in zip(shown, given, strict=True)]))
+    found.over_rows(
+        "honest.top1_kept", np.stack([(s == label) & g for s, g in zip(shown, given, strict=True)])
+    )
+    found.over_rows(
+        "honest.accuracy", np.stack([(s == truth) & g for s, g in zip(shown, given, strict=True)])
+    )
     found.over_rows("honest.accuracy_undefended", (label == truth)[None])
     # One row for each (repeat, input) that was answered; inputs are resampled below, repeats kept.
     told = np.concatenate([a[g] for a, g in zip(answers, given, strict=True)])

@@ -20,11 +20,13 @@ def table(kind: str) -> str:
         return _victims()
     if kind == "datasets":
         rows = [
-            (info.name, "×".join(map(str, info.shape)), info.classes, info.domain) for info in datasets.DATASETS.values()
+            (info.name, "×".join(map(str, info.shape)), info.classes, info.domain)
+            for info in datasets.DATASETS.values()
         ]
         return tabulate(rows, headers=["data set", "shape", "classes", "domain"])
     return tabulate(
-        [(name, spec.load_matrix(name).description) for name in spec.shipped()], headers=["matrix", "what it is"]
+        [(name, spec.load_matrix(name).description) for name in spec.shipped()],
+        headers=["matrix", "what it is"],
     )
 
 

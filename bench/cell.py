@@ -23,12 +23,12 @@ from bench.surrogate import Surrogate
 from bench.workbench import Workbench
 
 
-class NotApplicable(Exception):
+class NotApplicable(Exception):  # noqa: N818  # it is no error
     """The cell makes no sense; the message says why. It is no failure."""
 
 
 def run_cells(cells: Sequence[Cell], workbench: Workbench) -> list[Outcome]:
-    """Run all repeats of a cell: buy through the defended API, train copies, measure them on the test split."""
+    """Run all repeats of a cell: buy through the defended API, train copies, measure them on test."""
     first = cells[0]
     attack = registry.attacks.build(first.attack)
     pool = workbench.pool(first.victim, first.threat.pool, first.seed)
@@ -83,7 +83,9 @@ def training_seed(cell: Cell) -> int:
     return derive(cell.seed, "training", cell.threat.surrogate, cell.repeat)
 
 
-def measure(cell: Cell, purchase: Purchase, copy: Surrogate, training: Clock, workbench: Workbench) -> Outcome:
+def measure(
+    cell: Cell, purchase: Purchase, copy: Surrogate, training: Clock, workbench: Workbench
+) -> Outcome:
     """Compare the copy with the undefended victim, and with the deployed one, on the test split."""
     victim, clock = workbench.victim(cell.victim), purchase.clock
     test = victim.splits.test
@@ -99,7 +101,8 @@ def measure(cell: Cell, purchase: Purchase, copy: Surrogate, training: Clock, wo
     )
     bill = purchase.bill
     return Outcome(
-        metrics=metrics.extraction(told, truth, test.y, deployed) | {"extraction.fidelity_half": fidelity_half},
+        metrics=metrics.extraction(told, truth, test.y, deployed)
+        | {"extraction.fidelity_half": fidelity_half},
         arrays={"agreement": agreement.astype(np.uint8)},
         info={
             "queries": {

@@ -11,8 +11,8 @@ ABOVE_CHANCE = 0.10
 """An undefended copy less than this above chance has learnt next to nothing."""
 
 MEANING = {
-    "still_moving": "fidelity moved by more than half a point between half of the training steps and all of them",
-    "near_chance": "even without a defense the copy is hardly better than always answering the commonest class",
+    "still_moving": "fidelity moved by more than half a point between half of the steps and all of them",
+    "near_chance": "even without a defense the copy is hardly better than answering the commonest class",
     "nothing_learnt": "every query was refused, so the copy is an untrained network",
 }
 """What each flag says, for the report."""

@@ -23,7 +23,9 @@ USAGE, INCOMPLETE, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     name="moatbench",
-    help="How much does it cost to steal the model behind an API, and how much does a defense raise that cost?",
+    help=(
+        "How much does it cost to steal the model behind an API, and how much does a defense raise that cost?"
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -152,5 +154,3 @@ def _progress(records: Iterable[Record], done: int, total: int) -> Iterator[Reco
     if total == done:
         print(f"nothing left to run: {total} of {total} are stored", file=sys.stderr)
     return progress.watch(records, done, total)
-
-

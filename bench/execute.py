@@ -66,7 +66,12 @@ def perform(setting: Setting, items: Sequence[Item]) -> list[Record]:
 
 
 def _record(
-    item: Item, status: str, outcome: Outcome | None = None, *, error: str | None = None, info: dict[str, Any] | None = None
+    item: Item,
+    status: str,
+    outcome: Outcome | None = None,
+    *,
+    error: str | None = None,
+    info: dict[str, Any] | None = None,
 ) -> Record:
     task, key = item
     made = outcome or Outcome({})
@@ -87,7 +92,10 @@ def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str]) -> list[str
 
     An edited defense, another model or another version is never answered from an old result.
     """
-    attack_source, defense_source = cache(registry.attacks.source_digest), cache(registry.defenses.source_digest)
+    attack_source, defense_source = (
+        cache(registry.attacks.source_digest),
+        cache(registry.defenses.source_digest),
+    )
     found = []
     for task in tasks:
         sources = [defense_source(text) for text in task.defense]
@@ -108,7 +116,9 @@ def prepare(tasks: Sequence[Task], workbench: Workbench) -> dict[VictimSpec, str
     detected = (name for task in tasks if not isinstance(task, Cell) for name in task.pools)
     for name in dict.fromkeys((*(cell.threat.pool for cell in cells), *detected)):
         pools.require(name, workbench.data_root)
-    fingerprints = {spec: workbench.victim(spec).fingerprint for spec in dict.fromkeys(t.victim for t in tasks)}
+    fingerprints = {
+        spec: workbench.victim(spec).fingerprint for spec in dict.fromkeys(t.victim for t in tasks)
+    }
     wanted = dict.fromkeys((cell.victim, cell.threat.pool, cell.attack, cell.budget) for cell in cells)
     for spec, pool, attack, budget in wanted:
         size = pools.size(pool, spec.data, len(workbench.victim(spec).splits.pool.x))

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
 
 from bench.stats import Interval, Strongest
 from bench.store import Record
 from bench.tables import accuracy_lost
+from bench.tags import name_points
 from bench.threats import UNDEFENDED, Defense, Threat
 from bench.verdict import Findings, Row
 
@@ -268,7 +268,7 @@ def costs(findings: Findings, threat: Threat) -> Figure | None:
         axes.grid()
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.margins(x=0.14, y=0.08)
-        _tags(axes, points)
+        name_points(axes, points)
     figure.axes[0].set_ylabel(f"fidelity of the strongest attacker\nat {budget:,} queries (%)")
     if numbered:
         step, top, lines = 0.165 / figure.get_figheight(), 1 - 0.1 / figure.get_figheight(), 0
@@ -296,38 +296,3 @@ def _mark(axes: Axes, x: float, row: Row, budget: int) -> float:
 def _points_lost(audit: Record) -> float | None:
     lost = accuracy_lost(audit)
     return None if lost is None else 100 * lost
-
-
-def _tags(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Name the points; a tag takes the nearest place that no point and no other tag has."""
-    inch = axes.get_figure(root=True).dpi  # type: ignore[union-attr]  # the axes are in a figure
-    scale = 72 / inch
-    axes.autoscale_view()
-    inside = Bbox(np.asarray(axes.get_window_extent()) * scale)
-    places = [axes.transData.transform((x, y)) * scale for x, y, _ in points]
-    taken = [Bbox.from_bounds(px - 3.5, py - 3.5, 7, 7) for px, py in places]
-    back = axes.transData.inverted()
-    for (x, y, tag), (px, py) in sorted(zip(points, places, strict=True), key=lambda pair: -pair[0][1]):
-        box = _free(
-            px, py, 4.9 * max(map(len, tag.split("\n"))) + 2, 10.0 * (tag.count("\n") + 1), inside, taken
-        )
-        taken.append(box)
-        left, middle = back.transform((box.x0 / scale, (box.y0 + box.y1) / 2 / scale))
-        axes.text(left, middle, tag, fontsize=8, va="center", ha="left", linespacing=0.95)
-        near = min(max(px, box.x0), box.x1), min(max(py, box.y0), box.y1)
-        if math.dist((px, py), near) > 9:
-            end = back.transform((near[0] / scale, near[1] / scale))
-            axes.add_artist(Line2D([x, end[0]], [y, end[1]], color=GREY, linewidth=0.5, alpha=0.7))
-
-
-def _free(px: float, py: float, width: float, height: float, inside: Bbox, taken: Sequence[Bbox]) -> Bbox:
-    first = Bbox.from_bounds(px + 6, py - height / 2, width, height)
-    for radius in (6, 10, 15, 21, 28, 37, 48, 62, 78, 96, 120, 150):
-        for angle in np.radians((0, 180, 30, -30, 60, -60, 90, -90, 150, -150, 120, -120)):
-            x, y = px + radius * np.cos(angle), py + radius * np.sin(angle)
-            left = x if np.cos(angle) > 0.2 else x - width if np.cos(angle) < -0.2 else x - width / 2
-            box = Bbox.from_bounds(left, y - height / 2, width, height)
-            held = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            if held and not any(box.overlaps(other) for other in taken):
-                return box
-    return first

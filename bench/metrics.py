@@ -23,7 +23,7 @@ def extraction(copy: Array, victim: Array, truth: Labels, deployed: Array) -> di
 
     guess, label = copy.argmax(axis=1), victim.argmax(axis=1)
     agrees = guess == label
-    answered = ~np.isnan(deployed).any(axis=1)
+    answered = np.asarray(np.isfinite(deployed).all(axis=1))
     shown = np.nan_to_num(deployed).argmax(axis=1)
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, guess, labels=np.arange(copy.shape[1]), average="macro", zero_division=0.0

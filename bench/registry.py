@@ -94,12 +94,13 @@ def format_call(name: str, values: dict[str, Any]) -> str:
     """Return ``name(key=value, …)`` as :func:`parse_call` reads it."""
     if not values:
         return name
-    words = {True: "true", False: "false"}
-    shown = (
-        f"{key}={words[value] if isinstance(value, bool) else value if isinstance(value, str) else repr(value)}"
-        for key, value in values.items()
-    )
-    return f"{name}({', '.join(shown)})"
+    return f"{name}({', '.join(f'{key}={_written(value)}' for key, value in values.items())})"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)
 
 
 class Registry(Generic[P]):
@@ -124,13 +125,11 @@ class Registry(Generic[P]):
     def _plugins(self, module: ModuleType) -> dict[str, type[P]]:
         home, _, base_name = self._base.partition(":")
         base = getattr(importlib.import_module(home), base_name)
+        classes: list[Any] = [thing for thing in vars(module).values() if inspect.isclass(thing)]
         return {
-            thing.name: thing
-            for thing in vars(module).values()
-            if inspect.isclass(thing)
-            and issubclass(thing, base)
-            and "name" in vars(thing)
-            and thing.__module__ == module.__name__
+            cls.name: cls
+            for cls in classes
+            if issubclass(cls, base) and "name" in vars(cls) and cls.__module__ == module.__name__
         }
 
     def add_file(self, path: Path) -> None:
@@ -187,11 +186,12 @@ class Registry(Generic[P]):
 
     def source_digest(self, text: str) -> str:
         """Return the hash of the source files that the plugin's class and its bases come from."""
-        return _source_digest(self.get(parse_call(text)[0]))
+        cls: Any = self.get(parse_call(text)[0])
+        return _source_digest(cls)
 
 
 @cache
-def _source_digest(cls: type) -> str:
+def _source_digest(cls: type[Plugin]) -> str:
     h = hashlib.sha256()
     for base in cls.__mro__:
         if issubclass(base, Plugin) and base is not Plugin:

@@ -137,7 +137,9 @@ class Block(pydantic.BaseModel):
     defense: Annotated[list[str | list[str]], Listed, pydantic.Field(min_length=1)] = ["none"]
     attack: Texts
     pool: Texts = ["in-distribution"]
-    knowledge: Annotated[list[Literal["none", "family", "full"]], Listed, pydantic.Field(min_length=1)] = ["none"]
+    knowledge: Annotated[list[Literal["none", "family", "full"]], Listed, pydantic.Field(min_length=1)] = [
+        "none"
+    ]
     surrogate: Texts = ["mlp"]
     shows: Annotated[list[Literal["probabilities", "labels"]], Listed, pydantic.Field(min_length=1)] = [
         "probabilities"
@@ -170,6 +172,10 @@ class Matrix(pydantic.BaseModel):
     def text(self) -> str:
         """The file as it was read."""
         return self._text
+
+    def remember(self, text: str, folder: Path) -> None:
+        """Keep what the file said and where it lay."""
+        self._text, self._folder = text, folder
 
     @property
     def plugin_files(self) -> list[Path]:
@@ -285,7 +291,9 @@ def select(cells: Iterable[Task], only: Iterable[str]) -> list[Task]:
         known = sorted({name for task in everything for name in _names(task, axis)})
         for value in values:
             if value not in known:
-                raise UsageError(f"--only {axis}={value}: nothing in this matrix has it; {nearest(value, known)}")
+                raise UsageError(
+                    f"--only {axis}={value}: nothing in this matrix has it; {nearest(value, known)}"
+                )
         kept = [task for task in kept if values & _names(task, axis)]
     if not kept:
         raise UsageError("the matrix has no cells left after --only; loosen it")
@@ -298,9 +306,11 @@ def _names(task: Task, axis: str) -> set[str]:
     value = {**task.spec(), "victim": task.victim.architecture or str(task.victim)}.get(axis)
     if axis == "defense":
         texts = list(task.defense) or ["none"]
-        return {" + ".join(texts), " + ".join(registry.parse_call(text)[0] for text in texts), *(
-            [texts[0]] if len(texts) == 1 else []
-        )}
+        return {
+            " + ".join(texts),
+            " + ".join(registry.parse_call(text)[0] for text in texts),
+            *([texts[0]] if len(texts) == 1 else []),
+        }
     if axis == "attack":
         return {str(value), registry.parse_call(str(value))[0]}
     return {str(value)}
@@ -341,7 +351,7 @@ def load_matrix(name: str) -> Matrix:
         raise UsageError(f"{name}: not TOML: {error}") from error
     except pydantic.ValidationError as error:
         raise UsageError(f"{name}: {_complaint(error)}") from error
-    matrix._text, matrix._folder = text, folder
+    matrix.remember(text, folder)
     for path in matrix.plugin_files:
         registry.attacks.add_file(path)
         registry.defenses.add_file(path)

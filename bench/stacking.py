@@ -31,7 +31,9 @@ class Stack(nn.Module):
         self.weights = nn.ParameterList(
             [torch.stack([layer.weight.detach().T for layer in place]) for place in same]
         )
-        self.biases = nn.ParameterList([torch.stack([layer.bias.detach()[None] for layer in place]) for place in same])
+        self.biases = nn.ParameterList(
+            [torch.stack([layer.bias.detach()[None] for layer in place]) for place in same]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (members, n, classes) for inputs (members, n, pixels)."""
@@ -89,7 +91,9 @@ def _padded(arrays: Sequence[NDArray[np.float32]]) -> Tensor:
     return torch.from_numpy(joined)
 
 
-def _schedule(sizes: Sequence[int], recipe: Recipe, seeds: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+def _schedule(
+    sizes: Sequence[int], recipe: Recipe, seeds: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Return each step's rows (members, batch) and every row's share of its member's mean loss.
 
     Members' epochs end at different steps where their sizes differ; the short last batches are

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ COSTS = frozenset({"seconds", "cpu_seconds", "shared", "memory_mib", "latency_us
 
 TABLES = """
 create table meta (name text primary key, value text not null);
-create table plan (place integer primary key, key text not null unique, kind text not null, spec text not null);
+create table plan (
+    place integer primary key, key text not null unique, kind text not null, spec text not null
+);
 create table records (
     key text primary key, kind text not null, spec text not null, status text not null,
     metrics text not null, info text not null, error text
@@ -86,7 +88,8 @@ class Store:
         self._db.execute("pragma foreign_keys = on")
         if fresh:
             self._db.executescript(
-                f"begin; pragma application_id = {APPLICATION}; pragma user_version = {SCHEMA}; {TABLES} commit;"
+                f"begin; pragma application_id = {APPLICATION}; pragma user_version = {SCHEMA};"
+                f"{TABLES} commit;"
             )
 
     @staticmethod
@@ -105,11 +108,13 @@ class Store:
         if application != APPLICATION:
             raise StoreError(f"{path} is not a moatbench store; name another file")
         if version > SCHEMA:
-            raise StoreError(f"{path} was written by a newer moatbench (schema {version} > {SCHEMA}); upgrade")
+            raise StoreError(
+                f"{path} was written by a newer moatbench (schema {version} > {SCHEMA}); upgrade"
+            )
         if verdict != "ok":
             raise StoreError(f"{path} is corrupt ({verdict}); move it away and run again")
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

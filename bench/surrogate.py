@@ -31,10 +31,9 @@ def recipe(architecture: str, shape: Shape, n: int) -> Recipe:
     1,000 for images smaller than 20×20; else the larger of 2,500 and 20 passes over the ``n``
     bought answers. Never a number of passes alone, which would starve small budgets.
     """
-    if min(shape[1:]) < 20:
-        return Recipe(1_000, learning_rate=RATES.get(architecture, 3e-3))
-    steps = max(2_500, training.epochs(n, Recipe.batch_size, 20))
-    return Recipe(steps, learning_rate=RATES.get(architecture, 1e-3))
+    small = min(shape[1:]) < 20
+    steps = 1_000 if small else max(2_500, training.epochs(n, Recipe.batch_size, 20))
+    return Recipe(steps, learning_rate=RATES.get(architecture, 3e-3))
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,11 @@ class Surrogate:
 
 
 def fit(
-    bought: Sequence[TransferSet], architecture: str, classes: int, seeds: Sequence[int], memo: Path | None = None
+    bought: Sequence[TransferSet],
+    architecture: str,
+    classes: int,
+    seeds: Sequence[int],
+    memo: Path | None = None,
 ) -> list[Surrogate]:
     """Train one copy on each transfer set, or take them from the folder ``memo`` if they are there.
 
@@ -69,28 +72,37 @@ def fit(
     """
     channels, height, width = bought[0].x.shape[1:]
     shape = (channels, height, width)
+    if architecture not in STACKED and len(bought) > 1:
+        alone = (
+            fit([each], architecture, classes, [seed], memo) for each, seed in zip(bought, seeds, strict=True)
+        )
+        return [copy for copies in alone for copy in copies]
     rule = recipe(architecture, shape, max(len(each.x) for each in bought))
     path = memo / f"{_key(bought, architecture, rule, seeds)}.safetensors" if memo else None
-    weights, shared = _recall(path, len(bought)), True
+    weights = _recall(path, len(bought))
+    shared = weights is not None
     if weights is None:
-        networks = [_initial(architecture, shape, classes, seed) for seed in seeds]
-        xs, ys = [each.x for each in bought], [each.y for each in bought]
-        if architecture in STACKED:
-            weights, shared = train_stacked(networks, xs, ys, rule, seeds), False
-        else:
-            each = zip(networks, xs, ys, seeds, strict=True)
-            weights, shared = [_train(network, x, y, rule, seed) for network, x, y, seed in each], False
+        weights = _train(bought, architecture, shape, classes, rule, seeds)
         _remember(path, weights)
     return [Surrogate(architecture, shape, classes, half, full, rule.steps, shared) for half, full in weights]
 
 
 def _train(
-    network: Network, x: NDArray[np.float32], y: NDArray[np.float32], rule: Recipe, seed: int
-) -> tuple[Weights, Weights]:
-    if not len(x):
-        return training.snapshot(network), training.snapshot(network)
+    bought: Sequence[TransferSet],
+    architecture: str,
+    shape: Shape,
+    classes: int,
+    rule: Recipe,
+    seeds: Sequence[int],
+) -> list[tuple[Weights, Weights]]:
+    networks = [_initial(architecture, shape, classes, seed) for seed in seeds]
+    if architecture in STACKED:
+        return train_stacked(networks, [each.x for each in bought], [each.y for each in bought], rule, seeds)
+    (network,), (only,), (seed,) = networks, bought, seeds
+    if not len(only.x):
+        return [(training.snapshot(network), training.snapshot(network))]
     with torch_seed(seed):
-        return training.train(network, x, y, rule, seed)
+        return [training.train(network, only.x, only.y, rule, seed)]
 
 
 def online(architecture: str, shape: Shape, classes: int, seed: int) -> OnlineSurrogate:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
@@ -196,7 +197,12 @@ def companion_table(findings: Findings, threat: Threat) -> str:
 
 def _over_repeats(records: Sequence[Record], metric: str, scale: float) -> str:
     values = [value for record in records if (value := record.metrics.get(metric)) is not None]
-    return ranged(value_interval(values), scale, 1 if scale == 100 else 3) if values else DASH
+    if not values:
+        return DASH
+    found = value_interval(values)
+    # Student's t knows no bounds; a share and a distance do.
+    low, high = np.clip((found.low, found.high), 0, 1 if scale == 100 else math.inf)
+    return ranged(Interval(found.value, float(low), float(high)), scale, 1 if scale == 100 else 3)
 
 
 def audit_table(findings: Findings, victim: str, columns: Mapping[str, tuple[str, int]]) -> str:

@@ -42,9 +42,9 @@ def define_missing() -> list[str]:
     """Define the schemas of the operators that are not there; return their names."""
     missing = [name for name in SCHEMAS if not hasattr(torch.ops.torchvision, name)]
     if missing:
-        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch is untyped
+        library = torch.library.Library("torchvision", "FRAGMENT")
         for name in missing:
-            library.define(SCHEMAS[name])  # type: ignore[no-untyped-call]  # as above
+            library.define(SCHEMAS[name])
         _libraries.append(library)
     return missing
 
@@ -61,4 +61,4 @@ def _load_extension() -> None:
     if sys.platform == "win32":
         os.add_dll_directory(folder)
     with suppress(OSError):  # built for another torch: the very case this module exists for
-        torch.ops.load_library(found.origin)  # type: ignore[no-untyped-call]  # as above
+        torch.ops.load_library(found.origin)

@@ -188,9 +188,13 @@ class Findings:
             key=lambda pair: pair[0],
         )
 
+    def wanted(self, threat: Threat) -> int | None:
+        """Return the reference budget that the run names for the victim's data set."""
+        return self._reference.get(self._data[threat.victim])
+
     def reference(self, threat: Threat) -> int | None:
-        """Return the budget that the query multiplier asks for, if the run has it."""
-        budget = self._reference.get(self._data[threat.victim])
+        """Return the budget whose fidelity the query multiplier asks for, if the run has it undefended."""
+        budget = self.wanted(threat)
         return budget if budget in self.places[threat].get(UNDEFENDED, []) else None
 
     def headline(self, threat: Threat) -> list[int]:

@@ -170,11 +170,13 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
     return victim
 
 
-def victim_recipe(spec: VictimSpec, n: int) -> training.Recipe:
+def victim_recipe(n: int) -> training.Recipe:
     """Return how a torch victim is trained: enough epochs to be a model worth stealing."""
     small = n < 5_000
     passes = 60 if small else 12
-    return training.Recipe(training.epochs(n, 64, passes), learning_rate=1e-3 if small else 2e-3, weight_decay=1e-5)
+    return training.Recipe(
+        training.epochs(n, 64, passes), learning_rate=1e-3 if small else 2e-3, weight_decay=1e-5
+    )
 
 
 def _cache_path(spec: VictimSpec, splits: Splits, recipe: str, suffix: str) -> Path:
@@ -209,7 +211,7 @@ def _read(path: Path) -> bytes | None:
 
 def _keep_torch(spec: VictimSpec, splits: Splits) -> Victim:
     shape = info(spec.data).shape
-    recipe = victim_recipe(spec, len(splits.train.x))
+    recipe = victim_recipe(len(splits.train.x))
     path = _cache_path(spec, splits, str(recipe), ".safetensors")
     seed = derive(spec.seed, "victim", spec.data, spec.architecture)
     with torch_seed(seed):
@@ -253,7 +255,9 @@ def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
     if content is not None:
         unknown = set(skops.io.get_untrusted_types(data=content)) - SKOPS_TRUSTED
         if unknown:
-            log.warning("cached victim %s holds types we do not trust (%s); training it again", path.name, unknown)
+            log.warning(
+                "cached victim %s holds types we do not trust (%s); training it again", path.name, unknown
+            )
             content = None
         else:
             model = skops.io.loads(content, trusted=sorted(SKOPS_TRUSTED))
@@ -282,10 +286,7 @@ def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
 def _load_reference(reference: str) -> Victim:
     """Call the factory behind ``file.py:factory`` or ``package.module:factory``."""
     place, _, name = reference.rpartition(":")
-    if place.endswith(".py"):
-        module = load_file(Path(place))
-    else:
-        module = _import_dotted(place, name)
+    module = load_file(Path(place)) if place.endswith(".py") else _import_dotted(place, name)
     if not hasattr(module, name):
         raise UsageError(f"--victim {reference}: {place} has no {name!r}")
     made = getattr(module, name)()
@@ -295,7 +296,7 @@ def _load_reference(reference: str) -> Victim:
 
 
 def _import_dotted(place: str, name: str) -> Any:
-    top = place.split(".")[0]
+    top = place.partition(".")[0]
     here = Path.cwd()
     if top in OURS and ((here / top).is_dir() or (here / f"{top}.py").is_file()):
         theirs = place.replace(".", "/") + ".py"
@@ -309,7 +310,9 @@ def _import_dotted(place: str, name: str) -> Any:
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
-        raise UsageError(f"--victim {place}:{name}: no module {error.name!r}; name the file: FILE.py:{name}") from error
+        raise UsageError(
+            f"--victim {place}:{name}: no module {error.name!r}; name the file: FILE.py:{name}"
+        ) from error
 
 
 def _from_tuple(made: Any, reference: str) -> Victim:

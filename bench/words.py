@@ -85,14 +85,23 @@ def _against(findings: Findings, threat: Threat, budget: int) -> str:
 def _queries(findings: Findings, threat: Threat) -> str:
     known = [(row, row.multiplier) for row in findings.rows[threat] if row.multiplier]
     if not known:
-        return ""
+        wanted = findings.wanted(threat)
+        here = wanted is None or findings.reference(threat) is not None
+        return (
+            "" if here else f"**In queries.** No multiplier: the reference budget of {wanted:,} was not run."
+        )
     reference = f"{findings.reference(threat):,}"
     start = f"**In queries.** To be as good as {reference} undefended ones make it, the strongest thief needs"
     told = [(row, most) for row, most in known if most.low > 1]
     if not told:
         return f"{start} no more, as far as the intervals tell, whatever the defense."
     row, most = max(told, key=lambda pair: (pair[1].above, pair[1].value, pair[0].defense))
-    return f"{start} most with {findings.defense_name(row.defense)}: {times(most)} times as many."
+    name = findings.defense_name(row.defense)
+    if most.above:
+        return (
+            f"{start} most with {name}: more than the largest budget, {most.value:.2f} times as many or more."
+        )
+    return f"{start} most with {name}: {times(most)} times as many."
 
 
 def _price(findings: Findings, threat: Threat, budget: int) -> str:

@@ -44,7 +44,12 @@ class Workbench:
     def pool(self, spec: VictimSpec, name: str, seed: int) -> Pool:
         """Return a thief's pool, shaped for this victim."""
         load = partial(
-            pools.load, name, victim_data=spec.data, splits=self.victim(spec).splits, seed=seed, root=self.data_root
+            pools.load,
+            name,
+            victim_data=spec.data,
+            splits=self.victim(spec).splits,
+            seed=seed,
+            root=self.data_root,
         )
         pool: Pool = self._once((spec, name, seed), load)
         return pool
@@ -90,7 +95,9 @@ class Workbench:
             shows=shows,
         )
 
-    def deployed(self, spec: VictimSpec, defense: tuple[str, ...], seed: int, repeat: int) -> NDArray[np.float64]:
+    def deployed(
+        self, spec: VictimSpec, defense: tuple[str, ...], seed: int, repeat: int
+    ) -> NDArray[np.float64]:
         """Return what honest clients of :data:`HONEST_CLIENT` queries each get on the test split."""
         if not self.stack(spec, defense, seed).claims.stochastic:
             repeat = 0
@@ -98,7 +105,9 @@ class Workbench:
         answers: NDArray[np.float64] = self._once(key, partial(self._deploy, spec, defense, seed, repeat))
         return answers
 
-    def _deploy(self, spec: VictimSpec, defense: tuple[str, ...], seed: int, repeat: int) -> NDArray[np.float64]:
+    def _deploy(
+        self, spec: VictimSpec, defense: tuple[str, ...], seed: int, repeat: int
+    ) -> NDArray[np.float64]:
         api = self.api(spec, defense, seed, repeat)
         x = self.victim(spec).splits.test.x
         starts = range(0, len(x), HONEST_CLIENT)

@@ -168,9 +168,9 @@ def running_number_matters_only_to_fresh_noise(defense, batch):
 
 
 def global_generators_untouched(defense, batch):
-    before = np.random.get_state(), random.getstate(), torch.get_rng_state()  # noqa: NPY002  # what we guard
+    before = np.random.get_state(), random.getstate(), torch.get_rng_state()  # what we guard
     defense.answer(batch)
-    after = np.random.get_state()  # noqa: NPY002
+    after = np.random.get_state()
     assert all(np.array_equal(old, new) for old, new in zip(before[0], after, strict=True))
     assert random.getstate() == before[1]
     assert torch.equal(torch.get_rng_state(), before[2])
@@ -240,9 +240,9 @@ def test_noise_is_fresh_for_every_query_where_claimed(text):
 @pytest.mark.parametrize("text", EVERY)
 def test_fitting_leaves_global_generators_and_the_data_alone(text):
     data = calibration()
-    before = np.random.get_state()  # noqa: NPY002  # what we guard
+    before = np.random.get_state()  # what we guard
     defenses.build(text).fit(data)
-    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(before[1], np.random.get_state()[1])
     assert data.inputs.tobytes() == calibration().inputs.tobytes()
     assert data.probabilities.tobytes() == calibration().probabilities.tobytes()
 
@@ -431,13 +431,13 @@ def test_arts_arithmetic_is_unmodified(text, theirs):
 def test_gaussian_noise_draws_what_art_draws_from_the_seed_of_the_row():
     batch = batch_of(np.random.default_rng(0).dirichlet(np.ones(10), 5))
     answers = fitted("gaussian_noise").answer(batch).probabilities
-    state = np.random.get_state()  # noqa: NPY002  # ART's generator
+    state = np.random.get_state()  # ART's generator
     try:
         for row in range(5):
-            np.random.seed(batch.row_seed(row) % 2**32)  # noqa: NPY002
+            np.random.seed(batch.row_seed(row) % 2**32)
             assert art.GaussianNoise(scale=0.2)(batch.raw[row : row + 1])[0].tolist() == answers[row].tolist()
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        np.random.set_state(state)
 
 
 def test_a_row_that_noise_clips_away_is_answered_uniformly():

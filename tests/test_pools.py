@@ -46,7 +46,7 @@ def colour_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def global_states() -> list[bytes]:
     """Return the states of the global generators of Python, NumPy and torch."""
-    legacy = np.random.get_state()  # noqa: NPY002  the generator that must not be touched
+    legacy = np.random.get_state()
     return [repr(random.getstate()).encode(), repr(legacy).encode(), torch.get_rng_state().numpy().tobytes()]
 
 

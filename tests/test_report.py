@@ -1,13 +1,16 @@
 import re
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from bench.checks import MEANING
 from bench.names import short_names
 from bench.report import write_report
 from bench.store import Record
+from bench.tags import name_points
 from bench.verdict import Findings
 from bench.words import words
 
@@ -339,6 +342,19 @@ def test_a_row_with_fewer_repeats_says_so(text):
     assert "(n = 4)" in section(text, "## T2 in detail")
 
 
+def test_shares_have_no_interval_beyond_0_and_100(tmp_path):
+    cells = [cell(INSIDE, NONE, SOFT, 200, repeat) for repeat in range(2)]
+    for record, accuracy in zip(cells, (0.5, 0.9), strict=True):
+        record.metrics["extraction.accuracy"] = accuracy
+    text = write_report(cells, META, tmp_path).read_text(encoding="utf-8")
+    assert "70.0 [0.0, 100.0]" in section(text, "## T1 in detail")
+
+
+def test_a_reference_budget_that_was_not_run_is_said(tmp_path):
+    text = write_report(few(50, repeats=2), META, tmp_path).read_text(encoding="utf-8")
+    assert "No multiplier: the reference budget of 200 was not run" in section(text, "### T1 ·")
+
+
 def test_the_zero_query_thief_is_a_row_and_no_candidate(text):
     assert "*no query at all*" in section(text, "### T1 ·")
     findings = Findings(fake_run(), {"digits": 200})
@@ -434,3 +450,28 @@ def test_short_names_keep_what_sets_plugins_apart():
     assert short_names(["rounded(decimals=1)"], limit=26) == {"rounded(decimals=1)": "rounded(decimals=1)"}
     long = [f"mahalanobis(action={action}, fpr=0.05, space=deep)" for action in ("noise", "refuse")]
     assert short_names(long, limit=26)[long[0]] == "mahalanobis(action=noise, …)"
+
+
+def test_names_in_a_crowd_of_points_do_not_overlap():
+    figure = Figure(figsize=(5, 4))
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    spread = np.random.default_rng(0).normal(0.4, 0.02, (14, 2))
+    name_points(axes, [(float(x), float(y), f"defense {place}") for place, (x, y) in enumerate(spread)])
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [label.get_window_extent(renderer) for label in axes.texts]
+    assert len(boxes) == 14
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_a_run_with_many_defenses_is_drawn_with_numbers_and_a_key(tmp_path):
+    scales = [(f"gaussian_noise(scale={place / 10})",) for place in range(1, 8)]
+    defenses = [NONE, *scales, (*ROUNDED, *SCREEN)]
+    cells = [
+        cell(INSIDE, defense, SOFT, budget, repeat, share=0.8)
+        for defense, budget, repeat in product(defenses, (100, 200), range(2))
+    ]
+    write_report([*(audit(defense) for defense in defenses), *cells], META, tmp_path)
+    svg = (tmp_path / "figures" / "T1-costs.svg").read_text(encoding="utf-8")
+    assert all(f"gaussian_noise(scale=0.{place})" in svg for place in range(1, 8))
+    assert "+ mahalanobis" in svg

@@ -1,10 +1,18 @@
 import numpy as np
+import pytest
 
 from bench.seeds import derive, legacy_numpy, random_state
 
 
 def test_a_seed_depends_on_every_part_and_on_their_order():
-    seeds = {derive("a", 1), derive("a", 2), derive("b", 1), derive(1, "a"), derive("a", "1"), derive("a", 1, None)}
+    seeds = {
+        derive("a", 1),
+        derive("a", 2),
+        derive("b", 1),
+        derive(1, "a"),
+        derive("a", "1"),
+        derive("a", 1, None),
+    }
     assert len(seeds) == 6
     assert all(0 <= seed < 2**63 for seed in seeds)
 
@@ -23,9 +31,6 @@ def test_the_global_generator_is_restored():
 
 def test_the_global_generator_is_restored_after_an_error():
     before = np.random.get_state()[1].copy()
-    try:
-        with legacy_numpy(5):
-            raise KeyError
-    except KeyError:
-        pass
+    with pytest.raises(KeyError), legacy_numpy(5):
+        raise KeyError
     assert np.array_equal(before, np.random.get_state()[1])

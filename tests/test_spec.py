@@ -24,7 +24,9 @@ def test_a_block_is_the_product_of_its_axes(matrix_file):
 
 def test_equal_cells_of_two_blocks_merge(matrix_file):
     once = load_matrix(str(matrix_file(BLOCK, "once"))).tasks()
-    twice = load_matrix(str(matrix_file(BLOCK + BLOCK.replace("copycat(use_probability=true)", "copycat()"), "twice")))
+    twice = load_matrix(
+        str(matrix_file(BLOCK + BLOCK.replace("copycat(use_probability=true)", "copycat()"), "twice"))
+    )
     assert cells(twice.tasks()) == cells(once)
 
 
@@ -58,9 +60,15 @@ def test_a_thief_who_asks_nothing_has_one_row_without_a_defense(matrix_file):
         ("repeets = 2\n" + BLOCK, "unknown key 'repeets'; did you mean 'repeats'"),
         ("repeats = 0\n" + BLOCK, "repeats = 0: input should be greater than or equal to 1"),
         ("repeats = true\n" + BLOCK, "repeats = True"),
-        (BLOCK.replace("[50, 100]", "[0]"), "block.0.budget.0 = 0: input should be greater than or equal to 1"),
+        (
+            BLOCK.replace("[50, 100]", "[0]"),
+            "block.0.budget.0 = 0: input should be greater than or equal to 1",
+        ),
         (BLOCK.replace("[50, 100]", "[]"), "block.0.budget"),
-        (BLOCK + 'shows = "logits"', "block.0.shows.0 = 'logits': input should be 'probabilities' or 'labels'"),
+        (
+            BLOCK + 'shows = "logits"',
+            "block.0.shows.0 = 'logits': input should be 'probabilities' or 'labels'",
+        ),
         (BLOCK + "nonsense", "not TOML"),
     ],
 )

@@ -296,11 +296,11 @@ class TestQueryMultiplier:
         rng = np.random.default_rng(7)
         noisy = {b: {"a": rng.random((5, 300)) < 0.4 + 0.1 * i} for i, b in enumerate(BUDGETS)}
         defended = {b: {"a": rng.random((5, 300)) < 0.35 + 0.1 * i} for i, b in enumerate(BUDGETS)}
-        before = np.random.get_state()[1].copy()  # noqa: NPY002 - the claim is about it
+        before = np.random.get_state()[1].copy()
         first = query_multiplier(defended, noisy, 300, seed=1)
         assert first == query_multiplier(defended, noisy, 300, seed=1)
         assert first != query_multiplier(defended, noisy, 300, seed=2)
-        assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002 - the claim is about it
+        assert np.array_equal(before, np.random.get_state()[1])
 
     @pytest.mark.parametrize("repeats", [1, 5])
     def test_its_interval_covers_a_true_threefold(self, repeats):
