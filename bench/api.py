@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Bill:
-    """What was asked and what it took. Seconds of wall time, in the model and in the defense apart."""
+    """What was asked, and what that took: wall and CPU seconds, in the model and in the defense apart."""
 
     sent: int = 0
     answered: int = 0
@@ -29,6 +29,8 @@ class Bill:
     flagged: int = 0
     seconds_model: float = 0.0
     seconds_defense: float = 0.0
+    cpu_model: float = 0.0
+    cpu_defense: float = 0.0
 
 
 class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
@@ -70,9 +72,9 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
                 f"the attack asked for {len(x)} answers with {self.budget - self.bill.sent} left of a "
                 f"budget of {self.budget}"
             )
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         raw = self._victim.probabilities(x)
-        asked = time.perf_counter()
+        asked, asked_cpu = time.perf_counter(), time.process_time()
         batch = Batch(
             inputs=x,
             raw=raw,
@@ -89,6 +91,8 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         bill = self.bill
         bill.seconds_model += asked - start
         bill.seconds_defense += time.perf_counter() - asked
+        bill.cpu_model += asked_cpu - start_cpu
+        bill.cpu_defense += time.process_time() - asked_cpu
         bill.sent += len(x)
         bill.refused += int(answers.refused.sum())
         bill.answered += len(x) - int(answers.refused.sum())

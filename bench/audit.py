@@ -116,6 +116,9 @@ def _honest(found: Measured, answers: list[Array], raw: Array, truth: NDArray[np
         "honest.accuracy", np.stack([(s == truth) & g for s, g in zip(shown, given, strict=True)])
     )
     found.over_rows("honest.accuracy_undefended", (label == truth)[None])
+    right = np.stack([(s == truth) & g for s, g in zip(shown, given, strict=True)]).astype(float)
+    before = np.tile((label == truth).astype(float), (len(right), 1))
+    found.add("honest.accuracy_lost", stats.paired_difference(before, right))
     # One row for each (repeat, input) that was answered; inputs are resampled below, repeats kept.
     told = np.concatenate([a[g] for a, g in zip(answers, given, strict=True)])
     index = np.concatenate([rows[g] for g in given])

@@ -75,6 +75,7 @@ def buy(cell: Cell, attack: Attack, pool: Pool, workbench: Workbench) -> Purchas
     with clock.measure("acquire"):
         bought = attack.acquire(api, pool, learner, streams)
     clock.wall |= {"query_model": api.bill.seconds_model, "query_defense": api.bill.seconds_defense}
+    clock.cpu |= {"query_model": api.bill.cpu_model, "query_defense": api.bill.cpu_defense}
     return Purchase(bought, api.bill, clock)
 
 

@@ -63,7 +63,8 @@ def train_stacked(
     Returns, for each, the weights after half of the steps and after all. Members may have
     different numbers of rows; one without rows stays as it is.
     """
-    inputs, targets = _padded([x.reshape(len(x), -1) for x in xs]), _padded(ys)
+    pixels = int(np.prod(xs[0].shape[1:]))
+    inputs, targets = _padded([x.reshape(len(x), pixels) for x in xs]), _padded(ys)
     rows, shares = _schedule([len(x) for x in xs], recipe, seeds)
     members = torch.arange(len(networks))[:, None]
     stack = Stack(networks)

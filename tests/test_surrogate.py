@@ -1,0 +1,191 @@
+"""Training the copy: pure, remembered by all it depends on, and one rule for every budget."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.base import TransferSet
+from bench import architectures, surrogate, training
+from bench.numerics import torch_seed
+from bench.stacking import STACKED
+
+SHAPE = (1, 8, 8)
+SEEDS = (5, 6)
+
+
+@pytest.fixture
+def twenty_steps(monkeypatch):
+    """Train for 20 steps, whatever the data set."""
+    rule = surrogate.recipe
+    monkeypatch.setattr(
+        surrogate, "recipe", lambda *args: training.Recipe(20, learning_rate=rule(*args).learning_rate)
+    )
+
+
+@pytest.fixture
+def sets(digits_pool):
+    labels = np.eye(10, dtype=np.float32)[digits_pool.y]
+    return [TransferSet(digits_pool.x[start : start + 40], labels[start : start + 40]) for start in (0, 40)]
+
+
+def empty(sets):
+    return TransferSet(sets[0].x[:0], sets[0].y[:0])
+
+
+def bits(copies):
+    return [
+        (name, value.numpy().tobytes())
+        for copy in copies
+        for weights in (copy.half, copy.full)
+        for name, value in sorted(weights.items())
+    ]
+
+
+def forbid_training(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(surrogate, "train_stacked", never)
+    monkeypatch.setattr(training, "train", never)
+
+
+@pytest.mark.usefixtures("twenty_steps")
+@pytest.mark.parametrize("architecture", ["mlp", "logistic", "cnn"])
+def test_training_is_a_pure_function(architecture, sets):
+    before = [repr(random.getstate()), repr(np.random.get_state()), torch.get_rng_state().numpy().tobytes()]
+    one = surrogate.fit(sets, architecture, 10, SEEDS)
+    torch.rand(3)
+    after = torch.get_rng_state()
+    other = surrogate.fit(sets, architecture, 10, SEEDS)
+    assert bits(one) == bits(other)
+    assert torch.equal(torch.get_rng_state(), after)
+    assert before[:2] == [repr(random.getstate()), repr(np.random.get_state())]
+    assert not any(copy.shared for copy in one)
+    assert [copy.steps for copy in one] == [20, 20]
+
+
+@pytest.mark.usefixtures("twenty_steps")
+def test_training_leaves_the_transfer_set_alone(sets):
+    digests = [each.digest() for each in sets]
+    surrogate.fit(sets, "mlp", 10, SEEDS)
+    assert [each.digest() for each in sets] == digests
+
+
+@pytest.mark.usefixtures("twenty_steps")
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_the_seed_and_the_transfer_set_matter(architecture, sets):
+    (one,) = surrogate.fit(sets[:1], architecture, 10, [5])
+    (reseeded,) = surrogate.fit(sets[:1], architecture, 10, [6])
+    (other,) = surrogate.fit(sets[1:], architecture, 10, [5])
+    assert len({str(bits([copy])) for copy in (one, reseeded, other)}) == 3
+
+
+@pytest.mark.usefixtures("twenty_steps")
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_what_was_trained_before_is_remembered_to_the_last_bit(architecture, sets, tmp_path, monkeypatch):
+    first = surrogate.fit(sets, architecture, 10, SEEDS, tmp_path)
+    forbid_training(monkeypatch)
+    again = surrogate.fit(sets, architecture, 10, SEEDS, tmp_path)
+    assert bits(again) == bits(first)
+    assert all(copy.shared for copy in again)
+    assert not any(copy.shared for copy in first)
+    x = sets[0].x
+    assert (again[0].probabilities(x) == first[0].probabilities(x)).all()
+    assert not list(tmp_path.glob("*.part"))
+    assert len(list(tmp_path.glob("*.safetensors"))) == (1 if architecture in STACKED else 2)
+
+
+@pytest.mark.usefixtures("twenty_steps")
+def test_a_memo_is_for_the_same_sets_order_architecture_and_seeds(sets, tmp_path):
+    surrogate.fit(sets, "mlp", 10, SEEDS, tmp_path)
+    fewer = TransferSet(sets[1].x[:-1], sets[1].y[:-1])
+    asked = [
+        (sets[::-1], "mlp", SEEDS),
+        ([sets[0], fewer], "mlp", SEEDS),
+        (sets[:1], "mlp", SEEDS[:1]),
+        (sets, "logistic", SEEDS),
+        (sets, "mlp", SEEDS[::-1]),
+    ]
+    for bought, architecture, seeds in asked:
+        assert not any(copy.shared for copy in surrogate.fit(bought, architecture, 10, seeds, tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1 + len(asked)
+
+
+@pytest.mark.usefixtures("twenty_steps")
+def test_a_memo_of_other_versions_is_not_used(sets, tmp_path, monkeypatch):
+    surrogate.fit(sets, "mlp", 10, SEEDS, tmp_path)
+    monkeypatch.setattr(surrogate, "versions", lambda: {"torch": "another"})
+    assert not any(copy.shared for copy in surrogate.fit(sets, "mlp", 10, SEEDS, tmp_path))
+
+
+@pytest.mark.usefixtures("twenty_steps")
+@pytest.mark.parametrize("left", [0, 5, 1000], ids=["empty", "header cut", "weights cut"])
+def test_half_a_memo_file_is_trained_again_and_mended(left, sets, tmp_path):
+    first = surrogate.fit(sets, "mlp", 10, SEEDS, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:left])
+    again = surrogate.fit(sets, "mlp", 10, SEEDS, tmp_path)
+    assert bits(again) == bits(first)
+    assert not any(copy.shared for copy in again)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("twenty_steps")
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_a_thief_who_bought_nothing_has_an_untrained_network(architecture, sets):
+    nothing, something = surrogate.fit([empty(sets), sets[1]], architecture, 10, SEEDS)
+    with torch_seed(SEEDS[0]):
+        untrained = architectures.build(architecture, SHAPE, 10).eval()
+    expected = training.softmax(training.logits(untrained, sets[1].x))
+    assert (nothing.probabilities(sets[1].x) == expected).all()
+    assert (nothing.probabilities(sets[1].x, half=True) == expected).all()
+    assert not np.allclose(something.probabilities(sets[1].x), expected, atol=1e-2)
+
+
+@pytest.mark.usefixtures("twenty_steps")
+def test_a_group_that_bought_nothing_is_trained_too(sets):
+    assert len(surrogate.fit([empty(sets)] * 2, "mlp", 10, SEEDS)) == 2
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn", "logistic", "resnet18", "lenet"])
+def test_small_images_get_a_thousand_steps(architecture):
+    for n in (1, 400, 100_000):
+        assert surrogate.recipe(architecture, (1, 8, 8), n).steps == 1_000
+        assert surrogate.recipe(architecture, (1, 19, 28), n).steps == 1_000
+
+
+@pytest.mark.parametrize(("n", "steps"), [(1, 2_500), (8_000, 2_500), (8_001, 2_520), (10_000, 3_140)])
+def test_larger_images_get_2500_steps_or_20_epochs(n, steps):
+    assert surrogate.recipe("mlp", (1, 28, 28), n).steps == steps
+    assert surrogate.recipe("mlp", (3, 20, 20), n).steps == steps
+
+
+@pytest.mark.usefixtures("twenty_steps")
+def test_a_half_trained_copy_answers_otherwise(sets):
+    copy = surrogate.fit(sets, "cnn", 10, SEEDS)[0]
+    half, full = copy.probabilities(sets[0].x, half=True), copy.probabilities(sets[0].x)
+    assert half.shape == full.shape == (40, 10)
+    assert (half != full).any()
+    assert np.allclose(full.sum(axis=1), 1)
+
+
+def test_a_copy_learns_what_was_bought(sets):
+    copies = surrogate.fit(sets, "mlp", 10, SEEDS)
+    for copy, bought in zip(copies, sets, strict=True):
+        assert (copy.probabilities(bought.x).argmax(axis=1) == bought.y.argmax(axis=1)).mean() > 0.97
+
+
+def test_soft_answers_are_learnt_as_they_are(sets):
+    soft = TransferSet(sets[0].x, np.full((40, 10), 0.1, dtype=np.float32))
+    (copy,) = surrogate.fit([soft], "mlp", 10, [0])
+    assert np.allclose(copy.probabilities(soft.x), 0.1, atol=0.05)
+
+
+def test_an_online_copy_starts_as_the_copy_of_its_seed(sets):
+    with torch_seed(9):
+        untrained = architectures.build("mlp", SHAPE, 10)
+    expected = training.logits(untrained.eval(), sets[0].x)
+    assert np.allclose(surrogate.online("mlp", SHAPE, 10, 9).logits(sets[0].x), expected, atol=1e-6)
