@@ -36,8 +36,8 @@ def run_audit(audit: Audit, workbench: Workbench) -> Outcome:
     _honest(found, [answers.probabilities for answers in traffic], raw, test.y, audit.seed)
     found.over_rows("honest.refused", np.stack([answers.refused for answers in traffic]))
     found.over_rows("honest.flagged", np.stack([answers.flagged for answers in traffic]))
-    found.over_clients("honest.client_refused", [answers.refused for answers in traffic])
-    found.over_clients("honest.client_flagged", [answers.flagged for answers in traffic])
+    found.over_clients("honest.client_refused", traffic[0].refused)
+    found.over_clients("honest.client_flagged", traffic[0].flagged)
     if claims.may_flag:
         found.detection("test", traffic[0].flagged)
         for name in audit.pools:
@@ -83,16 +83,19 @@ class Measured:
         """Keep the mean of (repeats, inputs) values, with an interval over both."""
         self.add(name, stats.mean_interval(values.astype(np.float64)))
 
-    def over_clients(self, name: str, repeats: list[NDArray[np.bool_]]) -> None:
-        """Keep the share of honest clients that met it at least once."""
-        hit = [marks[s : s + HONEST_CLIENT].any() for marks in repeats for s in _clients(len(marks))]
+    def over_clients(self, name: str, marks: NDArray[np.bool_]) -> None:
+        """Keep the share of honest clients that met it at least once; ``marks`` (n,) of one repeat.
+
+        The same clients in another repeat are no further clients, so one repeat has to do.
+        """
+        hit = [marks[s : s + HONEST_CLIENT].any() for s in _clients(len(marks))]
         self.add(name, stats.share_interval(int(np.sum(hit)), len(hit)))
 
     def detection(self, pool: str, flagged: NDArray[np.bool_]) -> None:
         """Keep the share of a pool that is flagged, per query and client, and the wait for the first flag."""
         name = f"detection.{pool}"
         self.add(name, stats.share_interval(int(flagged.sum()), len(flagged)))
-        self.over_clients(f"{name}.client", [flagged])
+        self.over_clients(f"{name}.client", flagged)
         clients = [flagged[s : s + HONEST_CLIENT] for s in _clients(len(flagged))]
         waits = [float(marks.argmax()) + 1 if marks.any() else float("inf") for marks in clients]
         wait = statistics.median(waits)
@@ -119,9 +122,11 @@ def _honest(found: Measured, answers: list[Array], raw: Array, truth: NDArray[np
     right = np.stack([(s == truth) & g for s, g in zip(shown, given, strict=True)]).astype(float)
     before = np.tile((label == truth).astype(float), (len(right), 1))
     found.add("honest.accuracy_lost", stats.paired_difference(before, right))
-    # One row for each (repeat, input) that was answered; inputs are resampled below, repeats kept.
     told = np.concatenate([a[g] for a, g in zip(answers, given, strict=True)])
     index = np.concatenate([rows[g] for g in given])
+    # Where the answer to each (repeat, input) stands in ``told``; -1 where it was refused.
+    place = np.full((len(answers), len(rows)), -1)
+    place[np.stack(given)] = np.arange(len(index))
     if not len(index):
         return
     distance = metrics.l1(told, raw[index])
@@ -129,19 +134,20 @@ def _honest(found: Measured, answers: list[Array], raw: Array, truth: NDArray[np
     loss = metrics.negative_log_likelihood(likely, truth[index])
     confidence, correct = likely.max(axis=1), told.argmax(axis=1) == truth[index]
     found.values["honest.l1_max"] = float(distance.max())
-    # Every use measure below is of the answered rows alone, resampled by input.
     measures: dict[str, Callable[[NDArray[np.int64]], float]] = {
         "honest.l1_mean": lambda r: float(distance[r].mean()),
         "honest.nll": lambda r: float(loss[r].mean()),
         "honest.ece": lambda r: metrics.expected_calibration_error(confidence[r], correct[r]),
         "honest.aurc": lambda r: metrics.area_under_risk_coverage(confidence[r], correct[r]),
     }
-    everything = np.arange(len(index))
+    # Inputs are resampled, each with its answers in all repeats: those are not independent of it.
     rng = np.random.default_rng(derive(seed, "audit bootstrap"))
-    draws = [rng.integers(len(index), size=len(index)) for _ in range(RESAMPLES)]
+    inputs = rows[(place >= 0).any(axis=0)]
+    drawn = (place[:, rng.choice(inputs, size=len(inputs))].ravel() for _ in range(RESAMPLES))
+    draws = [draw[draw >= 0] for draw in drawn]
     for name, measure in measures.items():
         low, high = np.percentile([measure(draw) for draw in draws], [2.5, 97.5])
-        found.add(name, stats.Interval(measure(everything), float(low), float(high)))
+        found.add(name, stats.Interval(measure(np.arange(len(index))), float(low), float(high)))
 
 
 def _latency(audit: Audit, workbench: Workbench, x: NDArray[np.float32]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import platformdirs
@@ -203,7 +204,7 @@ def _read(path: Path) -> bytes | None:
         return None
     content = path.read_bytes()
     checksum = path.with_suffix(path.suffix + ".sha256")
-    if checksum.exists() and checksum.read_text().strip() == hashlib.sha256(content).hexdigest():
+    if checksum.exists() and checksum.read_bytes().strip() == hashlib.sha256(content).hexdigest().encode():
         return content
     log.warning("cached victim %s is corrupt; training it again", path.name)
     return None
@@ -241,6 +242,24 @@ def _keep_torch(spec: VictimSpec, splits: Splits) -> Victim:
     )
 
 
+def _read_sklearn(path: Path, wanted: Any) -> Any:
+    """Return the cached model if there is one, of the class of ``wanted`` and of trusted types alone."""
+    content = _read(path)
+    if content is None:
+        return None
+    try:
+        unknown = set(skops.io.get_untrusted_types(data=content)) - SKOPS_TRUSTED
+        if not unknown:
+            model = skops.io.loads(content, trusted=sorted(SKOPS_TRUSTED))
+            if type(model) is type(wanted):
+                return model
+        problem = f"types we do not trust ({', '.join(sorted(unknown))})" if unknown else "another model"
+    except (BadZipFile, KeyError, ValueError):
+        problem = "no model"
+    log.warning("cached victim %s holds %s; training it again", path.name, problem)
+    return None
+
+
 def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -251,36 +270,22 @@ def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
     else:
         model = DecisionTreeClassifier(min_samples_leaf=2, random_state=derive(spec.seed, "tree") % 2**31)
     path = _cache_path(spec, splits, repr(model), ".skops")
-    content = _read(path)
-    if content is not None:
-        unknown = set(skops.io.get_untrusted_types(data=content)) - SKOPS_TRUSTED
-        if unknown:
-            log.warning(
-                "cached victim %s holds types we do not trust (%s); training it again", path.name, unknown
-            )
-            content = None
-        else:
-            model = skops.io.loads(content, trusted=sorted(SKOPS_TRUSTED))
-    if content is None:
+    kept = _read_sklearn(path, model)
+    if kept is None:
         log.info("training victim %s (%s)", spec, model)
         with warnings.catch_warnings():
             # A victim stopped at max_iter is a victim like any other; its accuracy is checked.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(splits.train.x.reshape(len(splits.train.x), -1).astype(np.float64), splits.train.y)
-        content = skops.io.dumps(model)
-        _write(path, content)
-    classifier = SklearnClassifier(model)
+        _write(path, skops.io.dumps(model))
+    classifier = SklearnClassifier(kept or model)
 
     def predict(x: Images) -> Array:
         answers: Array = classifier.predict(x.reshape(len(x), -1).astype(np.float64))
         return answers
 
-    return Victim(
-        model=predict,
-        splits=splits,
-        linear=spec.architecture == "logistic",
-        fingerprint=hashlib.sha256(content + path.name.encode()).hexdigest(),
-    )
+    # No fingerprint from the file, which holds times and addresses; the check takes one from the answers.
+    return Victim(model=predict, splits=splits, linear=spec.architecture == "logistic")
 
 
 def _load_reference(reference: str) -> Victim:

@@ -1,0 +1,49 @@
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import moatbench
+
+ROOT = Path(moatbench.__file__).parent
+ALLOWED = {
+    "attacks": {"attacks.base", "attacks.recorder", "bench.errors", "bench.registry", "bench.seeds"},
+    "defenses": {"defenses.base", "bench.errors", "bench.registry", "bench.seeds"},
+}
+
+
+def test_the_public_names_are_there_and_sorted():
+    assert moatbench.__all__ == sorted(moatbench.__all__)
+    assert all(hasattr(moatbench, name) for name in moatbench.__all__)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("folder", ["attacks", "defenses"])
+def test_plugins_import_only_their_base_and_what_it_stands_on(folder):
+    for path in (ROOT / folder).glob("*.py"):
+        ours = {name for name in imports(path) if name.partition(".")[0] in ("bench", "attacks", "defenses")}
+        assert ours <= ALLOWED[folder], path.name
+
+
+def test_the_harness_names_no_plugin():
+    from bench.registry import attacks, defenses
+
+    modules = {f"attacks.{name}" for name in attacks.names()} | {f"defenses.{name}" for name in defenses.names()}
+    for path in (ROOT / "bench").rglob("*.py"):
+        assert not modules & set(imports(path)), path.name
+
+
+def test_importing_the_public_page_needs_no_figures():
+    import subprocess
+
+    code = "import sys, moatbench; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"
