@@ -21,7 +21,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from bench.stats import Interval, Strongest
 from bench.store import Record
-from bench.tables import accuracy_lost
 from bench.tags import name_points
 from bench.threats import UNDEFENDED, Defense, Threat
 from bench.verdict import Findings, Row
@@ -294,5 +293,5 @@ def _mark(axes: Axes, x: float, row: Row, budget: int) -> float:
 
 
 def _points_lost(audit: Record) -> float | None:
-    lost = accuracy_lost(audit)
+    lost = audit.metrics.get("honest.accuracy_lost")
     return None if lost is None else 100 * lost

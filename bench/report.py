@@ -18,9 +18,10 @@ from bench.words import title, told_apart, words
 READING = """\
 **How to read it.** *Fidelity* is the share of held-out test inputs on which the thief's copy and the
 undefended victim agree. A defense is as strong as the strongest attacker against it, never as the mean.
-*Gap* is how many points of fidelity the strongest attacker loses against none: above 0 the defense
-helps, and only an interval that lies above 0 says so. The *query multiplier* is how many times more
-queries the strongest attacker needs to be as good as with no defense at the reference budget. Brackets
+*Gap* is how many points of fidelity the strongest attacker loses against none, among the attackers that
+both have met: above 0 the defense helps, and only an interval that lies above 0 says so. The *query
+multiplier* is how many times more queries the strongest attacker needs to be as good as with no defense
+at the reference budget. Brackets
 are 95 % intervals over repeats and test inputs, each on its own (of forty useless defenses, about one
 would be told from zero by luck); they hold for this victim.
 An attacker "on label_only, replayed" needs nothing but the label, which this defense leaves intact.

@@ -91,12 +91,6 @@ def measured(record: Record, metric: str, scale: float = 1, digits: int = 1) -> 
     return ranged(Interval(value, low, high), scale, digits)
 
 
-def accuracy_lost(record: Record) -> float | None:
-    """Return the accuracy that honest users lose to the defense, as a fraction."""
-    kept, before = (record.metrics.get(f"honest.accuracy{end}") for end in ("", "_undefended"))
-    return None if kept is None or before is None else before - kept
-
-
 def standing_cells(standing: Standing | None) -> tuple[str, str]:
     """Return the strongest attacker's fidelity with its name, and the gap."""
     if standing is None:
@@ -131,9 +125,8 @@ def verdict_table(findings: Findings, threat: Threat) -> str:
 def _price(row: Row) -> list[str]:
     if row.audit is None:
         return [DASH] * 3
-    lost = accuracy_lost(row.audit)
     return [
-        DASH if lost is None else _number(100 * lost, 1),
+        measured(row.audit, "honest.accuracy_lost", 100),
         measured(row.audit, "honest.l1_mean", digits=3),
         measured(row.audit, "honest.refused", 100),
     ]

@@ -235,13 +235,13 @@ class Findings:
         return sorted({defense for _, defense, _ in self.samples if is_label_only(defense)})
 
     def standing(self, threat: Threat, defense: Defense, budget: int) -> Standing:
-        """Return the strongest attacker, and its distance from the strongest against no defense."""
+        """Return the strongest attacker, and its distance from the strongest of them against no defense."""
         field = self.candidates(threat, defense, budget)
         best = _best(field)
         if best is None:
             return Standing(None, None, sum((s.flags for s in field.values()), Counter()), 0)
         sample, gap = field[best.attacker], None
-        open_field = self.candidates(threat, UNDEFENDED, budget)
+        open_field = _met(self.candidates(threat, UNDEFENDED, budget), field)
         rival = _best(open_field) if defense else None
         if rival is not None:
             undefended, defended = common(open_field[rival.attacker], sample)
@@ -270,6 +270,8 @@ class Findings:
         if reference is None or not defense:
             return None
         ours, theirs = self._ranked(threat, defense), self._ranked(threat, UNDEFENDED)
+        theirs = {budget: _met(field, ours[budget]) for budget, field in theirs.items() if budget in ours}
+        theirs = {budget: field for budget, field in theirs.items() if field}
         used = [sample for curve in (ours, theirs) for field in curve.values() for sample in field.values()]
         repeats = sorted(set.intersection(*(set(sample.repeats) for sample in used))) if used else []
         if not ours or reference not in theirs or not repeats:
@@ -307,6 +309,16 @@ def _sample(attack: str, by_repeat: Mapping[int, Record], *, ranked: bool) -> Sa
     flags = Counter(flag for record in records for flag in _flags(record))
     hits = np.stack([record.arrays["agreement"] for record in records])
     return Sample(attack, repeats, hits, flags, records, ranked)
+
+
+def _met(field: Mapping[str, Sample], others: Mapping[str, Sample]) -> dict[str, Sample]:
+    """Return the attackers that are among ``others`` too.
+
+    An attacker that one row lacks would make the other look weaker: rows are compared under the
+    attackers that both have met.
+    """
+    known = {algorithm(sample.attack) for sample in others.values()}
+    return {name: sample for name, sample in field.items() if algorithm(sample.attack) in known}
 
 
 def _best(field: Mapping[str, Sample]) -> Strongest | None:

@@ -278,7 +278,7 @@ def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(splits.train.x.reshape(len(splits.train.x), -1).astype(np.float64), splits.train.y)
         _write(path, skops.io.dumps(model))
-    classifier = SklearnClassifier(kept or model)
+    classifier = SklearnClassifier(model if kept is None else kept)
 
     def predict(x: Images) -> Array:
         answers: Array = classifier.predict(x.reshape(len(x), -1).astype(np.float64))

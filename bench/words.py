@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.stats import Interval
-from bench.tables import accuracy_lost, measured, ranged, times
+from bench.tables import measured, ranged, times
 from bench.threats import Threat
 from bench.verdict import Findings, Row
 
@@ -108,8 +108,7 @@ def _price(findings: Findings, threat: Threat, budget: int) -> str:
     said = []
     for row in told_apart(findings, threat, budget)[:3]:
         if row.audit is not None:
-            lost = accuracy_lost(row.audit)
-            parts = [] if lost is None else [f"{100 * lost + 0:.1f} points of accuracy"]
+            parts = [f"{measured(row.audit, 'honest.accuracy_lost', 100)} points of accuracy"]
             parts += [f"mean L1 {measured(row.audit, 'honest.l1_mean', digits=3)}"]
             parts += [f"{measured(row.audit, 'honest.refused', 100)} % of queries refused"]
             said.append(f"{findings.defense_name(row.defense)}: {', '.join(parts)}")

@@ -112,6 +112,7 @@ def audit(defense, *, kept=1.0, lost=0.0, l1=0.0, refused=0.0, **claims):
     metrics = {
         "honest.top1_kept": kept,
         "honest.accuracy": 0.96 - lost,
+        "honest.accuracy_lost": lost,
         "honest.accuracy_undefended": 0.96,
         "honest.l1_mean": l1,
         "honest.l1_max": 4 * l1,
