@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import sys
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,20 +85,25 @@ def run(
     data_root: DataRoot = None,
 ) -> None:
     """Run a matrix (or what is left of it) and write its report."""
-    from bench import session
-
     print(f"moatbench {__version__}: loading", file=sys.stderr)
-    session_ = session.Session.of(
-        matrix, store=store, out=out, only=only or [], repeats=repeats, victim=victim, data_root=data_root
-    )
     command = shlex.join(["moatbench", *sys.argv[1:]])
     try:
-        counts, report_path = session_.run(jobs=jobs, fresh=fresh, command=command, progress=_progress)
+        with _stoppable():
+            from bench.session import Session
+
+            session = Session.of(
+                matrix,
+                store=store,
+                out=out,
+                only=only or [],
+                repeats=repeats,
+                victim=victim,
+                data_root=data_root,
+            )
+            counts, report_path = session.run(jobs=jobs, fresh=fresh, command=command, progress=_progress)
     except KeyboardInterrupt:
         again = shlex.join(["moatbench", *(word for word in sys.argv[1:] if word != "--fresh")])
-        print(f"\ninterrupted; results so far are in {session_.store}\nresume with: {again}", file=sys.stderr)
-        # Workers were killed, so there is nothing to wait for; a normal exit would join them.
-        sys.stderr.flush()
+        print(f"\ninterrupted; what has run is stored\nresume with: {again}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     print(", ".join(f"{number} {status}" for status, number in counts.items()))
     print(report_path)
@@ -145,6 +152,21 @@ def fetch(
         datasets.info(name)
     for name in names:
         print(datasets.fetch(name, root))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let a cancelled CI job or a closed terminal end the block as Ctrl-C does, workers included."""
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
+    for name, handler in before.items():
+        # Ignored means nohup: leave it so.
+        if handler is not signal.SIG_IGN:
+            signal.signal(name, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def _progress(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 import traceback
@@ -87,6 +88,13 @@ def bundles(items: Iterable[Item]) -> list[list[Item]]:
     return list(found.values())
 
 
+def _in_worker(parent: int, setting: Setting, items: Sequence[Item]) -> list[Record]:
+    if os.getppid() != parent:
+        # The run was killed: what is still queued has nobody to be handed to.
+        os._exit(1)
+    return perform(setting, items)
+
+
 def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str]) -> list[str]:
     """Return each task's key: spec, victim, source of its plugins, versions, hashed.
 
@@ -143,7 +151,7 @@ def work(todo: Iterable[Item], setting: Setting, jobs: int) -> Iterator[Record]:
     with parallel_config(backend="loky", inner_max_num_threads=1):
         pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         try:
-            for records in pool(delayed(perform)(setting, items) for items in bundles(todo)):
+            for records in pool(delayed(_in_worker)(os.getpid(), setting, items) for items in bundles(todo)):
                 yield from records
         except BaseException:
             # Without this, workers finish what is dispatched before the command can end.

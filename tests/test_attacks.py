@@ -344,6 +344,14 @@ def test_the_bandit_prefers_what_pays():
     assert bandit.probabilities.argmax() == 2
 
 
+@pytest.mark.parametrize("text", [text for text in ADAPTIVE if "cert" in text or "div" in text])
+def test_the_bandit_turns_away_from_what_is_refused(text, market, digits_only):
+    rows = digits_only.y < 2
+    pool = replace(digits_only, x=digits_only.x[rows], y=digits_only.y[rows])
+    bought, api = market.buy(attacks.build(text), Stack((Refuse(everything=False),)), 100, pool=pool)
+    assert len(bought.x) == api.bill.answered > 1.5 * api.bill.refused
+
+
 def test_rewards_that_overflow_leave_probabilities():
     bandit = Bandit(2)
     for turn in range(8):

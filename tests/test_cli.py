@@ -61,7 +61,8 @@ def test_a_second_run_finds_nothing_left(moatbench, matrix_file):
 
 
 def test_only_and_repeats_run_a_part(moatbench, matrix_file, tmp_path):
-    code, *_ = moatbench("run", matrix_file(TINY), "--only", "defense=none", "--only", "budget=20", "--repeats", 1)
+    part = ("--only", "defense=none", "--only", "budget=20", "--repeats", 1)
+    code, *_ = moatbench("run", matrix_file(TINY), *part)
     assert code == 0
     with Store(tmp_path / "results/tiny/store.sqlite") as store:
         assert [(r.kind, r.spec["defense"]) for r in store.records()] == [("audit", []), ("cell", [])]
@@ -75,8 +76,9 @@ def test_failed_cells_end_in_exit_code_3(moatbench, matrix_file, tmp_path, caplo
         "    def acquire(self, api, pool, learner, streams):\n"
         "        raise RuntimeError('no luck')\n"
     )
-    text = TINY.replace("repeats = 2", 'repeats = 1\nplugins = ["mine.py"]').replace('"own_labels"', '"breaks"')
-    code, out, err = moatbench("run", matrix_file(text), "--jobs", "1")
+    text = TINY.replace("repeats = 2", 'repeats = 1\nplugins = ["mine.py"]')
+    text = text.replace('"own_labels"', '"breaks"')
+    code, out, _ = moatbench("run", matrix_file(text), "--jobs", "1")
     assert code == 3
     assert "4 failed" in out
     assert "no luck" in caplog.text
@@ -94,7 +96,7 @@ def test_failed_cells_end_in_exit_code_3(moatbench, matrix_file, tmp_path, caplo
         (["data", "fetch", "mnits"], "unknown data set 'mnits'; did you mean 'mnist'"),
     ],
 )
-def test_a_wrong_word_is_one_sentence_and_exit_code_2(moatbench, tmp_path, words, message):
+def test_a_wrong_word_is_one_sentence_and_exit_code_2(moatbench, words, message):
     code, out, err = moatbench(*words)
     assert code == 2
     assert not out
@@ -161,7 +163,7 @@ def test_a_victim_of_the_users_own_runs_through_any_matrix(moatbench, matrix_fil
         "        return np.stack([1 - p, p], axis=1)\n"
         "    return predict, Splits(part(300), part(200), part(100), part(300), classes=2)\n"
     )
-    code, out, err = moatbench("run", matrix_file(TINY), "--victim", "mine.py:make", "--jobs", "2")
+    code, _, err = moatbench("run", matrix_file(TINY), "--victim", "mine.py:make", "--jobs", "2")
     assert code == 0, err
     assert "mine.py:make" in (tmp_path / "results/tiny/report.md").read_text()
 

@@ -148,6 +148,10 @@ class TestCalibration:
         assert metrics.expected_calibration_error(np.ones(5), np.ones(5, dtype=bool)) == 0
         assert metrics.expected_calibration_error(np.ones(4), np.array([True, True, True, False])) == 0.25
 
+    def test_certainty_shares_the_last_bin(self):
+        confidence, correct = np.array([1.0, 0.95]), np.array([False, True])
+        assert metrics.expected_calibration_error(confidence, correct) == pytest.approx(0.475)
+
     def test_honest_confidence_is_calibrated(self):
         rng = np.random.default_rng(0)
         confidence = rng.random(200_000)

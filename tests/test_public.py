@@ -36,7 +36,8 @@ def test_plugins_import_only_their_base_and_what_it_stands_on(folder):
 def test_the_harness_names_no_plugin():
     from bench.registry import attacks, defenses
 
-    modules = {f"attacks.{name}" for name in attacks.names()} | {f"defenses.{name}" for name in defenses.names()}
+    modules = {f"attacks.{name}" for name in attacks.names()}
+    modules |= {f"defenses.{name}" for name in defenses.names()}
     for path in (ROOT / "bench").rglob("*.py"):
         assert not modules & set(imports(path)), path.name
 

@@ -365,6 +365,10 @@ def nan(x):
             r"smallest entry -0.6667, largest -0.6667, .*; these look like logits",
         ),
         (lambda x: uniform(x) * 2, r"smallest entry 0.6667, .* a row sums to 2; .* return softmax of them"),
+        (
+            lambda x: np.tile([1.5, -0.5, 0.0], (len(x), 1)),
+            "smallest entry -0.5, largest 1.5, a row sums to 1;",
+        ),
         (nan, "1 of 30 answers hold NaN or infinity"),
         (lambda x: uniform(x) / 0, "30 of 30 answers hold NaN or infinity"),
         (lambda x: uniform(x)[:, :2], r"expected shape \(30, 3\), got \(30, 2\)"),
