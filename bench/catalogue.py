@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from bench import datasets, registry, spec
+from bench import datasets, matrix, registry
 from bench.registry import Plugin, Registry, describe
 
 
@@ -25,7 +25,7 @@ def table(kind: str) -> str:
         ]
         return tabulate(rows, headers=["data set", "shape", "classes", "domain"])
     return tabulate(
-        [(name, spec.load_matrix(name).description) for name in spec.shipped()],
+        [(name, matrix.load_matrix(name).description) for name in matrix.shipped()],
         headers=["matrix", "what it is"],
     )
 
@@ -46,7 +46,7 @@ def _victims() -> str:
     from bench import architectures
 
     rows = []
-    for name in spec.VICTIMS:
+    for name in matrix.VICTIMS:
         builder = architectures.BUILDERS.get(name)
         if name in ("logistic", "tree"):
             words = {

@@ -12,7 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench import datasets, execute, spec
+from bench import datasets, execute
+from bench.matrix import Matrix, load_matrix, select
+from bench.spec import Task
 from bench.store import Record, Store
 
 PACKAGES = (
@@ -30,8 +32,8 @@ PACKAGES = (
 class Session:
     """A matrix with the places it reads from and writes to."""
 
-    matrix: spec.Matrix
-    tasks: Sequence[spec.Task]
+    matrix: Matrix
+    tasks: Sequence[Task]
     store: Path
     out: Path
     setting: execute.Setting
@@ -49,8 +51,8 @@ class Session:
         data_root: Path | None,
     ) -> Session:
         """Read and expand the matrix; raises UsageError before anything is written."""
-        matrix = spec.load_matrix(name)
-        tasks = spec.select(matrix.tasks(victim, repeats), only)
+        matrix = load_matrix(name)
+        tasks = select(matrix.tasks(victim, repeats), only)
         home = Path("results") / matrix.name
         store = store or home / "store.sqlite"
         setting = execute.Setting(

@@ -1,12 +1,11 @@
-"""Intervals over repeats and test inputs, the strongest attacker, and the query multiplier.
+"""Intervals over repeats and test inputs, and the strongest attacker.
 
 Pure functions of arrays. ``hits`` is always ``(repeats, inputs)``: row r says on which test inputs
 the surrogate of repeat r agrees with the victim (0 or 1). Both are samples: another attacker would
 draw other queries, another test set would hold other inputs, so both go into every interval.
 
 Sources: Wilson 1927 (score interval); Korn and Graubard 1998 (effective sample size of correlated
-proportions); Newcombe 1998, Zou and Donner 2008 (limits of a sum from the limits of its parts);
-Owen 2007 (bootstrap of crossed random effects); Rao and Wu 1988 (drawing n - 1 of n).
+proportions); Newcombe 1998, Zou and Donner 2008 (limits of a sum from the limits of its parts).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,11 +20,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 Hits: TypeAlias = NDArray[Any]
-Curve: TypeAlias = Mapping[int, Mapping[str, Hits]]
 Floats: TypeAlias = NDArray[np.float64]
-
-TIE = 1e-9
-"""Fidelities closer than this are equal: far below one hit, far above rounding."""
 
 FEW = 5
 """With fewer inputs that vary at all, the agreement between repeats cannot be estimated."""
@@ -50,30 +44,14 @@ class Strongest:
     candidates: int
 
 
-@dataclass(frozen=True)
-class Multiplier:
-    """How many times the undefended budget a defense makes the strongest attacker spend.
-
-    ``below``: the smallest measured budget was already more than enough, ``value`` is an upper
-    bound. ``above``: the largest was not enough, ``value`` is a lower bound. ``low`` is 0 and
-    ``high`` is infinite where they lie outside the measured budgets.
-    """
-
-    value: float
-    low: float
-    high: float
-    below: bool
-    above: bool
-
-
 def mean_interval(hits: Hits, confidence: float = 0.95) -> Interval:
     """Return the mean of ``hits`` (repeats, inputs) with a two-sided interval over both; see `bounds`.
 
     No inputs or no repeats: all NaN. Raises ValueError for another shape or values that are not finite.
     """
-    tail = _tail(confidence)
+    tail = tail_of(confidence)
     low, high = bounds(hits, tail, tail)
-    return Interval(_mean(_table(hits)), low, high)
+    return Interval(_mean(as_table(hits)), low, high)
 
 
 def bounds(hits: Hits, lower_alpha: float, upper_alpha: float) -> tuple[float, float]:
@@ -96,7 +74,7 @@ def bounds(hits: Hits, lower_alpha: float, upper_alpha: float) -> tuple[float, f
     92 % at mean .97 with sd .03, where most repeats sit at .99, a rare one far below, and the few
     at hand seldom hold such a one; it is then the lower limit that is too high.
     """
-    table = _table(hits)
+    table = as_table(hits)
     within = bool(np.all((table >= 0) & (table <= 1)))
     return _limits(table, lower_alpha, upper_alpha, (0.0, 1.0) if within else None)
 
@@ -108,7 +86,7 @@ def value_interval(values: Sequence[float] | Floats, confidence: float = 0.95) -
     """
     sample = np.asarray(values, dtype=np.float64).ravel()
     sample = sample[~np.isnan(sample)]
-    tail, mean = _tail(confidence), _mean(sample)
+    tail, mean = tail_of(confidence), _mean(sample)
     if len(sample) < 2:
         return Interval(mean, math.nan, math.nan)
     half = _student(len(sample) - 1, tail) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
@@ -119,7 +97,7 @@ def share_interval(successes: int, n: int, confidence: float = 0.95) -> Interval
     """Return ``successes / n`` with the interval of Clopper and Pearson; NaN for ``n = 0``."""
     if not 0 <= successes <= n:
         raise ValueError(f"successes must lie between 0 and n = {n}, got {successes}.")
-    tail = _tail(confidence)
+    tail = tail_of(confidence)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan)
     low = float(special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
@@ -134,10 +112,10 @@ def paired_difference(a: Hits, b: Hits, confidence: float = 0.95) -> Interval:
     single difference get limits too: what that many inputs can rule out. Nominal 95 % covered 93 to
     98 % in simulations with 5 repeats, 92 to 98 % with 3. Raises ValueError where the shapes differ.
     """
-    first, second = _table(a), _table(b)
+    first, second = as_table(a), as_table(b)
     if first.shape != second.shape:
         raise ValueError(f"Pairs need equal shapes, got {first.shape} and {second.shape}.")
-    table, tail = first - second, _tail(confidence)
+    table, tail = first - second, tail_of(confidence)
     low, high = _limits(table, tail, tail, (-1.0, 1.0) if bool(np.all(np.abs(table) <= 1)) else None)
     return Interval(_mean(table), low, high)
 
@@ -165,8 +143,8 @@ def strongest(hits_by_attacker: Mapping[str, Hits], confidence: float = 0.95) ->
     """
     if not hits_by_attacker:
         raise ValueError("The strongest of no attackers is not defined; give at least one.")
-    tail, names = _tail(confidence), sorted(hits_by_attacker)
-    means = {name: _mean(_table(hits_by_attacker[name])) for name in names}
+    tail, names = tail_of(confidence), sorted(hits_by_attacker)
+    means = {name: _mean(as_table(hits_by_attacker[name])) for name in names}
     empty = [name for name in names if math.isnan(means[name])]
     if empty:
         raise ValueError(f"No hits for {', '.join(empty)}; leave such attackers out.")
@@ -176,71 +154,8 @@ def strongest(hits_by_attacker: Mapping[str, Hits], confidence: float = 0.95) ->
     return Strongest(best, interval, len(names))
 
 
-def query_multiplier(
-    defended: Curve,
-    undefended: Curve,
-    reference_budget: int,
-    *,
-    seed: int,
-    resamples: int = 400,
-    confidence: float = 0.95,
-) -> Multiplier:
-    """Return the budget needed under the defense ÷ the budget needed with none, at equal fidelity.
-
-    ``defended`` and ``undefended``: budget → attacker → hits (repeats, inputs), one shape throughout,
-    since row r and column t are the same repeat and input everywhere. A curve's envelope is the
-    highest mean at each budget, made non-decreasing by isotonic regression, linear in log budget
-    between budgets. The target F* is the undefended envelope at ``reference_budget``; a need is the
-    **first** budget at which an envelope reaches it. On a stretch that is flat at F* that is its
-    left end, so choose a reference on the steep part: where the undefended curve is flat from its
-    smallest budget on, the true need may be smaller still and the multiplier is understated.
-
-    The interval is the percentile interval of a bootstrap that picks the strongest attackers and F*
-    anew each time. It draws repeats and inputs, with the same draws for all attackers, budgets and
-    both curves, and R - 1 of R repeats, because drawing R gives a variance short by (R - 1) / R;
-    one repeat stays as it is, and the interval then covers inputs alone. It always holds ``value``.
-    Drawing both ways counts the noise of single hits more than once, so the interval is cautious:
-    nominal 95 % held the truth in 97 to 100 % of simulated runs with 3 to 10 repeats.
-
-    Raises ValueError for curves without budgets or attackers, unequal shapes, or a reference budget
-    that the undefended curve lacks.
-    """
-    tail = _tail(confidence)
-    repeats, inputs = _shape_of(defended, undefended)
-    if reference_budget not in undefended:
-        raise ValueError(
-            f"Reference budget {reference_budget} is not among {sorted(undefended)}; use one of these."
-        )
-    if resamples < 1:
-        raise ValueError(f"A bootstrap needs at least 1 resample, got {resamples}.")
-    rng = np.random.default_rng(seed)
-    repeat_counts = _draws(rng, repeats, max(repeats - 1, 1), resamples)
-    input_counts = _draws(rng, inputs, inputs, resamples)
-    with_it = _envelope(defended, repeat_counts, input_counts)
-    without = _envelope(undefended, repeat_counts, input_counts)
-    target = without[:, sorted(undefended).index(reference_budget)]
-    need = _need(without, target, sorted(undefended))
-    ratios = _need(with_it, target, sorted(defended)) / need
-
-    # Row 0 is the data itself, the others are the resamples.
-    below, above = bool(ratios[0] == 0), bool(np.isinf(ratios[0]))
-    value = float(ratios[0])
-    if below or above:
-        value = float((min(defended) if below else max(defended)) / need[0])
-    # Order statistics, not interpolation: between a number and infinity there is nothing to interpolate.
-    ranked = np.sort(ratios[1:])
-    low = ranked[math.floor(tail * (resamples - 1))]
-    high = ranked[math.ceil((1 - tail) * (resamples - 1))]
-    return Multiplier(
-        value,
-        0.0 if below else min(float(low), value),
-        math.inf if above else max(float(high), value),
-        below,
-        above,
-    )
-
-
-def _table(hits: Hits) -> Floats:
+def as_table(hits: Hits) -> Floats:
+    """Return hits as finite doubles (repeats, inputs); raises ValueError for anything else."""
     table = np.asarray(hits, dtype=np.float64)
     if table.ndim != 2:
         raise ValueError(f"Hits must be (repeats, inputs), got shape {table.shape}.")
@@ -249,7 +164,8 @@ def _table(hits: Hits) -> Floats:
     return table
 
 
-def _tail(confidence: float) -> float:
+def tail_of(confidence: float) -> float:
+    """Return the share left out on each side; raises ValueError unless confidence is in (0, 1)."""
     if not 0 < confidence < 1:
         raise ValueError(f"Confidence must lie between 0 and 1, got {confidence}.")
     return (1 - confidence) / 2
@@ -317,56 +233,3 @@ def _score(mean: float, half: float, side: int) -> float:
     c = half**2 / (mean * (1 - mean))
     root = math.sqrt(c * mean * (1 - mean) + c * c / 4)
     return min(max((mean + c / 2 + side * root) / (1 + c), 0.0), 1.0)
-
-
-def _shape_of(*curves: Curve) -> tuple[int, int]:
-    """Return the one shape of all hits in these curves; check everything that can be wrong with them."""
-    if not all(curves) or not all(chain.from_iterable(curve.values() for curve in curves)):
-        raise ValueError("Both curves need at least one budget, and every budget at least one attacker.")
-    if any(budget <= 0 for curve in curves for budget in curve):
-        raise ValueError("Budgets must be positive.")
-    tables = [hits for curve in curves for row in curve.values() for hits in row.values()]
-    shapes = sorted({_table(hits).shape for hits in tables})
-    if len(shapes) > 1 or 0 in shapes[0]:
-        raise ValueError(
-            f"All hits need one shape (repeats, inputs), got {shapes}; keep the repeats all have."
-        )
-    return shapes[0][0], shapes[0][1]
-
-
-def _draws(rng: np.random.Generator, items: int, draws: int, resamples: int) -> NDArray[np.float32]:
-    """Return how often each item is drawn, (1 + resamples, items); row 0 takes each item once."""
-    picks = rng.integers(items, size=(resamples, draws)) + items * np.arange(resamples)[:, None]
-    counts = np.bincount(picks.ravel(), minlength=resamples * items).reshape(resamples, items)
-    return np.vstack([np.ones(items), counts]).astype(np.float32)
-
-
-def _envelope(curve: Curve, repeat_counts: NDArray[np.float32], input_counts: NDArray[np.float32]) -> Floats:
-    """Return per draw the highest mean at each budget, made non-decreasing: (draws, ascending budgets)."""
-    from scipy.optimize import isotonic_regression
-
-    def total(hits: Hits) -> Floats:
-        # Sums of 0/1 hits times counts are whole numbers that float32 holds exactly, in any order.
-        by_repeat = (np.asarray(hits, dtype=np.float32) @ input_counts.T).T
-        return np.asarray((by_repeat * repeat_counts).sum(axis=1, dtype=np.float64))
-
-    size = repeat_counts.sum(axis=1, dtype=np.float64) * input_counts.sum(axis=1, dtype=np.float64)
-    highest = [np.max([total(hits) for hits in curve[budget].values()], axis=0) for budget in sorted(curve)]
-    return np.array([isotonic_regression(row).x for row in np.column_stack(highest) / size[:, None]])
-
-
-def _need(envelope: Floats, target: Floats, budgets: Sequence[int]) -> Floats:
-    """Return per draw the first budget to reach the target; 0: below the smallest, inf: above the largest."""
-    reached = envelope >= target[:, None] - TIE
-    right = reached.argmax(axis=1)
-    left = np.maximum(right - 1, 0)
-    rows = np.arange(len(envelope))
-    rise = envelope[rows, right] - envelope[rows, left]
-    # Clipped: within TIE of the target counts as reached.
-    share = np.clip((target - envelope[rows, left]) / np.where(rise > 0, rise, 1.0), 0.0, 1.0)
-    logs = np.log(np.asarray(budgets, dtype=np.float64))
-    need = np.asarray(np.exp(logs[left] + share * (logs[right] - logs[left])))
-    need[reached[:, 0]] = budgets[0]
-    need[envelope[:, 0] > target + TIE] = 0.0
-    need[~reached.any(axis=1)] = math.inf
-    return need

@@ -13,7 +13,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.checks import MEANING
-from bench.stats import Interval, Multiplier, value_interval
+from bench.multiplier import Multiplier
+from bench.stats import Interval, value_interval
 from bench.store import Record
 from bench.threats import Threat, defense_of, victim_of
 from bench.verdict import Findings, Row, Standing

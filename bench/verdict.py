@@ -10,15 +10,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.multiplier import Multiplier, query_multiplier
 from bench.names import algorithm, joined, short_names
 from bench.seeds import derive
 from bench.stats import (
     Interval,
-    Multiplier,
     Strongest,
     mean_interval,
     paired_difference,
-    query_multiplier,
     strongest,
 )
 from bench.store import Record

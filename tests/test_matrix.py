@@ -1,8 +1,9 @@
 import pytest
 
-from bench import spec
+from bench import matrix as matrices
 from bench.errors import UsageError
-from bench.spec import Audit, Cell, load_matrix, select
+from bench.matrix import load_matrix, select
+from bench.spec import Audit, Cell
 
 BLOCK = """
 [[block]]
@@ -99,7 +100,7 @@ def test_an_unknown_matrix_brings_the_nearest():
         load_matrix("nothing.toml")
 
 
-@pytest.mark.parametrize("name", list(spec.shipped()))
+@pytest.mark.parametrize("name", list(matrices.shipped()))
 def test_every_shipped_matrix_expands(name):
     matrix = load_matrix(name)
     assert matrix.name == name.rpartition("/")[2]

@@ -1,0 +1,274 @@
+"""Matrix files: blocks of axes, read, checked and expanded to cells and audits."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from bench import datasets, pools, registry
+from bench.errors import UsageError, nearest
+from bench.spec import Audit, Cell, Task, ThreatModel, VictimSpec
+
+ARCHITECTURES = ("mlp", "lenet", "cnn", "resnet18", "logistic")
+"""What a surrogate can be."""
+VICTIMS = (*ARCHITECTURES, "tree")
+"""What a victim of ours can be; ``logistic`` and ``tree`` are scikit-learn's."""
+AXES = ("data", "victim", "defense", "attack", "pool", "knowledge", "surrogate", "shows", "budget", "repeat")
+"""The axes of a matrix, by the names that ``--only`` takes."""
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+Listed = pydantic.BeforeValidator(_listed)
+Texts = Annotated[list[str], Listed, pydantic.Field(min_length=1)]
+
+
+class Block(pydantic.BaseModel):
+    """A product of axes. Every axis takes one value or a list; a stacked defense is a list itself."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    data: Texts = ["digits"]
+    victim: Texts = ["mlp"]
+    defense: Annotated[list[str | list[str]], Listed, pydantic.Field(min_length=1)] = ["none"]
+    attack: Texts
+    pool: Texts = ["in-distribution"]
+    knowledge: Annotated[list[Literal["none", "family", "full"]], Listed, pydantic.Field(min_length=1)] = [
+        "none"
+    ]
+    surrogate: Texts = ["mlp"]
+    shows: Annotated[list[Literal["probabilities", "labels"]], Listed, pydantic.Field(min_length=1)] = [
+        "probabilities"
+    ]
+    budget: Annotated[list[Annotated[int, pydantic.Field(ge=1)]], Listed, pydantic.Field(min_length=1)]
+    repeats: Annotated[int, pydantic.Field(ge=1)] | None = None
+
+
+class Matrix(pydantic.BaseModel):
+    """A matrix file: blocks, and what holds for all of them."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    description: str = ""
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    repeats: Annotated[int, pydantic.Field(ge=1)] = 5
+    plugins: list[str] = []
+    """Python files with attacks or defenses, relative to the matrix file."""
+    detect: list[str] = []
+    """Pools on which detectors are measured, beside the test split."""
+    reference_budget: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
+    """Per data set, the budget whose undefended fidelity the query multiplier asks for."""
+    block: Annotated[list[Block], pydantic.Field(min_length=1)]
+
+    _text: str = pydantic.PrivateAttr("")
+    _folder: Path = pydantic.PrivateAttr(Path())
+
+    @property
+    def text(self) -> str:
+        """The file as it was read."""
+        return self._text
+
+    def remember(self, text: str, folder: Path) -> None:
+        """Keep what the file said and where it lay."""
+        self._text, self._folder = text, folder
+
+    @property
+    def plugin_files(self) -> list[Path]:
+        """The files of ``plugins``, resolved."""
+        return [(self._folder / name).resolve() for name in self.plugins]
+
+    def tasks(self, victim: str | None = None, repeats: int | None = None) -> list[Task]:
+        """Return audits, then cells; equal ones merged, in an order that keeps like trainings apart.
+
+        ``victim``: a reference that takes the place of every victim. ``repeats``: instead of the
+        file's. Raises UsageError for any name or value that is not known.
+        """
+        cells: dict[Cell, None] = {}
+        for block in self.block:
+            cells.update(dict.fromkeys(self._cells(block, victim, repeats or block.repeats or self.repeats)))
+        order = sorted(cells, key=_order)
+        audits: dict[tuple[VictimSpec, tuple[str, ...]], Audit] = {}
+        for cell in order:
+            place = (cell.victim, cell.defense)
+            if place not in audits:
+                several = repeats or self.repeats
+                audits[place] = Audit(*place, self._detect(cell.victim), several, self.seed)
+        return [*audits.values(), *order]
+
+    def _detect(self, victim: VictimSpec) -> tuple[str, ...]:
+        own = () if victim.is_reference else (victim.data,)
+        return tuple(check_pool(name) for name in self.detect if name not in own)
+
+    def _cells(self, block: Block, reference: str | None, repeats: int) -> Iterator[Cell]:
+        if reference:
+            victims = [VictimSpec(reference, "", self.seed)]
+        else:
+            victims = [
+                VictimSpec(datasets.info(data).name, _known("victim", victim, VICTIMS), self.seed)
+                for data, victim in itertools.product(block.data, block.victim)
+            ]
+        stacks = [canonical_defense(entry) for entry in block.defense]
+        attacks = [(registry.attacks.canonical(text), registry.attacks.build(text)) for text in block.attack]
+        threats = itertools.product(block.pool, block.knowledge, block.surrogate, block.shows)
+        for victim, (pool, knowledge, surrogate, shows) in itertools.product(victims, list(threats)):
+            threat = ThreatModel(
+                check_pool(pool),
+                pools.access(pool, victim.data),
+                knowledge,
+                _known("surrogate", surrogate, ARCHITECTURES),
+                shows,
+            )
+            for (text, attack), stack in itertools.product(attacks, stacks):
+                if knowledge not in attack.knowledge:
+                    raise UsageError(
+                        f"attack {attack.name!r} cannot use knowledge={knowledge!r}; "
+                        f"it supports {', '.join(attack.knowledge)}"
+                    )
+                # A thief who asks nothing never meets the defense: one row, at budget 0.
+                budgets = block.budget if attack.queries else [0]
+                defense = stack if attack.queries else ()
+                for budget, repeat in itertools.product(budgets, range(repeats)):
+                    yield Cell(victim, defense, threat, text, budget, repeat, repeats, self.seed)
+
+
+def _order(cell: Cell) -> tuple[Any, ...]:
+    # Cells that learn the same transfer set differ in the defense; with the defense outermost they
+    # are far apart, so that the first has finished when a second worker asks for its training.
+    threat = cell.threat
+    return (
+        str(cell.victim),
+        cell.defense,
+        threat.pool,
+        threat.surrogate,
+        threat.shows,
+        threat.knowledge,
+        cell.attack,
+        -cell.budget,
+        cell.repeat,
+    )
+
+
+def _known(axis: str, value: str, allowed: Iterable[str]) -> str:
+    if value not in allowed:
+        raise UsageError(f"unknown {axis} {value!r}; {nearest(value, allowed)}")
+    return value
+
+
+def check_pool(name: str) -> str:
+    """Return the pool's name if there is such a pool; raises UsageError with the nearest names."""
+    pools.access(name, "digits")
+    return name
+
+
+def canonical_defense(entry: str | list[str]) -> tuple[str, ...]:
+    """Return a stack of defenses, spelled out; ``none`` disappears, so that no defense is ()."""
+    texts = [entry] if isinstance(entry, str) else entry
+    spelled = (registry.defenses.canonical(text) for text in texts)
+    return tuple(text for text in spelled if text != "none")
+
+
+def select(cells: Iterable[Task], only: Iterable[str]) -> list[Task]:
+    """Keep what every ``axis=value`` of ``only`` admits; an axis given twice admits both values.
+
+    A defense or attack is named by its full text or by its plugin's name alone. Audits follow the
+    cells that are left. Raises UsageError for an unknown axis or a value that nothing has.
+    """
+    wanted: dict[str, set[str]] = {}
+    for text in only:
+        axis, equals, value = text.partition("=")
+        if not equals or axis not in AXES:
+            raise UsageError(f"--only {text!r}: write axis=value; {nearest(axis, AXES)}")
+        wanted.setdefault(axis, set()).add(value)
+    tasks = list(cells)
+    kept = [task for task in tasks if isinstance(task, Cell)]
+    everything = list(kept)
+    for axis, values in wanted.items():
+        known = sorted({name for task in everything for name in _names(task, axis)})
+        for value in values:
+            if value not in known:
+                raise UsageError(
+                    f"--only {axis}={value}: nothing in this matrix has it; {nearest(value, known)}"
+                )
+        kept = [task for task in kept if values & _names(task, axis)]
+    if not kept:
+        raise UsageError("the matrix has no cells left after --only; loosen it")
+    defended = {(task.victim, task.defense) for task in kept}
+    audits = [t for t in tasks if isinstance(t, Audit) and (t.victim, t.defense) in defended]
+    return [*audits, *kept]
+
+
+def _names(task: Task, axis: str) -> set[str]:
+    value = {**task.spec(), "victim": task.victim.architecture or str(task.victim)}.get(axis)
+    if axis == "defense":
+        texts = list(task.defense) or ["none"]
+        return {
+            " + ".join(texts),
+            " + ".join(registry.parse_call(text)[0] for text in texts),
+            *([texts[0]] if len(texts) == 1 else []),
+        }
+    if axis == "attack":
+        return {str(value), registry.parse_call(str(value))[0]}
+    return {str(value)}
+
+
+def shipped() -> dict[str, Any]:
+    """Return the matrices that come with moatbench, by name (``studies/NAME`` for studies)."""
+    folder = resources.files("bench") / "matrices"
+    found = {}
+    for entry in folder.iterdir():
+        if entry.name.endswith(".toml"):
+            found[entry.name.removesuffix(".toml")] = entry
+        elif entry.is_dir():
+            for inner in entry.iterdir():
+                if inner.name.endswith(".toml"):
+                    found[f"{entry.name}/{inner.name.removesuffix('.toml')}"] = inner
+    return dict(sorted(found.items()))
+
+
+def load_matrix(name: str) -> Matrix:
+    """Read a matrix: the name of a shipped one, or the path of a TOML file.
+
+    Raises UsageError that names file, key, value and what is allowed.
+    """
+    path = Path(name)
+    known = shipped()
+    if name in known:
+        text, folder = known[name].read_text(encoding="utf-8"), Path.cwd()
+    elif path.suffix == ".toml":
+        if not path.is_file():
+            raise UsageError(f"no matrix file {name}")
+        text, folder = path.read_text(encoding="utf-8"), path.parent
+    else:
+        raise UsageError(f"unknown matrix {name!r}; {nearest(name, known)}; or give the path of a .toml file")
+    try:
+        matrix = Matrix.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: not TOML: {error}") from error
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{name}: {_complaint(error)}") from error
+    matrix.remember(text, folder)
+    for path in matrix.plugin_files:
+        registry.attacks.add_file(path)
+        registry.defenses.add_file(path)
+    return matrix
+
+
+def _complaint(error: pydantic.ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    key = str(first["loc"][-1])
+    if first["type"] == "extra_forbidden":
+        fields = Block.model_fields if "block" in first["loc"][:1] else Matrix.model_fields
+        return f"unknown key {where!r}; {nearest(key, fields)}"
+    if first["type"] == "missing":
+        return f"key {where!r} is missing"
+    return f"{where} = {first['input']!r}: {first['msg'].lower()}"
