@@ -5,8 +5,7 @@ from __future__ import annotations
 from art.attacks.extraction import CopycatCNN
 
 from attacks.base import Api, Attack, LearnerFactory, Pool, Streams, TransferSet
-from attacks.recorder import Recorder
-from bench.seeds import legacy_numpy
+from attacks.recorder import extract
 
 
 class Copycat(Attack):
@@ -25,14 +24,4 @@ class Copycat(Attack):
 
     def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement."""
-        recorder = Recorder(api, pool.x.shape[1:])
-        attack = CopycatCNN(
-            recorder,
-            batch_size_query=api.budget,
-            nb_epochs=1,
-            nb_stolen=api.budget,
-            use_probability=self.use_probability,
-        )
-        with legacy_numpy(streams.order):
-            attack.extract(pool.x, thieved_classifier=recorder)
-        return recorder.bought
+        return extract(CopycatCNN, api, pool, streams.order, use_probability=self.use_probability)

@@ -9,8 +9,8 @@ from art.attacks.extraction import KnockoffNets
 from numpy.typing import NDArray
 
 from attacks.base import Api, Array, Attack, LearnerFactory, Pool, Streams, TransferSet
-from attacks.recorder import Recorder
-from bench.seeds import legacy_numpy, random_state
+from attacks.recorder import extract
+from bench.seeds import random_state
 
 Reward = Literal["cert", "div", "loss", "all"]
 
@@ -56,19 +56,15 @@ class Knockoff(Attack):
     def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
         """Spend the budget; refused queries teach nothing and earn the bandit nothing."""
         if self.sampling_strategy == "random":
-            recorder = Recorder(api, pool.x.shape[1:])
-            attack = KnockoffNets(
-                recorder,
-                batch_size_query=api.budget,
-                nb_epochs=1,
-                nb_stolen=api.budget,
+            return extract(
+                KnockoffNets,
+                api,
+                pool,
+                streams.order,
                 sampling_strategy="random",
                 verbose=False,
                 use_probability=self.use_probability,
             )
-            with legacy_numpy(streams.order):
-                attack.extract(pool.x, thieved_classifier=recorder)
-            return recorder.bought
         return self.buy_adaptively(
             api, pool, learner, random_state(streams.order), random_state(streams.choices)
         )

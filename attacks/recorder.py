@@ -8,7 +8,8 @@ import numpy as np
 from art.estimators.classification import BlackBoxClassifier
 from numpy.typing import NDArray
 
-from attacks.base import Api, Array, Images, TransferSet
+from attacks.base import Api, Array, Images, Pool, TransferSet
+from bench.seeds import legacy_numpy
 
 
 class Recorder(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
@@ -50,3 +51,15 @@ class Recorder(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         if self._bought is None:
             raise RuntimeError("the attack never handed anything over")
         return self._bought
+
+
+def extract(attack: Any, api: Api, pool: Pool, order: int, **parameters: Any) -> TransferSet:
+    """Run an attack class of ART's, unmodified, on the whole budget, and return what it bought.
+
+    ``order`` seeds NumPy's global generator, from which ART draws, for as long as the attack runs.
+    """
+    recorder = Recorder(api, pool.x.shape[1:])
+    thief = attack(recorder, batch_size_query=api.budget, nb_epochs=1, nb_stolen=api.budget, **parameters)
+    with legacy_numpy(order):
+        thief.extract(pool.x, thieved_classifier=recorder)
+    return recorder.bought

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from bench import datasets, pools, registry
-from bench.errors import UsageError, nearest
+from bench.errors import MissingDataError, UsageError, nearest
 from bench.spec import Audit, Cell, Task, ThreatModel, VictimSpec
 
 ARCHITECTURES = ("mlp", "lenet", "cnn", "resnet18", "logistic")
@@ -64,7 +64,7 @@ class Matrix(pydantic.BaseModel):
     plugins: list[str] = []
     """Python files with attacks or defenses, relative to the matrix file."""
     detect: list[str] = []
-    """Pools on which detectors are measured, beside the test split."""
+    """Pools on which detectors are measured, beside the test split; "NAME?" only where its data is."""
     reference_budget: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
     """Per data set, the budget whose undefended fidelity the query multiplier asks for."""
     block: Annotated[list[Block], pydantic.Field(min_length=1)]
@@ -86,11 +86,14 @@ class Matrix(pydantic.BaseModel):
         """The files of ``plugins``, resolved."""
         return [(self._folder / name).resolve() for name in self.plugins]
 
-    def tasks(self, victim: str | None = None, repeats: int | None = None) -> list[Task]:
+    def tasks(
+        self, victim: str | None = None, repeats: int | None = None, data_root: Path | None = None
+    ) -> list[Task]:
         """Return audits, then cells; equal ones merged, in an order that keeps like trainings apart.
 
         ``victim``: a reference that takes the place of every victim. ``repeats``: instead of the
-        file's. Raises UsageError for any name or value that is not known.
+        file's. ``data_root``: where optional pools are looked for. Raises UsageError for any name or
+        value that is not known.
         """
         cells: dict[Cell, None] = {}
         for block in self.block:
@@ -101,12 +104,17 @@ class Matrix(pydantic.BaseModel):
             place = (cell.victim, cell.defense)
             if place not in audits:
                 several = repeats or self.repeats
-                audits[place] = Audit(*place, self._detect(cell.victim), several, self.seed)
+                audits[place] = Audit(*place, self._detect(cell.victim, data_root), several, self.seed)
         return [*audits.values(), *order]
 
-    def _detect(self, victim: VictimSpec) -> tuple[str, ...]:
+    def _detect(self, victim: VictimSpec, root: Path | None) -> tuple[str, ...]:
         own = () if victim.is_reference else (victim.data,)
-        return tuple(check_pool(name) for name in self.detect if name not in own)
+        found = []
+        for entry in self.detect:
+            name = check_pool(entry.removesuffix("?"))
+            if name not in own and (name == entry or _here(name, root)):
+                found.append(name)
+        return tuple(found)
 
     def _cells(self, block: Block, reference: str | None, repeats: int) -> Iterator[Cell]:
         if reference:
@@ -161,6 +169,14 @@ def _known(axis: str, value: str, allowed: Iterable[str]) -> str:
     if value not in allowed:
         raise UsageError(f"unknown {axis} {value!r}; {nearest(value, allowed)}")
     return value
+
+
+def _here(pool: str, root: Path | None) -> bool:
+    try:
+        pools.require(pool, datasets.data_root(root))
+    except MissingDataError:
+        return False
+    return True
 
 
 def check_pool(name: str) -> str:

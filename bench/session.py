@@ -52,7 +52,7 @@ class Session:
     ) -> Session:
         """Read and expand the matrix; raises UsageError before anything is written."""
         matrix = load_matrix(name)
-        tasks = select(matrix.tasks(victim, repeats), only)
+        tasks = select(matrix.tasks(victim, repeats, data_root), only)
         home = Path("results") / matrix.name
         store = store or home / "store.sqlite"
         setting = execute.Setting(

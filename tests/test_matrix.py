@@ -152,3 +152,18 @@ def test_cells_that_may_share_a_training_do_not_stand_beside_each_other(matrix_f
     order = cells(load_matrix(str(matrix_file(BLOCK))).tasks())
     alike = [(c.attack, c.budget, c.repeat) for c in order]
     assert all(alike[place] != alike[place + 1] for place in range(len(alike) - 1))
+
+
+def test_an_optional_pool_is_measured_where_its_data_is(matrix_file, tmp_path, data_root):
+    matrix = load_matrix(str(matrix_file('detect = ["noise", "usps?", "cifar10?"]\n' + BLOCK)))
+
+    def measured(root):
+        return {task.pools for task in matrix.tasks(data_root=root) if isinstance(task, Audit)}
+
+    assert measured(tmp_path) == {("noise",)}
+    assert ("noise", "usps") in {pools[:2] for pools in measured(data_root)}
+
+
+def test_an_unknown_optional_pool_is_refused(matrix_file):
+    with pytest.raises(UsageError, match="unknown pool 'noize'"):
+        load_matrix(str(matrix_file('detect = ["noize?"]\n' + BLOCK))).tasks()

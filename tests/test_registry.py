@@ -1,10 +1,11 @@
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
 
 from bench.errors import UsageError
-from bench.registry import Registry, attacks, defenses, parse_call
+from bench.registry import Registry, attacks, defenses, load_file, parse_call
 
 PLUGIN = '''
 from typing import Annotated
@@ -126,3 +127,17 @@ def test_values_that_fit_are_shown_in_words():
     assert words(Annotated[int, Field(ge=1)]) == "integer in [1, inf)"
     assert words(Literal["a", "b"]) == "one of a, b"
     assert words(bool) == "boolean"
+
+
+def test_an_entry_point_adds_a_plugin(tmp_path, monkeypatch):
+    path = tmp_path / "theirs.py"
+    path.write_text(PLUGIN)
+    module = load_file(path)
+
+    def installed(group):
+        return [SimpleNamespace(load=lambda: module.Halve)] if group == "moatbench.defenses" else []
+
+    monkeypatch.setattr("importlib.metadata.entry_points", installed)
+    registry = Registry("defense", "defenses", "defenses.base:Defense")
+    assert registry.canonical("halve(factor=0.25)") == "halve(factor=0.25)"
+    assert "halve" not in Registry("attack", "attacks", "attacks.base:Attack").names()
