@@ -72,7 +72,6 @@ class Victim:
     features: Features | None = None
     name: str = "victim"
     expected: float | None = None
-    linear: bool = False
     parameters: int | None = None
     fingerprint: str = ""
     _rows: dict[bytes, Array] = field(default_factory=dict, repr=False)
@@ -236,7 +235,6 @@ def _keep_torch(spec: VictimSpec, splits: Splits) -> Victim:
         model=lambda x: training.softmax(training.logits(network, x)),
         splits=splits,
         features=lambda x: training.activations(network, x),
-        linear=spec.architecture == "logistic",
         parameters=sum(weight.numel() for weight in network.parameters()),
         fingerprint=hashlib.sha256(content + path.name.encode()).hexdigest(),
     )
@@ -285,7 +283,7 @@ def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
         return answers
 
     # No fingerprint from the file, which holds times and addresses; the check takes one from the answers.
-    return Victim(model=predict, splits=splits, linear=spec.architecture == "logistic")
+    return Victim(model=predict, splits=splits)
 
 
 def _load_reference(reference: str) -> Victim:

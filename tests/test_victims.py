@@ -126,13 +126,11 @@ def test_torch_victims_offer_features_and_count_parameters(kind, victim_of):
     assert {depth.ndim for depth in depths} == {2}
     assert np.allclose(training.softmax(depths[-1]), victim.probabilities(victim.splits.test.x[:7]))
     assert victim.parameters > 1_000
-    assert not victim.linear
 
 
 def test_scikit_learns_victims_offer_none(victim_of):
     assert victim_of("tree").features is None
-    assert victim_of("logistic").linear
-    assert not victim_of("tree").linear
+    assert victim_of("logistic").features is None
 
 
 def test_victims_of_another_seed_or_architecture_are_other_victims(victim_of, workbench):
@@ -440,7 +438,7 @@ def with_features():
     return model, splits, features
 
 def whole():
-    return Victim(model, splits, linear=True)
+    return Victim(model, splits, expected=0.25)
 
 def art():
     import torch
@@ -502,7 +500,7 @@ def test_a_factory_can_bring_features_or_a_whole_victim(here):
     (here / "mine.py").write_text(dedent(THEIRS))
     victim = bring("mine.py:with_features")
     assert [depth.shape for depth in victim.features(victim.splits.test.x)] == [(20, 16), (20, 3)]
-    assert bring("mine.py:whole").linear
+    assert bring("mine.py:whole").expected == 0.25
     assert bring("mine.py:whole").name == "mine.py:whole"
 
 
