@@ -34,7 +34,8 @@ def _plugins(plugins: Registry[Plugin]) -> str:
     rows = []
     for name in plugins.names():
         cls = plugins.get(name)
-        summary = (cls.__doc__ or "").strip().splitlines()[0]
+        # A plugin of somebody else's may come without a word.
+        summary = (cls.__doc__ or "").strip().partition("\n")[0]
         rows.append((name, summary, "", ""))
         for key, parameter in cls.parameters().items():
             default = "required" if parameter.default is parameter.empty else repr(parameter.default)

@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,12 @@ def bundles(items: Iterable[Item]) -> list[list[Item]]:
     return list(found.values())
 
 
-def _in_worker(parent: int, setting: Setting, items: Sequence[Item]) -> list[Record]:
+def _in_worker(parent: int, folder: str, setting: Setting, items: Sequence[Item]) -> list[Record]:
     if os.getppid() != parent:
         # The run was killed: what is still queued has nobody to be handed to.
         os._exit(1)
+    # Workers outlive a run; a victim's file is named relative to where this one was started.
+    os.chdir(folder)
     return perform(setting, items)
 
 
@@ -151,7 +153,8 @@ def work(todo: Iterable[Item], setting: Setting, jobs: int) -> Iterator[Record]:
     with parallel_config(backend="loky", inner_max_num_threads=1):
         pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         try:
-            for records in pool(delayed(_in_worker)(os.getpid(), setting, items) for items in bundles(todo)):
+            job = delayed(partial(_in_worker, os.getpid(), str(Path.cwd()), setting))
+            for records in pool(job(items) for items in bundles(todo)):
                 yield from records
         except BaseException:
             # Without this, workers finish what is dispatched before the command can end.

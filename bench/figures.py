@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -75,7 +76,7 @@ def draw(findings: Findings, numbers: Mapping[Threat, int], folder: Path) -> dic
 
 
 def _name(findings: Findings, defense: Defense, width: int = 30) -> str:
-    """Return the defense's name for a figure, a long stack on several lines."""
+    """Return the defense's name for a figure, a long one on several lines."""
     if not defense:
         return "no defense"
     lines: list[str] = []
@@ -85,7 +86,9 @@ def _name(findings: Findings, defense: Defense, width: int = 30) -> str:
             lines[-1] += f" + {name}"
         else:
             lines.append(f"+ {name}" if lines else name)
-    return "\n".join(lines)
+    return "\n".join(
+        part for line in lines for part in wrap(line, width, subsequent_indent="  ", break_long_words=False)
+    )
 
 
 def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

@@ -190,3 +190,15 @@ def test_the_module_is_the_command():
     words = [sys.executable, "-m", "bench", "--version"]
     done = subprocess.run(words, capture_output=True, text=True, env=env, check=True)
     assert done.stdout == f"moatbench {bench.__version__}\n"
+
+
+def test_a_plugin_without_a_word_is_listed_all_the_same(tmp_path):
+    from bench import catalogue
+    from bench.registry import Registry
+
+    (tmp_path / "silent.py").write_text(
+        "from moatbench import Attack\nclass Silent(Attack):\n    name = 'silent'\n"
+    )
+    registry = Registry("attack", "attacks", "attacks.base:Attack")
+    registry.add_file(tmp_path / "silent.py")
+    assert "silent" in catalogue._plugins(registry)

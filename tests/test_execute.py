@@ -188,8 +188,11 @@ def test_a_missing_data_set_names_the_command_and_nothing_runs(matrix_file, sett
 
 def command(*words, cwd, **options):
     env = os.environ | {"PYTHONPATH": str(Path(execute.__file__).parents[1])}
+    # A background job of a shell starts with Ctrl-C ignored, and so would everything below it.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from bench.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-m", "bench", *words],
+        [sys.executable, "-c", code, *words],
         cwd=cwd,
         env=env,
         stdout=subprocess.PIPE,
