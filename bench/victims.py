@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
@@ -20,6 +21,7 @@ import numpy as np
 import platformdirs
 import safetensors.torch
 import skops.io
+import torch
 from art.estimators.classification import SklearnClassifier
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -51,10 +53,17 @@ EXPECTED = {
     ("mnist", "lenet"): 0.985,
     ("mnist", "cnn"): 0.992,
     ("fashion-mnist", "mlp"): 0.87,
+    ("fashion-mnist", "mlp128"): 0.87,
     ("fashion-mnist", "lenet"): 0.87,
     ("fashion-mnist", "cnn"): 0.90,
 }
 """Test accuracy that a well-trained victim reaches, in [0, 1]; below it, something went wrong."""
+EXPECTED_OFFICIAL = {
+    ("digits", "logistic"): 0.965,
+    ("mnist", "lenet"): 0.99,
+    ("fashion-mnist", "mlp128"): 0.88,
+}
+"""The same for victims trained on the whole official training split."""
 
 
 @dataclass
@@ -63,8 +72,10 @@ class Victim:
 
     ``model``: callable from (n, channels, height, width) float32 to (n, classes) probabilities, or
     any ART classifier. ``features``: optional; returns activations at several depths, each (n, d)
-    float32, shallow to deep, the logits last. Raises VictimError from :meth:`check` if the model's
-    answers are not probabilities.
+    float32, shallow to deep, the logits last. ``linear``: whether its log-odds are linear in the
+    input; None where nobody knows. ``perturb(scale, seed)``: optional; returns the probabilities of a
+    copy with normal noise on its parameters, of ``scale`` times each tensor's own standard deviation.
+    Raises VictimError from :meth:`check` if the model's answers are not probabilities.
     """
 
     model: Any
@@ -73,6 +84,8 @@ class Victim:
     name: str = "victim"
     expected: float | None = None
     parameters: int | None = None
+    linear: bool | None = None
+    perturb: Callable[[float, int], Callable[[Images], Array]] | None = None
     fingerprint: str = ""
     _rows: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
@@ -161,11 +174,13 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
         if spec.is_reference:
             victim = _load_reference(spec.data)
         else:
-            splits = load_splits(spec.data, spec.seed, data_root)
+            official = spec.splits == "official"
+            splits = load_splits(spec.data, spec.seed, data_root, official=official)
             keep = _keep_sklearn if spec.architecture in ("logistic", "tree") else _keep_torch
             victim = keep(spec, splits)
             victim.name = str(spec)
-            victim.expected = EXPECTED.get((spec.data, spec.architecture))
+            expected = EXPECTED_OFFICIAL if official else EXPECTED
+            victim.expected = expected.get((spec.data, spec.architecture))
         victim.check()
     return victim
 
@@ -231,13 +246,34 @@ def _keep_torch(spec: VictimSpec, splits: Splits) -> Victim:
         content = safetensors.torch.save(weights)
         _write(path, content)
     network.eval()
+
+    def perturb(scale: float, seed: int) -> Callable[[Images], Array]:
+        rng, noisy = np.random.default_rng(seed), copy.deepcopy(network)
+        with torch.no_grad():
+            for weight in noisy.parameters():
+                weight.copy_(torch.from_numpy(_with_noise(weight.numpy(), scale, rng)))
+        return Victim(
+            model=lambda x: training.softmax(training.logits(noisy, x)),
+            splits=splits,
+            name=f"{spec} with noise",
+        ).probabilities
+
     return Victim(
         model=lambda x: training.softmax(training.logits(network, x)),
         splits=splits,
         features=lambda x: training.activations(network, x),
         parameters=sum(weight.numel() for weight in network.parameters()),
+        linear=False,
+        perturb=perturb,
         fingerprint=hashlib.sha256(content + path.name.encode()).hexdigest(),
     )
+
+
+def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) -> NDArray[Any]:
+    """Return the tensor with normal noise of ``scale`` times its standard deviation."""
+    noise = scale * tensor.std() * rng.normal(size=tensor.shape)
+    noisy: NDArray[Any] = tensor + noise.astype(tensor.dtype)
+    return noisy
 
 
 def _read_sklearn(path: Path, wanted: Any) -> Any:
@@ -276,14 +312,21 @@ def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(splits.train.x.reshape(len(splits.train.x), -1).astype(np.float64), splits.train.y)
         _write(path, skops.io.dumps(model))
-    classifier = SklearnClassifier(model if kept is None else kept)
+    model = model if kept is None else kept
 
-    def predict(x: Images) -> Array:
-        answers: Array = classifier.predict(x.reshape(len(x), -1).astype(np.float64))
-        return answers
+    def served(fitted: Any) -> Predict:
+        classifier = SklearnClassifier(fitted)
+        return lambda x: classifier.predict(x.reshape(len(x), -1).astype(np.float64))
+
+    def perturb(scale: float, seed: int) -> Callable[[Images], Array]:
+        rng, noisy = np.random.default_rng(seed), copy.deepcopy(model)
+        noisy.coef_ = _with_noise(noisy.coef_, scale, rng)
+        noisy.intercept_ = _with_noise(noisy.intercept_, scale, rng)
+        return Victim(served(noisy), splits, name=f"{spec} with noise").probabilities
 
     # No fingerprint from the file, which holds times and addresses; the check takes one from the answers.
-    return Victim(model=predict, splits=splits)
+    linear = spec.architecture == "logistic"
+    return Victim(served(model), splits, linear=linear, perturb=perturb if linear else None)
 
 
 def _load_reference(reference: str) -> Victim:

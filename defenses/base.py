@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from art.defences.postprocessor import Postprocessor
@@ -17,6 +17,8 @@ from bench.registry import Plugin
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Images = NDArray[np.float32]
+Perturb = Callable[[float, int], Callable[[Images], Array]]
+"""From the scale of the noise and a seed to a noisy copy of the victim: inputs in, probabilities out."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,23 @@ class Claims:
     """What a defense promises; contract tests hold it to every line.
 
     ``keeps_label``: the first maximum of an answer is the victim's top-1. ``ties``: several entries
-    may share the maximum. ``distribution``: rows are non-negative and sum to 1. ``stochastic``: two
-    seeds may differ. ``consistent_noise``: the same input always gets the same answer.
-    ``may_refuse``, ``may_flag``: rows may be refused, flagged.
+    may share the maximum. ``distribution``: rows are non-negative and sum to 1. ``normalises``: so
+    they are whatever the defense before this one made of them. ``stochastic``: two seeds may differ.
+    ``consistent_noise``: the same input always gets the same answer. ``counts_queries``: the client's
+    running number decides, and not through fresh noise alone. ``may_refuse``, ``may_flag``: rows may
+    be refused, flagged.
+
+    A defense promises the first three for what a victim says, which is a distribution; behind other
+    defenses it adds no tie of its own and loses no label that they kept.
     """
 
     keeps_label: bool = True
     ties: bool = False
     distribution: bool = True
+    normalises: bool = False
     stochastic: bool = False
     consistent_noise: bool = False
+    counts_queries: bool = False
     may_refuse: bool = False
     may_flag: bool = False
 
@@ -94,7 +103,9 @@ class Claims:
 class Calibration:
     """What a defense may learn from: the victim's training split, and a calibration split it never saw.
 
-    Labels are the true ones, (n,) int64. ``read_features`` as in :class:`Batch`.
+    Labels are the true ones, (n,) int64. ``read_features`` as in :class:`Batch`. ``perturb(scale,
+    seed)``: a copy of the victim with normal noise on its parameters, of ``scale`` times each weight
+    tensor's own standard deviation; or None where the victim's parameters cannot be reached.
     """
 
     train_inputs: Images
@@ -104,6 +115,7 @@ class Calibration:
     probabilities: Array
     read_features: Callable[[Images], Sequence[NDArray[np.float32]]] | None = None
     seed: int = 0
+    perturb: Perturb | None = None
 
 
 class Defense(Plugin):
@@ -140,6 +152,51 @@ class OutputDefense(Defense, Postprocessor):  # type: ignore[misc]  # ART is unt
         return Answers.of(np.asarray(self(batch.probabilities), dtype=np.float64))
 
 
+class NoisyDefense(OutputDefense):
+    """Changes the answer by the answer and by draws of its own, and answers a distribution.
+
+    A row's draws are keyed by the running number of its query, or by its input where
+    ``consistent_noise`` is claimed. ART shows a postprocessor neither, so that there the draws are
+    always fresh and come, as those of ART's own postprocessors, from NumPy's global generator.
+    """
+
+    @abstractmethod
+    def weights(self, row: Array, rng: np.random.Generator) -> Array:
+        """Return non-negative weights (classes,), which are then divided by their sum."""
+
+    def __call__(self, preds: Any) -> Any:
+        """Return noisy rows (n, classes) float64."""
+        rng = np.random.default_rng(np.random.randint(2**31))
+        rows = np.asarray(preds, dtype=np.float64)
+        return as_distributions(np.array([self.weights(row, rng) for row in rows]).reshape(rows.shape))
+
+    def answer(self, batch: Batch) -> Answers:
+        """Draw every row's noise from a seed of its own; the global generator is left as it was."""
+        seed_of = batch.input_seed if self.claims.consistent_noise else batch.row_seed
+        weights = np.empty_like(batch.probabilities)
+        for row, answer in enumerate(batch.probabilities):
+            weights[row] = self.weights(answer, np.random.default_rng(seed_of(row)))
+        return Answers.of(as_distributions(weights))
+
+
+def as_distributions(weights: Array) -> Array:
+    """Return non-negative rows (n, classes) divided by their sums; rows that are all zero become uniform.
+
+    A sole maximum stays the sole one. Rows with NaN stay NaN.
+    """
+    total = weights.sum(axis=1, keepdims=True)
+    rows: Array = np.where(total == 0, 1 / weights.shape[1], weights) / np.where(total == 0, 1, total)
+    # Division can round a maximum and its nearest neighbour to one number.
+    tied = (_maxima(weights) == 1) & (_maxima(rows) > 1)
+    rows[tied, weights[tied].argmax(axis=1)] = np.nextafter(rows[tied].max(axis=1), 2)
+    return rows
+
+
+def _maxima(rows: Array) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = np.count_nonzero(rows == rows.max(axis=1, keepdims=True), axis=1)
+    return counts
+
+
 class ScreenDefense(Defense):
     """Judges each query by its input (and the victim's features), then acts on the flagged ones."""
 
@@ -159,12 +216,19 @@ class Stack:
         """The promises of the whole, which are those that every member keeps."""
         each = [defense.claims for defense in self.defenses]
         random = [claims for claims in each if claims.stochastic]
+        distribution, normalises = True, False
+        for claims in each:
+            # The last one that normalises makes up for what those before it broke.
+            distribution = claims.normalises or (claims.distribution and distribution)
+            normalises = claims.normalises or (claims.distribution and normalises)
         return Claims(
             keeps_label=all(claims.keeps_label for claims in each),
             ties=any(claims.ties for claims in each),
-            distribution=all(claims.distribution for claims in each),
+            distribution=distribution,
+            normalises=normalises,
             stochastic=bool(random),
             consistent_noise=bool(random) and all(claims.consistent_noise for claims in random),
+            counts_queries=any(claims.counts_queries for claims in each),
             may_refuse=any(claims.may_refuse for claims in each),
             may_flag=any(claims.may_flag for claims in each),
         )

@@ -30,10 +30,24 @@ VARIANTS = [
     "mahalanobis(action=refuse)",
     "mahalanobis(layers=input)",
     "mahalanobis(layers=penultimate, fpr=0.5)",
+    "model_switch(rule=confidence)",
+    "model_switch(rule=input_hash)",
+    "model_switch(share=0)",
+    "model_switch(share=1)",
+    "output_noise(consistent=true)",
+    "output_noise(keep_label=false)",
+    "output_noise(scale=10)",
+    "output_noise(scale=10, keep_label=false, consistent=true)",
+    "parameter_noise(scale=10)",
+    "rate_limit(limit=1, window=2)",
+    "rate_limit(limit=2, window=3)",
+    "rate_limit(limit=5, window=5)",
     "reverse_sigmoid(beta=10, gamma=10)",
     "reverse_sigmoid(beta=1, gamma=0.5)",
     "rounded(decimals=1)",
     "rounded(decimals=15)",
+    "softmax_flattening(low=0, high=1, bias=1e-9)",
+    "softmax_flattening(low=0, high=0)",
     "top_k(k=1)",
     "top_k(k=99)",
 ]
@@ -49,25 +63,41 @@ def features(inputs):
     return [hidden, hidden @ rng.normal(size=(6, CLASSES)).astype(np.float32)]
 
 
-def blobs(n, seed):
+def blobs(n, seed, classes=CLASSES):
     """Return inputs around one centre a class, and their labels."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, CLASSES, n)
-    centres = np.random.default_rng(0).uniform(0.2, 0.8, (CLASSES, *SHAPE))
+    labels = rng.integers(0, classes, n)
+    centres = np.random.default_rng(0).uniform(0.2, 0.8, (classes, *SHAPE))
     inputs = centres[labels] + rng.normal(0, 0.05, (n, *SHAPE))
     return inputs.clip(0, 1).astype(np.float32), labels
 
 
-def calibration():
-    train, held_out = blobs(300, 1), blobs(200, 2)
-    probabilities = np.random.default_rng(3).dirichlet(np.full(CLASSES, 0.2), 200)
-    return Calibration(*train, *held_out, probabilities, features, seed=7)
+def noisy_copies(classes):
+    """A linear victim that offers noisy copies of itself."""
+
+    def perturb(scale, seed):
+        weights = np.random.default_rng(0).normal(size=(int(np.prod(SHAPE)), classes))
+        weights += scale * weights.std() * np.random.default_rng(seed).normal(size=weights.shape)
+
+        def answer(inputs):
+            odds = np.array([np.exp(row.ravel() @ weights) for row in inputs]).reshape(-1, classes)
+            return odds / odds.sum(axis=1, keepdims=True)
+
+        return answer
+
+    return perturb
+
+
+def calibration(classes=CLASSES):
+    train, held_out = blobs(300, 1, classes), blobs(200, 2, classes)
+    probabilities = np.random.default_rng(3).dirichlet(np.full(classes, 0.2), 200)
+    return Calibration(*train, *held_out, probabilities, features, seed=7, perturb=noisy_copies(classes))
 
 
 @cache
-def fitted(text):
+def fitted(text, classes=CLASSES):
     defense = defenses.build(text)
-    defense.fit(calibration())
+    defense.fit(calibration(classes))
     return defense
 
 
@@ -139,6 +169,25 @@ def distribution_where_claimed(defense, batch):
         np.testing.assert_allclose(answers.probabilities[~answers.refused].sum(axis=1), 1, atol=1e-9)
 
 
+def distribution_of_whatever_came_where_claimed(defense, batch):
+    if defense.claims.normalises:
+        assert defense.claims.distribution
+        for came in (batch.raw / 2, batch.raw - batch.raw.mean(), np.zeros_like(batch.raw)):
+            answers = defense.answer(replace(batch, probabilities=came))
+            given_out = answers.probabilities[~answers.refused]
+            assert (given_out >= 0).all()
+            np.testing.assert_allclose(given_out.sum(axis=1), 1, atol=1e-9)
+
+
+def label_and_maximum_kept_behind_others_where_claimed(defense, batch):
+    answers = defense.answer(replace(batch, probabilities=batch.raw / 2))
+    kept = ~answers.refused
+    if defense.claims.keeps_label:
+        assert (answers.probabilities[kept].argmax(axis=1) == batch.raw[kept].argmax(axis=1)).all()
+    if not defense.claims.ties:
+        assert (maxima(answers.probabilities[kept & (maxima(batch.raw) == 1)]) == 1).all()
+
+
 def batch_left_alone(defense, batch):
     before = [part.copy() for part in (batch.inputs, batch.raw, batch.probabilities)]
     answers = defense.answer(batch)
@@ -162,8 +211,8 @@ def same_seed_same_bits(defense, batch):
         assert same(defense.answer(batch), defense.answer(replace(batch, client="another")))
 
 
-def running_number_matters_only_to_fresh_noise(defense, batch):
-    if not defense.claims.stochastic or defense.claims.consistent_noise:
+def running_number_matters_only_where_claimed(defense, batch):
+    if not defense.claims.counts_queries and not fresh_noise(defense):
         assert same(defense.answer(batch), defense.answer(replace(batch, number=batch.number + 100)))
 
 
@@ -182,12 +231,18 @@ CONTRACT = [
     label_kept_where_claimed,
     ties_only_where_claimed,
     distribution_where_claimed,
+    distribution_of_whatever_came_where_claimed,
+    label_and_maximum_kept_behind_others_where_claimed,
     batch_left_alone,
     batch_equals_row_by_row,
     same_seed_same_bits,
-    running_number_matters_only_to_fresh_noise,
+    running_number_matters_only_where_claimed,
     global_generators_untouched,
 ]
+
+
+def fresh_noise(defense):
+    return defense.claims.stochastic and not defense.claims.consistent_noise
 
 
 def maxima(rows):
@@ -222,18 +277,18 @@ AWKWARD = [[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0.24
 @example(rows=AWKWARD)
 def test_every_defense_keeps_the_contract(text, rows):
     for clause in CONTRACT:
-        clause(fitted(text), batch_of(rows))
+        clause(fitted(text, len(rows[0])), batch_of(rows))
 
 
 @pytest.mark.parametrize("text", EVERY)
-def test_noise_is_fresh_for_every_query_where_claimed(text):
+def test_answers_change_with_the_query_and_the_seed_where_claimed(text):
     defense = fitted(text)
     batch = batch_of(np.full((8, 4), 0.25))
     answers = defense.answer(batch).probabilities
-    later = defense.answer(replace(batch, number=100)).probabilities
+    later = defense.answer(replace(batch, number=70)).probabilities
     reseeded = defense.answer(replace(batch, seed=12)).probabilities
-    fresh = defense.claims.stochastic and not defense.claims.consistent_noise
-    assert (answers.tobytes() != later.tobytes()) == fresh
+    changes = fresh_noise(defense) or defense.claims.counts_queries
+    assert (answers.tobytes() != later.tobytes()) == changes
     assert (answers.tobytes() != reseeded.tobytes()) == defense.claims.stochastic
 
 
@@ -305,13 +360,18 @@ PLUGIN = """
 LIARS = {
     "label_kept_where_claimed": ("Claims()", "p[:, ::-1].copy()"),
     "distribution_where_claimed": ("Claims()", "p / 2"),
+    "distribution_of_whatever_came_where_claimed": ("Claims(normalises=True)", "p.copy()"),
+    "label_and_maximum_kept_behind_others_where_claimed": (
+        "Claims()",
+        "np.where(p.sum(axis=1, keepdims=True) < 0.9, p[:, ::-1], p)",
+    ),
     "ties_only_where_claimed": ("Claims(keeps_label=False)", "np.full_like(p, 1 / p.shape[1])"),
     "refused_rows_alone_are_nan": ("Claims()", "p * np.nan"),
     "shape_and_range": ("Claims()", "p - 1"),
     "batch_left_alone": ("Claims()", "p"),
     "batch_equals_row_by_row": ("Claims()", "p * len(p)"),
     "same_seed_same_bits": ("Claims()", "p * (1 - batch.seed / 1e6)"),
-    "running_number_matters_only_to_fresh_noise": ("Claims()", "p / (1 + batch.number)"),
+    "running_number_matters_only_where_claimed": ("Claims()", "p / (1 + batch.number)"),
     "global_generators_untouched": ("Claims()", "p * np.random.rand()"),
 }
 LIAR = """
@@ -528,6 +588,11 @@ STACKS = [
     ("mahalanobis(action=refuse)", "gaussian_noise"),
     ("reverse_sigmoid", "gaussian_noise", "top_k(k=2)"),
     ("mahalanobis(action=label_only)", "top_k"),
+    ("rounded(decimals=1)", "normalise"),
+    ("top_k(k=2)", "normalise", "rate_limit(limit=2, window=3)"),
+    ("model_switch(rule=confidence)", "output_noise(consistent=true)", "rounded(decimals=1)", "normalise"),
+    ("rate_limit(limit=1, window=2)", "softmax_flattening"),
+    ("parameter_noise", "model_switch", "output_noise"),
     ("none",),
     (),
 ]
@@ -577,6 +642,13 @@ def test_a_stack_claims_what_every_member_keeps():
         keeps_label=False, ties=True, distribution=False, may_refuse=True, may_flag=True
     )
     assert not stack("rounded", "none").claims.distribution
+    assert not stack("normalise", "rounded").claims.distribution
+    assert not stack("normalise", "rounded").claims.normalises
+    assert stack("rounded", "normalise", "none").claims == Claims(
+        keeps_label=False, ties=True, normalises=True
+    )
+    assert stack("top_k", "normalise").claims == Claims(normalises=True)
+    assert stack("none", "rate_limit").claims == Claims(counts_queries=True, may_refuse=True)
     assert stack("label_only", "gaussian_noise").claims.stochastic
     assert not stack("label_only", "gaussian_noise").claims.consistent_noise
 

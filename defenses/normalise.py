@@ -1,0 +1,32 @@
+"""Answers made distributions again, whatever stood before.
+
+"Response normalisation" is among the stacked controls of the study owasp-digits.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from defenses.base import Claims, OutputDefense, as_distributions
+
+
+class Normalise(OutputDefense):
+    """Cut negative entries off and divide every row by its sum; an all-zero row becomes uniform.
+
+    Alone it changes nothing but rounding errors; behind rounding, truncation or noise it makes the
+    answer a probability distribution again. The order of the entries stays, and so does the label
+    where the row has one.
+    """
+
+    name = "normalise"
+    paper = "OWASP Machine Learning Security Top 10, ML05:2023; study owasp-digits"
+    known_by = ("copycat", "knockoff")
+
+    @property
+    def claims(self) -> Claims:
+        """Only rows without a maximum of their own come out tied: all-zero ones, in ties already."""
+        return Claims(normalises=True)
+
+    def __call__(self, preds: Any) -> Any:
+        """Return rows (n, classes) float64 that are non-negative and sum to 1."""
+        return as_distributions(np.clip(np.asarray(preds, dtype=np.float64), 0, None))
