@@ -1,6 +1,18 @@
 """moatbench's public names, on one page. Plugins and other people's code import only this."""
 
-from attacks.base import Api, Attack, Learner, LearnerFactory, Pool, Streams, TransferSet
+from attacks.base import (
+    Api,
+    Attack,
+    Extraction,
+    Learner,
+    LearnerFactory,
+    MembershipInference,
+    Pool,
+    Records,
+    Streams,
+    Target,
+    TransferSet,
+)
 from bench import __version__
 from bench.datasets import Labelled, Splits
 from bench.errors import (
@@ -34,19 +46,23 @@ __all__ = [
     "Calibration",
     "Claims",
     "Defense",
+    "Extraction",
     "Labelled",
     "Learner",
     "LearnerFactory",
+    "MembershipInference",
     "MissingDataError",
     "MoatbenchError",
     "OutputDefense",
     "Plugin",
     "Pool",
+    "Records",
     "ScreenDefense",
     "Splits",
     "Stack",
     "StoreError",
     "Streams",
+    "Target",
     "TransferSet",
     "UsageError",
     "Victim",

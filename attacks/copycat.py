@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from art.attacks.extraction import CopycatCNN
 
-from attacks.base import Api, Attack, LearnerFactory, Pool, Streams, TransferSet
+from attacks.base import Api, Extraction, LearnerFactory, Pool, Streams, TransferSet
 from attacks.recorder import extract
 
 
-class Copycat(Attack):
+class Copycat(Extraction):
     """ART's ``CopycatCNN``, unmodified: sends a random part of the pool and keeps the answers.
 
     ``use_probability``: learn from whole answers; else from their top-1 alone, as in the paper.

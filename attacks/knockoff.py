@@ -8,14 +8,14 @@ import numpy as np
 from art.attacks.extraction import KnockoffNets
 from numpy.typing import NDArray
 
-from attacks.base import Api, Array, Attack, LearnerFactory, Pool, Streams, TransferSet
+from attacks.base import Api, Array, Extraction, LearnerFactory, Pool, Streams, Target, TransferSet
 from attacks.recorder import extract
 from bench.seeds import random_state
 
 Reward = Literal["cert", "div", "loss", "all"]
 
 
-class Knockoff(Attack):
+class Knockoff(Extraction):
     """Knockoff Nets with ``sampling_strategy`` random (ART's, unmodified) or adaptive.
 
     ``random`` is, as ART wrote it, the same algorithm as Copycat. ``adaptive`` is ART's gradient
@@ -43,7 +43,7 @@ class Knockoff(Attack):
         self.reward = reward
         self.use_probability = use_probability
 
-    def applicable(self, pool: Pool) -> str:
+    def applicable(self, pool: Pool, target: Target) -> str:
         """Return why not, where the bandit has no two classes to choose from."""
         if self.sampling_strategy == "adaptive" and len(np.unique(pool.y)) < 2:
             return f"pool {pool.name!r} has fewer than two classes to choose from"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from attacks.base import Api, Attack, LearnerFactory, Pool, Streams, TransferSet
+from attacks.base import Api, Extraction, LearnerFactory, Pool, Streams, Target, TransferSet
 
 
-class OwnLabels(Attack):
+class OwnLabels(Extraction):
     """Trains on the whole pool with the pool's own true labels and never queries.
 
     A floor: an attack that does not beat it has stolen nothing that the thief did not own.
@@ -16,7 +16,7 @@ class OwnLabels(Attack):
     name = "own_labels"
     queries = False
 
-    def applicable(self, pool: Pool) -> str:
+    def applicable(self, pool: Pool, target: Target) -> str:
         """Return why not, unless the pool's labels mean what the victim's do."""
         return "" if pool.same_classes else f"the labels of pool {pool.name!r} are not the victim's classes"
 

@@ -48,6 +48,14 @@ def mlp(shape: Shape, classes: int) -> Network:
     )
 
 
+def mlp128(shape: Shape, classes: int) -> Network:
+    """Return a perceptron with one hidden layer of 128."""
+    return Network(
+        nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), 128), nn.ReLU()),
+        nn.Linear(128, classes),
+    )
+
+
 def lenet(shape: Shape, classes: int) -> Network:
     """Return LeNet-5 (LeCun et al. 1998) with ReLU and max-pooling; needs inputs of 20×20 or more."""
     channels, height, width = shape
@@ -104,6 +112,7 @@ def _size(shape: Shape) -> int:
 
 BUILDERS: dict[str, Callable[[Shape, int], Network]] = {
     "mlp": mlp,
+    "mlp128": mlp128,
     "lenet": lenet,
     "cnn": cnn,
     "resnet18": resnet18,

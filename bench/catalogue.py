@@ -45,6 +45,7 @@ def _plugins(plugins: Registry[Plugin]) -> str:
 
 def _victims() -> str:
     from bench import architectures
+    from bench.estimators import ESTIMATORS
 
     rows = []
     for name in matrix.VICTIMS:
@@ -57,8 +58,9 @@ def _victims() -> str:
         else:
             words = (builder.__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
         rows.append((name, words))
+    rows += [(name, "scikit-learn's, with its own recipe; a surrogate only.") for name in ESTIMATORS]
     rows.append(("file.py:factory", "Your own, with --victim: returns (model, splits[, features])."))
-    return tabulate(rows, headers=["victim", "what it is"])
+    return tabulate(rows, headers=["victim or surrogate", "what it is"])
 
 
 def data_table(data_root: Path | None) -> str:

@@ -96,7 +96,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Splits:
-    """A victim's data, disjoint: it is trained on ``train``, defenses on ``calibration``.
+    """A victim's data: it is trained on ``train``, defenses on ``calibration``; disjoint as a rule.
 
     ``pool`` is what an in-distribution thief has; every figure is measured on ``test``.
     """
@@ -133,30 +133,45 @@ def data_root(override: Path | None = None) -> Path:
     return Path(platformdirs.user_cache_dir("moatbench", appauthor=False)) / "data"
 
 
-def split_indices(name: str, seed: int) -> dict[str, Indices]:
-    """Return which rows make up train, calibration, pool and test: disjoint, a function of the seed.
+OFFICIAL_TRAIN = 0.8
+"""Share of a data set without official splits that published studies train on: most often this."""
+
+
+def split_indices(name: str, seed: int, *, official: bool = False) -> dict[str, Indices]:
+    """Return which rows make up train, calibration, pool and test: a function of the seed.
 
     Rows of the official test split for "test", else of the training split; digits has but one.
+    They are disjoint, unless ``official``: then "train" and "test" are the whole official splits
+    (digits: 80 % and the rest), and calibration and pool are drawn from "train".
     """
     this = info(name)
     rng = np.random.default_rng(derive("splits", name, seed))
     train, calibration, pool, test = this.sizes
     rows = rng.permutation(this.official[0][1])
+    if official:
+        alone = len(this.official) == 1
+        known, rest = np.split(rows, [int(OFFICIAL_TRAIN * len(rows))]) if alone else (rows, rows[:0])
+        return {
+            "train": np.sort(known),
+            "calibration": known[:calibration],
+            "pool": known[calibration : calibration + pool],
+            "test": np.sort(rest) if alone else np.arange(this.official[1][1]),
+        }
     first, second, third, rest = np.split(rows, np.cumsum([train, calibration, pool]))
     if len(this.official) > 1:
         rest = rng.permutation(this.official[1][1])
     return {"train": first, "calibration": second, "pool": third, "test": np.sort(rest[:test])}
 
 
-def load_splits(name: str, seed: int, root: Path) -> Splits:
-    """Load a victim's data: four disjoint splits, a function of name and seed.
+def load_splits(name: str, seed: int, root: Path, *, official: bool = False) -> Splits:
+    """Load a victim's data: four splits, a function of name and seed; see :func:`split_indices`.
 
     Raises MissingDataError, naming the command that fetches it, where an official split is missing.
     CIFAR-10 comes as pickles; torchvision unpickles them, after comparing their MD5 with its own.
     """
     this = info(name)
     _require(this, [split for split, _ in this.official], root)
-    rows = split_indices(name, seed)
+    rows = split_indices(name, seed, official=official)
     first = _read(this, this.official[0][0], root)
     last = first if len(this.official) == 1 else _read(this, this.official[1][0], root)
     return Splits(

@@ -28,6 +28,10 @@ class StoreError(MoatbenchError):
     """A store is corrupt, newer than this program, or not one of ours."""
 
 
+class NotApplicable(Exception):  # noqa: N818  # it is no error
+    """A cell makes no sense; the message says why. It is stored and shown, and is no failure."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "did you mean …" for the known names nearest to ``name``, else all known names."""
     names = sorted(known)

@@ -18,8 +18,8 @@ from typing import Any
 
 from bench import pools, registry
 from bench.audit import run_audit
-from bench.cell import NotApplicable, run_cells
-from bench.errors import BudgetError
+from bench.cell import run_cells
+from bench.errors import BudgetError, NotApplicable
 from bench.numerics import single_thread, versions
 from bench.spec import Cell, Task, VictimSpec
 from bench.store import Outcome, Record, Store
@@ -131,7 +131,9 @@ def prepare(tasks: Sequence[Task], workbench: Workbench) -> dict[VictimSpec, str
     }
     wanted = dict.fromkeys((cell.victim, cell.threat.pool, cell.attack, cell.budget) for cell in cells)
     for spec, pool, attack, budget in wanted:
-        size = pools.size(pool, spec.data, len(workbench.victim(spec).splits.pool.x))
+        splits = workbench.victim(spec).splits
+        sizes = {"train": len(splits.train), "pool": len(splits.pool), "test": len(splits.test)}
+        size = pools.size(pool, spec.data, sizes)
         supply = registry.attacks.build(attack).supply(size)
         if supply is not None and budget > supply:
             raise BudgetError(
@@ -211,6 +213,7 @@ def _describe(spec: VictimSpec, workbench: Workbench) -> dict[str, Any]:
     return {
         "victim": str(spec),
         "seed": spec.seed,
+        "splits": spec.splits,
         "accuracy": accuracy,
         "expected": victim.expected,
         "fingerprint": victim.fingerprint,

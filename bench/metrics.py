@@ -17,7 +17,8 @@ def extraction(copy: Array, victim: Array, truth: Labels, deployed: Array) -> di
 
     ``copy``, ``victim``: (n, classes) probabilities on the test split, the victim's undefended.
     ``deployed``: (n, classes) what the defended API answers there, NaN where it refuses.
-    Shares are in [0, 1], L1 in [0, 2], KL in nats; None where nothing can be measured.
+    Shares are in [0, 1], L1 in [0, 2], KL and the loss against the truth in nats; None where nothing can
+    be measured.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -34,12 +35,20 @@ def extraction(copy: Array, victim: Array, truth: Labels, deployed: Array) -> di
         "extraction.fidelity_where_victim_errs": share(agrees, label != truth),
         "extraction.fidelity_low_margin": share(agrees, low_margin(victim)),
         "extraction.accuracy": float((guess == truth).mean()),
+        "extraction.loss": float(negative_log_likelihood(copy, truth).mean()),
         "extraction.precision": float(precision),
         "extraction.recall": float(recall),
         "extraction.f1": float(f1),
         "extraction.l1": float(l1(copy, victim).mean()),
         "extraction.kl": float(kl(victim, copy).mean()),
     }
+
+
+def confusion(truth: Labels, guess: Labels, classes: int) -> list[list[int]]:
+    """Return (classes, classes) counts: rows are the truth, columns what the copy said."""
+    counts = np.bincount(truth * classes + guess, minlength=classes * classes)
+    table: list[list[int]] = counts.reshape(classes, classes).tolist()
+    return table
 
 
 def share(hits: Mask, among: Mask) -> float | None:

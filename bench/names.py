@@ -62,17 +62,39 @@ def _short(name: str, values: Mapping[str, Any], told: Sequence[str], limit: int
     return " ".join([head, *before, *([f"({rest}"] if rest else []), *after]) if said else call
 
 
-def algorithm(attack: str) -> str:
-    """Return a text that is equal for attacks that ART implements as one algorithm.
+TRAINED = " trained by "
+"""Stands between an attack and a training recipe that is not the rule."""
+
+
+def attacker_of(spec: Mapping[str, Any]) -> str:
+    """Return the attacker in a cell's spec: the attack, and how it trains where not by the rule."""
+    how = spec.get("training", "rule")
+    return str(spec["attack"]) if how == "rule" else f"{spec['attack']}{TRAINED}{how}"
+
+
+def attacker_names(attackers: Iterable[str]) -> dict[str, str]:
+    """Return :func:`short_names` of attackers: of their attacks and of their recipes, each among its like."""
+    parts = {text: text.partition(TRAINED) for text in attackers}
+    attacks = short_names(attack for attack, _, _ in parts.values())
+    recipes = short_names({how for _, _, how in parts.values() if how}, limit=40)
+    return {
+        text: f"{attacks[attack]}{between}{recipes[how] if how else ''}"
+        for text, (attack, between, how) in parts.items()
+    }
+
+
+def algorithm(attacker: str) -> str:
+    """Return a text that is equal for attackers that ART implements as one algorithm.
 
     ART's ``KnockoffNets`` with random sampling draws, asks and trains exactly as ``CopycatCNN`` does;
     its reward plays no part then.
     """
+    attack, between, how = attacker.partition(TRAINED)
     name, values = parse_call(attack)
     if name == "knockoff" and values.get("sampling_strategy") == "random":
         kept = {key: value for key, value in values.items() if key == "use_probability"}
-        return format_call("copycat", kept)
-    return attack
+        return format_call("copycat", kept) + between + how
+    return attacker
 
 
 def joined(names: Sequence[str]) -> str:

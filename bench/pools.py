@@ -3,6 +3,7 @@
 Importing this module is cheap; torch and scikit-learn are imported where pixels are made.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,27 @@ from threadpoolctl import threadpool_limits
 from attacks.base import Pool
 from bench.datasets import DATASETS, Labelled, Splits, load_pool_source, require_split
 from bench.errors import UsageError, nearest
+from bench.glyphs import draw_glyphs, draw_strokes
 from bench.seeds import derive
 
 Images = NDArray[np.float32]
 Shape = tuple[int, int, int]
 
+_DATALESS = ("noise", "gaussian-noise", "sparse-noise", "synthetic", "glyphs", "none")
+_OWN_SPLITS = ("in-distribution", "train", "test")
+
 POOLS = (
-    *("in-distribution", "noise", "synthetic", "permuted", "none"),
+    *_OWN_SPLITS,
+    *_DATALESS,
+    "permuted",
     *DATASETS,
     *(f"blend:{name}" for name in DATASETS),
 )
-"""Every pool: the victim's own pool split, uniform noise, drawn strokes, the own split under one
-fixed permutation of its pixels, nothing at all; any data set; the even blend of the own split with
-any data set. The blends and the permutation are what no detector was designed for."""
-
-_DATALESS = ("noise", "synthetic", "none")
+"""Every pool. The victim's own pool split, and its training and test split, which published studies
+let thieves send. Of no real data: uniform, normal and sparse noise, drawn strokes, drawn digits,
+nothing at all. The own pool split under one fixed permutation of its pixels; any data set; the even
+blend of the own pool split with any data set: the blends and the permutation are what no detector was
+designed for."""
 
 
 def access(pool_name: str, victim_data: str) -> str:
@@ -39,7 +46,7 @@ def access(pool_name: str, victim_data: str) -> str:
     """
     if pool_name not in POOLS:
         raise UsageError(f"unknown pool {pool_name!r}; {nearest(pool_name, POOLS)}")
-    if _is_own(pool_name, victim_data):
+    if pool_name in _OWN_SPLITS or _is_own(pool_name, victim_data):
         return "in-distribution"
     if pool_name in _DATALESS:
         return "none"
@@ -49,16 +56,21 @@ def access(pool_name: str, victim_data: str) -> str:
     return "near" if victim and victim.domain == DATASETS[pool_name].domain else "far"
 
 
-def size(pool_name: str, victim_data: str, in_distribution_size: int) -> int:
-    """Return how many inputs a pool holds, without loading any; raises as :func:`access` does."""
+def size(pool_name: str, victim_data: str, sizes: Mapping[str, int]) -> int:
+    """Return how many inputs a pool holds, without loading any; raises as :func:`access` does.
+
+    ``sizes``: how many the victim's splits "train", "pool" and "test" hold.
+    """
     kind = access(pool_name, victim_data)
     if pool_name == "none":
         return 0
     if kind == "none":
         small = victim_data in DATASETS and DATASETS[victim_data].shape[1] < 28
         return 2_000 if small else 10_000
+    if pool_name in ("train", "test"):
+        return sizes[pool_name]
     if kind == "in-distribution" or pool_name not in DATASETS:
-        return in_distribution_size
+        return sizes["pool"]
     return DATASETS[pool_name].pool[1]
 
 
@@ -72,39 +84,72 @@ def require(pool_name: str, root: Path) -> None:
 def load(pool_name: str, *, victim_data: str, splits: Splits, seed: int, root: Path) -> Pool:
     """Return a pool shaped for the victim: a pure function of its arguments and of the data in ``root``.
 
-    Real images keep their labels; those of noise and synthetic are seeded k-means clusters. Raises
-    UsageError for an unknown pool, MissingDataError where its data set is not in ``root``.
+    Real images and drawn digits keep their labels; those of noise and of strokes are seeded k-means
+    clusters. ``reference`` is the victim's pool split, whatever the pool is. Raises UsageError for an
+    unknown pool, MissingDataError where its data set is not in ``root``.
     """
     kind = access(pool_name, victim_data)
-    number = size(pool_name, victim_data, len(splits.pool))
-    stream = derive("pool", pool_name, victim_data, seed)
-    rng = np.random.default_rng(stream)
-    own = splits.pool
-    _, channels, height, width = own.x.shape
-    shape = (channels, height, width)
+    own, overlaps = splits.pool, pool_name if pool_name in ("train", "test") else ""
     same_classes = kind != "none"
-    if _is_own(pool_name, victim_data):
-        x, y = own.x, own.y
-    elif pool_name == "none":
-        x, y = np.zeros((0, *shape), np.float32), np.zeros(0, np.int64)
-    elif pool_name == "noise":
-        x = rng.random((number, *shape), dtype=np.float32)
-        y = clusters(x, splits.classes, stream)
-    elif pool_name == "synthetic":
-        x = np.repeat(draw_strokes(number, height, width, rng), channels, axis=1)
-        y = clusters(x, splits.classes, stream)
-    elif pool_name == "permuted":
-        order = rng.permutation(height * width)
-        x, y = own.x.reshape(number, channels, -1)[:, :, order].reshape(own.x.shape), own.y
-    elif pool_name.startswith("blend:"):
-        other = _source(pool_name.removeprefix("blend:"), victim_data, own, shape, root)
-        partner = np.resize(rng.permutation(len(other)), number)
-        x, y = (own.x + other.x[partner]) / np.float32(2), own.y
-    else:
-        other = _source(pool_name, victim_data, own, shape, root)
+    if kind == "in-distribution":
+        source: Labelled = getattr(splits, overlaps or "pool")
+        x, y = source.x, source.y
+    elif kind == "none":
+        x, y = _dataless(pool_name, victim_data, splits, seed)
+        same_classes = pool_name == "glyphs" and _label_space(victim_data) == "digits"
+    elif pool_name in DATASETS:
+        other = _source(pool_name, victim_data, own, root)
         x, y = other.x, other.y
         same_classes = _label_space(pool_name) == _label_space(victim_data)
-    return Pool(name=pool_name, x=x, y=y, access=kind, same_classes=same_classes)
+    else:
+        rng = np.random.default_rng(derive("pool", pool_name, victim_data, seed))
+        x, y = _altered(pool_name, victim_data, own, rng, root), own.y
+    return Pool(pool_name, x, y, kind, same_classes, overlaps=overlaps, reference=own.x)
+
+
+def _dataless(
+    pool_name: str, victim_data: str, splits: Splits, seed: int
+) -> tuple[Images, NDArray[np.int64]]:
+    """Return images of no real data, and their labels."""
+    channels, height, width = shape = splits.pool.x.shape[1:]
+    if pool_name == "none":
+        return np.zeros((0, *shape), np.float32), np.zeros(0, np.int64)
+    number = size(pool_name, victim_data, {})
+    stream = derive("pool", pool_name, victim_data, seed)
+    rng = np.random.default_rng(stream)
+    if pool_name == "glyphs":
+        drawn, digits = draw_glyphs(number, height, width, rng)
+        return np.repeat(drawn, channels, axis=1), digits
+    if pool_name == "noise":
+        x = rng.random((number, *shape), dtype=np.float32)
+    elif pool_name == "gaussian-noise":
+        x = np.clip(rng.normal(0.5, 0.25, (number, *shape)), 0, 1).astype(np.float32)
+    elif pool_name == "sparse-noise":
+        x = _sparse(rng, (number, *shape))
+    else:
+        x = np.repeat(draw_strokes(number, height, width, rng), channels, axis=1)
+    return x, clusters(x, splits.classes, stream)
+
+
+def _sparse(rng: np.random.Generator, shape: tuple[int, ...]) -> Images:
+    """Return (n, c, h, w) that have handwriting's histogram and no shape: 0, or ink that is mostly black.
+
+    A tenth to a half of an image's pixels are inked, with the density 1 / (2 √(1 - v)) of their value.
+    """
+    inked = rng.random(shape, dtype=np.float32) < rng.uniform(0.1, 0.5, (shape[0], 1, 1, 1))
+    return np.where(inked, 1 - rng.random(shape, dtype=np.float32) ** 2, np.float32(0))
+
+
+def _altered(pool_name: str, victim_data: str, own: Labelled, rng: np.random.Generator, root: Path) -> Images:
+    """Return the victim's own inputs (n, c, h, w), permuted or blended."""
+    number, channels, height, width = own.x.shape
+    if pool_name == "permuted":
+        order = rng.permutation(height * width)
+        return own.x.reshape(number, channels, -1)[:, :, order].reshape(own.x.shape)
+    other = _source(pool_name.removeprefix("blend:"), victim_data, own, root)
+    partner = np.resize(rng.permutation(len(other)), number)
+    blend: Images = (own.x + other.x[partner]) / np.float32(2)
+    return blend
 
 
 def _is_own(pool_name: str, victim_data: str) -> bool:
@@ -115,11 +160,12 @@ def _label_space(data: str) -> str:
     return DATASETS[data].label_space if data in DATASETS else f"the labels of {data}"
 
 
-def _source(name: str, victim_data: str, own: Labelled, shape: Shape, root: Path) -> Labelled:
+def _source(name: str, victim_data: str, own: Labelled, root: Path) -> Labelled:
     if _is_own(name, victim_data):
         return own
     other = load_pool_source(name, root)
-    return Labelled(resize(other.x, shape), other.y)
+    channels, height, width = own.x.shape[1:]
+    return Labelled(resize(other.x, (channels, height, width)), other.y)
 
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32).reshape(1, 3, 1, 1)
@@ -151,69 +197,3 @@ def clusters(x: Images, classes: int, seed: int) -> NDArray[np.int64]:
     model = MiniBatchKMeans(classes, n_init=3, random_state=seed % 2**32)
     with threadpool_limits(limits=1):  # sums in one order: the same labels again
         return np.asarray(model.fit_predict(x.reshape(len(x), -1)), dtype=np.int64)
-
-
-_KNOTS, _STEPS, _CHUNK = 7, 10, 500
-
-
-def draw_strokes(number: int, height: int, width: int, rng: np.random.Generator) -> Images:
-    """Draw what looks like handwriting, from no data: (number, 1, height, width) in [0, 1].
-
-    Each image is a curved stroke (a chain of quadratic Bézier curves whose heading drifts, so that it
-    bends into hooks and loops), in a third of them a short second one; scaled, centred and inked with
-    a soft pen of random width.
-    """
-    with threadpool_limits(limits=1):
-        chunks = [
-            _ink(_paths(min(_CHUNK, number - start), rng), height, width, rng)
-            for start in range(0, number, _CHUNK)
-        ]
-    return np.concatenate([np.zeros((0, height, width), np.float32), *chunks])[:, None]
-
-
-def _paths(number: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return (number, strokes, points, 2): y and x along each stroke, in a box of 1 around 0."""
-    bend = rng.uniform(0.2, 1.2, (number, 1)) + rng.normal(0, 0.5, (number, _KNOTS))
-    bend *= rng.choice([-1, 1], (number, 1))
-    bend *= np.where(np.arange(_KNOTS) < rng.integers(2, 2 * _KNOTS, (number, 1)), 1, -1)  # an S now and then
-    heading = rng.uniform(0, 2 * np.pi, (number, 1)) + np.cumsum(bend, axis=1)
-    steps = rng.uniform(0.5, 1.5, (number, _KNOTS, 1)) * np.stack([np.sin(heading), np.cos(heading)], axis=2)
-    first = _spline(np.cumsum(steps, axis=1))
-    last = rng.integers(len(first[0]) // 2, len(first[0]), number)  # where the pen is lifted
-    along = np.minimum(np.arange(len(first[0])), last[:, None])
-    first = np.take_along_axis(first, along[:, :, None], axis=1)
-    low, high = first.min(axis=1, keepdims=True), first.max(axis=1, keepdims=True)
-    second = low + (high - low) * rng.random((number, 3, 2))
-    second = np.where(rng.random((number, 1, 1)) < 0.35, second, first[:, :1])
-    second = _spline(second)
-    second = np.pad(second, ((0, 0), (0, len(first[0]) - len(second[0])), (0, 0)), mode="edge")
-    both = np.stack([first, second], axis=1)
-    tall, wide = np.moveaxis(high - low, 2, 0)[..., None]
-    y, x = np.moveaxis(both - (low + high)[:, None] / 2, 3, 0)
-    y, x = y / tall, x / wide * np.clip(wide / tall, 0.1, 0.75)  # as tall as a line of writing
-    return np.stack([y, x - rng.normal(0.15, 0.1, (number, 1, 1)) * y], axis=3)  # slanted
-
-
-def _spline(knots: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return points (n, …, 2) on the quadratic B-spline through the ends of ``knots`` (n, k, 2)."""
-    knots = np.concatenate([knots[:, :1], knots, knots[:, -1:]], axis=1)[:, :, None]
-    middle = (knots[:, 1:] + knots[:, :-1]) / 2
-    t = np.linspace(0, 1, _STEPS, endpoint=False)[:, None]
-    curves = (1 - t) ** 2 * middle[:, :-1] + 2 * t * (1 - t) * knots[:, 1:-1] + t**2 * middle[:, 1:]
-    return curves.reshape(len(knots), -1, 2)
-
-
-def _ink(paths: NDArray[np.float64], height: int, width: int, rng: np.random.Generator) -> Images:
-    """Render strokes (n, strokes, points, 2) with a Gaussian pen: (n, height, width) in [0, 1]."""
-    number, side = len(paths), min(height, width)
-    pen = np.hypot(rng.uniform(0.02, 0.05, (number, 1, 1)) * side, 0.3)  # at least a pixel's own blur
-    centre = np.array([height - 1, width - 1]) / 2
-    points = paths * (rng.uniform(0.7, 0.85, (number, 1, 1, 1)) * side) + centre
-    begin, end = points[:, :, :-1], points[:, :, 1:]
-    length = np.linalg.norm(end - begin, axis=3).reshape(number, -1)
-    y, x = np.moveaxis(((begin + end) / 2).reshape(number, -1, 2), 2, 0)
-    # A Gaussian falls apart into rows and columns, so the pen's pressure is a product of matrices.
-    rows = np.exp(-(((np.arange(height)[:, None] - y[:, None]) / pen) ** 2) / 2) * length[:, None]
-    columns = np.exp(-(((np.arange(width) - x[:, :, None]) / pen) ** 2) / 2)
-    pressure = rows @ columns / (pen * np.sqrt(2 * np.pi))  # 1 in the middle of a straight stroke
-    return np.asarray(1 - np.exp(-3 * pressure), dtype=np.float32)

@@ -61,8 +61,8 @@ P = TypeVar("P", bound=Plugin)
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """Split ``name(key=value, …)`` into name and values.
 
-    Values are Python or TOML literals; ``true`` and ``false`` are booleans, a bare word is a string.
-    Raises UsageError for anything else.
+    Values are Python or TOML literals; ``true`` and ``false`` are booleans, a bare word, hyphens and
+    all, is a string. Raises UsageError for anything else.
     """
     usage = f"cannot read {text!r}: write name or name(key=value, …)"
     try:
@@ -84,6 +84,10 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
 def _literal(node: ast.expr, usage: str) -> Any:
     if isinstance(node, ast.Name):
         return {"true": True, "false": False}.get(node.id, node.id)
+    if isinstance(node, ast.BinOp):
+        word = ast.unparse(node).replace(" - ", "-")
+        if word.replace("-", "_").isidentifier():
+            return word
     try:
         return ast.literal_eval(node)
     except ValueError as error:
@@ -152,33 +156,9 @@ class Registry(Generic[P]):
         name, values = parse_call(text)
         cls = self.get(name)
         try:
-            return cls(**self._check(cls, values))
+            return cls(**checked(self.kind, cls, values))
         except ValueError as error:
             raise UsageError(f"{self.kind} {name!r}: {error}") from error
-
-    def _check(self, cls: type[P], values: dict[str, Any]) -> dict[str, Any]:
-        parameters = cls.parameters()
-        for key in values:
-            if key not in parameters:
-                known = nearest(key, parameters) if parameters else "it takes none"
-                raise UsageError(f"{self.kind} {cls.name!r} has no parameter {key!r}; {known}")
-        fields: dict[str, Any] = {
-            key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
-            for key, parameter in parameters.items()
-        }
-        config = pydantic.ConfigDict(strict=True)
-        model = pydantic.create_model(cls.name, __config__=config, **fields)
-        # TOML writes 1 for 1.0; strict mode takes an int for a float, never a bool or a string.
-        try:
-            checked = model(**values)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            key = str(first["loc"][0])
-            got = f"{key}={values[key]!r}" if key in values else f"{key} is missing"
-            raise UsageError(
-                f"{self.kind} {cls.name!r}: {got}; {describe(parameters[key])} is allowed"
-            ) from error
-        return {key: getattr(checked, key) for key in parameters}
 
     def canonical(self, text: str) -> str:
         """Return ``text`` with every parameter spelled out: equal texts mean equal plugins."""
@@ -199,9 +179,37 @@ def _source_digest(cls: type[Plugin]) -> str:
     return h.hexdigest()
 
 
+def checked(kind: str, cls: type[Plugin], values: dict[str, Any]) -> dict[str, Any]:
+    """Return every parameter of ``cls``, given or default; raises UsageError naming key, value and range.
+
+    ``kind`` says in the message what it is a parameter of.
+    """
+    parameters = cls.parameters()
+    for key in values:
+        if key not in parameters:
+            known = nearest(key, parameters) if parameters else "it takes none"
+            raise UsageError(f"{kind} {cls.name!r} has no parameter {key!r}; {known}")
+    fields: dict[str, Any] = {
+        key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+        for key, parameter in parameters.items()
+    }
+    # TOML writes 1 for 1.0; strict mode takes an int for a float, never a bool or a string.
+    model = pydantic.create_model(cls.name, __config__=pydantic.ConfigDict(strict=True), **fields)
+    try:
+        valid = model(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        got = f"{key}={values[key]!r}" if key in values else f"{key} is missing"
+        raise UsageError(f"{kind} {cls.name!r}: {got}; {describe(parameters[key])} is allowed") from error
+    return {key: getattr(valid, key) for key in parameters}
+
+
 def describe(parameter: inspect.Parameter) -> str:
     """Return what a parameter takes, in words: its type and range, or its choices."""
     schema = pydantic.TypeAdapter(parameter.annotation).json_schema()
+    # Of "a number or None", what the number may be.
+    schema = schema["anyOf"][0] if "anyOf" in schema else schema
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
     if "const" in schema:

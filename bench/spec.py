@@ -8,11 +8,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VictimSpec:
-    """A victim: a data set, an architecture and a seed; or a reference ``file.py:factory`` as ``data``."""
+    """A victim: a data set, an architecture and a seed; or a reference ``file.py:factory`` as ``data``.
+
+    ``splits``: "disjoint", or "official" as published studies have it: trained on the whole official
+    training split, so that calibration and pool are drawn from what it was trained on.
+    """
 
     data: str
     architecture: str
     seed: int = 0
+    splits: str = "disjoint"
 
     @property
     def is_reference(self) -> bool:
@@ -20,11 +25,14 @@ class VictimSpec:
         return ":" in self.data
 
     def __str__(self) -> str:
-        return self.data if self.is_reference else f"{self.data}/{self.architecture}"
+        if self.is_reference:
+            return self.data
+        published = " (official splits)" if self.splits == "official" else ""
+        return f"{self.data}/{self.architecture}{published}"
 
     def fields(self) -> dict[str, Any]:
         """Return the victim as JSON values."""
-        return {"victim": str(self), "victim_seed": self.seed, "data": self.data}
+        return {"victim": str(self), "victim_seed": self.seed, "data": self.data, "splits": self.splits}
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,8 @@ class ThreatModel:
 class Cell:
     """One attack on one defended victim at one budget, once. A pure function of this value.
 
-    ``repeats``: how many there are; they are trained as a group, which is part of what a cell is.
+    ``training``: how the thief trains, as :class:`bench.recipes.Rule` spells it. ``repeats``: how many
+    there are; they are trained as a group, which is part of what a cell is.
     """
 
     victim: VictimSpec
@@ -53,6 +62,7 @@ class Cell:
     repeat: int
     repeats: int
     seed: int
+    training: str = "rule"
 
     kind = "cell"
 
@@ -67,6 +77,7 @@ class Cell:
             "defense": list(self.defense),
             **asdict(self.threat),
             "attack": self.attack,
+            "training": self.training,
             "budget": self.budget,
             "repeat": self.repeat,
             "repeats": self.repeats,

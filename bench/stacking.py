@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.architectures import Network
-from bench.training import Recipe, Weights, adam, batches, rate_at, snapshot
+from bench.training import Recipe, Weights, adam, aims, batches, rate_at, row_losses, snapshot
 
-STACKED = frozenset({"mlp", "logistic"})
+STACKED = frozenset({"mlp", "mlp128", "logistic"})
 """Architectures of which repeats are trained as one model; convolutions gain nothing by it on a CPU."""
 
 
@@ -64,7 +64,7 @@ def train_stacked(
     different numbers of rows; one without rows stays as it is.
     """
     pixels = int(np.prod(xs[0].shape[1:]))
-    inputs, targets = _padded([x.reshape(len(x), pixels) for x in xs]), _padded(ys)
+    inputs, targets = _padded([x.reshape(len(x), pixels) for x in xs]), _padded([aims(y, recipe) for y in ys])
     rows, shares = _schedule([len(x) for x in xs], recipe, seeds)
     members = torch.arange(len(networks))[:, None]
     stack = Stack(networks)
@@ -74,9 +74,8 @@ def train_stacked(
         optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
         optimizer.zero_grad()
         chosen, share = rows[step - 1], shares[step - 1]
-        likely = torch.log_softmax(stack(inputs[members, chosen]), dim=2)
-        loss = -(likely * targets[members, chosen]).sum(dim=2).mul(share).sum()
-        loss.backward()
+        losses = row_losses(stack(inputs[members, chosen]), targets[members, chosen], recipe)
+        losses.mul(share).sum().backward()
         optimizer.step()
         if step == recipe.steps // 2:
             half = stack.unstack(networks)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import safetensors.torch
@@ -17,28 +18,38 @@ from safetensors import SafetensorError
 from attacks.base import TransferSet
 from bench import architectures, training
 from bench.architectures import Network, Shape
+from bench.errors import NotApplicable
+from bench.estimators import ESTIMATORS, fit_estimator
 from bench.numerics import RULE, torch_seed, versions
+from bench.recipes import rule
 from bench.stacking import STACKED, train_stacked
 from bench.training import OnlineSurrogate, Recipe, Weights
 
-RATES = {"logistic": 1e-2}
-"""Learning rates that differ from the recipe's; a linear model needs larger steps to arrive."""
+Images = NDArray[np.float32]
+Array = NDArray[np.float64]
 
 
-def recipe(architecture: str, shape: Shape, n: int) -> Recipe:
-    """Return the one training rule of a data set: a fixed number of optimiser steps.
+class Copy(Protocol):
+    """A copy of the victim, however it was made."""
 
-    1,000 for images smaller than 20×20; else the larger of 2,500 and 20 passes over the ``n``
-    bought answers. Never a number of passes alone, which would starve small budgets.
-    """
-    small = min(shape[1:]) < 20
-    steps = 1_000 if small else max(2_500, training.epochs(n, Recipe.batch_size, 20))
-    return Recipe(steps, learning_rate=RATES.get(architecture, 3e-3))
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps; None where it was not trained by any."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether the training was taken from the memo."""
+
+    def probabilities(self, x: Images) -> Array:
+        """Return (n, classes) probabilities of the copy."""
+
+    def probabilities_half(self, x: Images) -> Array | None:
+        """Return what the copy said after half of its training; None where there is no such thing."""
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A trained copy: its weights after half of the steps and after all of them."""
+    """A trained network: its weights after half of the steps and after all of them."""
 
     architecture: str
     shape: Shape
@@ -48,13 +59,41 @@ class Surrogate:
     steps: int
     shared: bool
     """True where the training was taken from the memo."""
+    mean: float = 0.0
+    std: float = 1.0
 
-    def probabilities(self, x: NDArray[np.float32], *, half: bool = False) -> NDArray[np.float64]:
-        """Return (n, classes) probabilities of the copy, or of the copy at half of its training."""
+    def probabilities(self, x: Images) -> Array:
+        """Return (n, classes) probabilities of the copy."""
+        return self._answer(x, self.full)
+
+    def probabilities_half(self, x: Images) -> Array:
+        """Return (n, classes) probabilities of the copy at half of its training."""
+        return self._answer(x, self.half)
+
+    def _answer(self, x: Images, weights: Weights) -> Array:
         network = _initial(self.architecture, self.shape, self.classes, 0)
-        network.load_state_dict(self.half if half else self.full)
+        network.load_state_dict(weights)
         network.eval()
-        return training.softmax(training.logits(network, x))
+        return training.softmax(training.logits(network, training.scaled(x, self.mean, self.std)))
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A copy that no steps led to: solved for, or fitted by a library.
+
+    ``answer``: from inputs (n, …) to (n, classes) probabilities.
+    """
+
+    answer: Callable[[Images], Array]
+    steps: int | None = None
+    shared: bool = False
+
+    def probabilities(self, x: Images) -> Array:
+        """Return (n, classes) probabilities of the copy."""
+        return np.asarray(self.answer(x), dtype=np.float64)
+
+    def probabilities_half(self, x: Images) -> None:
+        """Return None: it was never half done."""
 
 
 def fit(
@@ -63,52 +102,74 @@ def fit(
     classes: int,
     seeds: Sequence[int],
     memo: Path | None = None,
-) -> list[Surrogate]:
+    how: str = "rule",
+) -> list[Copy]:
     """Train one copy on each transfer set, or take them from the folder ``memo`` if they are there.
 
     The sets are those of all repeats of a cell; small architectures are trained as one stacked
     model, so all of them belong to the call. ``seeds`` draw initialisation and batches, one a set.
-    An empty transfer set gives the untrained network.
+    ``how``: the training rule or what a recipe changes in it (:class:`bench.recipes.Rule`).
+    An empty transfer set gives the untrained network. scikit-learn's models have recipes of their own.
     """
+    changed = rule(how)
+    if architecture in ESTIMATORS:
+        return [
+            Solved(fit_estimator(architecture, each, classes, seed))
+            for each, seed in zip(bought, seeds, strict=True)
+        ]
     channels, height, width = bought[0].x.shape[1:]
     shape = (channels, height, width)
     if architecture not in STACKED and len(bought) > 1:
         alone = (
-            fit([each], architecture, classes, [seed], memo) for each, seed in zip(bought, seeds, strict=True)
+            fit([each], architecture, classes, [seed], memo, how)
+            for each, seed in zip(bought, seeds, strict=True)
         )
         return [copy for copies in alone for copy in copies]
-    rule = recipe(architecture, shape, max(len(each.x) for each in bought))
-    path = memo / f"{_key(bought, architecture, rule, seeds)}.safetensors" if memo else None
+    recipe = changed.recipe(architecture, shape, max(len(each.x) for each in bought))
+    scale = (changed.mean, changed.std)
+    path = memo / f"{_key(bought, architecture, recipe, scale, seeds)}.safetensors" if memo else None
     weights = _recall(path, len(bought))
     shared = weights is not None
     if weights is None:
-        weights = _train(bought, architecture, shape, classes, rule, seeds)
+        xs = [training.scaled(each.x, *scale) for each in bought]
+        weights = _train(xs, [each.y for each in bought], architecture, classes, recipe, seeds)
         _remember(path, weights)
-    return [Surrogate(architecture, shape, classes, half, full, rule.steps, shared) for half, full in weights]
+    return [
+        Surrogate(architecture, shape, classes, half, full, recipe.steps, shared, *scale)
+        for half, full in weights
+    ]
 
 
 def _train(
-    bought: Sequence[TransferSet],
+    xs: Sequence[Images],
+    ys: Sequence[NDArray[np.float32]],
     architecture: str,
-    shape: Shape,
     classes: int,
-    rule: Recipe,
+    recipe: Recipe,
     seeds: Sequence[int],
 ) -> list[tuple[Weights, Weights]]:
-    networks = [_initial(architecture, shape, classes, seed) for seed in seeds]
+    channels, height, width = xs[0].shape[1:]
+    networks = [_initial(architecture, (channels, height, width), classes, seed) for seed in seeds]
     if architecture in STACKED:
-        return train_stacked(networks, [each.x for each in bought], [each.y for each in bought], rule, seeds)
-    (network,), (only,), (seed,) = networks, bought, seeds
-    if not len(only.x):
+        return train_stacked(networks, xs, ys, recipe, seeds)
+    (network,), (x,), (y,), (seed,) = networks, xs, ys, seeds
+    if not len(x):
         return [(training.snapshot(network), training.snapshot(network))]
     with torch_seed(seed):
-        return [training.train(network, only.x, only.y, rule, seed)]
+        return [training.train(network, x, y, recipe, seed)]
 
 
-def online(architecture: str, shape: Shape, classes: int, seed: int) -> OnlineSurrogate:
-    """Return an untrained copy that learns step by step, for attacks that train while they buy."""
-    rule = recipe(architecture, shape, 1)
-    return OnlineSurrogate(_initial(architecture, shape, classes, seed), rule.learning_rate)
+def online(architecture: str, shape: Shape, classes: int, seed: int, how: str = "rule") -> OnlineSurrogate:
+    """Return an untrained copy that learns step by step, for attacks that train while they buy.
+
+    Raises NotApplicable for a model that has no steps.
+    """
+    if architecture in ESTIMATORS:
+        raise NotApplicable(f"{architecture} cannot learn step by step, which this attack needs")
+    changed = rule(how)
+    rate = changed.recipe(architecture, shape, 1).learning_rate
+    network = _initial(architecture, shape, classes, seed)
+    return OnlineSurrogate(network, rate, mean=changed.mean, std=changed.std)
 
 
 def _initial(architecture: str, shape: Shape, classes: int, seed: int) -> Network:
@@ -116,9 +177,15 @@ def _initial(architecture: str, shape: Shape, classes: int, seed: int) -> Networ
         return architectures.build(architecture, shape, classes)
 
 
-def _key(bought: Sequence[TransferSet], architecture: str, rule: Recipe, seeds: Sequence[int]) -> str:
+def _key(
+    bought: Sequence[TransferSet],
+    architecture: str,
+    recipe: Recipe,
+    scale: tuple[float, float],
+    seeds: Sequence[int],
+) -> str:
     digests = [each.digest() for each in bought]
-    parts = [digests, architecture, str(rule), list(seeds), "cpu", RULE, versions()]
+    parts = [digests, architecture, str(recipe), scale, list(seeds), "cpu", RULE, versions()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

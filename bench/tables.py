@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from bench.checks import MEANING
 from bench.multiplier import Multiplier
+from bench.names import attacker_of
 from bench.stats import Interval, value_interval
 from bench.store import Record
 from bench.threats import Threat, defense_of, victim_of
@@ -302,7 +303,7 @@ def _timing(findings: Findings, record: Record) -> dict[str, Any]:
     seconds, cpu = record.info.get("seconds", {}), record.info.get("cpu_seconds", {})
     return {
         "surrogate": record.spec["surrogate"],
-        "attack": findings.attack_name(record.spec["attack"]),
+        "attack": findings.attack_name(attacker_of(record.spec)),
         "shared": bool(record.info.get("shared")),
         "train_cpu": cpu.get("train", math.nan),
         "memory": record.info.get("memory_mib", math.nan),
@@ -334,7 +335,7 @@ def trouble_table(findings: Findings, status: str) -> str:
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in findings.records:
         if record.status == status:
-            what = findings.attack_name(record.spec["attack"]) if record.kind == "cell" else "audit"
+            what = findings.attack_name(attacker_of(record.spec)) if record.kind == "cell" else "audit"
             has = (
                 ", ".join(list(Threat.of(record.spec).facts().values())[1:])
                 if record.kind == "cell"

@@ -1,4 +1,4 @@
-"""One training loop for victims and surrogates: Adam, cross-entropy, a fixed number of steps."""
+"""One training loop for victims and surrogates: Adam, a fixed number of steps."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. ``decay``: the learning rate falls to zero along a half cosine."""
+    """How a network is trained. ``decay``: the learning rate falls to zero along a half cosine.
+
+    ``loss``: "cross-entropy", or "mse-log-softmax" with the ``constant`` that is added before the log.
+    """
 
     steps: int
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     decay: bool = True
+    loss: str = "cross-entropy"
+    constant: float = 0.0
 
     def __str__(self) -> str:
+        other = "" if self.loss == "cross-entropy" else f", {self.loss} with {self.constant:g}"
         return (
             f"adam, {self.steps} steps of {self.batch_size}, lr {self.learning_rate:g}"
-            f"{' cosine' if self.decay else ''}, weight decay {self.weight_decay:g}"
+            f"{' cosine' if self.decay else ''}, weight decay {self.weight_decay:g}{other}"
         )
 
 
@@ -60,19 +66,47 @@ def train(
     ``x``: (n, channels, height, width); ``y``: (n, classes) targets, hard or soft. ``seed`` draws
     the batches. The network is left in evaluation mode.
     """
-    inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(aims(y, recipe))
     optimizer = adam(network, recipe)
     half = snapshot(network)
     network.train()
     for step, rows in enumerate(batches(len(inputs), recipe.batch_size, recipe.steps, seed), 1):
         optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
         optimizer.zero_grad()
-        functional.cross_entropy(network(inputs[rows]), targets[rows]).backward()
+        outputs = network(inputs[rows])
+        if recipe.loss == "cross-entropy":
+            functional.cross_entropy(outputs, targets[rows]).backward()
+        else:
+            row_losses(outputs, targets[rows], recipe).mean().backward()
         optimizer.step()
         if step == recipe.steps // 2:
             half = snapshot(network)
     network.eval()
     return half, snapshot(network)
+
+
+def scaled(x: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float32]:
+    """Return pixels less ``mean``, over ``std``; untouched where these are 0 and 1."""
+    if (mean, std) == (0.0, 1.0):
+        return x
+    result: NDArray[np.float32] = (x - np.float32(mean)) / np.float32(std)
+    return result
+
+
+def aims(y: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
+    """Return what the loss compares a network's output with: ``y`` (n, classes), or its log."""
+    if recipe.loss == "cross-entropy":
+        return y
+    logs: NDArray[np.float32] = np.log(y.astype(np.float64) + recipe.constant).astype(np.float32)
+    return logs
+
+
+def row_losses(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
+    """Return the loss of each row (…, n) for logits and :func:`aims` (…, n, classes)."""
+    likely = torch.log_softmax(outputs, dim=-1)
+    if recipe.loss == "cross-entropy":
+        return -(likely * targets).sum(dim=-1)
+    return (likely - targets).square().mean(dim=-1)
 
 
 def rate_at(recipe: Recipe, step: int) -> float:
@@ -129,8 +163,11 @@ def softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
 class OnlineSurrogate:
     """A surrogate that takes one plain Adam step a call, for attacks that train while they buy."""
 
-    def __init__(self, network: Network, learning_rate: float) -> None:
+    def __init__(
+        self, network: Network, learning_rate: float, *, mean: float = 0.0, std: float = 1.0
+    ) -> None:
         self._network = network.train()
+        self._mean, self._std = mean, std
         self._optimizer = adam(network, Recipe(1, learning_rate=learning_rate))
 
     def step(self, x: NDArray[np.float32], y: NDArray[np.float64]) -> None:
@@ -138,12 +175,15 @@ class OnlineSurrogate:
         self._network.train()
         self._optimizer.zero_grad()
         targets = torch.from_numpy(np.asarray(y, dtype=np.float32))
-        functional.cross_entropy(self._network(torch.from_numpy(x)), targets).backward()
+        functional.cross_entropy(self._network(self._scaled(x)), targets).backward()
         self._optimizer.step()
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n, classes) logits."""
         self._network.eval()
         with torch.inference_mode():
-            result: NDArray[np.float32] = self._network(torch.from_numpy(x)).numpy()
+            result: NDArray[np.float32] = self._network(self._scaled(x)).numpy()
         return result
+
+    def _scaled(self, x: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(scaled(x, self._mean, self._std))

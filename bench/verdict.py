@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.multiplier import Multiplier, query_multiplier
-from bench.names import algorithm, joined, short_names
+from bench.names import algorithm, attacker_names, attacker_of, joined, short_names
 from bench.seeds import derive
 from bench.stats import (
     Interval,
@@ -102,10 +102,10 @@ class Findings:
                 self.audits[victim, defense_of(record.spec)] = record
             elif "agreement" in record.arrays:
                 spec = record.spec
-                group = (Threat.of(spec), defense_of(spec), int(spec["budget"]), str(spec["attack"]))
+                group = (Threat.of(spec), defense_of(spec), int(spec["budget"]), attacker_of(spec))
                 found[group][int(spec["repeat"])] = record
-        cells = sorted({str(record.spec["attack"]) for record in records if record.kind == "cell"})
-        self._attack_names = short_names(cells)
+        cells = sorted({attacker_of(record.spec) for record in records if record.kind == "cell"})
+        self._attack_names = attacker_names(cells)
         self.samples: dict[tuple[Threat, Defense, int], dict[str, Sample]] = defaultdict(dict)
         weak = {
             (threat, budget, attack)

@@ -31,14 +31,15 @@ class Workbench:
     memo: Path | None = None
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def _once(self, key: Any, make: Any) -> Any:
+    def once(self, key: Any, make: Any) -> Any:
+        """Return what ``make()`` gave when ``key`` was first asked for."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
     def victim(self, spec: VictimSpec) -> Victim:
         """Return the trained victim."""
-        victim: Victim = self._once(spec, partial(load_victim, spec, self.data_root))
+        victim: Victim = self.once(spec, partial(load_victim, spec, self.data_root))
         return victim
 
     def pool(self, spec: VictimSpec, name: str, seed: int) -> Pool:
@@ -51,12 +52,12 @@ class Workbench:
             seed=seed,
             root=self.data_root,
         )
-        pool: Pool = self._once((spec, name, seed), load)
+        pool: Pool = self.once((spec, name, seed), load)
         return pool
 
     def stack(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> Stack:
         """Return the defenses, fitted on this victim's calibration split."""
-        stack: Stack = self._once((spec, defense, seed), partial(self._fitted, spec, defense, seed))
+        stack: Stack = self.once((spec, defense, seed), partial(self._fitted, spec, defense, seed))
         return stack
 
     def _fitted(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> Stack:
@@ -71,7 +72,8 @@ class Workbench:
                 labels=splits.calibration.y,
                 probabilities=victim.probabilities(splits.calibration.x),
                 read_features=victim.features,
-                seed=derive(seed, "fit", str(spec), *defense),
+                seed=derive(seed, "fit", str(spec)),
+                perturb=victim.perturb,
             )
         )
         return stack
@@ -102,7 +104,7 @@ class Workbench:
         if not self.stack(spec, defense, seed).claims.stochastic:
             repeat = 0
         key = ("deployed", spec, defense, seed, repeat)
-        answers: NDArray[np.float64] = self._once(key, partial(self._deploy, spec, defense, seed, repeat))
+        answers: NDArray[np.float64] = self.once(key, partial(self._deploy, spec, defense, seed, repeat))
         return answers
 
     def _deploy(

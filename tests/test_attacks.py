@@ -13,16 +13,19 @@ import torch
 from art.attacks.extraction import KnockoffNets
 from art.estimators.classification import PyTorchClassifier
 
-from attacks.base import Pool, Streams, TransferSet
+from attacks.base import Pool, Streams, Target, TransferSet
 from attacks.knockoff import Bandit, Rewards
 from attacks.recorder import Recorder
 from bench import surrogate
 from bench.api import DefendedAPI
 from bench.numerics import torch_seed
+from bench.recipes import Rule
 from bench.registry import Registry, attacks, defenses
 from bench.seeds import legacy_numpy, random_state
 from bench.training import Recipe, adam
 from defenses.base import Answers, Claims, Defense, Stack
+
+TARGET = Target(10, linear=False)
 
 REWARDS = ("cert", "div", "loss", "all")
 ADAPTIVE = [f"knockoff(sampling_strategy=adaptive, reward={reward})" for reward in REWARDS]
@@ -231,9 +234,9 @@ def test_every_attack_keeps_the_contract(clause, text, market):
 
 OUTSIDE = '''
 import numpy as np
-from moatbench import Attack, TransferSet, random_state
+from moatbench import Extraction, TransferSet, random_state
 
-class Timid(Attack):
+class Timid(Extraction):
     """Sends one input after another, in an order of its own."""
     name = "timid"
     def acquire(self, api, pool, learner, streams):
@@ -322,9 +325,9 @@ def test_the_bandit_takes_labels_with_gaps(text, market):
 
 def test_the_bandit_wants_two_classes(market):
     attack = attacks.build(ADAPTIVE[0])
-    assert attack.applicable(market.pool) == ""
-    assert "fewer than two classes" in attack.applicable(replace(market.pool, y=market.pool.y * 0))
-    assert attacks.build("knockoff").applicable(replace(market.pool, y=market.pool.y * 0)) == ""
+    assert attack.applicable(market.pool, TARGET) == ""
+    assert "fewer than two classes" in attack.applicable(replace(market.pool, y=market.pool.y * 0), TARGET)
+    assert attacks.build("knockoff").applicable(replace(market.pool, y=market.pool.y * 0), TARGET) == ""
 
 
 def test_the_bandits_two_streams_are_apart(market):
@@ -403,7 +406,7 @@ def digits_only(digits_pool):
 def thieved(shape):
     """Return ART's surrogate: the network, loss and optimiser of ours."""
     network = surrogate._initial("mlp", shape, 10, 3)
-    rule = surrogate.recipe("mlp", shape, 1)
+    rule = Rule().recipe("mlp", shape, 1)
     return PyTorchClassifier(
         model=network,
         loss=torch.nn.CrossEntropyLoss(),
@@ -492,8 +495,8 @@ def test_own_labels_are_the_pools(market):
 
 def test_own_labels_need_the_victims_classes(market):
     attack = attacks.build("own_labels")
-    assert attack.applicable(market.pool) == ""
-    assert "not the victim's classes" in attack.applicable(replace(market.pool, same_classes=False))
+    assert attack.applicable(market.pool, TARGET) == ""
+    assert "not the victim's classes" in attack.applicable(replace(market.pool, same_classes=False), TARGET)
 
 
 def test_own_labels_make_no_sense_on_noise(workbench, digits_spec):

@@ -1,8 +1,10 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from bench.cell import NotApplicable, run_cells
+from bench.cell import run_cells
+from bench.errors import NotApplicable, UsageError
 from bench.spec import Cell, ThreatModel
 
 LABELS, PROBABILITIES = "copycat(use_probability=false)", "copycat(use_probability=true)"
@@ -78,3 +80,50 @@ def test_a_cell_that_makes_no_sense_says_why(cell, run):
     noise = ThreatModel("noise", "none", "none", "logistic", "probabilities")
     with pytest.raises(NotApplicable, match="not the victim's classes"):
         run(replace(cell, threat=noise, attack="own_labels", budget=0))
+
+
+def test_a_copy_counts_its_hits_on_inputs_that_were_never_queried(digits_spec, cell, run):
+    spec = replace(digits_spec, architecture="logistic", splits="official")
+    test = replace(cell.threat, pool="test")
+    overlapping = run(replace(cell, victim=spec, threat=test, budget=200))
+    apart = run(replace(cell, victim=digits_spec, budget=200))
+    for outcome in overlapping:
+        hits = outcome.arrays["agreement"]
+        assert "overlap" in outcome.info["flags"]
+        assert len(hits) == 360
+        # The 200 queries are test inputs; the other 160 are what the disjoint score is about.
+        unqueried = outcome.metrics["extraction.fidelity_unqueried"]
+        assert unqueried * 160 == pytest.approx(round(unqueried * 160))
+        assert unqueried != outcome.metrics["extraction.fidelity"]
+        on_queries = outcome.metrics["extraction.fidelity_on_queries"]
+        assert unqueried * 160 + on_queries * 200 == pytest.approx(hits.sum())
+    for outcome in apart:
+        assert "overlap" not in outcome.info["flags"]
+        assert outcome.metrics["extraction.fidelity_unqueried"] == outcome.metrics["extraction.fidelity"]
+
+
+def test_the_confusion_matrix_counts_every_test_input_once(cell, run, digits_victim):
+    (outcome, _) = run(cell)
+    table, truth = np.array(outcome.info["confusion"]), digits_victim.splits.test.y
+    assert (table.sum(axis=1) == np.bincount(truth, minlength=10)).all()
+    assert np.trace(table) == outcome.arrays["correct"].sum()
+    assert np.trace(table) / 447 == pytest.approx(outcome.metrics["extraction.accuracy"])
+
+
+def test_another_recipe_is_another_copy_from_the_same_answers(cell, run):
+    (plain, _), (other, _) = run(cell), run(replace(cell, training="rule(loss=mse-log-softmax)"))
+    assert plain.info["queries"] == other.info["queries"]
+    assert plain.metrics["extraction.l1"] != other.metrics["extraction.l1"]
+
+
+@pytest.mark.parametrize("surrogate", ["sklearn-logistic", "mlp128"])
+def test_other_surrogates_steal_too(cell, run, surrogate):
+    (outcome, _) = run(replace(cell, threat=replace(cell.threat, surrogate=surrogate), budget=200))
+    assert outcome.metrics["extraction.fidelity"] > 0.6
+    assert (outcome.info["steps"] is None) == (surrogate == "sklearn-logistic")
+
+
+def test_a_family_that_nobody_measures_is_refused(cell, run, monkeypatch):
+    monkeypatch.setattr("attacks.copycat.Copycat.family", "extractoin")
+    with pytest.raises(UsageError, match="did you mean 'extraction'"):
+        run(cell)

@@ -44,4 +44,8 @@ def test_a_thief_who_learnt_nothing_is_flagged_as_that():
 
 
 def test_every_flag_has_a_meaning():
-    assert {"still_moving", "near_chance", "nothing_learnt"} == set(checks.MEANING)
+    assert {"still_moving", "near_chance", "nothing_learnt", "overlap"} == set(checks.MEANING)
+
+
+def test_a_copy_that_took_no_steps_cannot_be_moving():
+    assert flags(half=None) == []

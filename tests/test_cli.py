@@ -70,8 +70,8 @@ def test_only_and_repeats_run_a_part(moatbench, matrix_file, tmp_path):
 
 def test_failed_cells_end_in_exit_code_3(moatbench, matrix_file, tmp_path, caplog):
     (tmp_path / "mine.py").write_text(
-        "from moatbench import Attack\n"
-        "class Breaks(Attack):\n"
+        "from moatbench import Extraction\n"
+        "class Breaks(Extraction):\n"
         "    name = 'breaks'\n"
         "    def acquire(self, api, pool, learner, streams):\n"
         "        raise RuntimeError('no luck')\n"
@@ -197,7 +197,7 @@ def test_a_plugin_without_a_word_is_listed_all_the_same(tmp_path):
     from bench.registry import Registry
 
     (tmp_path / "silent.py").write_text(
-        "from moatbench import Attack\nclass Silent(Attack):\n    name = 'silent'\n"
+        "from moatbench import Extraction\nclass Silent(Extraction):\n    name = 'silent'\n"
     )
     registry = Registry("attack", "attacks", "attacks.base:Attack")
     registry.add_file(tmp_path / "silent.py")

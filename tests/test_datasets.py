@@ -363,3 +363,24 @@ class TestFetch:
     def test_an_unknown_name_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="usps"):
             fetch("upsp", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist"])
+def test_official_splits_train_on_all_that_is_not_test(name):
+    rows, this = datasets.split_indices(name, seed=3, official=True), datasets.info(name)
+    if len(this.official) == 1:
+        together = np.concatenate([rows["train"], rows["test"]])
+        assert sorted(together) == list(range(1_797))
+        assert len(rows["train"]) == 1_437
+    else:
+        assert [len(rows["train"]), len(rows["test"])] == [60_000, 10_000]
+        assert (rows["test"] == np.arange(10_000)).all()
+    for part in ("calibration", "pool"):
+        assert set(rows[part]) <= set(rows["train"])
+        assert len(rows[part]) == len(datasets.split_indices(name, seed=3)[part])
+    assert not set(rows["calibration"]) & set(rows["pool"])
+
+
+def test_official_splits_of_digits_follow_the_seed():
+    one, other = (datasets.split_indices("digits", seed, official=True)["test"] for seed in (0, 1))
+    assert set(one) != set(other)

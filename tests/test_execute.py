@@ -27,9 +27,9 @@ budget = [20, 40]
 """
 
 PLUGINS = """
-from moatbench import Answers, Attack, Defense, TransferSet
+from moatbench import Answers, Defense, Extraction, TransferSet
 
-class Breaks(Attack):
+class Breaks(Extraction):
     \"\"\"Stops where it should not.\"\"\"
     name = "breaks"
     def acquire(self, api, pool, learner, streams):

@@ -167,3 +167,52 @@ def test_an_optional_pool_is_measured_where_its_data_is(matrix_file, tmp_path, d
 def test_an_unknown_optional_pool_is_refused(matrix_file):
     with pytest.raises(UsageError, match="unknown pool 'noize'"):
         load_matrix(str(matrix_file('detect = ["noize?"]\n' + BLOCK))).tasks()
+
+
+def test_how_the_thief_trains_and_what_the_victim_saw_are_axes(matrix_file):
+    text = """
+[[block]]
+attack = "copycat"
+budget = 50
+splits = ["disjoint", "official"]
+training = ["rule", "rule(epochs=3, loss=mse-log-softmax)"]
+"""
+    every = cells(load_matrix(str(matrix_file(text))).tasks(repeats=1))
+    assert {(cell.victim.splits, cell.training) for cell in every} == {
+        (splits, training)
+        for splits in ("disjoint", "official")
+        for training in ("rule", "rule(loss=mse-log-softmax, epochs=3)")
+    }
+    kept = cells(select(every, ["splits=official", "training=rule"]))
+    assert [(cell.victim.splits, cell.training) for cell in kept] == [("official", "rule")]
+
+
+def test_an_optional_pool_is_attacked_with_where_its_data_is(matrix_file, tmp_path, data_root):
+    text = '[[block]]\nattack = "copycat"\nbudget = 50\npool = ["noise", "usps?"]\n'
+    matrix = load_matrix(str(matrix_file(text)))
+    assert {cell.threat.pool for cell in cells(matrix.tasks(data_root=tmp_path))} == {"noise"}
+    assert {cell.threat.pool for cell in cells(matrix.tasks(data_root=data_root))} == {"noise", "usps"}
+
+
+def test_an_attack_on_membership_pays_for_every_record(matrix_file):
+    text = """
+[[block]]
+attack = ["membership_threshold(members=30)", "membership_threshold(members=30, target=surrogate)"]
+budget = [7, 9]
+"""
+    every = cells(load_matrix(str(matrix_file(text))).tasks(repeats=1))
+    assert sorted((cell.budget, "target=surrogate" in cell.attack) for cell in every) == [
+        *((7, True), (9, True), (60, False)),
+    ]
+
+
+def test_a_library_model_takes_no_recipe(matrix_file):
+    text = """
+[[block]]
+attack = "copycat"
+budget = 50
+surrogate = ["mlp", "sklearn-tree"]
+training = "rule(epochs=3)"
+"""
+    with pytest.raises(UsageError, match="'sklearn-tree' trains as its library does"):
+        load_matrix(str(matrix_file(text))).tasks()

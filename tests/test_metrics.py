@@ -23,7 +23,7 @@ class TestExtraction:
             f"extraction.{name}"
             for name in (
                 *("fidelity", "agreement_deployed", "fidelity_where_victim_errs", "fidelity_low_margin"),
-                *("accuracy", "precision", "recall", "f1", "l1", "kl"),
+                *("accuracy", "precision", "recall", "f1", "l1", "kl", "loss"),
             )
         }
 

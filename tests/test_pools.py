@@ -13,16 +13,22 @@ from attacks.base import Pool
 from bench import pools
 from bench.datasets import DATASETS, Labelled, Splits, load_pool_source
 from bench.errors import MissingDataError, UsageError
-from bench.pools import access, clusters, draw_strokes, load, resize, size
+from bench.glyphs import FONT, draw_glyphs, draw_strokes
+from bench.pools import POOLS, access, clusters, load, resize, size
 
-OWN = 60
-DATALESS = ("noise", "synthetic", "none")
+SIZES = {"train": 70, "calibration": 20, "pool": 60, "test": 50}
+OWN = SIZES["pool"]
+NOISE = ("noise", "gaussian-noise", "sparse-noise")
+DATALESS = (*NOISE, "synthetic", "glyphs", "none")
 
 
 def victim_splits(shape: tuple[int, ...], seed: int = 0) -> Splits:
     rng = np.random.default_rng(seed)
-    part = Labelled(rng.random((OWN, *shape), dtype=np.float32), rng.integers(0, 10, OWN))
-    return Splits(train=part, calibration=part, pool=part, test=part, classes=10)
+    parts = {
+        name: Labelled(rng.random((number, *shape), dtype=np.float32), rng.integers(0, 10, number))
+        for name, number in SIZES.items()
+    }
+    return Splits(**parts, classes=10)
 
 
 def load_for(
@@ -56,6 +62,8 @@ class TestAccess:
         [
             ("in-distribution", "mnist", "in-distribution"),
             ("mnist", "mnist", "in-distribution"),
+            ("train", "mnist", "in-distribution"),
+            ("test", "their.py:factory", "in-distribution"),
             ("in-distribution", "their.py:factory", "in-distribution"),
             ("usps", "mnist", "near"),
             ("kmnist", "digits", "near"),
@@ -64,6 +72,9 @@ class TestAccess:
             ("mnist", "their.py:factory", "far"),
             ("noise", "mnist", "none"),
             ("synthetic", "mnist", "none"),
+            ("glyphs", "digits", "none"),
+            ("sparse-noise", "mnist", "none"),
+            ("gaussian-noise", "cifar10", "none"),
             ("none", "their.py:factory", "none"),
             ("permuted", "mnist", "near"),
             ("blend:fashion-mnist", "mnist", "near"),
@@ -79,20 +90,25 @@ class TestAccess:
         with pytest.raises(UsageError, match=near):
             access(wrong, "mnist")
         with pytest.raises(UsageError, match=near):
-            size(wrong, "mnist", 10)
+            size(wrong, "mnist", SIZES)
 
 
 class TestSize:
     @pytest.mark.parametrize(
         ("pool", "victim", "expected"),
         [
-            ("in-distribution", "digits", 500),
-            ("digits", "digits", 500),
-            ("permuted", "digits", 500),
-            ("blend:mnist", "digits", 500),
+            ("in-distribution", "digits", 60),
+            ("digits", "digits", 60),
+            ("train", "digits", 70),
+            ("test", "mnist", 50),
+            ("permuted", "digits", 60),
+            ("blend:mnist", "digits", 60),
             ("none", "digits", 0),
             ("noise", "digits", 2_000),
             ("synthetic", "usps", 2_000),
+            ("glyphs", "digits", 2_000),
+            ("glyphs", "mnist", 10_000),
+            ("sparse-noise", "mnist", 10_000),
             ("synthetic", "mnist", 10_000),
             ("noise", "cifar10", 10_000),
             ("noise", "their.py:factory", 10_000),
@@ -102,13 +118,23 @@ class TestSize:
         ],
     )
     def test_it_is_known_without_loading(self, pool: str, victim: str, expected: int) -> None:
-        assert size(pool, victim, 500) == expected
+        assert size(pool, victim, SIZES) == expected
 
 
 class TestLoad:
     @pytest.mark.parametrize("victim", DATASETS)
     @pytest.mark.parametrize(
-        "pool", ["in-distribution", *DATALESS, "permuted", "digits", "blend:digits", "blend:cifar10"]
+        "pool",
+        [
+            "in-distribution",
+            "train",
+            "test",
+            *DATALESS,
+            "permuted",
+            "digits",
+            "blend:digits",
+            "blend:cifar10",
+        ],
     )
     @pytest.mark.usefixtures("colour_photographs")
     def test_every_pool_fits_every_victim(self, victim: str, pool: str, tmp_path: Path) -> None:
@@ -120,11 +146,13 @@ class TestLoad:
         assert made.y.dtype == np.int64
         assert made.y.shape == made.x.shape[:1]
         if pool != "digits":  # a stand-in of 30 images here
-            assert len(made.x) == size(pool, victim, OWN)
+            assert len(made.x) == size(pool, victim, SIZES)
         if len(made.x):
             assert 0 <= made.x.min() < made.x.max() <= 1
+        own = victim_splits(DATASETS[victim].shape).pool
+        assert made.reference.tobytes() == own.x.tobytes()
 
-    @pytest.mark.parametrize("pool", ["noise", "synthetic", "permuted", "blend:digits"])
+    @pytest.mark.parametrize("pool", [*DATALESS[:-1], "permuted", "blend:digits"])
     def test_it_is_a_function_of_its_arguments_and_leaves_global_generators_alone(
         self, pool: str, tmp_path: Path
     ) -> None:
@@ -141,12 +169,36 @@ class TestLoad:
         assert load_for("usps", "in-distribution", tmp_path).same_classes
         assert load_for("usps", "permuted", tmp_path).same_classes
         assert not load_for("kmnist", "digits", tmp_path).same_classes
-        assert not any(load_for("usps", pool, tmp_path).same_classes for pool in DATALESS)
+        dataless = [pool for pool in DATALESS if pool != "glyphs"]
+        assert not any(load_for("usps", pool, tmp_path).same_classes for pool in dataless)
+        assert load_for("usps", "glyphs", tmp_path).same_classes
+        assert not load_for("kmnist", "glyphs", tmp_path).same_classes
+        assert not load_for("their.py:factory", "glyphs", tmp_path, shape=(1, 8, 8)).same_classes
         assert not load_for("their.py:factory", "digits", tmp_path, shape=(1, 8, 8)).same_classes
 
     def test_the_victims_own_name_is_its_pool_split_and_not_its_training_data(self, tmp_path: Path) -> None:
         made = load_for("mnist", "mnist", tmp_path)  # nothing in tmp_path: no file is read
         assert made.x.tobytes() == victim_splits((1, 28, 28)).pool.x.tobytes()
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_a_split_of_the_victims_is_itself_and_says_that_it_overlaps(
+        self, split: str, tmp_path: Path
+    ) -> None:
+        splits = victim_splits((1, 8, 8))
+        made = load(split, victim_data="digits", splits=splits, seed=0, root=tmp_path)
+        assert made.x is getattr(splits, split).x
+        assert made.y is getattr(splits, split).y
+        assert made.overlaps == split
+        assert made.same_classes
+
+    def test_no_other_pool_overlaps_and_all_share_one_reference_without_a_copy(self, tmp_path: Path) -> None:
+        splits = victim_splits((1, 8, 8))
+        for name in POOLS:
+            if name in ("train", "test") or (name in DATASETS and name != "digits") or "blend:" in name:
+                continue
+            made = load(name, victim_data="digits", splits=splits, seed=0, root=tmp_path)
+            assert not made.overlaps, name
+            assert made.reference is splits.pool.x, name
 
     def test_digits_at_their_own_resolution_are_untouched(self, tmp_path: Path) -> None:
         made = load_for("their.py:factory", "digits", tmp_path, shape=(1, 8, 8))
@@ -175,6 +227,33 @@ class TestLoad:
         assert abs(x.mean() - 1 / 2) < 6 * np.sqrt(1 / 12 / x.size)
         assert abs(x.var() - 1 / 12) < 6 * np.sqrt(1 / 180 / x.size)
 
+    def test_gaussian_noise_is_normal_around_the_middle_and_clipped(self, tmp_path: Path) -> None:
+        x = load_for("usps", "gaussian-noise", tmp_path).x
+        inside = (x > 0) & (x < 1)
+        # 4.55 % of a normal lie two deviations away or further; n draws: error below 1e-8.
+        share = 0.0455
+        assert abs((~inside).mean() - share) < 6 * np.sqrt(share * (1 - share) / x.size)
+        assert abs(x.mean() - 0.5) < 6 * 0.25 / np.sqrt(x.size)
+        assert x[inside].std() == pytest.approx(0.22, abs=0.005)
+
+    def test_sparse_noise_is_mostly_paper_and_its_ink_mostly_black(self, tmp_path: Path) -> None:
+        x = load_for("usps", "sparse-noise", tmp_path).x
+        inked = (x > 0).mean(axis=(1, 2, 3))
+        assert inked.mean() == pytest.approx(0.3, abs=0.01)
+        assert (inked < 0.15).any()
+        assert (inked > 0.45).any()
+        assert inked.max() < 0.7
+        ink = x[x > 0]
+        # The density 1 / (2 sqrt(1 - v)) has mean 2/3, and half of it lies above 3/4.
+        assert ink.mean() == pytest.approx(2 / 3, abs=0.01)
+        assert (ink > 0.75).mean() == pytest.approx(0.5, abs=0.01)
+
+    def test_sparse_noise_has_no_shape(self, tmp_path: Path) -> None:
+        x = load_for("usps", "sparse-noise", tmp_path).x[:, 0]
+        x = x - x.mean(axis=(1, 2), keepdims=True)
+        neighbours = (x[:, :, 1:] * x[:, :, :-1]).mean() / (x**2).mean()
+        assert abs(neighbours) < 0.03
+
     def test_a_missing_data_set_names_the_command(self, tmp_path: Path) -> None:
         with pytest.raises(MissingDataError, match="moatbench data fetch kmnist"):
             load_for("mnist", "kmnist", tmp_path)
@@ -182,7 +261,7 @@ class TestLoad:
     @pytest.mark.parametrize("pool", ["usps", "kmnist", "fashion-mnist"])
     def test_real_pools_fit_an_mnist_victim(self, pool: str, data_root: Path) -> None:
         made = load_for("mnist", pool, data_root)
-        assert made.x.shape == (size(pool, "mnist", OWN), 1, 28, 28)
+        assert made.x.shape == (size(pool, "mnist", SIZES), 1, 28, 28)
         assert made.x.max() <= 1
         assert made.same_classes == (pool == "usps")
 
@@ -236,3 +315,58 @@ class TestStrokes:
 
     def test_no_image_is_an_empty_array(self) -> None:
         assert draw_strokes(0, 8, 8, np.random.default_rng(0)).shape == (0, 1, 8, 8)
+
+
+class TestGlyphs:
+    @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (20, 44)])
+    def test_glyphs_are_bright_on_dark_centred_and_all_different(self, shape: tuple[int, int]) -> None:
+        x, y = draw_glyphs(1_200, *shape, np.random.default_rng(0))
+        assert x.shape == (1_200, 1, *shape)
+        assert x.dtype == np.float32
+        assert y.dtype == np.int64
+        assert x.min() >= 0
+        assert x.max() <= 1
+        assert (x.max(axis=(1, 2, 3)) > 0.5).all()
+        assert (x.mean(axis=(1, 2, 3)) < 0.7).all()
+        assert len({image.tobytes() for image in x}) == 1_200
+        for axis, length in ((2, shape[0]), (3, shape[1])):
+            ink = x.sum(axis=5 - axis)[:, 0].sum(axis=0)
+            middle = (ink * np.arange(length)).sum() / ink.sum()
+            assert abs(middle - (length - 1) / 2) < 0.05 * length
+
+    def test_every_digit_is_drawn_about_as_often(self) -> None:
+        _, y = draw_glyphs(5_000, 8, 8, np.random.default_rng(0))
+        # Six standard errors of 5,000 draws with a tenth each: error below 1e-7.
+        assert (np.abs(np.bincount(y, minlength=10) - 500) < 6 * np.sqrt(450)).all()
+
+    @pytest.mark.parametrize("side", [8, 28])
+    def test_the_label_is_the_digit_that_is_drawn(self, side: int) -> None:
+        x, y = draw_glyphs(1_000, side, side, np.random.default_rng(0))
+        columns = [list(line.replace(" ", "")) for line in FONT.split()]
+        font = np.array(columns).reshape(7, 10, 5).transpose(1, 0, 2) == "#"
+        plain = np.pad(font, ((0, 0), (1, 1), (2, 2))).astype(np.float32)[:, None]
+        masks = resize(plain, (1, side, side)).reshape(10, -1)
+        masks = masks - masks.mean(axis=1, keepdims=True)
+        masks /= np.linalg.norm(masks, axis=1, keepdims=True)
+        assert ((x.reshape(len(x), -1) @ masks.T).argmax(axis=1) == y).mean() > 0.6
+
+    def test_a_digit_of_the_font_is_like_no_other(self) -> None:
+        columns = [list(line.replace(" ", "")) for line in FONT.split()]
+        font = np.array(columns).reshape(7, 10, 5).transpose(1, 0, 2).reshape(10, -1)
+        assert set(font.ravel()) == {"#", "."}
+        apart = (font[:, None] != font[None]).sum(axis=2)[~np.eye(10, dtype=bool)]
+        assert apart.min() >= 3
+
+    def test_real_digits_are_what_glyphs_look_like(self, tmp_path: Path) -> None:
+        """A classifier of glyphs reads handwriting far better than by chance."""
+        from sklearn.linear_model import LogisticRegression
+
+        x, y = draw_glyphs(2_000, 8, 8, np.random.default_rng(0))
+        real = load_pool_source("digits", tmp_path)
+        model = LogisticRegression(C=0.1, max_iter=300).fit(x.reshape(len(x), -1), y)
+        assert model.score(real.x.reshape(len(real), -1), real.y) > 0.5
+
+    def test_no_glyph_is_an_empty_array(self) -> None:
+        x, y = draw_glyphs(0, 8, 8, np.random.default_rng(0))
+        assert x.shape == (0, 1, 8, 8)
+        assert y.shape == (0,)

@@ -1,6 +1,7 @@
 """Training the copy: pure, remembered by all it depends on, and one rule for every budget."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 
 from attacks.base import TransferSet
 from bench import architectures, surrogate, training
+from bench.errors import NotApplicable
 from bench.numerics import torch_seed
+from bench.recipes import Rule
 from bench.stacking import STACKED
 
 SHAPE = (1, 8, 8)
@@ -18,10 +21,8 @@ SEEDS = (5, 6)
 @pytest.fixture
 def twenty_steps(monkeypatch):
     """Train for 20 steps, whatever the data set."""
-    rule = surrogate.recipe
-    monkeypatch.setattr(
-        surrogate, "recipe", lambda *args: training.Recipe(20, learning_rate=rule(*args).learning_rate)
-    )
+    by_rule = Rule.recipe
+    monkeypatch.setattr(Rule, "recipe", lambda *args: replace(by_rule(*args), steps=20))
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_a_thief_who_bought_nothing_has_an_untrained_network(architecture, sets)
         untrained = architectures.build(architecture, SHAPE, 10).eval()
     expected = training.softmax(training.logits(untrained, sets[1].x))
     assert (nothing.probabilities(sets[1].x) == expected).all()
-    assert (nothing.probabilities(sets[1].x, half=True) == expected).all()
+    assert (nothing.probabilities_half(sets[1].x) == expected).all()
     assert not np.allclose(something.probabilities(sets[1].x), expected, atol=1e-2)
 
 
@@ -153,20 +154,20 @@ def test_a_group_that_bought_nothing_is_trained_too(sets):
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "logistic", "resnet18", "lenet"])
 def test_small_images_get_a_thousand_steps(architecture):
     for n in (1, 400, 100_000):
-        assert surrogate.recipe(architecture, (1, 8, 8), n).steps == 1_000
-        assert surrogate.recipe(architecture, (1, 19, 28), n).steps == 1_000
+        assert Rule().recipe(architecture, (1, 8, 8), n).steps == 1_000
+        assert Rule().recipe(architecture, (1, 19, 28), n).steps == 1_000
 
 
 @pytest.mark.parametrize(("n", "steps"), [(1, 2_500), (8_000, 2_500), (8_001, 2_520), (10_000, 3_140)])
 def test_larger_images_get_2500_steps_or_20_epochs(n, steps):
-    assert surrogate.recipe("mlp", (1, 28, 28), n).steps == steps
-    assert surrogate.recipe("mlp", (3, 20, 20), n).steps == steps
+    assert Rule().recipe("mlp", (1, 28, 28), n).steps == steps
+    assert Rule().recipe("mlp", (3, 20, 20), n).steps == steps
 
 
 @pytest.mark.usefixtures("twenty_steps")
 def test_a_half_trained_copy_answers_otherwise(sets):
     copy = surrogate.fit(sets, "cnn", 10, SEEDS)[0]
-    half, full = copy.probabilities(sets[0].x, half=True), copy.probabilities(sets[0].x)
+    half, full = copy.probabilities_half(sets[0].x), copy.probabilities(sets[0].x)
     assert half.shape == full.shape == (40, 10)
     assert (half != full).any()
     assert np.allclose(full.sum(axis=1), 1)
@@ -189,3 +190,35 @@ def test_an_online_copy_starts_as_the_copy_of_its_seed(sets):
         untrained = architectures.build("mlp", SHAPE, 10)
     expected = training.logits(untrained.eval(), sets[0].x)
     assert np.allclose(surrogate.online("mlp", SHAPE, 10, 9).logits(sets[0].x), expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("twenty_steps")
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_another_recipe_is_another_training(architecture, sets, tmp_path):
+    plain = surrogate.fit(sets, architecture, 10, SEEDS, tmp_path)
+    for how in (
+        "rule(loss=mse-log-softmax)",
+        "rule(loss=mse-log-softmax, constant=0.001)",
+        "rule(learning_rate=0.001)",
+        "rule(batch_size=16)",
+        "rule(decay=false)",
+        "rule(mean=0.1)",
+        "rule(std=0.5)",
+    ):
+        other = surrogate.fit(sets, architecture, 10, SEEDS, tmp_path, how)
+        assert not any(copy.shared for copy in other), how
+        assert bits(other) != bits(plain), how
+        plain = other
+
+
+def test_the_copy_scales_what_it_is_shown_as_it_scaled_what_it_learnt(sets):
+    scaled = [TransferSet((each.x - np.float32(0.25)) / np.float32(0.5), each.y) for each in sets]
+    (one, _) = surrogate.fit(sets, "logistic", 10, SEEDS, None, "rule(mean=0.25, std=0.5, epochs=3)")
+    (other, _) = surrogate.fit(scaled, "logistic", 10, SEEDS, None, "rule(epochs=3)")
+    assert (one.probabilities(sets[0].x) == other.probabilities(scaled[0].x)).all()
+    assert (one.probabilities(sets[0].x) != other.probabilities(sets[0].x)).any()
+
+
+def test_a_library_model_cannot_learn_step_by_step():
+    with pytest.raises(NotApplicable, match="step by step"):
+        surrogate.online("sklearn-tree", SHAPE, 10, 0)

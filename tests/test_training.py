@@ -187,3 +187,34 @@ def test_asking_an_online_surrogate_does_not_change_it():
     online = OnlineSurrogate(network(name="cnn"), 1e-2)
     assert (online.logits(x) == online.logits(x)).all()
     assert np.allclose(online.logits(x[:1]), online.logits(x)[:1], atol=1e-6)
+
+
+def test_mse_log_softmax_is_pytorchs_mse_of_logs_with_the_constant():
+    x, y = data()
+    y[:10] = np.eye(3, dtype=np.float32)[0]
+    recipe = Recipe(1, batch_size=50, learning_rate=0.1, loss="mse-log-softmax", constant=1e-3)
+    outputs = network()(torch.from_numpy(x)).detach()
+    expected = functional.mse_loss(
+        torch.log_softmax(outputs, dim=1), torch.log(torch.from_numpy(y.astype(np.float64) + 1e-3)).float()
+    )
+    found = training.row_losses(outputs, torch.from_numpy(training.aims(y, recipe)), recipe).mean()
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_row_losses_are_pytorchs_cross_entropy():
+    x, y = data()
+    outputs, recipe = network()(torch.from_numpy(x)).detach(), Recipe(1)
+    found = training.row_losses(outputs, torch.from_numpy(training.aims(y, recipe)), recipe).mean()
+    expected = functional.cross_entropy(outputs, torch.from_numpy(y))
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "mse-log-softmax"])
+def test_either_loss_brings_the_copy_nearer_to_the_answers(loss):
+    x, y = data()
+    recipe = Recipe(300, batch_size=50, learning_rate=1e-2, loss=loss, constant=1e-9)
+    net = network()
+    before = training.softmax(training.logits(net, x))
+    training.train(net, x, y, recipe, 0)
+    after = training.softmax(training.logits(net, x))
+    assert np.abs(after - y).sum() < 0.5 * np.abs(before - y).sum()

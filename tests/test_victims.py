@@ -22,7 +22,7 @@ from bench.datasets import Labelled, Splits
 from bench.errors import MissingDataError, UsageError, VictimError
 from bench.numerics import torch_seed
 from bench.spec import VictimSpec
-from bench.victims import EXPECTED, Victim, load_victim
+from bench.victims import EXPECTED, EXPECTED_OFFICIAL, Victim, load_victim
 
 KINDS = ("mlp", "cnn", "logistic", "tree")
 TORCH = ("mlp", "cnn")
@@ -589,3 +589,17 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert victims.cache_root() == tmp_path
     monkeypatch.delenv("MOATBENCH_CACHE")
     assert victims.cache_root().name == "moatbench"
+
+
+def test_a_victim_on_official_splits_is_another_one_and_says_so(workbench):
+    spec = VictimSpec("digits", "logistic", 0, "official")
+    victim = workbench.victim(spec)
+    assert str(spec) == victim.name == "digits/logistic (official splits)"
+    assert len(victim.splits.train.x) == 1_437
+    assert victim.accuracy() >= victim.expected == EXPECTED_OFFICIAL["digits", "logistic"]
+    assert victim.fingerprint != workbench.victim(VictimSpec("digits", "logistic")).fingerprint
+
+
+def test_what_is_linear_says_so(victim_of):
+    said = {kind: victim_of(kind).linear for kind in KINDS}
+    assert said == {kind: kind == "logistic" for kind in KINDS}

@@ -1,0 +1,264 @@
+"""Equation solving: the weights of a linear victim, from its answers alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lstsq
+from scipy.optimize import minimize
+
+from attacks.base import Api, Array, Extraction, Images, LearnerFactory, Pool, Streams, Target, TransferSet
+from bench.seeds import random_state
+
+TOLERANCE = 1e-3
+"""Log-odds (nats) within which an answer counts as predicted; float32 answers stay well inside."""
+RANK = 1e-10
+"""Directions of the inputs that are this much weaker than the strongest one are not solved for."""
+FITS = (
+    ("log-odds", (0.0,)),
+    ("likelihood", (1.0, 0.1, 1e-2, 1e-3, 1e-5)),
+    ("squares", (0.3, 0.1, 0.03, 1e-2, 1e-3)),
+)
+"""Measures of fit, and the penalties tried on half of the sum of squared weights, from strong to weak."""
+SAFEST = ("likelihood", 1.0)
+"""What is taken where there are too few answers to choose by."""
+CURVATURE = 0.05
+"""Second derivative of the measures along a score, about; it sets the scale of the first steps alone."""
+FOLDS, MANY, STEPS = 5, 2_000, 150
+"""Folds of the cross-validation; answers from which on one fold is enough; L-BFGS steps of one fit."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A solved victim: softmax of ``weights`` (d, classes) and ``bias`` (classes,), float64."""
+
+    weights: Array
+    bias: Array
+
+    def __call__(self, inputs: Images) -> Array:
+        """Return (n, classes) probabilities for inputs (n, …)."""
+        # Not a BLAS product, whose last bits depend on how many rows are asked for at once.
+        return _softmax(np.einsum("nd,dk->nk", _flat(inputs), self.weights) + self.bias)
+
+
+class EquationSolving(Extraction):
+    """Solves a multinomial logistic victim for its weights: its log-odds are linear in the input.
+
+    Sends random inputs of the pool, the same ones as Copycat. Exact answers are linear equations:
+    least squares, of minimal norm where the queries leave directions open, and a copy equal to the
+    victim as soon as they do not. Answers that were rounded, drowned in noise, cut off or reduced
+    to labels are no equations. A softmax is fitted to them in two ways, by likelihood (multinomial,
+    convex) and by squared error of the probability, each with several ridge penalties, and what
+    explains held-out answers best is taken. Both weigh an entry by the trust it deserves: an error e
+    in p is an error e / p in its logarithm, so that small entries say little. Zeros of an answer that
+    sums to less than 1 were cut off; they are read as "together, what is missing".
+
+    Facts: ``queries_needed``, the least number of answers that, solved, predict the log-odds of all
+    others that were bought, within :data:`TOLERANCE`; None where they are not exact, or too few.
+    ``residual``, the root mean square of solution less answer, in probability.
+    """
+
+    name = "equation_solving"
+    paper = "Tramèr et al. 2016, arXiv 1609.02943, section 4.1"
+
+    def applicable(self, pool: Pool, target: Target) -> str:
+        """Return why not, where the victim is known not to be linear; nobody knowing is no reason."""
+        if target.linear is False:
+            return "the victim's log-odds are not linear in its input, so there are no equations to solve"
+        return ""
+
+    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+        """Spend the budget on random inputs of the pool, drawn without replacement, and solve."""
+        asked = pool.x[random_state(streams.order).permutation(len(pool.x))[: api.budget]]
+        told = api.predict(asked)
+        answered = np.isfinite(told).all(axis=1)
+        x, told = np.ascontiguousarray(asked[answered]), told[answered]
+        copy, needed = solve(x, told)
+        return TransferSet(
+            x,
+            told.astype(np.float32),
+            copy=copy,
+            facts={"queries_needed": needed, "residual": _residual(copy, x, told)},
+        )
+
+
+def solve(x: Images, told: Array) -> tuple[Linear, int | None]:
+    """Return the linear model that explains answers (n, classes) to inputs (n, …), and how many it took.
+
+    The number is None unless the first so many answers give away all the others. Without any
+    answer the model is uniform.
+    """
+    flat = _flat(x)
+    if not len(flat):
+        return Linear(np.zeros((flat.shape[1], told.shape[1])), np.zeros(told.shape[1])), None
+    usable = (told > 0).all(axis=1)
+    odds = log_odds(told[usable])
+    needed = queries_needed(flat[usable], odds)
+    if needed is not None:
+        model = least_squares(flat[usable], odds)
+        # Answers with zeros in them are no equations, but the solution must agree with their labels.
+        agree = model(x[~usable]).argmax(axis=1) == told[~usable].argmax(axis=1)
+        if 2 * agree.sum() >= len(agree):
+            return model, int(np.flatnonzero(usable)[needed - 1]) + 1
+    return explain(flat, told), None
+
+
+def log_odds(told: Array) -> Array:
+    """Return the logarithms of positive answers (n, classes), less their mean in each row."""
+    logs = np.log(told)
+    odds: Array = logs - logs.mean(axis=1, keepdims=True)
+    return odds
+
+
+def least_squares(x: Array, odds: Array) -> Linear:
+    """Return the model of least squared error in the log-odds (n, classes); of those, the smallest."""
+    middle, level = x.mean(axis=0), odds.mean(axis=0)
+    weights = lstsq(x - middle, odds - level, cond=RANK, lapack_driver="gelsy", check_finite=False)[0]
+    return Linear(weights, level - middle @ weights)
+
+
+def queries_needed(x: Array, odds: Array) -> int | None:
+    """Return the least n such that the first n rows predict the log-odds (m, classes) of all others.
+
+    What n exact rows predict, more rows do, so n is found by doubling and then halving.
+    """
+
+    def enough(n: int) -> bool:
+        model = least_squares(x[:n], odds[:n])
+        wrong = np.abs(x[n:] @ model.weights + model.bias - odds[n:])
+        return bool(wrong.max() <= TOLERANCE)
+
+    low, last = 0, len(x) - 1
+    high: int = min(x.shape[1] + 1, last)
+    while high > low and not enough(high):
+        low, high = high, min(2 * high, last)
+    if high <= low:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if enough(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def explain(x: Array, told: Array) -> Linear:
+    """Return the softmax that explains inexact answers (n, classes) best: what it was not shown judges."""
+    middle = x.mean(axis=0)
+    # Along the principal axes of the inputs, the curvature of either measure is nearly diagonal.
+    _, lengths, axes = np.linalg.svd(x - middle, full_matrices=False)
+    axes = axes[lengths > RANK * lengths[0]].T
+    theta = _choose(_Rows.read((x - middle) @ axes, told))
+    weights = axes @ theta[:-1]
+    return Linear(weights, theta[-1] - middle @ weights)
+
+
+def _choose(rows: _Rows) -> Array:
+    """Return the fit (d + 1, classes) whose likes predict held-out answers with the least squared error."""
+    number = len(rows.x)
+    start = np.zeros((rows.x.shape[1], rows.target.shape[1]))
+    if number < 2:
+        return rows.fit(*SAFEST, start)
+    place = np.arange(number) % min(FOLDS, number)
+    folds = range(place.max() + 1 if number < MANY else 1)
+    split = [(rows.part(place != fold), rows.part(place == fold)) for fold in folds]
+    least, best = np.inf, (*SAFEST, [start] * len(split))
+    for measure, ridges in FITS:
+        if measure == "log-odds" and not (rows.target > 0).all():
+            continue
+        before, thetas = np.inf, best[-1]
+        for ridge in ridges:
+            thetas = [
+                known.fit(measure, ridge, theta) for (known, _), theta in zip(split, thetas, strict=True)
+            ]
+            wrong = sum(held.squares(theta, 0.0)[0] for (_, held), theta in zip(split, thetas, strict=True))
+            if wrong < least:
+                least, best = wrong, (measure, ridge, thetas)
+            if wrong > before:  # past its best, a weaker penalty only fits more noise
+                break
+            before = wrong
+    measure, ridge, thetas = best
+    return rows.fit(measure, ridge, thetas[-1])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Answers as targets of a softmax.
+
+    ``x``: (n, d + 1) inputs, a one behind each. ``target``: (n, classes), at least 0. ``cut``: (n,
+    classes), 1 for the entries that were cut off and share what the others leave of 1, else 0.
+    """
+
+    x: Array
+    target: Array
+    cut: Array
+
+    @classmethod
+    def read(cls, x: Array, told: Array) -> _Rows:
+        """Take answers (n, classes) as they come: negative, too much, too little, or nothing at all."""
+        target = np.maximum(told, 0.0)
+        total = target.sum(axis=1, keepdims=True)
+        cut = (target == 0) & (total < 1 - 1e-6)
+        whole = ~cut.any(axis=1, keepdims=True) | (total > 1)
+        target = target / np.where(whole, total, 1.0)
+        return cls(np.column_stack([x, np.ones(len(x))]), target, cut.astype(np.float64))
+
+    def part(self, rows: NDArray[np.bool_]) -> _Rows:
+        """Return some of the rows."""
+        return _Rows(self.x[rows], self.target[rows], self.cut[rows])
+
+    def fit(self, measure: str, ridge: float, start: Array) -> Array:
+        """Return the (d + 1, classes) weights that are best by a measure and its ridge penalty."""
+        if measure == "log-odds":
+            model = least_squares(self.x[:, :-1], log_odds(self.target))
+            return np.vstack([model.weights, model.bias])
+        loss = self.likelihood if measure == "likelihood" else self.squares
+        scale = 1 / np.sqrt(CURVATURE * (self.x**2).sum(axis=0) + ridge)[:, None]
+
+        def scaled(flat: Array) -> tuple[float, Array]:
+            value, slope = loss(flat.reshape(start.shape) * scale, ridge)
+            return value, (slope * scale).ravel()
+
+        options = {"maxiter": STEPS, "ftol": 1e-9, "gtol": 1e-6}
+        found = minimize(scaled, (start / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
+        theta: Array = found.x.reshape(start.shape) * scale
+        return theta
+
+    def likelihood(self, theta: Array, ridge: float) -> tuple[float, Array]:
+        """Return the negative log-likelihood of the targets with its penalty, and the slope at ``theta``."""
+        q = _softmax(self.x @ theta)
+        together = np.maximum((q * self.cut).sum(axis=1, keepdims=True), 1e-300)
+        left = np.where(self.cut.any(axis=1, keepdims=True), 1 - self.target.sum(axis=1, keepdims=True), 0.0)
+        loss = -(self.target * np.log(np.maximum(q, 1e-300))).sum() - (left * np.log(together)).sum()
+        return self._penalised(loss, q - self.target - left * q * self.cut / together, theta, ridge)
+
+    def squares(self, theta: Array, ridge: float) -> tuple[float, Array]:
+        """Return half the squared error on what was told with its penalty, and the slope at ``theta``."""
+        q = _softmax(self.x @ theta)
+        error = (q - self.target) * (1 - self.cut)
+        pull = error * q
+        slope = pull - q * pull.sum(axis=1, keepdims=True)
+        return self._penalised((error**2).sum() / 2, slope, theta, ridge)
+
+    def _penalised(self, loss: float, slope: Array, theta: Array, ridge: float) -> tuple[float, Array]:
+        """Add the penalty on all weights but the bias."""
+        gradient = self.x.T @ slope
+        gradient[:-1] += ridge * theta[:-1]
+        return float(loss + ridge / 2 * (theta[:-1] ** 2).sum()), gradient
+
+
+def _residual(copy: Linear, x: Images, told: Array) -> float | None:
+    return float(np.sqrt(((copy(x) - told) ** 2).mean())) if len(x) else None
+
+
+def _flat(x: Images) -> Array:
+    return x.reshape(len(x), int(np.prod(x.shape[1:]))).astype(np.float64)
+
+
+def _softmax(scores: Array) -> Array:
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities: Array = weights / weights.sum(axis=1, keepdims=True)
+    return probabilities

@@ -1,0 +1,69 @@
+"""Membership inference from labels alone, by how robust they are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from attacks.base import Api, Array, Images, Records
+from attacks.thresholding import Thresholding
+
+
+class MembershipLabelOnly(Thresholding):
+    """Counts under how many small translations a record keeps its true label.
+
+    ``shift``: the paper's d, in pixels; the record itself and all translations by i and j pixels with
+    abs(i) + abs(j) = d are asked about, 4 d + 1 queries, black where nothing moved in. A refused query
+    is one that was not labelled right. The paper trains a small network on which queries were labelled
+    right; here their number meets a threshold.
+    """
+
+    name = "membership_label_only"
+    paper = "Choquette-Choo et al. 2021, arXiv 2007.14321, section 3.2"
+
+    def __init__(
+        self,
+        *,
+        members: Annotated[int, Field(ge=20)] = 10_000,
+        target: Literal["victim", "surrogate"] = "victim",
+        shift: Annotated[int, Field(ge=1, le=7)] = 1,
+    ) -> None:
+        super().__init__(members=members, target=target)
+        self.shift = shift
+
+    @property
+    def queries_per_record(self) -> int:  # type: ignore[override]  # the base's is a constant
+        """How often the target is asked about one record."""
+        return len(offsets(self.shift))
+
+    def evidence(self, api: Api, records: Records) -> Array:
+        """Return the number of queries that were answered with the true label."""
+        right = np.zeros(len(records))
+        for down, across in offsets(self.shift):
+            answers = api.predict(translated(records.x, down, across))
+            refused = np.isnan(answers).any(axis=1)
+            right += (np.nan_to_num(answers).argmax(axis=1) == records.y) & ~refused
+        return right
+
+
+def offsets(distance: int) -> list[tuple[int, int]]:
+    """Return no move, then all moves (down, across) of ``distance`` pixels in the city-block metric."""
+    ring = [
+        (down, across)
+        for down in range(-distance, distance + 1)
+        for across in {distance - abs(down), abs(down) - distance}
+    ]
+    return [(0, 0), *sorted(ring)]
+
+
+def translated(x: Images, down: int, across: int) -> Images:
+    """Move images (n, channels, height, width) by whole pixels; what moves in is 0."""
+    _, _, height, width = x.shape
+    moved = np.zeros_like(x)
+    if abs(down) < height and abs(across) < width:
+        moved[:, :, max(down, 0) : height + min(down, 0), max(across, 0) : width + min(across, 0)] = x[
+            :, :, max(-down, 0) : height + min(-down, 0), max(-across, 0) : width + min(-across, 0)
+        ]
+    return moved

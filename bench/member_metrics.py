@@ -1,0 +1,139 @@
+"""What is measured of membership inference. Plain functions of arrays.
+
+``member`` is always (n,) bool, the truth; ``score`` (n,) in [0, 1], where above .5 says "member".
+Both kinds of records must be there. A threshold t calls those records members whose score is at
+least t, so equal scores are never told apart: no operating point lies between them, and none is
+interpolated. Shares are in [0, 1].
+
+Sources: Carlini et al. 2022 (arXiv 2112.03570, section II.C: true positives at few false ones, log
+axes); DeLong et al. 1988 (standard error of the area under the curve).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+TARGETS = {"1": 0.01, "0.1": 0.001}
+"""False-positive rates at which true positives are counted, by the name in percent."""
+ENOUGH = {"1": 1, "0.1": 1_000}
+"""Non-members that must be judged for that rate to mean anything: one of a thousand."""
+GRID = np.geomspace(1e-4, 1, 41)
+"""False-positive rates at which the curve is kept, ten a decade."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Every operating point of a ranking, from "nobody" to "everybody": counts, rising together."""
+
+    false: NDArray[np.int64]
+    true: NDArray[np.int64]
+    non_members: int
+    members: int
+
+    @classmethod
+    def of(cls, member: Mask, score: Array) -> Curve:
+        """Walk through the distinct scores, highest first."""
+        order = np.argsort(-score, kind="stable")
+        ranked = member[order]
+        ends = np.flatnonzero(np.diff(score[order], append=-np.inf))
+        true, false = np.cumsum(ranked)[ends], np.cumsum(~ranked)[ends]
+        return cls(np.r_[0, false], np.r_[0, true], int((~member).sum()), int(member.sum()))
+
+    def at(self, target: float) -> tuple[float, float]:
+        """Return the point with the largest false-positive rate that is not above ``target``: (fpr, tpr)."""
+        # A hair more, so that a rate such as 3 / 300 is not above .01.
+        allowed = np.flatnonzero(self.false <= target * self.non_members * (1 + 1e-12))
+        best = allowed[-1]
+        return float(self.false[best] / self.non_members), float(self.true[best] / self.members)
+
+
+def membership(member: Mask, score: Array) -> dict[str, float | None]:
+    """Return the metrics of the membership family, by name.
+
+    ``tpr_at_1``: share of members found where at most 1 % of non-members are taken for members, and
+    ``fpr_at_1`` the share that really is; the same at .1 %, None with fewer than 1,000 non-members.
+    """
+    curve, said = Curve.of(member, score), score > 0.5
+    found: dict[str, float | None] = {
+        "membership.accuracy": float((said == member).mean()),
+        "membership.balanced_accuracy": float((said[member].mean() + 1 - said[~member].mean()) / 2),
+        "membership.auc": area_under_curve(member, score),
+    }
+    for name, target in TARGETS.items():
+        fpr, tpr = curve.at(target) if curve.non_members >= ENOUGH[name] else (None, None)
+        found |= {f"membership.tpr_at_{name}": tpr, f"membership.fpr_at_{name}": fpr}
+    return found
+
+
+def roc(member: Mask, score: Array) -> list[list[float]]:
+    """Return [[fpr, tpr], …] on :data:`GRID`: the share of members found at no more than that rate."""
+    curve = Curve.of(member, score)
+    return [[float(target), curve.at(target)[1]] for target in GRID]
+
+
+def area_under_curve(member: Mask, score: Array) -> float:
+    """Return how often a random member outranks a random non-member, ties counting half."""
+    return float(_placements(member, score)[0].mean())
+
+
+def errors(member: Mask, score: Array) -> dict[str, float | None]:
+    """Return the standard error of each metric over the judged records, by the metric's name.
+
+    Accuracy and true positives are binomial within members and within non-members, whose numbers are
+    fixed. At a false-positive rate the threshold is itself estimated: half of what the true positives
+    change between the target less and plus one standard error of that rate adds in squares. No error
+    comes out as 0 for being all right or all wrong: counts get one more of each kind, the placements
+    of DeLong one more in the middle.
+    """
+    said, curve = score > 0.5, Curve.of(member, score)
+    right, wrong = binomial_error(said[member]), binomial_error(said[~member])
+    share = curve.members / len(member)
+    found: dict[str, float | None] = {
+        "membership.accuracy": float(np.hypot(share * right, (1 - share) * wrong)),
+        "membership.balanced_accuracy": float(np.hypot(right, wrong) / 2),
+        "membership.auc": area_error(member, score),
+    }
+    for name, target in TARGETS.items():
+        enough = curve.non_members >= ENOUGH[name]
+        found[f"membership.tpr_at_{name}"] = _error_at(curve, target) if enough else None
+    return found
+
+
+def area_error(member: Mask, score: Array) -> float:
+    """Return DeLong's standard error of the area under the curve."""
+    parts = [np.r_[placed, 0.5] for placed in _placements(member, score)]
+    return float(np.sqrt(sum(placed.var(ddof=1) / (len(placed) - 1) for placed in parts)))
+
+
+def binomial_error(hits: Mask) -> float:
+    """Return the standard error of a share of ``hits`` (n,), counted with one more of each kind."""
+    likely = (hits.sum() + 1) / (len(hits) + 2)
+    return float(np.sqrt(likely * (1 - likely) / len(hits)))
+
+
+def _error_at(curve: Curve, target: float) -> float:
+    fpr, tpr = curve.at(target)
+    likely = (fpr * curve.non_members + 1) / (curve.non_members + 2)
+    slack = float(np.sqrt(likely * (1 - likely) / curve.non_members))
+    low, high = curve.at(max(target - slack, 0.0))[1], curve.at(min(target + slack, 1.0))[1]
+    likely = (tpr * curve.members + 1) / (curve.members + 2)
+    return float(np.hypot(np.sqrt(likely * (1 - likely) / curve.members), (high - low) / 2))
+
+
+def _placements(member: Mask, score: Array) -> tuple[Array, Array]:
+    """Return the share of non-members that each member outranks, and of members above each non-member.
+
+    Ties count half.
+    """
+    members, others = score[member], score[~member]
+    everyone = stats.rankdata(np.r_[members, others])
+    above = (everyone[: len(members)] - stats.rankdata(members)) / len(others)
+    below = 1 - (everyone[len(members) :] - stats.rankdata(others)) / len(members)
+    return above, below
