@@ -123,6 +123,17 @@ def report(
     print(session.report(store, out))
 
 
+@app.command("index")
+def index_(
+    folder: Annotated[Path, typer.Argument(help="Folder of the reports.")] = Path("reports"),
+) -> None:
+    """Write the index of a folder of reports; print what its studies come to."""
+    from bench.studies import index
+
+    index.write_index(folder)
+    print(index.headline_table(folder, f"{folder.as_posix()}/"))
+
+
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what a matrix can name."""

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-from bench import datasets, pools, registry
+from bench import datasets, pools, recipes, registry
 from bench.errors import MissingDataError, UsageError, nearest
+from bench.estimators import ESTIMATORS
 from bench.spec import Audit, Cell, Task, ThreatModel, VictimSpec
+from bench.studies.model import Headline, Row, Study, Table, Where
 
-ARCHITECTURES = ("mlp", "lenet", "cnn", "resnet18", "logistic")
+ARCHITECTURES = ("mlp", "mlp128", "lenet", "cnn", "resnet18", "logistic")
+"""Networks that victims and surrogates can be."""
+SURROGATES = (*ARCHITECTURES, *ESTIMATORS)
 """What a surrogate can be."""
 VICTIMS = (*ARCHITECTURES, "tree")
 """What a victim of ours can be; ``logistic`` and ``tree`` are scikit-learn's."""
-AXES = ("data", "victim", "defense", "attack", "pool", "knowledge", "surrogate", "shows", "budget", "repeat")
+AXES = (
+    *("data", "victim", "splits", "defense", "attack", "pool", "knowledge", "surrogate", "shows"),
+    *("training", "budget", "repeat"),
+)
 """The axes of a matrix, by the names that ``--only`` takes."""
 
 
@@ -38,9 +45,13 @@ class Block(pydantic.BaseModel):
 
     data: Texts = ["digits"]
     victim: Texts = ["mlp"]
+    splits: Annotated[list[Literal["disjoint", "official"]], Listed, pydantic.Field(min_length=1)] = [
+        "disjoint"
+    ]
     defense: Annotated[list[str | list[str]], Listed, pydantic.Field(min_length=1)] = ["none"]
     attack: Texts
     pool: Texts = ["in-distribution"]
+    """Where queries come from; "NAME?" only where its data is."""
     knowledge: Annotated[list[Literal["none", "family", "full"]], Listed, pydantic.Field(min_length=1)] = [
         "none"
     ]
@@ -48,6 +59,7 @@ class Block(pydantic.BaseModel):
     shows: Annotated[list[Literal["probabilities", "labels"]], Listed, pydantic.Field(min_length=1)] = [
         "probabilities"
     ]
+    training: Texts = ["rule"]
     budget: Annotated[list[Annotated[int, pydantic.Field(ge=1)]], Listed, pydantic.Field(min_length=1)]
     repeats: Annotated[int, pydantic.Field(ge=1)] | None = None
 
@@ -67,6 +79,8 @@ class Matrix(pydantic.BaseModel):
     """Pools on which detectors are measured, beside the test split; "NAME?" only where its data is."""
     reference_budget: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
     """Per data set, the budget whose undefended fidelity the query multiplier asks for."""
+    study: Study | None = None
+    """What was published, and which cells stand beside it."""
     block: Annotated[list[Block], pydantic.Field(min_length=1)]
 
     _text: str = pydantic.PrivateAttr("")
@@ -97,7 +111,8 @@ class Matrix(pydantic.BaseModel):
         """
         cells: dict[Cell, None] = {}
         for block in self.block:
-            cells.update(dict.fromkeys(self._cells(block, victim, repeats or block.repeats or self.repeats)))
+            number = repeats or block.repeats or self.repeats
+            cells.update(dict.fromkeys(self._cells(block, victim, number, data_root)))
         order = sorted(cells, key=_order)
         audits: dict[tuple[VictimSpec, tuple[str, ...]], Audit] = {}
         for cell in order:
@@ -109,30 +124,29 @@ class Matrix(pydantic.BaseModel):
 
     def _detect(self, victim: VictimSpec, root: Path | None) -> tuple[str, ...]:
         own = () if victim.is_reference else (victim.data,)
-        found = []
-        for entry in self.detect:
-            name = check_pool(entry.removesuffix("?"))
-            if name not in own and (name == entry or _here(name, root)):
-                found.append(name)
-        return tuple(found)
+        return tuple(name for name in _present(self.detect, root) if name not in own)
 
-    def _cells(self, block: Block, reference: str | None, repeats: int) -> Iterator[Cell]:
+    def _cells(self, block: Block, reference: str | None, repeats: int, root: Path | None) -> Iterator[Cell]:
         if reference:
             victims = [VictimSpec(reference, "", self.seed)]
         else:
             victims = [
-                VictimSpec(datasets.info(data).name, _known("victim", victim, VICTIMS), self.seed)
-                for data, victim in itertools.product(block.data, block.victim)
+                VictimSpec(datasets.info(data).name, _known("victim", victim, VICTIMS), self.seed, splits)
+                for data, victim, splits in itertools.product(block.data, block.victim, block.splits)
             ]
         stacks = [canonical_defense(entry) for entry in block.defense]
         attacks = [(registry.attacks.canonical(text), registry.attacks.build(text)) for text in block.attack]
-        threats = itertools.product(block.pool, block.knowledge, block.surrogate, block.shows)
+        trainings = [repr(recipes.rule(text)) for text in block.training]
+        library = [name for name in block.surrogate if name not in ARCHITECTURES]
+        if library and trainings != ["rule"]:
+            raise UsageError(f"surrogate {library[0]!r} trains as its library does: training must be 'rule'")
+        threats = itertools.product(_present(block.pool, root), block.knowledge, block.surrogate, block.shows)
         for victim, (pool, knowledge, surrogate, shows) in itertools.product(victims, list(threats)):
             threat = ThreatModel(
                 check_pool(pool),
                 pools.access(pool, victim.data),
                 knowledge,
-                _known("surrogate", surrogate, ARCHITECTURES),
+                _known("surrogate", surrogate, SURROGATES),
                 shows,
             )
             for (text, attack), stack in itertools.product(attacks, stacks):
@@ -142,10 +156,10 @@ class Matrix(pydantic.BaseModel):
                         f"it supports {', '.join(attack.knowledge)}"
                     )
                 # A thief who asks nothing never meets the defense: one row, at budget 0.
-                budgets = block.budget if attack.queries else [0]
+                budgets = attack.budgets(block.budget)
                 defense = stack if attack.queries else ()
-                for budget, repeat in itertools.product(budgets, range(repeats)):
-                    yield Cell(victim, defense, threat, text, budget, repeat, repeats, self.seed)
+                for how, budget, repeat in itertools.product(trainings, budgets, range(repeats)):
+                    yield Cell(victim, defense, threat, text, budget, repeat, repeats, self.seed, how)
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
@@ -160,6 +174,7 @@ def _order(cell: Cell) -> tuple[Any, ...]:
         threat.shows,
         threat.knowledge,
         cell.attack,
+        cell.training,
         -cell.budget,
         cell.repeat,
     )
@@ -169,6 +184,12 @@ def _known(axis: str, value: str, allowed: Iterable[str]) -> str:
     if value not in allowed:
         raise UsageError(f"unknown {axis} {value!r}; {nearest(value, allowed)}")
     return value
+
+
+def _present(entries: Iterable[str], root: Path | None) -> list[str]:
+    """Return the pools' names; those that end in "?" only where their data is."""
+    names = {entry: check_pool(entry.removesuffix("?")) for entry in entries}
+    return [name for entry, name in names.items() if name == entry or _here(name, root)]
 
 
 def _here(pool: str, root: Path | None) -> bool:
@@ -283,8 +304,23 @@ def _complaint(error: pydantic.ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     key = str(first["loc"][-1])
     if first["type"] == "extra_forbidden":
-        fields = Block.model_fields if "block" in first["loc"][:1] else Matrix.model_fields
-        return f"unknown key {where!r}; {nearest(key, fields)}"
+        return f"unknown key {where!r}; {nearest(key, _model_at(first['loc']).model_fields)}"
     if first["type"] == "missing":
         return f"key {where!r} is missing"
     return f"{where} = {first['input']!r}: {first['msg'].lower()}"
+
+
+def _model_at(place: Sequence[int | str]) -> type[pydantic.BaseModel]:
+    """Return what holds the key at ``place``, by the keys above it: the nearest one that has a model."""
+    models: dict[str, type[pydantic.BaseModel]] = {
+        "block": Block,
+        "study": Study,
+        "headline": Headline,
+        "table": Table,
+        "row": Row,
+        "where": Where,
+    }
+    found: type[pydantic.BaseModel] = Matrix
+    for part in place[:-1]:
+        found = models.get(str(part), found)
+    return found

@@ -16,6 +16,8 @@ from bench import datasets, execute
 from bench.matrix import Matrix, load_matrix, select
 from bench.spec import Task
 from bench.store import Record, Store
+from bench.studies.check import bound
+from bench.studies.model import Study
 
 PACKAGES = (
     "moatbench",
@@ -37,6 +39,7 @@ class Session:
     store: Path
     out: Path
     setting: execute.Setting
+    study: Study | None = None
 
     @classmethod
     def of(
@@ -52,7 +55,8 @@ class Session:
     ) -> Session:
         """Read and expand the matrix; raises UsageError before anything is written."""
         matrix = load_matrix(name)
-        tasks = select(matrix.tasks(victim, repeats, data_root), only)
+        everything = matrix.tasks(victim, repeats, data_root)
+        study, tasks = bound(matrix, everything), select(everything, only)
         home = Path("results") / matrix.name
         store = store or home / "store.sqlite"
         setting = execute.Setting(
@@ -60,7 +64,7 @@ class Session:
             memo=store.parent / f"{store.stem}.memo",
             plugins=tuple(matrix.plugin_files),
         )
-        return cls(matrix, tasks, store, out or home, setting)
+        return cls(matrix, tasks, store, out or home, setting, study)
 
     def run(
         self,
@@ -77,6 +81,7 @@ class Session:
                 matrix_text=self.matrix.text,
                 description=self.matrix.description,
                 reference_budget=self.matrix.reference_budget,
+                study=self.study.model_dump() if self.study else None,
                 command=command,
                 machine=machine(),
                 packages={name: metadata.version(name) for name in PACKAGES},
@@ -106,6 +111,7 @@ def report(path: Path, out: Path) -> Path:
         "counts": counts,
         "wall_seconds": meta.get("finished", 0) - meta.get("started", 0),
         "versions": meta.get("packages", {}),
+        "missing": missing,
     }
     return write_report(records, meta, out)
 

@@ -1,0 +1,1 @@
+"""Published works as studies: what a matrix says of them, what was measured, and their pages."""
