@@ -105,7 +105,7 @@ def measure(cell: Cell, purchase: Purchase, copy: Copy, training: Clock, workben
     flags = checks.cell_flags(
         float(agreement.mean()), fidelity_half, truth, defended=bool(cell.defense), learnt=len(bought.x)
     )
-    if pool.overlaps or cell.victim.splits == "official":
+    if pool.overlaps or (pool.access == "in-distribution" and cell.victim.splits == "official"):
         flags.append("overlap")
     fresh = _unqueried(test.x, bought.x) if pool.overlaps == "test" else np.ones(len(test.x), dtype=bool)
     bill = purchase.bill

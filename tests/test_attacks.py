@@ -13,7 +13,7 @@ import torch
 from art.attacks.extraction import KnockoffNets
 from art.estimators.classification import PyTorchClassifier
 
-from attacks.base import Pool, Streams, Target, TransferSet
+from attacks.base import Extraction, Pool, Streams, Target, TransferSet
 from attacks.knockoff import Bandit, Rewards
 from attacks.recorder import Recorder
 from bench import surrogate
@@ -29,7 +29,8 @@ TARGET = Target(10, linear=False)
 
 REWARDS = ("cert", "div", "loss", "all")
 ADAPTIVE = [f"knockoff(sampling_strategy=adaptive, reward={reward})" for reward in REWARDS]
-EVERY = [*attacks.names(), "copycat(use_probability=true)", "knockoff(use_probability=true)", *ADAPTIVE]
+BUYING = [name for name in attacks.names() if issubclass(attacks.get(name), Extraction)]
+EVERY = [*BUYING, "copycat(use_probability=true)", "knockoff(use_probability=true)", *ADAPTIVE]
 ASKING = [text for text in EVERY if attacks.build(text).queries]
 GUARDED = [
     *defenses.names(),

@@ -1,81 +1,148 @@
+"""Evasion: what looks honest is sent first, by what the thief owns and nothing else."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf
 
-from attacks.base import Streams, Target
-from attacks.evade import distances
+from attacks import evade
+from attacks.base import Pool, Streams, Target
+from attacks.copycat import Copycat
+from attacks.evade import Evade, distances
 from bench.errors import UsageError
 from bench.registry import attacks
 
+STREAMS = Streams(order=11, choices=12)
 TARGET = Target(10, linear=False)
-GATE = ("mahalanobis(fpr=0.05, action=refuse, layers=all)",)
+REFUSE = ("mahalanobis(action=refuse)",)
 
 
 @pytest.fixture(scope="module")
-def mixed(workbench, digits_spec, digits_pool):
-    """Half genuine digits, half noise, shuffled."""
-    noise = workbench.pool(digits_spec, "noise", 0).x[: len(digits_pool.x)]
-    order = np.random.default_rng(0).permutation(2 * len(noise))
-    x = np.concatenate([digits_pool.x, noise])[order]
-    genuine = (np.arange(2 * len(noise)) < len(noise))[order]
-    return replace(digits_pool, x=x, y=np.zeros(len(x), dtype=np.int64)), genuine
+def pool(workbench, digits_spec, digits_pool):
+    """Sixty digits and sixty images of noise, in turns; all other digits of the split can be owned."""
+    noise = workbench.pool(digits_spec, "noise", 0)
+    x = np.stack([digits_pool.x[:60], noise.x[:60]], axis=1).reshape(120, 1, 8, 8)
+    y = np.zeros(120, np.int64)
+    return Pool("mixed", x, y, "near", same_classes=False, reference=digits_pool.x[60:])
 
 
-def buy(workbench, spec, pool, text, budget, defense=(), streams=None):
-    api = workbench.api(spec, defense, 0, 0, budget=budget)
-    bought = attacks.build(text).acquire(api, pool, None, streams or Streams(1, 2))
-    return bought, api.bill
+@pytest.fixture
+def buy(workbench, digits_spec, pool):
+    def purchase(attack, stack=(), budget=60, pool=pool, streams=STREAMS):
+        api = workbench.api(digits_spec, stack, 0, 0, budget=budget)
+        return attack.acquire(api, pool, None, streams), api.bill
+
+    return purchase
 
 
-def test_it_sends_what_looks_honest(workbench, digits_spec, mixed):
-    pool, genuine = mixed
-    bought, _ = buy(workbench, digits_spec, pool, "evade(own=60)", 200)
-    honest = {row.tobytes() for row in pool.x[genuine]}
-    assert sum(row.tobytes() in honest for row in bought.x) >= 195
+def rows_of(x):
+    return [row.tobytes() for row in x]
 
 
-def test_the_gate_that_stops_a_naive_thief_lets_it_pass(workbench, digits_spec, mixed):
-    pool, _ = mixed
-    _, naive = buy(workbench, digits_spec, pool, "copycat(use_probability=true)", 200, GATE)
-    _, knowing = buy(workbench, digits_spec, pool, "evade(own=60)", 200, GATE)
-    assert naive.refused > 80
-    assert knowing.refused < 40
+@pytest.mark.parametrize("owned", [30, 200])
+def test_distances_are_mahalanobis_under_the_shrunk_covariance(owned):
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(48, 48))
+    honest, x = (rng.normal(size=(number, 48)) @ mix + 3 for number in (owned, 7))
+    middle = honest.mean(axis=0)
+    precision = np.linalg.inv(ledoit_wolf(honest - middle, assume_centered=True)[0])
+    expected = np.sqrt(np.einsum("nd,de,ne->n", x - middle, precision, x - middle))
+    found = distances(honest.reshape(owned, 3, 4, 4), x.reshape(7, 3, 4, 4))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_a_smaller_budget_is_the_beginning_of_a_larger_one(workbench, digits_spec, mixed):
-    small, _ = buy(workbench, digits_spec, mixed[0], "evade(own=60)", 50)
-    large, _ = buy(workbench, digits_spec, mixed[0], "evade(own=60)", 120)
-    assert (small.x == large.x[:50]).all()
+def test_distances_to_inputs_that_never_vary_are_euclidean():
+    honest, x = np.full((20, 1, 2, 2), 0.5), np.zeros((3, 1, 2, 2))
+    np.testing.assert_allclose(distances(honest, x), 1)
 
 
-def test_labels_alone_are_one_hot(workbench, digits_spec, mixed):
-    bought, _ = buy(workbench, digits_spec, mixed[0], "evade(own=60, use_probability=false)", 40)
-    assert set(np.unique(bought.y)) == {0, 1}
-    assert (bought.y.sum(axis=1) == 1).all()
+def test_a_direction_in_which_honest_inputs_vary_counts_less():
+    rng = np.random.default_rng(0)
+    honest = rng.normal(size=(500, 1, 1, 2)) * [1, 0.1]
+    along, across = distances(honest, np.array([[1.0, 0.0], [0.0, 1.0]]).reshape(2, 1, 1, 2))
+    assert across > 5 * along
 
 
-def test_it_needs_the_inputs_that_it_is_said_to_own(digits_pool):
-    attack = attacks.build("evade(own=100)")
-    assert attack.applicable(replace(digits_pool, reference=digits_pool.x), TARGET) == ""
-    assert "own=100" in attack.applicable(replace(digits_pool, reference=digits_pool.x[:99]), TARGET)
-    assert "own=100" in attack.applicable(replace(digits_pool, reference=None), TARGET)
+def test_no_input_is_no_distance():
+    assert distances(np.zeros((20, 1, 2, 2)), np.zeros((0, 1, 2, 2))).shape == (0,)
 
 
-def test_too_few_to_fit_a_gate_on_are_refused():
+@pytest.mark.parametrize("own", [20, 100])
+def test_what_looks_honest_is_sent_first(own, buy, pool):
+    bought, _ = buy(Evade(own=own))
+    honest = set(rows_of(pool.x[::2]))
+    assert sum(row in honest for row in rows_of(bought.x)) >= 58
+
+
+def test_a_gate_that_stops_a_random_half_stops_next_to_none(buy):
+    _, random = buy(Copycat(), REFUSE)
+    _, evading = buy(Evade(), REFUSE)
+    assert random.flagged > 20
+    assert evading.flagged < 3
+
+
+def test_a_smaller_budget_sends_the_first_of_a_larger_one(buy):
+    large, _ = buy(Evade(), budget=120)
+    small, _ = buy(Evade(), budget=25)
+    assert rows_of(small.x) == rows_of(large.x)[:25]
+    assert sorted(rows_of(large.x)) != rows_of(large.x)
+    assert len(set(rows_of(large.x))) == 120
+
+
+def test_the_thief_owns_as_many_honest_inputs_as_it_says_and_more_of_them_include_fewer(
+    buy, pool, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(
+        evade, "distances", lambda owned, x: seen.append(rows_of(owned)) or distances(owned, x)
+    )
+    for attack, streams in (
+        (Evade(own=20), STREAMS),
+        (Evade(own=50), STREAMS),
+        (Evade(own=50), Streams(1, 12)),
+    ):
+        buy(attack, streams=streams)
+    few, many, others = seen
+    assert [len(set(owned)) for owned in seen] == [20, 50, 50]
+    assert few == many[:20]
+    assert set(many) != set(others)
+    assert set(many) | set(others) <= set(rows_of(pool.reference))
+
+
+def test_it_learns_labels_or_whole_answers(buy, digits_victim):
+    labels, _ = buy(Evade())
+    whole, _ = buy(Evade(use_probability=True))
+    truth = digits_victim.probabilities(whole.x)
+    assert rows_of(labels.x) == rows_of(whole.x)
+    assert (whole.y == truth.astype(np.float32)).all()
+    assert (labels.y == np.eye(10, dtype=np.float32)[truth.argmax(axis=1)]).all()
+    assert labels.y.dtype == np.float32
+
+
+@pytest.mark.parametrize("use_probability", [True, False])
+def test_refused_queries_teach_nothing(use_probability, buy):
+    bought, bill = buy(Evade(use_probability=use_probability), REFUSE, budget=120)
+    assert bill.refused > 20
+    assert len(bought.x) == len(bought.y) == bill.answered
+    assert np.isfinite(bought.y).all()
+
+
+def test_it_needs_inputs_to_own(buy, pool):
+    nothing, few = replace(pool, reference=None), replace(pool, reference=pool.reference[:99])
+    assert Evade().applicable(pool, TARGET) == ""
+    assert "own=100" in Evade().applicable(few, TARGET)
+    assert "99 inputs" in Evade().applicable(few, TARGET)
+    assert Evade(own=99).applicable(few, TARGET) == ""
+    assert "0 inputs" in Evade().applicable(nothing, TARGET)
+    with pytest.raises(ValueError, match="no reference"):
+        buy(Evade(), pool=nothing)
+
+
+def test_owning_next_to_nothing_is_an_error_that_names_the_range():
     with pytest.raises(UsageError, match=r"own=19; integer in \[20, inf\)"):
         attacks.build("evade(own=19)")
 
 
-def test_distances_know_the_directions_in_which_honest_inputs_vary():
-    rng = np.random.default_rng(3)
-    genuine = (rng.normal(0, [1.0, 0.01], (200, 2))).astype(np.float32).reshape(200, 1, 1, 2)
-    along, across = np.array([[[[1.0, 0.0]]], [[[0.0, 1.0]]]], dtype=np.float32)
-    near, far = distances(genuine, np.stack([along, across]))
-    assert 20 * near < far
-
-
-def test_inputs_that_never_vary_keep_a_distance():
-    same = np.zeros((30, 1, 2, 2), dtype=np.float32)
-    near, far = distances(same, np.stack([same[0] + np.float32(0.1), same[0] + np.float32(0.9)]))
-    assert 0 < near < far
+def test_it_knows_of_the_gate():
+    assert Evade.knowledge == ("family", "full")

@@ -162,6 +162,13 @@ def test_what_a_copy_was_trained_on_is_no_non_member_of_it(workbench, digits_spe
         assert not set(rows(other.x)) & set(rows(splits.pool.x))
 
 
+def test_a_copy_is_not_asked_about_what_the_thief_sent(cell, workbench, digits_victim):
+    sent = set(rows(digits_victim.splits.pool.x))
+    for target, met in (("victim", True), ("surrogate", False)):
+        for known, asked, _ in spied(of(cell, "digits"), workbench, target=target)[0]:
+            assert bool(sent & set(rows(known.x) + rows(asked.x))) == met
+
+
 def test_what_the_victim_was_trained_on_is_no_non_member(digits_victim):
     splits = digits_victim.splits
     both = Pool(

@@ -1,28 +1,38 @@
 """What is committed under reports/ and shown in README says what a command has measured."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from bench.matrix import load_matrix
+from bench.matrix import load_matrix, shipped
+from bench.studies.index import headline_table, write_index
+from bench.studies.model import SLOT
+from bench.studies.words import published
 
 ROOT = Path(__file__).parents[1]
-REPORTS = sorted((ROOT / "reports").glob("*/report.md"))
+FOLDER = ROOT / "reports"
+REPORTS = sorted(FOLDER.glob("**/report.md"))
+STUDIES = {name for name in shipped() if name.startswith("studies/")}
+
+
+def matrix_of(path):
+    return path.parent.relative_to(FOLDER).as_posix()
 
 
 def test_the_reference_reports_are_there():
-    assert [path.parent.name for path in REPORTS] == ["digits", "mnist"]
+    assert {matrix_of(path) for path in REPORTS} == {"digits", "mnist", *STUDIES}
 
 
-@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", REPORTS, ids=matrix_of)
 def test_a_report_has_every_figure_that_it_shows_and_no_other(path):
     shown = set(re.findall(r"\((figures/[^)]+\.svg)\)", path.read_text()))
     assert shown
     assert {f"figures/{figure.name}" for figure in (path.parent / "figures").iterdir()} == shown
 
 
-@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", REPORTS, ids=matrix_of)
 def test_a_report_is_complete_and_can_be_traced(path):
     text = path.read_text()
     assert "not complete" not in text
@@ -30,13 +40,41 @@ def test_a_report_is_complete_and_can_be_traced(path):
     assert re.search(r"\b[0-9a-f]{40}\b", text)
 
 
-@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", REPORTS, ids=matrix_of)
 def test_a_report_holds_what_the_shipped_matrix_asks_for(path, tmp_path):
     shown = re.search(r"```toml\n(.*?)```", path.read_text(), re.DOTALL)[1]
     (tmp_path / "shown.toml").write_text(shown)
     # Without data, so that optional pools count in neither.
     then = load_matrix(str(tmp_path / "shown.toml")).tasks(data_root=tmp_path)
-    assert then == load_matrix(path.parent.name).tasks(data_root=tmp_path)
+    assert then == load_matrix(matrix_of(path)).tasks(data_root=tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_a_studys_page_says_what_its_matrix_says_now(name):
+    text = (FOLDER / name / "report.md").read_text()
+    study = load_matrix(name).study
+    assert text.startswith(f"# {study.title}\n")
+    assert all(f"\n- {choice}\n" in text for choice in study.choices)
+    for row in study.rows.values():
+        line = re.search(rf"^\| {re.escape(row.label)} *(<br>.*?)?\|.*$", text, re.MULTILINE)
+        assert line, row.id
+        assert row.published is None or published(row) in line[0], row.id
+    # Its text is the matrix', word for word, but for the numbers that stand in the slots.
+    for said in (study.meaning, study.verdict):
+        words = [re.escape(part) for part in SLOT.split(said)[::2]]
+        assert re.search(r"\S.*?".join(words), text), name
+
+
+def test_the_index_is_what_the_reports_say(tmp_path):
+    copy = tmp_path / "reports"
+    shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("*.svg"))
+    assert write_index(copy).read_text() == (FOLDER / "README.md").read_text()
+
+
+def test_readme_shows_what_the_studies_come_to():
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"<!-- studies:.*?-->\n(.*?)<!-- end of studies -->", readme, re.DOTALL)
+    assert shown[1].strip() == headline_table(FOLDER, "reports/").strip()
 
 
 def test_readme_shows_the_verdict_of_the_mnist_report():
