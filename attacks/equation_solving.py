@@ -57,7 +57,7 @@ class EquationSolving(Extraction):
 
     Facts: ``queries_needed``, the least number of answers that, solved, predict the log-odds of all
     others that were bought, within :data:`TOLERANCE`; None where they are not exact, or too few.
-    ``residual``, the root mean square of solution less answer, in probability.
+    ``residual``, the root mean square of solution less answer, in probability, of what was not cut.
     """
 
     name = "equation_solving"
@@ -251,7 +251,9 @@ class _Rows:
 
 
 def _residual(copy: Linear, x: Images, told: Array) -> float | None:
-    return float(np.sqrt(((copy(x) - told) ** 2).mean())) if len(x) else None
+    """Return the root mean square error over the entries (n, classes) that were not cut off."""
+    seen = _Rows.read(_flat(x), told).cut == 0
+    return float(np.sqrt(((copy(x) - told)[seen] ** 2).mean())) if seen.any() else None
 
 
 def _flat(x: Images) -> Array:

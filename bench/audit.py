@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import metrics, stats
+from bench.member_metrics import area_error, area_under_curve
 from bench.seeds import derive
 from bench.spec import Audit
 from bench.store import Outcome
+from bench.victims import Victim
 from bench.workbench import HONEST_CLIENT, Workbench
-from defenses.base import Answers
+from defenses.base import Answers, Batch, Stack
 
 Array = NDArray[np.float64]
 RESAMPLES = 200
@@ -40,9 +42,11 @@ def run_audit(audit: Audit, workbench: Workbench) -> Outcome:
     found.over_clients("honest.client_flagged", traffic[0].flagged)
     if claims.may_flag:
         found.detection("test", traffic[0].flagged)
+        honest = suspicion(stack, victim, test.x)
         for name in audit.pools:
             pool = workbench.pool(audit.victim, name, audit.seed)
             found.detection(name, _ask(audit, workbench, pool.x, 0).flagged)
+            found.ranking(name, honest, suspicion(stack, victim, pool.x))
     return Outcome(
         metrics=found.values,
         info={
@@ -65,6 +69,19 @@ def _ask(audit: Audit, workbench: Workbench, x: NDArray[np.float32], repeat: int
         np.concatenate([part.refused for part in parts]),
         np.concatenate([part.flagged for part in parts]),
     )
+
+
+def suspicion(stack: Stack, victim: Victim, x: NDArray[np.float32]) -> Array | None:
+    """Return (n,) how suspicious each input is to the stack's screens: above 1, one of them flags it.
+
+    A screen tells by ``scores(batch)``, (n, tests), and the ``thresholds_`` (tests,) that it was
+    fitted with; None where none does.
+    """
+    raw = victim.probabilities(x)
+    batch = Batch(inputs=x, raw=raw, probabilities=raw, read_features=victim.features)
+    screens: list[Any] = [d for d in stack.defenses if hasattr(d, "scores") and hasattr(d, "thresholds_")]
+    levels = [np.asarray(screen.scores(batch)) / screen.thresholds_ for screen in screens]
+    return np.concatenate(levels, axis=1).max(axis=1) if levels else None
 
 
 class Measured:
@@ -100,6 +117,20 @@ class Measured:
         waits = [float(marks.argmax()) + 1 if marks.any() else float("inf") for marks in clients]
         wait = statistics.median(waits)
         self.values[f"{name}.queries_until"] = wait if np.isfinite(wait) else None
+
+    def ranking(self, pool: str, honest: Array | None, other: Array | None) -> None:
+        """Keep the AUROC: how often a query of the pool is more suspicious than an honest one.
+
+        With DeLong's interval; at whatever threshold, unlike the share that is flagged.
+        """
+        if honest is None or other is None or not len(other):
+            return
+        strange = np.repeat([False, True], [len(honest), len(other)])
+        score = np.concatenate([honest, other])
+        area, half = area_under_curve(strange, score), 1.96 * area_error(strange, score)
+        self.add(
+            f"detection.{pool}.auroc", stats.Interval(area, max(area - half, 0.0), min(area + half, 1.0))
+        )
 
 
 def _clients(n: int) -> range:

@@ -109,7 +109,10 @@ def report(path: Path, out: Path) -> Path:
     counts["shared"] = sum(bool(record.info.get("shared")) for record in records)
     meta |= {
         "counts": counts,
-        "wall_seconds": meta.get("finished", 0) - meta.get("started", 0),
+        # Of a run in several sittings only the last is timed, which says nothing about the whole.
+        "wall_seconds": meta.get("finished", 0) - meta.get("started", 0)
+        if meta.get("ran") == len(records)
+        else None,
         "versions": meta.get("packages", {}),
         "missing": missing,
     }

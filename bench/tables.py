@@ -221,12 +221,16 @@ def _screens(record: Record) -> bool:
     return bool(claims.get("may_flag") or claims.get("may_refuse"))
 
 
+DETECTION_PARTS = (".queries_until", ".client", ".auroc")
+"""What is told of a pool beside the share that is flagged."""
+
+
 def detection_table(findings: Findings, victim: str) -> str:
     """Return the share of each pool that each detector flags, and the queries until the first flag."""
     rows = []
     for defense, record in findings.audits_of(victim):
         pools = [key.split(".", 1)[1] for key in record.metrics if key.startswith("detection.")]
-        for pool in [name for name in pools if not name.endswith((".queries_until", ".client"))]:
+        for pool in [name for name in pools if not name.endswith(DETECTION_PARTS)]:
             if record.info.get("claims", {}).get("may_flag"):
                 metric = f"detection.{pool}"
                 until = f"{metric}.queries_until"
@@ -241,6 +245,7 @@ def detection_table(findings: Findings, victim: str) -> str:
                         measured(record, metric, 100),
                         measured(record, f"{metric}.client", 100),
                         shown,
+                        measured(record, f"{metric}.auroc", digits=3),
                     ]
                 )
     headers = [
@@ -249,6 +254,7 @@ def detection_table(findings: Findings, victim: str) -> str:
         "queries flagged (%)",
         "clients flagged (%)",
         "queries until the first flag (median)",
+        "AUROC against honest queries",
     ]
     return markdown(headers, rows, text=2)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench import audit as audits
-from bench.audit import Measured, run_audit
+from bench.audit import Measured, run_audit, suspicion
 from bench.spec import Audit
 from bench.workbench import Workbench
 
@@ -116,6 +116,22 @@ def test_a_detector_is_measured_on_the_test_split_and_on_every_pool(audit_of):
     assert found["detection.noise.queries_until"] == 1
     assert found["detection.test"] == found["honest.flagged"] < 0.15
     assert found["detection.in-distribution"] < 0.15
+
+
+def test_the_ranking_of_queries_needs_no_threshold(audit_of):
+    found = audit_of("mahalanobis").metrics
+    assert found["detection.noise.auroc"] > 0.99
+    assert 0.4 < found["detection.in-distribution.auroc"] < 0.6
+    assert "detection.test.auroc" not in found
+
+
+def test_a_query_is_flagged_where_it_is_more_suspicious_than_allowed(workbench, digits_spec, digits_victim):
+    stack = workbench.stack(digits_spec, STACKS["mahalanobis"], 0)
+    x = digits_victim.splits.test.x
+    flagged = workbench.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").flagged
+    assert flagged.any()
+    assert ((suspicion(stack, digits_victim, x) > 1) == flagged).all()
+    assert suspicion(workbench.stack(digits_spec, (), 0), digits_victim, x) is None
 
 
 @pytest.mark.parametrize("name", ["none", "label_only", "gaussian_noise"])

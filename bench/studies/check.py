@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -154,7 +155,7 @@ def _nothing(study: Study, row: Row, choice: Mapping[str, Any], specs: Sequence[
 
 def _check_metric(study: Study, row: Row, spec: Mapping[str, Any], optional: Collection[str]) -> None:
     if row.audited:
-        pool = row.metric.removeprefix("detection.").removesuffix(".client").removesuffix(".queries_until")
+        pool = re.sub(r"\.(client|queries_until|auroc)$", "", row.metric.removeprefix("detection."))
         known = ("test", *spec["pools"], *optional)
         if row.metric.startswith("detection.") and pool not in known:
             study.complain(row, f"metric = {row.metric!r}: no detector is measured on that pool; detect it")
