@@ -40,11 +40,12 @@ class Evade(Extraction):
         return ""
 
     def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
-        """Spend the budget on the inputs of the pool that look most honest."""
-        if pool.reference is None:
-            raise ValueError(f"pool {pool.name!r} has no reference to own a part of")
-        mine = random_state(streams.order).permutation(len(pool.reference))[: self.own]
-        order = np.argsort(distances(pool.reference[mine], pool.x), kind="stable")
+        """Spend the budget on what looks most honest; whoever owns nothing draws at random."""
+        order = random_state(streams.order).permutation(len(pool.x))
+        if pool.reference is not None:
+            mine = random_state(streams.choices).permutation(len(pool.reference))[: self.own]
+            # Equal distances keep the seeded order, not that of a file sorted by class.
+            order = order[np.argsort(distances(pool.reference[mine], pool.x)[order], kind="stable")]
         asked = pool.x[order[: api.budget]]
         told = api.predict(asked)
         answered = np.isfinite(told).all(axis=1)

@@ -100,7 +100,7 @@ def test_the_thief_owns_as_many_honest_inputs_as_it_says_and_more_of_them_includ
     for attack, streams in (
         (Evade(own=20), STREAMS),
         (Evade(own=50), STREAMS),
-        (Evade(own=50), Streams(1, 12)),
+        (Evade(own=50), Streams(11, 1)),
     ):
         buy(attack, streams=streams)
     few, many, others = seen
@@ -128,15 +128,28 @@ def test_refused_queries_teach_nothing(use_probability, buy):
     assert np.isfinite(bought.y).all()
 
 
-def test_it_needs_inputs_to_own(buy, pool):
+def test_it_needs_inputs_to_own(pool):
     nothing, few = replace(pool, reference=None), replace(pool, reference=pool.reference[:99])
     assert Evade().applicable(pool, TARGET) == ""
     assert "own=100" in Evade().applicable(few, TARGET)
     assert "99 inputs" in Evade().applicable(few, TARGET)
     assert Evade(own=99).applicable(few, TARGET) == ""
     assert "0 inputs" in Evade().applicable(nothing, TARGET)
-    with pytest.raises(ValueError, match="no reference"):
-        buy(Evade(), pool=nothing)
+
+
+def test_whoever_owns_nothing_sends_at_random(buy, pool):
+    blind, _ = buy(Evade(), pool=replace(pool, reference=None))
+    random, _ = buy(Copycat(), pool=pool)
+    assert blind.digest() == random.digest()
+
+
+def test_inputs_at_one_distance_come_in_the_seeded_order(buy, pool):
+    alike = np.zeros((64, 1, 8, 8), np.float32)
+    alike.reshape(64, 64)[np.diag_indices(64)] = 1  # one pixel each, all as far from black
+    black = replace(pool, x=alike, reference=np.zeros((20, 1, 8, 8), np.float32))
+    tied, _ = buy(Evade(own=20), pool=black)
+    random, _ = buy(Copycat(), pool=black)
+    assert rows_of(tied.x) == rows_of(random.x)
 
 
 def test_owning_next_to_nothing_is_an_error_that_names_the_range():
