@@ -501,7 +501,7 @@ def test_own_labels_need_the_victims_classes(market):
 
 
 def test_own_labels_make_no_sense_on_noise(workbench, digits_spec):
-    assert attacks.build("own_labels").applicable(workbench.pool(digits_spec, "noise", 0))
+    assert attacks.build("own_labels").applicable(workbench.pool(digits_spec, "noise", 0), TARGET)
 
 
 def test_a_recorder_that_was_never_trained_has_bought_nothing(market):
