@@ -216,3 +216,37 @@ training = "rule(epochs=3)"
 """
     with pytest.raises(UsageError, match="'sklearn-tree' trains as its library does"):
         load_matrix(str(matrix_file(text))).tasks()
+
+
+STUDY = """
+[[block]]
+attack = "copycat"
+budget = 50
+[study]
+title = "t"
+source = "s"
+verdict = "v"
+meaning = "m"
+[[study.table]]
+heading = "h"
+[[study.table.row]]
+id = "a"
+label = "l"
+metric = "extraction.fidelity"
+where = {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("where = {}", 'where = { atack = "copycat" }', "where.atack'; did you mean 'attack'"),
+        ('label = "l"', 'label = "l"\npublishd = 1.0', "row.0.publishd'; did you mean 'published'"),
+        ('heading = "h"', 'heading = "h"\nintroo = "i"', "table.0.introo'; did you mean 'intro'"),
+        ('title = "t"', 'title = "t"\nchoice = []', "study.choice'; did you mean 'choices'"),
+    ],
+)
+def test_an_unknown_key_of_a_study_brings_those_of_its_place(matrix_file, before, after, said):
+    load_matrix(str(matrix_file(STUDY)))
+    with pytest.raises(UsageError, match=said):
+        load_matrix(str(matrix_file(STUDY.replace(before, after))))
