@@ -17,6 +17,10 @@ LEAST = 1e-12
 """Smallest probability of a guess: whatever a cell allows must be possible."""
 HALVINGS = 80
 """Steps of a bisection, enough for double precision."""
+WHOLE = 1e-6
+"""Distance from a whole number within which a number of units counts as one."""
+COARSE = 3
+"""Decimals up to which a row's sum is looked for by what makes its entries round."""
 DECIMALS = 15
 """Decimals that are looked for, at most; double precision has no more."""
 
@@ -53,6 +57,24 @@ def rounded_cell(told: Array, decimals: int) -> tuple[Array, Array]:
     """Return the bounds (n, classes) of what is rounded to ``told``."""
     half = 0.5 * 10.0**-decimals
     return np.clip(told - half, 0, 1), np.clip(told + half, 0, 1)
+
+
+def multiples(told: Array, unit: float, otherwise: Array) -> Array:
+    """Return rows (n, classes) times the factor that makes all their entries multiples of ``unit``.
+
+    Of several factors, all multiples of ``unit`` themselves, the one nearest to 1, since what was
+    rounded still sums to about 1; a row that none fits is taken from ``otherwise``.
+    """
+    half = told.shape[1] / 2
+    rows, lost = otherwise.copy(), np.ones(len(told), dtype=bool)
+    steps = np.arange(1, np.ceil(1 / unit + half) + 1)
+    near = steps[np.abs(steps * unit - 1) <= (half + 0.5) * unit]
+    for step in near[np.argsort(np.abs(near * unit - 1), kind="stable")]:
+        parts = told * step
+        fits = lost & (np.abs(parts - np.round(parts)).max(axis=1) < WHOLE)
+        rows[fits] = np.round(parts[fits]) * unit
+        lost &= ~fits
+    return rows
 
 
 def top_k_cell(told: Array, k: int) -> tuple[Array, Array]:

@@ -21,15 +21,21 @@ Parameters = Mapping[str, Any]
 Guess = Callable[[], Array]
 
 
+EXPLAINED = 0.9
+"""Share of rows that parameters explain if they were found to many digits."""
+
+
 @dataclass(frozen=True)
 class View:
     """What holds where a defense stands in a stack.
 
     ``sums``: the rows before it sum to 1. ``exact``: nothing was lost in undoing those after it.
+    ``unit``: of which the entries of the rows before it are multiples; None where there is no such thing.
     """
 
     sums: bool = True
     exact: bool = True
+    unit: float | None = None
 
 
 class Inversion:
@@ -51,6 +57,11 @@ class Inversion:
     def __init__(self, parameters: Parameters | None = None, *, fitted: bool = False) -> None:
         self.parameters: Parameters = parameters or {}
         self.fitted = fitted
+
+    @property
+    def unit(self) -> float | None:
+        """Of which entries of the defense's answers are multiples; None where there is no such thing."""
+        return None
 
     def fit(self, told: Array, guess: Guess) -> Parameters:
         """Return the parameters that answers (n, classes) give away.
@@ -118,7 +129,11 @@ class Cell(Inversion):
         raise NotImplementedError
 
     def undo(self, told: Array, guess: Array | None, view: View) -> tuple[Array, Mask]:
-        """Return the row nearest to the guess, else to the middle; where rows sum to 1, in KL."""
+        """Return the row nearest to the guess, else to the middle; where rows sum to 1, in KL.
+
+        The middle is further from a confident victim's row than the answer is, and still teaches more:
+        copies that started from the answer agreed less with the victim.
+        """
         low, high = self.bounds(told)
         near = (low + high) / 2 if guess is None else guess
         rows = cells.project(near, low, high) if view.sums else np.clip(near, low, high)
@@ -127,6 +142,12 @@ class Cell(Inversion):
 
 class Rounding(Cell):
     """rounded."""
+
+    @property
+    def unit(self) -> float | None:
+        """The last decimal, where that is coarse enough to be told from any other number."""
+        decimals = int(self.parameters["decimals"])
+        return 10.0**-decimals if decimals <= cells.COARSE else None
 
     def fit(self, told: Array, guess: Guess) -> Parameters:
         """Return the decimals that the answers are written with."""
@@ -183,7 +204,10 @@ class CutOff(Cell):
 
 
 class Division(Inversion):
-    """normalise: where rows did not sum to 1 before, the sum is lost, and is taken from the guess."""
+    """normalise: where rows did not sum to 1 before, the sum is lost.
+
+    Of rounded rows it is the one nearest to 1 that makes all entries round again; else the guess's.
+    """
 
     guided = True
 
@@ -192,8 +216,10 @@ class Division(Inversion):
         return cells.divided(np.clip(rows, 0, None))
 
     def undo(self, told: Array, guess: Array | None, view: View) -> tuple[Array, Mask]:
-        """Return the answers, times the sum of the guess where that need not be 1."""
+        """Return the answers, times the sum before where that need not be 1."""
         rows = told if guess is None or view.sums else told * guess.sum(axis=1, keepdims=True)
+        if view.unit is not None and view.exact:
+            rows = cells.multiples(told, view.unit, rows)
         return rows, np.ones(len(told), dtype=bool)
 
 
@@ -214,8 +240,12 @@ class Sigmoid(Inversion):
     def undo(self, told: Array, guess: Array | None, view: View) -> tuple[Array, Mask]:
         """Return the mean of the rows that explain an answer, by plausibility."""
         curve = sigmoid.Curve.of(self.parameters["beta"], self.parameters["gamma"])
-        slack = sigmoid.NEARLY if self.fitted else sigmoid.EXACT
-        return sigmoid.invert(told, curve, guess, slack if view.exact else sigmoid.LOOSE)
+        if not view.exact:
+            return sigmoid.invert(told, curve, guess, sigmoid.LOOSE)
+        rows, found = sigmoid.invert(told, curve, guess)
+        if self.fitted and found.mean() < EXPLAINED:
+            return sigmoid.invert(told, curve, guess, sigmoid.NEARLY)
+        return rows, found
 
 
 class Noise(Inversion):

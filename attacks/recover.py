@@ -25,10 +25,13 @@ from bench.seeds import random_state
 
 Mask = NDArray[np.bool_]
 
+EFFORT = 0.3
+"""Share of the training rule's steps for a copy that only guesses."""
+FOLDS = 3
 ROUNDS = 2
 """How often copies are trained for a guess of every row, and the rows recovered again with it."""
 FEW = 20
-"""Answers below which no copy is trained for that: half of them would teach it next to nothing."""
+"""Answers below which no copy is trained for that: two thirds of them would teach it next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Recover(Extraction):
 
     The defenses are undone one after another, the last one first, each as :mod:`attacks.inversions`
     says. What an answer leaves open is filled in by a guess: copies of the thief's own are trained on
-    half of the rows recovered so far, and guess the other half; twice over. Rows that cannot be
+    two thirds of the rows recovered so far, and guess the other third; twice over. Rows that cannot be
     explained are learnt by their label, refused ones not at all. With knowledge "family" parameters
     are fitted from the answers. Without a defense the answers are learnt as they are.
 
@@ -146,7 +149,8 @@ class _Stack:
         exact = True
         for place in reversed(range(len(self.steps))):
             step, near = self.steps[place], guesses[place]
-            view = View(sums=place == 0 or self.steps[place - 1].sums, exact=exact)
+            before = self.steps[place - 1] if place else None
+            view = View(before is None or before.sums, exact, before.unit if before else None)
             rows[worth], ok = step.undo(rows[worth], None if near is None else near[worth], view)
             found[worth] &= ok
             worth &= np.isfinite(rows).all(axis=1)
@@ -159,11 +163,11 @@ class _Stack:
 
 
 def _guess(x: Images, targets: Array, worth: Mask, learner: LearnerFactory) -> Array:
-    """Return (n, classes), what copies say of rows that they were not trained on: each of the other half."""
-    half = np.arange(len(x)) % 2 == 0
+    """Return (n, classes), what copies say of rows that they were not trained on, fold by fold."""
+    fold = np.arange(len(x)) % FOLDS
     said = np.empty(targets.shape)
-    halves = [half & worth, ~half & worth]
-    copies = learner.fit([(x[part], targets[part]) for part in halves])
-    for copy, others in zip(copies, (~half, half), strict=True):
-        said[others] = copy(x[others])
+    parts = [worth & (fold != number) for number in range(FOLDS)]
+    copies = learner.fit([(x[part], targets[part]) for part in parts], EFFORT)
+    for number, copy in enumerate(copies):
+        said[fold == number] = copy(x[fold == number])
     return said

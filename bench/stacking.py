@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.architectures import Network
+from bench.numerics import flushed
 from bench.training import Recipe, Weights, adam, aims, batches, rate_at, row_losses, snapshot
 
 STACKED = frozenset({"mlp", "mlp128", "logistic"})
@@ -51,6 +52,7 @@ class Stack(nn.Module):
         return [snapshot(network) for network in networks]
 
 
+@flushed()
 def train_stacked(
     networks: Sequence[Network],
     xs: Sequence[NDArray[np.float32]],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.architectures import Network
-from bench.numerics import in_chunks
+from bench.numerics import flushed, in_chunks
 
 Weights = dict[str, Tensor]
 
@@ -58,6 +58,7 @@ def batches(n: int, batch_size: int, steps: int, seed: int) -> Iterator[Tensor]:
             done += 1
 
 
+@flushed()
 def train(
     network: Network, x: NDArray[np.float32], y: NDArray[np.float32], recipe: Recipe, seed: int
 ) -> tuple[Weights, Weights]:
