@@ -38,11 +38,12 @@ def write_report(records: Sequence[Record], meta: Mapping[str, Any], out: Path) 
     """Write ``report.md`` and its figures to the folder ``out``; return the path of ``report.md``.
 
     ``meta`` says how the records were made: matrix, command, commit, versions, machine, victims,
-    reference budgets; with a study among them the page is that
-    study's. Figures of an earlier report in the same folder are replaced. The same records and meta
-    give the same bytes.
+    reference budgets; with a study among them the page is that study's, or the study a section of it.
+    Figures of an earlier report in the same folder are replaced. The same records and meta give the
+    same bytes.
     """
-    if meta.get("study"):
+    study = meta.get("study")
+    if study and study.get("page", True):
         return page.write(records, meta, out)
     findings = Findings(records, meta.get("reference_budget", {}))
     threats = [threat for threat in findings.threats if findings.places[threat]]
@@ -59,7 +60,8 @@ def write_report(records: Sequence[Record], meta: Mapping[str, Any], out: Path) 
     for threat in threats:
         parts += _threat(findings, threat, numbers[threat], drawn)
     victims = {threat.victim for threat in numbers} | {victim for victim, _ in findings.audits}
-    parts += [*_heatmaps(drawn), *universal.section(findings, numbers), *inferred]
+    parts += [*_heatmaps(drawn), *universal.section(findings, numbers)]
+    parts += [*(page.section(records, meta, findings, out / "figures") if study else ()), *inferred]
     parts += sections.audits(findings, sorted(victims)) + sections.timing(findings)
     parts += sections.flags(findings, numbers)
     parts += sections.troubles(findings, meta) + sections.made(meta)

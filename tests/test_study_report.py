@@ -73,6 +73,20 @@ def test_a_page_says_title_verdict_and_source_first_and_how_it_was_made_last(tex
     assert "- optimiser: not named, so Adam" in section(text, "Choices")
 
 
+def test_a_study_without_a_page_is_a_section_of_the_usual_report(run, page, text, tmp_path):
+    _, records, meta = run
+    inside = write_report(records, meta | {"study": meta["study"] | {"page": False}}, tmp_path)
+    usual = inside.read_text(encoding="utf-8")
+    assert "## Verdict" in usual
+    own = section(usual, "A made study")
+    assert re.findall(r"^### (.*)$", own, re.MULTILINE)[-2:] == ["What the published number meant", "Choices"]
+    label = "MSE on log-softmax, no defense"
+    assert line(own, label) == line(section(text, "Extraction"), label)
+    shown = set(re.findall(r"\((figures/[^)]+\.svg)\)", usual))
+    assert shown == {f"figures/{each.name}" for each in (tmp_path / "figures").iterdir()}
+    assert any("published" in each for each in shown)
+
+
 def test_a_row_shows_published_measured_difference_and_repeats(run, text):
     study, records, _ = run
     value = evaluate(study, records)["mse-none"]

@@ -118,10 +118,13 @@ class Study(_Strict):
     In ``verdict`` and ``meaning`` the slots ``{row-id}`` and ``{row-id.published}`` are filled with the
     number that was measured and that which was published, without their unit; ``{row-id.interval}``
     with the measured one as tables show it, ``88.7 % [88.1, 89.3]``.
+
+    ``page``: whether the report is the study's page; else the study is a section of the usual report.
     """
 
     title: str
     source: str
+    page: bool = True
     choices: list[str] = []
     verdict: str
     meaning: str

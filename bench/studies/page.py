@@ -53,23 +53,39 @@ def write(records: Sequence[Record], meta: Mapping[str, Any], out: Path) -> Path
     figures.draw(findings, {}, folder)
     study_figures.clear(folder)
     parts = [f"# {study.title}", _comment(study, values), *sections.gaps(meta)]
-    parts += [f"**Verdict.** {filled(study.verdict, values)}", f"Source: {study.source}"]
-    for place, table in enumerate(study.table, start=1):
-        own = [values[row.id] for row in table.row]
-        parts += [
-            f"## {table.heading}",
-            table.intro,
-            rows(own),
-            *_drawn(findings, table, own, folder, place),
-        ]
-    parts += [READING, "## What the published number meant", filled(study.meaning, values)]
-    parts += ["## Choices", "\n".join(f"- {choice}" for choice in study.choices)] if study.choices else []
+    parts += _body(study, values, findings, folder, "##")
     parts += membership_report.summary(membership_report.inferences(findings))
     parts += sections.audits(findings, sorted({victim for victim, _ in findings.audits}))
     parts += sections.timing(findings)
     parts += [*_flags(records, values), *sections.troubles(findings, meta)]
     parts += [sections.names(findings), *sections.made(meta)]
     return sections.written(out / "report.md", parts)
+
+
+def section(records: Sequence[Record], meta: Mapping[str, Any], findings: Findings, out: Path) -> list[str]:
+    """Return the section of a usual report on the study in ``meta``; its figures go to the folder ``out``."""
+    study = Study.model_validate(meta["study"])
+    whole = "--only" not in str(meta.get("command", ""))
+    values = evaluate(study, records, meta.get("missing", ()), whole=whole)
+    return [f"## {study.title}", *_body(study, values, findings, out, "###")]
+
+
+def _body(
+    study: Study, values: Mapping[str, Value], findings: Findings, folder: Path, heading: str
+) -> list[str]:
+    """Return what a study says, its headings as deep as ``heading``, with its figures in ``folder``."""
+    parts = [f"**Verdict.** {filled(study.verdict, values)}", f"Source: {study.source}"]
+    for place, table in enumerate(study.table, start=1):
+        own = [values[row.id] for row in table.row]
+        parts += [
+            f"{heading} {table.heading}",
+            table.intro,
+            rows(own),
+            *_drawn(findings, table, own, folder, place),
+        ]
+    parts += [READING, f"{heading} What the published number meant", filled(study.meaning, values)]
+    choices = "\n".join(f"- {choice}" for choice in study.choices)
+    return [*parts, f"{heading} Choices", choices] if choices else parts
 
 
 def _comment(study: Study, values: Mapping[str, Value]) -> str:
