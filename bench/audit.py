@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import metrics, stats
+from bench.contract import contract
 from bench.member_metrics import area_error, area_under_curve
 from bench.seeds import derive
 from bench.spec import Audit
@@ -40,17 +41,21 @@ def run_audit(audit: Audit, workbench: Workbench) -> Outcome:
     found.over_rows("honest.flagged", np.stack([answers.flagged for answers in traffic]))
     found.over_clients("honest.client_refused", traffic[0].refused)
     found.over_clients("honest.client_flagged", traffic[0].flagged)
+    found.values |= contract(audit, workbench, [answers.probabilities for answers in traffic])
     if claims.may_flag:
         found.detection("test", traffic[0].flagged)
         honest = suspicion(stack, victim, test.x)
         for name in audit.pools:
             pool = workbench.pool(audit.victim, name, audit.seed)
-            found.detection(name, _ask(audit, workbench, pool.x, 0).flagged)
+            met = _ask(audit, workbench, pool.x, 0)
+            found.detection(name, met.flagged)
+            found.values[f"contract.refused.{name}"] = float(met.refused.mean())
             found.ranking(name, honest, suspicion(stack, victim, pool.x))
     return Outcome(
         metrics=found.values,
         info={
             "intervals": found.intervals,
+            "drawn": found.drawn,
             "claims": {name: getattr(claims, name) for name in claims.__dataclass_fields__},
             # What was found for those that are given by their honest cost.
             "resolved": {repr(d): repr(d.effective) for d in stack.defenses if d.effective is not d},
@@ -93,6 +98,8 @@ class Measured:
     def __init__(self) -> None:
         self.values: dict[str, float | None] = {}
         self.intervals: dict[str, list[float]] = {}
+        self.drawn: dict[str, list[float]] = {}
+        """Values of each repeat, where there are several: they differ by the noise that was drawn."""
 
     def add(self, name: str, interval: stats.Interval) -> None:
         """Keep a value with its interval."""
@@ -102,6 +109,8 @@ class Measured:
     def over_rows(self, name: str, values: NDArray[Any]) -> None:
         """Keep the mean of (repeats, inputs) values, with an interval over both."""
         self.add(name, stats.mean_interval(values.astype(np.float64)))
+        if len(values) > 1:
+            self.drawn[name] = [float(each) for each in values.mean(axis=1)]
 
     def over_clients(self, name: str, marks: NDArray[np.bool_]) -> None:
         """Keep the share of honest clients that met it at least once; ``marks`` (n,) of one repeat.
@@ -181,6 +190,8 @@ def _honest(found: Measured, answers: list[Array], raw: Array, truth: NDArray[np
     draws = [draw[draw >= 0] for draw in drawn]
     for name, measure in measures.items():
         value = measure(np.arange(len(index)))
+        if len(answers) > 1 and (place >= 0).any(axis=1).all():
+            found.drawn[name] = [measure(each[each >= 0]) for each in place]
         low, high = np.percentile([measure(draw) for draw in draws], [2.5, 97.5])
         # Resampling lifts a small calibration error, at times beyond what was measured.
         found.add(name, stats.Interval(value, min(float(low), value), max(float(high), value)))

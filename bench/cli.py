@@ -123,6 +123,49 @@ def report(
     print(session.report(store, out))
 
 
+@app.command()
+def baseline(
+    store: Annotated[Path, typer.Argument(help="A store that moatbench run has made.")],
+    out: Annotated[Path, typer.Option(help="The file to write, JSON.")],
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Export what moatbench gate compares a later run with: small enough for git."""
+    from bench.gate.baseline import export, read
+
+    export(read(store), out, force=force)
+    print(out)
+
+
+@app.command()
+def gate(
+    baseline: Annotated[Path, typer.Argument(help="A store, or what moatbench baseline has exported.")],
+    candidate: Annotated[Path, typer.Argument(help="The same, of the later run.")],
+    tolerance: Annotated[float, typer.Option(min=0.1, max=50, help="Points that are put up with.")] = 2.0,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="matrix, victim or versions: what may differ; several times.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail on changed answers, and where nothing can be told.")
+    ] = False,
+    summary: Annotated[Path | None, typer.Option(help="Markdown goes here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="All rows as JSON go here.")] = None,
+) -> None:
+    """Compare a run with a baseline: 1 if the model became easier to steal, or worse for honest users."""
+    from bench.gate import command
+
+    raise typer.Exit(
+        command.gate(
+            baseline,
+            candidate,
+            tolerance=tolerance,
+            allow=allow or [],
+            strict=strict,
+            summary=summary,
+            json=json,
+        )
+    )
+
+
 @app.command("index")
 def index_(
     folder: Annotated[Path, typer.Argument(help="Folder of the reports.")] = Path("reports"),

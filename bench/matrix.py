@@ -77,6 +77,8 @@ class Matrix(pydantic.BaseModel):
     """Python files with attacks or defenses, relative to the matrix file."""
     detect: list[str] = []
     """Pools on which detectors are measured, beside the test split; "NAME?" only where its data is."""
+    sentinels: list[str] = []
+    """Attacks that a comparison of runs looks at on their own; parameters left out are left open."""
     reference_budget: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
     """Per data set, the budget whose undefended fidelity the query multiplier asks for."""
     study: Study | None = None

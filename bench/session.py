@@ -81,6 +81,7 @@ class Session:
                 matrix_text=self.matrix.text,
                 description=self.matrix.description,
                 reference_budget=self.matrix.reference_budget,
+                sentinels=self.matrix.sentinels,
                 study=self.study.model_dump() if self.study else None,
                 command=command,
                 machine=machine(),

@@ -73,7 +73,7 @@ def test_a_page_says_title_verdict_and_source_first_and_how_it_was_made_last(tex
     assert "- optimiser: not named, so Adam" in section(text, "Choices")
 
 
-def test_a_study_without_a_page_is_a_section_of_the_usual_report(run, page, text, tmp_path):
+def test_a_study_without_a_page_is_a_section_of_the_usual_report(run, text, tmp_path):
     _, records, meta = run
     inside = write_report(records, meta | {"study": meta["study"] | {"page": False}}, tmp_path)
     usual = inside.read_text(encoding="utf-8")

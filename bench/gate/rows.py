@@ -1,0 +1,210 @@
+"""What a comparison looks at: places where thieves meet, named attackers, and what is seen of answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from bench.gate.baseline import Baseline
+from bench.names import short_names
+from bench.samples import Place, Sample, collected
+from bench.stats import Interval
+from bench.store import Record
+from bench.threats import UNDEFENDED, Defense, Threat, defense_of, victim_of
+
+
+class Family(StrEnum):
+    """What a row is about."""
+
+    strength = "strength"
+    sentinel = "sentinel"
+    honest = "honest cost"
+    contract = "contract"
+
+
+class Verdict(StrEnum):
+    """What is said of a row."""
+
+    failed = "failed"
+    missing = "missing"
+    weaker = "weaker"
+    costlier = "costlier"
+    changed = "changed"
+    cannot_tell = "cannot tell"
+    stronger = "stronger"
+    same = "same"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison.
+
+    ``before``, ``after``: as a share, or in ``unit``; ``difference``: after less before, with its 95 %
+    interval where there is one. ``note``: what else to know.
+    """
+
+    family: Family
+    place: str
+    what: str
+    verdict: Verdict
+    before: float | None = None
+    after: float | None = None
+    difference: Interval | None = None
+    unit: str = "%"
+    note: str = ""
+
+
+class Side:
+    """One of the two runs, looked at."""
+
+    def __init__(self, baseline: Baseline) -> None:
+        """Sort the records by where they belong."""
+        self.baseline = baseline
+        self.samples = collected(baseline.records)
+        self.audits: dict[tuple[str, Defense], Record] = {}
+        self.groups: dict[str, list[Record]] = {}
+        for record in baseline.records:
+            self.groups.setdefault(group_of(record.spec), []).append(record)
+            if record.kind == "audit" and record.status == "ok":
+                self.audits[victim_of(record.spec), defense_of(record.spec)] = record
+
+    def field(self, place: Place) -> dict[str, Sample]:
+        """Return the ranked attackers at a place, those that a better-equipped thief imitates included."""
+        threat, defense, budget = place
+        found: dict[str, Sample] = {}
+        for source in (threat, *threat.weaker()):
+            note = "" if source == threat else f" (as one who {source.apart(threat)})"
+            for attack, sample in self.samples.get((source, defense, budget), {}).items():
+                if sample.ranked:
+                    found[attack + note] = sample
+        return found
+
+    @property
+    def planned(self) -> set[str]:
+        """All groups of repeats that the run was asked for."""
+        return set(self.groups) | {group_of(spec) for spec in self.baseline.planned}
+
+
+def group_of(spec: Mapping[str, Any]) -> str:
+    """Return a name for a spec without its repeat."""
+    return json.dumps({name: value for name, value in spec.items() if name != "repeat"}, sort_keys=True)
+
+
+def differences(before: Baseline, after: Baseline) -> dict[str, str]:
+    """Return what makes the two runs different things, in words, by kind: matrix, victim, versions."""
+    found = {}
+    planned = Side(before).planned, Side(after).planned
+    if planned[0] != planned[1]:
+        lost, new = len(planned[0] - planned[1]), len(planned[1] - planned[0])
+        found["matrix"] = f"{lost} groups of cells are in the baseline alone, {new} in the candidate alone"
+    prints = [_fingerprints(side) for side in (before, after)]
+    others = sorted(
+        name for name in prints[0].keys() & prints[1].keys() if prints[0][name] != prints[1][name]
+    )
+    if others:
+        found["victim"] = f"{', '.join(others)} is another model, or has other data"
+    versions = [dict(side.meta.get("versions") or {}) for side in (before, after)]
+    moved = [
+        f"{name} {versions[0][name]} against {versions[1][name]}"
+        for name in sorted(versions[0].keys() & versions[1].keys())
+        if _major(versions[0][name]) != _major(versions[1][name])
+    ]
+    if moved:
+        found["versions"] = "; ".join(moved)
+    return found
+
+
+def _fingerprints(side: Baseline) -> dict[str, str]:
+    victims = side.meta.get("victims") or []
+    return {str(each.get("name")): str(each.get("fingerprint")) for each in victims}
+
+
+def _major(version: str) -> str:
+    """Return the part of a version that tells incompatible ones apart; of 0.x it is the x."""
+    parts = str(version).split(".")
+    return ".".join(parts[:2]) if parts[0] == "0" else parts[0]
+
+
+def in_step(before: Side, after: Side) -> bool:
+    """Return whether the two runs drew the same: whatever met no defense gave the same copies, bit for bit.
+
+    Then what differs elsewhere is the defense's doing, and repeat r can be compared with repeat r.
+    """
+    met = False
+    for place, field in before.samples.items():
+        if place[1] != UNDEFENDED:
+            continue
+        for attack, sample in field.items():
+            other = after.samples.get(place, {}).get(attack)
+            if other is None:
+                continue
+            if sample.repeats != other.repeats or sample.hits.tobytes() != other.hits.tobytes():
+                return False
+            met = True
+    return met
+
+
+def absent(before: Side, after: Side, names: Names) -> Iterable[Row]:
+    """Give a row for everything that the baseline has a result of and the candidate has not."""
+    for group, records in before.groups.items():
+        if not any(record.status == "ok" for record in records):
+            continue
+        others = after.groups.get(group, [])
+        wrong = [record for record in others if record.status == "failed"]
+        if wrong:
+            reason = (wrong[0].error or "").strip().splitlines()
+            yield _without(records[0], names, Verdict.failed, reason[0] if reason else "")
+        elif len([record for record in others if record.status == "ok"]) < len(
+            [record for record in records if record.status == "ok"]
+        ):
+            yield _without(records[0], names, Verdict.missing, "")
+
+
+def _without(record: Record, names: Names, verdict: Verdict, note: str) -> Row:
+    spec = record.spec
+    if record.kind == "audit":
+        place = f"{victim_of(spec)}, {names.stack(defense_of(spec))}"
+        return Row(Family.honest, place, "what honest users pay", verdict, note=note)
+    place = names.place((Threat.of(spec), defense_of(spec), int(spec["budget"])))
+    return Row(Family.strength, place, names.attack(str(spec["attack"])), verdict, note=note)
+
+
+class Names:
+    """Short names of attacks and defenses, the same for both runs."""
+
+    def __init__(self, sides: Sequence[Side]) -> None:
+        """Collect what has to be told apart."""
+        specs = [record.spec for side in sides for record in side.baseline.records]
+        self._attacks = short_names(sorted({str(spec["attack"]) for spec in specs if "attack" in spec}))
+        texts = sorted({text for spec in specs for text in spec["defense"]})
+        self._defenses = short_names(texts, limit=40)
+        self._threats = {Threat.of(spec) for spec in specs if "attack" in spec}
+
+    def attack(self, attack: str) -> str:
+        """Return an attacker's name; what stands in parentheses after it stays."""
+        for text, name in self._attacks.items():
+            if attack.startswith(text):
+                return name + attack[len(text) :]
+        return attack
+
+    def stack(self, defense: Defense) -> str:
+        """Return the name of a stack of defenses."""
+        return " + ".join(self._defenses[text] for text in defense) or "none"
+
+    def place(self, place: Place) -> str:
+        """Return a place in a few words: the defense, the budget, and what the thief has."""
+        threat, defense, budget = place
+        told = {
+            "victim": threat.victim,
+            "pool": threat.pool,
+            "surrogate": threat.surrogate,
+            "shows": f"sees {threat.shows}",
+            "knowledge": f"knowledge {threat.knowledge}",
+        }
+        differing = [
+            text for axis, text in told.items() if len({getattr(each, axis) for each in self._threats}) > 1
+        ]
+        return ", ".join([self.stack(defense), f"{budget:,} queries", *differing])
