@@ -57,7 +57,8 @@ class Evade(Extraction):
     quarter is refused. The threshold lets pass as many own inputs as the gate's ``fpr`` says;
     .05 is flagged where that is not known. Where nothing but gates and counters is known to stand,
     random distributions count as refusals and are dropped, and bare labels count too, unless
-    the first three queries, own inputs as they are, bring nothing else. No gate, no blending.
+    the first three queries, own inputs as they are, bring nothing else. Where it is known that there is
+    no gate, own inputs are sent first, as they are, and then the random draw.
 
     ``clients``: accounts that take turns. None, for as many as it takes: with known parameters an
     account is left when its quota is used up; else when its answers end in refusals and a fresh one
@@ -112,9 +113,11 @@ class Evade(Extraction):
                 sent = order[: api.budget]
                 shadow = Shadow.fit(mine, gate.get("fpr", FPR))
                 return self._felt(accounts, x[sent], partners[: len(sent)], shadow, gate)
-            if self.blend:
+            if self.blend is None:
+                order, x = np.arange(len(mine) + len(x)), np.concatenate([mine, x[order]])
+            elif self.blend:
                 x = blended(x, partners, np.full(len(x), self.blend))
-            elif self.blend is not None:
+            else:
                 # Equal distances keep the seeded order, not that of a file sorted by class.
                 order = order[np.argsort(distances(mine, x)[order], kind="stable")]
         asked = x[order[: api.budget]]

@@ -257,10 +257,12 @@ def test_honest_inputs_are_sent_nearly_as_they_are(buy, digits_pool):
 
 
 @pytest.mark.parametrize("stack", [(), ("rounded",), ("rate_limit",)])
-def test_where_no_gate_is_known_to_stand_nothing_is_blended(stack, buy, noise):
-    bought, _ = buy(Evade(blend=None), stack, 50, noise, knowledge="full")
-    plain, _ = buy(Copycat(), stack, 50, noise)
-    assert bought.digest() == plain.digest()
+def test_where_no_gate_is_known_to_stand_own_inputs_go_first_and_nothing_is_blended(stack, buy, noise):
+    bought, _ = buy(Evade(own=20, blend=None), stack, 50, noise, knowledge="full")
+    plain, _ = buy(Copycat(), stack, 30, noise)
+    assert rows_of(bought.x)[20:] == rows_of(plain.x)
+    assert not set(rows_of(bought.x)[:20]) & set(rows_of(noise.x))
+    assert set(rows_of(bought.x)[:20]) <= set(rows_of(noise.reference))
     assert bought.facts["blended"] == 0
 
 
