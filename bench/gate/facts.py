@@ -54,7 +54,7 @@ def honest(where: str, old: Record, new: Record, tolerance: float) -> Iterator[T
                 yield Trial(replace(row, verdict=Verdict.missing), settled=True)
             continue
         drawn = [list((audit.info.get("drawn") or {}).get(name, ())) for audit in (old, new)]
-        spread = draws(*drawn)
+        spread = None if drawn[0] == drawn[1] else draws(*drawn)
         if spread is None:
             worse = way * (after - before)
             row = replace(row, difference=Interval(after - before, math.nan, math.nan))
