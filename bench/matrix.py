@@ -111,6 +111,8 @@ class Matrix(pydantic.BaseModel):
         file's. ``data_root``: where optional pools are looked for. Raises UsageError for any name or
         value that is not known.
         """
+        for text in self.sentinels:
+            registry.attacks.build(text)
         cells: dict[Cell, None] = {}
         for block in self.block:
             number = repeats or block.repeats or self.repeats

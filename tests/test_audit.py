@@ -18,6 +18,13 @@ STACKS = {
     "by_cost": ("reverse_sigmoid(gamma=0.1, l1=0.3)", "mahalanobis(action=label_only, layers=all, l1=0.02)"),
 }
 POOLS = ("noise", "in-distribution")
+MOST = {
+    "honest.l1_mean": 2,
+    "honest.l1_max": 2,
+    "honest.nll": 28,
+    "contract.support": 10,
+    "contract.entropy": math.log(10),
+}
 USE = {f"honest.{name}" for name in ("l1_mean", "l1_max", "nll", "ece", "aurc")}
 SHARES = {
     f"honest.{name}"
@@ -50,9 +57,8 @@ def test_values_are_in_range_and_inside_their_intervals(name, audit_of):
             continue
         assert math.isfinite(value), key
         least = -1 if key == "honest.accuracy_lost" else 0
-        most = {"honest.l1_mean": 2, "honest.l1_max": 2, "honest.nll": 28}.get(key, 1)
-        assert least <= value <= most + 1e-9, key
-        if key != "honest.l1_max":
+        assert least <= value <= MOST.get(key, 1) + 1e-9, key
+        if key != "honest.l1_max" and not key.startswith("contract."):
             low, high = found.info["intervals"][key]
             assert low <= value <= high, key
 
@@ -78,6 +84,32 @@ def test_label_only_keeps_the_label_and_loses_the_ranking(audit_of):
     assert found["honest.ece"] == pytest.approx(error)
     assert found["honest.nll"] == pytest.approx(error * -math.log(1e-12))
     assert 0 < found["honest.l1_mean"] < 0.3
+
+
+def test_what_answers_look_like_is_seen_without_training(audit_of):
+    labels, noise, gate = (audit_of(name) for name in ("label_only", "gaussian_noise", "mahalanobis"))
+    assert labels.metrics["contract.support"] == 1
+    assert labels.metrics["contract.entropy"] == 0
+    assert labels.metrics["contract.alone"] == labels.metrics["contract.again"] == 1
+    assert noise.metrics["contract.alone"] == 1  # the same seeds, query by query
+    assert noise.metrics["contract.again"] < 0.1
+    assert gate.metrics["contract.refused.noise"] == gate.metrics["detection.noise"] > 0.9
+    assert labels.info["drawn"] == {}
+    for name, values in noise.info["drawn"].items():
+        assert len(values) == 3
+        assert np.mean(values) == pytest.approx(noise.metrics[name], rel=0.1)
+    assert len(set(noise.info["drawn"]["honest.nll"])) == 3
+
+
+def test_an_answer_that_depends_on_its_batch_is_seen(monkeypatch, workbench, digits_spec):
+    def every_winner_in_every_row(_, preds):
+        labels = np.zeros_like(preds)
+        labels[:, np.argmax(preds, axis=1)] = 1
+        return labels
+
+    monkeypatch.setattr("defenses.label_only.LabelOnly.__call__", every_winner_in_every_row)
+    fresh = Workbench(workbench.data_root, None)
+    assert run_audit(Audit(digits_spec, STACKS["label_only"], (), 1, 0), fresh).metrics["contract.alone"] == 0
 
 
 def test_noise_costs_labels_and_distance(audit_of):

@@ -261,6 +261,21 @@ def test_runs_about_other_things_are_not_compared_unless_allowed(tmp_path, capsy
         gate(tmp_path / "base.json", tmp_path / "base.json", tolerance=2, allow=["victims"])
 
 
+def test_a_family_without_rows_is_an_error_and_not_silence(tmp_path):
+    cases = {
+        "no audits": run(cells(SOFT, "none", 0.97, 0)),
+        "no attacked cells": run(audit("none"), sentinels=()),
+        "sentinel 'labels' is no attack": run(
+            cells(SOFT, "none", 0.97, 0), audit("none"), sentinels=("labels",)
+        ),
+    }
+    for number, (said, side) in enumerate(cases.items()):
+        path = tmp_path / f"{number}.json"
+        export(side, path)
+        with pytest.raises(UsageError, match=said):
+            gate(path, path, tolerance=2)
+
+
 def test_a_summary_goes_where_it_is_asked_for(tmp_path, monkeypatch):
     export(standard(1), tmp_path / "a.json")
     export(standard(1, labels=0.97), tmp_path / "b.json")

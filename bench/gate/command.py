@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bench.errors import UsageError, nearest
 from bench.gate import words
-from bench.gate.baseline import read
-from bench.gate.judge import Comparison, compare
-from bench.gate.rows import Verdict, differences
+from bench.gate.baseline import Baseline, read
+from bench.gate.judge import Comparison, compare, meant
+from bench.gate.rows import Family, Verdict, differences
 
 FINE, REGRESSION, INCOMPLETE = 0, 1, 3
 KINDS = ("matrix", "victim", "versions")
@@ -48,8 +48,7 @@ def gate(
         )
     notes = [f"The runs differ in their {kind}: {text}." for kind, text in found.items()]
     comparison = compare(before, after, tolerance / 100)
-    if not comparison.rows:
-        raise UsageError(f"{candidate} has nothing in common with {baseline}; there is nothing to compare")
+    _demand_families(comparison, before, after)
     text = words.summary(comparison, notes)
     if summary:
         summary.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +61,18 @@ def gate(
             file.write(text)
     print(words.terminal(comparison, notes))
     return code(comparison, strict=strict)
+
+
+def _demand_families(comparison: Comparison, *runs: Baseline) -> None:
+    """Raise UsageError where a family of rows is empty, which would be silent whatever happens."""
+    found = {row.family for row in comparison.rows}
+    for family, wanted in ((Family.strength, "attacked cells"), (Family.contract, "audits")):
+        if family not in found:
+            raise UsageError(f"the runs share no {wanted}, so that there is no {family.value} to compare")
+    attacks = {str(each.spec["attack"]) for run in runs for each in run.records if "attack" in each.spec}
+    for text in {str(text) for run in runs for text in run.meta.get("sentinels") or ()}:
+        if not any(meant(attack, [text]) for attack in attacks):
+            raise UsageError(f"sentinel {text!r} is no attack of these runs; {nearest(text, attacks)}")
 
 
 def code(comparison: Comparison, *, strict: bool = False) -> int:

@@ -15,7 +15,7 @@ test inputs are frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -115,14 +115,14 @@ def _sentinels(
         for attack in before_and_after(old, new):
             # Alone in its field, it is the strongest, and has been looked at as such.
             alone = len(before.field(place)) == 1 and old[attack].ranked
-            if _meant(str(old[attack].records[0].spec["attack"]), named) and not alone:
+            if meant(str(old[attack].records[0].spec["attack"]), named) and not alone:
                 fields = {attack: old[attack]}, {attack: new[attack]}
                 yield _tested(
                     Family.sentinel, names.place(place), *fields, names, prior, tolerance, paired=paired
                 )
 
 
-def _meant(attack: str, named: set[str]) -> bool:
+def meant(attack: str, named: Collection[str]) -> bool:
     """Return whether a sentinel of the matrix is this attack, parameters that it leaves out left open."""
     name, values = parse_call(attack)
     return any(other == name and having.items() <= values.items() for other, having in map(parse_call, named))
