@@ -22,6 +22,8 @@ from bench.verdict import Findings
 COLOURS = ("#3d8fd1", "#d07a28", "#3c9d5b", "#cf5350", "#9470d0", "#1f9d95", "#c9609a", "#94932f")
 """Have about the same contrast, 3 to 4, against a white and a near-black page."""
 MARKERS = "os^DvPX<>"
+LEFT = 0.9
+"""Inches for the axis and a label of two lines."""
 LINE = 0.165
 """Height of a line of the key, in inches."""
 TOGETHER = 3
@@ -49,12 +51,12 @@ def pareto(findings: Findings, threat: Threat) -> Figure | None:
     down = math.ceil(len(drawn) / across)
     width, height = 4.35, 2.75 if down > 1 else 3.3
     below = LINE * max(map(_depth, entries)) + 0.15
-    figure = Figure(figsize=(0.75 + (width + 0.2) * across, below + (height + 0.62) * down))
+    figure = Figure(figsize=(LEFT + (width + 0.2) * across, below + (height + 0.62) * down))
     looks = _looks(findings)
     for place, (cost, points) in enumerate(drawn.items()):
         row, column = divmod(place, across)
         bottom = below + 0.5 + (height + 0.62) * (down - 1 - row)
-        axes = place_axes(figure, 0.75 + (width + 0.2) * column, bottom, width, height)
+        axes = place_axes(figure, LEFT + (width + 0.2) * column, bottom, width, height)
         _panel(axes, cost, points, looks)
         if floor:
             axes.axhline(100 * floor.interval.value, color=GREY, linewidth=1, linestyle=":", zorder=0.5)

@@ -31,6 +31,13 @@ def test_equal_cells_of_two_blocks_merge(matrix_file):
     assert cells(twice.tasks()) == cells(once)
 
 
+def test_a_sentinel_has_to_be_an_attack(matrix_file):
+    known = load_matrix(str(matrix_file('sentinels = ["copycat(use_probability=true)"]\n' + BLOCK, "known")))
+    assert known.tasks()
+    with pytest.raises(UsageError, match="did you mean 'copycat'"):
+        load_matrix(str(matrix_file('sentinels = ["copycut"]\n' + BLOCK, "unknown"))).tasks()
+
+
 def test_repeats_can_be_overridden(matrix_file):
     matrix = load_matrix(str(matrix_file("repeats = 3\n" + BLOCK)))
     assert {cell.repeat for cell in cells(matrix.tasks(repeats=2))} == {0, 1}
