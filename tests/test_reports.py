@@ -22,7 +22,7 @@ def matrix_of(path):
 
 
 def test_the_reference_reports_are_there():
-    assert {matrix_of(path) for path in REPORTS} == {"digits", "mnist", *STUDIES}
+    assert {matrix_of(path) for path in REPORTS} == {"digits", "mnist", "frontier", *STUDIES}
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=matrix_of)
@@ -83,6 +83,12 @@ def test_readme_shows_the_verdict_of_the_mnist_report():
     report = (ROOT / shown[1]).read_text()
     verdict = re.search(r"## Verdict\n(.*?)### T1", report, re.DOTALL)
     assert shown[2].strip() == verdict[1].strip()
+
+
+def test_readmes_first_figure_is_the_front():
+    first = re.search(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())[1]
+    assert re.fullmatch(r"reports/frontier/figures/T\d+-pareto\.svg", first)
+    assert (ROOT / first).is_file()
 
 
 def test_readme_commands_exist():
