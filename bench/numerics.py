@@ -44,7 +44,7 @@ def flushed() -> Iterator[None]:
     """Take numbers below 1e-38 for zero inside the block, and no longer after it.
 
     Once a network has learnt its rows, squared gradients in Adam's state get that small, and arithmetic
-    with them takes tens of times as long: almost half of a training went into it.
+    with them is many times slower.
     """
     torch.set_flush_denormal(True)
     try:

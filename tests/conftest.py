@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from bench import datasets, execute, pools
 from bench.errors import MissingDataError
+from bench.registry import attacks, defenses
 from bench.spec import ThreatModel, VictimSpec
 from bench.workbench import Workbench
 
@@ -68,6 +69,13 @@ def digits_pool(workbench, digits_spec):
 @pytest.fixture
 def threat():
     return ThreatModel("in-distribution", "in-distribution", "none", "mlp", "probabilities")
+
+
+@pytest.fixture(autouse=True)
+def borrowed_plugins(monkeypatch):
+    """Forget the plugins that a test registers from a file, so that no other test meets them."""
+    for registry in (attacks, defenses):
+        monkeypatch.setattr(registry, "_extra", dict(registry._extra))
 
 
 @pytest.fixture

@@ -199,6 +199,32 @@ def test_what_failed_or_is_missing_is_named():
     assert "not everything was compared" in words.headline(comparison)
 
 
+def test_one_lost_repeat_is_named_and_the_others_are_compared():
+    whole = standard(1)
+    lost = [r for r in whole.records if (r.spec.get("attack"), r.spec.get("repeat")) != (LABELS, 3)]
+    comparison = compare(whole, Baseline(whole.meta, lost, []))
+    assert comparison.paired
+    assert [row.what for row in comparison.of(Verdict.missing)] == ["labels"]
+    assert verdicts(comparison, Family.sentinel)["copycat on probabilities"] is Verdict.same
+    assert comparison.of(Verdict.weaker, Verdict.stronger) == []
+
+
+def test_an_attacker_that_falls_to_chance_does_not_slip_out_of_the_comparison():
+    flagged = [
+        Record("", r.kind, r.spec, r.status, r.metrics, r.arrays, {"flags": ["near_chance"]})
+        for r in cells(SOFT, "none", 0.15, 3)
+    ]
+    before = run(cells(SOFT, "none", 0.97, 0), audit("none"))
+    comparison = compare(before, run(flagged, audit("none")))
+    assert verdicts(comparison, Family.strength) == {"copycat on probabilities": Verdict.stronger}
+
+
+def test_noise_that_was_taken_away_has_no_error_of_its_own():
+    values = [0.70, 0.85, 0.95, 0.80, 1.0]
+    comparison = compare(run(noisy(0.86, values)), run(audit("noise", honest__nll=1.2)))
+    assert verdicts(comparison, Family.honest)["negative log-likelihood"] is Verdict.costlier
+
+
 def test_a_baseline_survives_its_export(tmp_path):
     whole = standard(1)
     export(whole, tmp_path / "a.json")

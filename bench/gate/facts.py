@@ -16,7 +16,7 @@ from bench.stats import Interval
 from bench.store import Record
 
 NATS = 0.05
-"""The same of the mean negative log-likelihood of honest answers."""
+"""Difference of the mean negative log-likelihood of honest answers that is put up with."""
 FACT = 0.01
 """Difference of a fact of answers (a share, nats, a distance) from which the fact has changed."""
 SHARES = {
@@ -37,6 +37,7 @@ FACTS = {
     "contract.again": "answered again as before",
     "contract.latency": "latency class",
 }
+"""Facts of answers by metric; flags and refusals of each pool come on top."""
 
 
 def honest(where: str, old: Record, new: Record, tolerance: float) -> Iterator[Trial]:
@@ -68,7 +69,8 @@ def honest(where: str, old: Record, new: Record, tolerance: float) -> Iterator[T
 def draws(old: Sequence[float], new: Sequence[float]) -> tuple[float, int, float, float, int] | None:
     """Return what noise adds to the difference of two means of draws, as a contrast has it; None if nothing.
 
-    A side whose draws are all equal has drawn once, whatever its number of repeats.
+    A side whose draws are all equal has drawn once, whatever its number of repeats; one without draws
+    has no noise.
     """
     sides = [np.asarray(side, dtype=np.float64) for side in (old, new)]
     moving = [side for side in sides if len(side) > 1 and np.ptp(side) > 0]
@@ -76,7 +78,7 @@ def draws(old: Sequence[float], new: Sequence[float]) -> tuple[float, int, float
         return None
     freedom = sum(len(side) - 1 for side in moving)
     spread = sum(float(side.var(ddof=1)) * (len(side) - 1) for side in moving) / freedom
-    weight = sum(1 / len(side) if any(side is other for other in moving) else 1.0 for side in sides)
+    weight = sum(1 / len(side) if np.ptp(side) > 0 else 1.0 for side in sides if len(side))
     return spread, freedom, weight, 0.0, min(len(side) for side in moving)
 
 

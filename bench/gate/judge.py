@@ -35,6 +35,7 @@ from bench.gate.rows import Family, Names, Row, Side, Verdict, absent, in_step
 from bench.gate.trial import Trial, judged, needed
 from bench.registry import parse_call
 from bench.samples import Sample
+from bench.samples import common as shared
 from bench.stats import Interval
 
 K = TypeVar("K")
@@ -84,17 +85,18 @@ def _contrasts(before: Side, after: Side, *, paired: bool) -> Iterator[Contrast]
     for place in before_and_after(before.samples, after.samples):
         ours, theirs = after.samples[place], before.samples[place]
         for attack in before_and_after(theirs, ours):
-            yield contrast(ours[attack].hits, theirs[attack].hits, paired=paired)
+            if (each := _contrast(ours[attack], theirs[attack], paired=paired)) is not None:
+                yield each
 
 
 def _strength(
     before: Side, after: Side, names: Names, prior: Prior, tolerance: float, *, paired: bool
 ) -> Iterator[Trial]:
     for place in before_and_after(before.samples, after.samples):
-        old, new = before.field(place), after.field(place)
-        shared = before_and_after(old, new)
-        if shared:
-            fields = {name: old[name] for name in shared}, {name: new[name] for name in shared}
+        old, new = before.field(place), after.field(place, every=True)
+        both = before_and_after(old, new)
+        if both:
+            fields = {name: old[name] for name in both}, {name: new[name] for name in both}
             yield _tested(
                 Family.strength, names.place(place), *fields, names, prior, tolerance, paired=paired
             )
@@ -146,11 +148,10 @@ def _tested(
     row = Row(family, place, what, Verdict.same, levels[0], levels[1], Interval(levels[1] - levels[0], 0, 0))
     if paired and all(_equal(old[name], new[name]) for name in old):
         return Trial(replace(row, note="to the last bit"), apart=0.0)
-    pairs = {
-        (ours, theirs): contrast(new[ours].hits, old[theirs].hits, paired=paired)
-        for ours in new
-        for theirs in old
-    }
+    found = {(o, t): _contrast(new[o], old[t], paired=paired) for o in new for t in old}
+    pairs = {pair: each for pair, each in found.items() if each is not None}
+    if len(pairs) < len(found):
+        return Trial(replace(row, difference=None), still=lambda _: "the runs share no repeat of it")
     error = {pair: prior.error(each) for pair, each in pairs.items()}
 
     def chance(test: Callable[..., float], pair: tuple[str, str], limit: float) -> float:
@@ -185,6 +186,14 @@ def _tested(
         max(none_above(tolerance), none_lost(-tolerance)),
         lambda alpha: needed(pairs[strongest], prior, tolerance, alpha),
     )
+
+
+def _contrast(ours: Sample, theirs: Sample, *, paired: bool) -> Contrast | None:
+    """Return the contrast of two attackers; in pairs, of the repeats both have, None if there are none."""
+    if not paired:
+        return contrast(ours.hits, theirs.hits, paired=False)
+    first, second = shared(ours, theirs)
+    return contrast(first, second, paired=True) if len(first) else None
 
 
 def _equal(a: Sample, b: Sample) -> bool:

@@ -71,14 +71,17 @@ class Side:
             if record.kind == "audit" and record.status == "ok":
                 self.audits[victim_of(record.spec), defense_of(record.spec)] = record
 
-    def field(self, place: Place) -> dict[str, Sample]:
-        """Return the ranked attackers at a place, those that a better-equipped thief imitates included."""
+    def field(self, place: Place, *, every: bool = False) -> dict[str, Sample]:
+        """Return the ranked attackers at a place, those that a better-equipped thief imitates included.
+
+        ``every``: the others too; who was ranked in the baseline has to be looked at in the candidate.
+        """
         threat, defense, budget = place
         found: dict[str, Sample] = {}
         for source in (threat, *threat.weaker()):
             note = "" if source == threat else f" (as one who {source.apart(threat)})"
             for attack, sample in self.samples.get((source, defense, budget), {}).items():
-                if sample.ranked:
+                if sample.ranked or every:
                     found[attack + note] = sample
         return found
 
@@ -150,16 +153,13 @@ def in_step(before: Side, after: Side) -> bool:
 def absent(before: Side, after: Side, names: Names) -> Iterable[Row]:
     """Give a row for everything that the baseline has a result of and the candidate has not."""
     for group, records in before.groups.items():
-        if not any(record.status == "ok" for record in records):
-            continue
         others = after.groups.get(group, [])
         wrong = [record for record in others if record.status == "failed"]
-        if wrong:
+        here, there = (sum(record.status == "ok" for record in side) for side in (records, others))
+        if here and wrong:
             reason = (wrong[0].error or "").strip().splitlines()
             yield _without(records[0], names, Verdict.failed, reason[0] if reason else "")
-        elif len([record for record in others if record.status == "ok"]) < len(
-            [record for record in records if record.status == "ok"]
-        ):
+        elif there < here:
             yield _without(records[0], names, Verdict.missing, "")
 
 

@@ -17,7 +17,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Trial:
-    """A row of attackers with its p-values before anything is corrected."""
+    """A row with its p-values before anything is corrected."""
 
     row: Row
     weaker: float = 1.0
