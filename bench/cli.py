@@ -81,6 +81,10 @@ def run(
     victim: Annotated[
         str | None, typer.Option(help="Your own: file.py:factory or package.module:factory.")
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Work on the workers of a Dask scheduler: tcp://host:8786."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results of this store.")] = False,
     data_root: DataRoot = None,
 ) -> None:
@@ -100,7 +104,9 @@ def run(
                 victim=victim,
                 data_root=data_root,
             )
-            counts, report_path = session.run(jobs=jobs, fresh=fresh, command=command, progress=_progress)
+            counts, report_path = session.run(
+                jobs=jobs, fresh=fresh, command=command, cluster=dask, progress=_progress
+            )
     except KeyboardInterrupt:
         again = shlex.join(["moatbench", *(word for word in sys.argv[1:] if word != "--fresh")])
         print(f"\ninterrupted; what has run is stored\nresume with: {again}", file=sys.stderr)

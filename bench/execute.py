@@ -19,7 +19,7 @@ from typing import Any
 from bench import pools, registry
 from bench.audit import run_audit
 from bench.cell import run_cells
-from bench.errors import BudgetError, NotApplicable
+from bench.errors import BudgetError, NotApplicable, UsageError
 from bench.numerics import single_thread, versions
 from bench.spec import Cell, Task, VictimSpec
 from bench.store import Outcome, Record, Store
@@ -38,7 +38,8 @@ class Setting:
 
 
 @cache
-def _workbench(setting: Setting) -> Workbench:
+def opened(setting: Setting) -> Workbench:
+    """Return this process' workbench of a setting, its plugins known."""
     for path in setting.plugins:
         registry.attacks.add_file(path)
         registry.defenses.add_file(path)
@@ -51,7 +52,7 @@ Item = tuple[Task, str]
 
 def perform(setting: Setting, items: Sequence[Item]) -> list[Record]:
     """Run one audit, or the wanted repeats of one cell, in this process; an error becomes failed records."""
-    workbench, first = _workbench(setting), items[0][0]
+    workbench, first = opened(setting), items[0][0]
     try:
         with single_thread():
             if isinstance(first, Cell):
@@ -61,9 +62,12 @@ def perform(setting: Setting, items: Sequence[Item]) -> list[Record]:
     except NotApplicable as reason:
         return [_record(item, "not_applicable", error=str(reason)) for item in items]
     except Exception as error:  # noqa: BLE001  # whatever a plugin raises must not stop the others
-        info = {"traceback": traceback.format_exc()}
-        message = f"{type(error).__name__}: {error}"
-        return [_record(item, "failed", error=message, info=info) for item in items]
+        return failed(items, f"{type(error).__name__}: {error}", {"traceback": traceback.format_exc()})
+
+
+def failed(items: Sequence[Item], error: str, info: dict[str, Any] | None = None) -> list[Record]:
+    """Return what is kept of tasks that did not run through."""
+    return [_record(item, "failed", error=error, info=info) for item in items]
 
 
 def _record(
@@ -171,16 +175,18 @@ def run(
     *,
     jobs: int,
     fresh: bool = False,
+    cluster: str | None = None,
     progress: Callable[[Iterable[Record], int, int], Iterable[Record]] = lambda records, _done, _all: records,
 ) -> Counter[str]:
     """Run what the store does not have yet; return how many tasks ended in which status.
 
     ``progress`` wraps the stream of records: it gets the stream, the number already done and the
     number of all. Failed tasks are tried again; ``fresh`` forgets every record first. What has been
-    stored stays stored however this ends.
+    stored stays stored however this ends. ``cluster``: address of a Dask scheduler whose workers are to
+    do the work, instead of ``jobs`` processes here.
     """
     started = time.time()
-    workbench = _workbench(setting)
+    workbench = opened(setting)
     with single_thread():
         fingerprints = prepare(tasks, workbench)
         victims = [_describe(spec, workbench) for spec in fingerprints]
@@ -191,7 +197,15 @@ def run(
     done = store.done()
     todo = [(task, key) for task, key in zip(tasks, named, strict=True) if key not in done]
     store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started)
-    for record in progress(work(todo, setting, jobs), len(tasks) - len(todo), len(tasks)):
+    if cluster and todo:
+        try:
+            from bench import cluster as far
+        except ImportError as error:
+            raise UsageError("a Dask cluster needs pip install 'moatbench[dask]'") from error
+        records = far.work(todo, setting, workbench, cluster)
+    else:
+        records = work(todo, setting, jobs)
+    for record in progress(records, len(tasks) - len(todo), len(tasks)):
         store.put(record)
         if record.status == "failed":
             log.error("%s failed: %s", " ".join(map(str, record.spec.values())), record.error)

@@ -72,6 +72,7 @@ class Session:
         jobs: int,
         fresh: bool,
         command: str,
+        cluster: str | None = None,
         progress: Callable[[Iterable[Record], int, int], Iterable[Record]],
     ) -> tuple[Counter[str], Path]:
         """Run what is left, write the report; return the tally and the report's path."""
@@ -94,6 +95,7 @@ class Session:
                 self.setting,
                 jobs=jobs or len(os.sched_getaffinity(0)),
                 fresh=fresh,
+                cluster=cluster,
                 progress=progress,
             )
         return counts, report(self.store, self.out)

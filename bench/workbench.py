@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,14 @@ class Workbench:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+    def carried(self) -> dict[Any, Any]:
+        """Return the victims and pools that were loaded so far, for a workbench that cannot load them."""
+        return {key: made for key, made in self._kept.items() if isinstance(made, Victim | Pool)}
+
+    def carry(self, things: Mapping[Any, Any]) -> None:
+        """Take over what another workbench has loaded."""
+        self._kept |= things
 
     def victim(self, spec: VictimSpec) -> Victim:
         """Return the trained victim."""

@@ -81,9 +81,9 @@ def borrowed_plugins(monkeypatch):
 @pytest.fixture
 def fresh_workers():
     """Forget what this process keeps between runs."""
-    execute._workbench.cache_clear()
+    execute.opened.cache_clear()
     yield
-    execute._workbench.cache_clear()
+    execute.opened.cache_clear()
 
 
 @pytest.fixture

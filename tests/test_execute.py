@@ -61,7 +61,7 @@ def results(tasks, path, setting, **options):
 
 def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bit(tiny, setting, tmp_path):
     one = results(tiny, tmp_path / "one.sqlite", setting)
-    execute._workbench.cache_clear()
+    execute.opened.cache_clear()
     again = results(tiny, tmp_path / "again.sqlite", setting)
     two = results(tiny, tmp_path / "two.sqlite", setting, jobs=2)
     assert len(one) == len(tiny)
@@ -72,7 +72,7 @@ def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bi
 
 def test_the_results_do_not_depend_on_the_memo(tiny, setting, tmp_path):
     shared = results(tiny, tmp_path / "one.sqlite", setting)
-    execute._workbench.cache_clear()
+    execute.opened.cache_clear()
     alone = results(tiny, tmp_path / "two.sqlite", Setting(setting.data_root, None))
     assert shared == alone
 

@@ -225,6 +225,20 @@ def test_noise_that_was_taken_away_has_no_error_of_its_own():
     assert verdicts(comparison, Family.honest)["negative log-likelihood"] is Verdict.costlier
 
 
+def test_noise_from_the_same_streams_is_compared_draw_by_draw():
+    # On its own each side varies by far more than the tolerance.
+    values = [0.60, 0.95, 0.70, 0.85, 0.90]
+    worse = [value + 0.08 + place / 1000 for place, value in enumerate(values)]
+    before = run(cells(SOFT, "none", 0.97, 0), noisy(0.80, values))
+    after = run(cells(SOFT, "none", 0.97, 0), noisy(0.882, worse))
+    comparison = compare(before, after)
+    assert comparison.paired
+    assert verdicts(comparison, Family.honest)["negative log-likelihood"] is Verdict.costlier
+    apart = compare(before, run(cells(SOFT, "none", 0.97, 9), noisy(0.882, worse)))
+    assert not apart.paired
+    assert verdicts(apart, Family.honest)["negative log-likelihood"] is Verdict.cannot_tell
+
+
 def test_a_baseline_survives_its_export(tmp_path):
     whole = standard(1)
     export(whole, tmp_path / "a.json")

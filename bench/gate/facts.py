@@ -19,6 +19,8 @@ NATS = 0.05
 """Difference of the mean negative log-likelihood of honest answers that is put up with."""
 FACT = 0.01
 """Difference of a fact of answers (a share, nats, a distance) from which the fact has changed."""
+ROUNDING = 1e-12
+"""Differences of draws that differ by no more are the same."""
 SHARES = {
     "honest.accuracy": ("accuracy", -1),
     "honest.top1_kept": ("top-1 kept", -1),
@@ -40,10 +42,11 @@ FACTS = {
 """Facts of answers by metric; flags and refusals of each pool come on top."""
 
 
-def honest(where: str, old: Record, new: Record, tolerance: float) -> Iterator[Trial]:
+def honest(where: str, old: Record, new: Record, tolerance: float, *, paired: bool) -> Iterator[Trial]:
     """Give what honest users pay, on the same test inputs.
 
-    Without noise that is a fact of these inputs. Where noise is drawn, it has the error of the draws.
+    Without noise that is a fact of these inputs. Where noise is drawn, it has the error of the draws;
+    ``paired``: draw r is from the same stream in both.
     """
     limits = {name: (label, way, tolerance, "%") for name, (label, way) in SHARES.items()}
     limits["honest.nll"] = ("negative log-likelihood", 1, NATS, "nats")
@@ -55,7 +58,7 @@ def honest(where: str, old: Record, new: Record, tolerance: float) -> Iterator[T
                 yield Trial(replace(row, verdict=Verdict.missing), settled=True)
             continue
         drawn = [list((audit.info.get("drawn") or {}).get(name, ())) for audit in (old, new)]
-        spread = None if drawn[0] == drawn[1] else draws(*drawn)
+        spread = None if drawn[0] == drawn[1] else draws(*drawn, paired=paired)
         if spread is None:
             worse = way * (after - before)
             row = replace(row, difference=Interval(after - before, math.nan, math.nan))
@@ -66,19 +69,25 @@ def honest(where: str, old: Record, new: Record, tolerance: float) -> Iterator[T
             yield _noisy(row, Contrast(way * (after - before), *spread), way, limit)
 
 
-def draws(old: Sequence[float], new: Sequence[float]) -> tuple[float, int, float, float, int] | None:
+def draws(
+    old: Sequence[float], new: Sequence[float], *, paired: bool = False
+) -> tuple[float, int, float, float, int] | None:
     """Return what noise adds to the difference of two means of draws, as a contrast has it; None if nothing.
 
     A side whose draws are all equal has drawn once, whatever its number of repeats; one without draws
-    has no noise.
+    has no noise. ``paired``: where both sides vary, draw r of one belongs to draw r of the other.
     """
     sides = [np.asarray(side, dtype=np.float64) for side in (old, new)]
     moving = [side for side in sides if len(side) > 1 and np.ptp(side) > 0]
+    weight = sum(1 / len(side) if np.ptp(side) > 0 else 1.0 for side in sides if len(side))
+    if paired and len(moving) == 2 and len(old) == len(new):
+        moving, weight = [moving[1] - moving[0]], 1 / len(old)
+        if np.ptp(moving[0]) <= ROUNDING:
+            return None
     if not moving:
         return None
     freedom = sum(len(side) - 1 for side in moving)
     spread = sum(float(side.var(ddof=1)) * (len(side) - 1) for side in moving) / freedom
-    weight = sum(1 / len(side) if np.ptp(side) > 0 else 1.0 for side in sides if len(side))
     return spread, freedom, weight, 0.0, min(len(side) for side in moving)
 
 

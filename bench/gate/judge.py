@@ -70,7 +70,7 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     for place in before_and_after(sides[0].audits, sides[1].audits):
         where = ", ".join([place[0], names.stack(place[1])])
         audits = sides[0].audits[place], sides[1].audits[place]
-        tests += honest(where, *audits, tolerance)
+        tests += honest(where, *audits, tolerance, paired=paired)
         facts += answered(where, *audits)
     return Comparison([*absent(*sides, names), *judged(tests), *facts], paired, tolerance)
 

@@ -1,0 +1,355 @@
+"""Writes ``report.md`` and its figure: how far the gate can be trusted, on runs whose truth is known.
+
+    moatbench run reports/gate/bank.toml --store results/bank/store.sqlite --out results/bank
+    tox -e latency
+    python reports/gate/make.py results/bank/store.sqlite --latency results/latency.json
+
+``tox -e evidence`` does all three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from draws import REPEATS, Bank
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from measure import (
+    ALARMS,
+    APART,
+    EFFECTS,
+    NOISY,
+    PAIRED,
+    PLANTED,
+    Caught,
+    Coverage,
+    Power,
+    at_tolerance,
+    caught,
+    coverage,
+    everywhere,
+    power,
+)
+
+from bench import sections
+from bench.gate.baseline import read
+from bench.gate.facts import NATS
+from bench.gate.judge import TOLERANCE
+from bench.gate.rows import Family, Verdict
+from bench.stats import share_interval
+from bench.style import BLUE, GREY, STYLE, place_axes
+from bench.tables import DASH, markdown
+
+HERE = Path(__file__).parent
+ORANGE, GREEN = "#d07a28", "#3c9d5b"
+MODES = (PAIRED, APART)
+RUNS = {"alarms": 200, "power": 60, "everywhere": 100, "planted": 100, "coverage": 1000}
+"""Comparisons behind every number; of power, at each place and effect."""
+NEEDED = 3
+"""Points beyond the tolerance at which a change should be found in 95 of 100 runs."""
+
+HOW = """\
+A matrix (`bank.toml`) holds {repeats} repeats of every cell of the matrix `ci`, and of six defenses that were
+changed on purpose (`planted.py`). It is taken for the truth. A run is drawn from it: {drawn} repeats and
+{inputs} test inputs, each with replacement, the inputs the same for baseline and candidate, as they are in
+use. *Same streams*: both have the same repeats; the gate finds that undefended copies are the same and
+compares in pairs. So it is where a defense was changed and nothing else. *Other streams*: the candidate's
+repeats are drawn anew. So it is where the victim, a library or the machine is another. What honest users pay
+is drawn where noise is (`{noisy}`): {drawn} of {repeats} draws of it; elsewhere it is a fact.
+
+A true effect of a given size is made by turning hits of the baseline into misses: half of them are all the
+hits of a few inputs, the others are scattered over copies and inputs."""
+ALARMED = """\
+An alarm is a `weaker` or `costlier` row. The gate promises that a run in which no true effect exceeds the
+tolerance ({points:g} points, {nats:g} nats) raises one in at most 5 %. With an effect *at* the tolerance in
+every row that can change (undefended copies cannot where streams are the same) nothing is left in reserve."""
+POWERFUL = """\
+One place is changed at a time (a defense and a pool), all else is left as it was. *Found*: the row that
+changed is `weaker` or `costlier`. *Least row*: the one that is found least often. *All changed: some found*:
+every row has that effect, and the share is of runs in which some row of the family is found."""
+SEEN = """\
+What answers look like is not tested but seen: a fact that moves by more than .01 is always `changed`, and one
+that moves by less never is."""
+PLANTS = """\
+True effects, in points on the bank, on the strongest attacker and on the soft-label attacker, where they are
+largest; and the share of {runs} runs in which a family raised an alarm or said `changed`."""
+COVERED = """\
+Nominal 95 % intervals over {draws:,} draws. *Repeats*: {repeats} repeats drawn, inputs as they are, by what
+repeats add to the error. *Inputs*: inputs drawn, all of the bank's repeats, by what inputs add. *Both*: the
+interval that is shown, which is wider than either. The gate's rows are the shipped defenses beside the
+changed ones."""
+TIMED = """\
+Medians ± interquartile ranges on one thread of {cpu}, Python {python}. The victim's own answer is part of
+every row, and all of the row `none`; the difference to it is what a defense adds. Numbers of different
+machines cannot be compared."""
+SILENT = """\
+- **Silent.** With a true effect at the tolerance in every row, {paired} (same streams) and {apart} (other
+  streams) of {runs} runs raised any alarm; with no effect, {none}. Up to 16 are compatible with the 5 % that
+  the gate promises."""
+LOUD = """\
+- **Loud.** {needed} points beyond the tolerance the one row that changed is found, with the same streams, in
+  {paired}.
+- **Less so with other streams:** {apart}. There 95 % are found {from_}; below that too few of {inputs} test
+  inputs and {repeats} repeats have changed for as many rows, and the gate says `cannot tell`. Where all rows
+  change by {at:g} points, as they do with another victim or library, it is noticed by {widely}."""
+NOTICED = "- **Planted changes.** {noticed} of {all} are noticed in at least 95 of {runs} runs{missed}."
+HELD = "- **Intervals.** Nominal 95 % intervals held the truth in {low:.1%} to {high:.1%} of {draws:,} draws."
+
+
+def main() -> None:
+    """Measure everything and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("store", type=Path, help="the bank's store")
+    parser.add_argument("--latency", type=Path, help="JSON of tox -e latency")
+    parser.add_argument("--out", type=Path, default=HERE)
+    given = parser.parse_args()
+    whole = Bank.of(read(given.store))
+    bank = whole.cut()
+    alarms = {
+        (mode, size): at_tolerance(bank, mode, size, RUNS["alarms"])
+        for mode, size in ((APART, 0), (APART, 1), (PAIRED, 1))
+    }
+    powers = {
+        (mode, effect): power(bank, mode, effect, RUNS["power"]) for mode in MODES for effect in EFFECTS
+    }
+    widely = {
+        (mode, effect): everywhere(bank, mode, effect, RUNS["everywhere"])
+        for mode in MODES
+        for effect in EFFECTS
+    }
+    found = {
+        (what, mode): caught(bank, whole, changes, mode, RUNS["planted"])
+        for what, changes in PLANTED.items()
+        for mode in MODES
+    }
+    covered = coverage(bank, whole, RUNS["coverage"])
+    parts = [
+        "# What the gate is worth",
+        _verdict(alarms, powers, widely, found, covered, bank.inputs),
+        "## How it was measured",
+        HOW.format(repeats=bank.repeats, inputs=bank.inputs, drawn=REPEATS, noisy=NOISY),
+        *_alarms(alarms),
+        *_powers(powers, widely, given.out),
+        *_planted(found),
+        *_coverage(covered),
+        *_latency(given.latency),
+        *sections.made(whole.meta),
+    ]
+    sections.written(given.out / "report.md", parts)
+
+
+def _loud(told: Counter[tuple[Family, Verdict]]) -> bool:
+    return any(count for (_, verdict), count in told.items() if verdict in ALARMS)
+
+
+def _verdict(alarms: Any, powers: Any, widely: Any, found: Any, covered: Any, inputs: int) -> str:
+    false = {key: sum(map(_loud, told)) for key, told in alarms.items()}
+    at = 100 * TOLERANCE + NEEDED
+    families = list(powers[PAIRED, at])
+    sure = {family: _sure([powers[APART, effect][family].alarm for effect in EFFECTS]) for family in families}
+    missed = sorted({what for (what, _), each in found.items() if each.any < 0.95})
+    inside = [each.mean for each in covered.values()]
+    lines = [
+        SILENT.format(
+            paired=false[PAIRED, 1], apart=false[APART, 1], none=false[APART, 0], runs=RUNS["alarms"]
+        ),
+        LOUD.format(
+            needed=NEEDED,
+            paired=", ".join(f"{powers[PAIRED, at][family].alarm:.0%} ({family})" for family in families),
+            apart=", ".join(f"{powers[APART, at][family].alarm:.0%} ({family})" for family in families),
+            from_=", ".join(f"{sure[family]} ({family})" for family in families),
+            inputs=inputs,
+            repeats=REPEATS,
+            at=at,
+            widely=", ".join(f"{family} in {widely[APART, at][family]:.0%}" for family in families),
+        ),
+        NOTICED.format(
+            noticed=len(PLANTED) - len(missed),
+            all=len(PLANTED),
+            runs=RUNS["planted"],
+            missed=f"; not: {'; '.join(missed)}" if missed else ", with either kind of streams",
+        ),
+        HELD.format(low=min(inside), high=max(inside), draws=RUNS["coverage"]),
+    ]
+    return "\n".join(lines)
+
+
+def _sure(shares: Sequence[float]) -> str:
+    """Return from how many points on 95 % are found, between two effects in proportion."""
+    for place, (low, high) in enumerate(pairwise(shares)):
+        if low < 0.95 <= high:
+            left, right = EFFECTS[place], EFFECTS[place + 1]
+            return f"from {left + (0.95 - low) / (high - low) * (right - left):.1f} points on"
+    return f"beyond {EFFECTS[-1]} points"
+
+
+def _alarms(alarms: Mapping[Any, Sequence[Counter[tuple[Family, Verdict]]]]) -> list[str]:
+    rows = []
+    for (mode, size), told in alarms.items():
+        loud = sum(map(_loud, told))
+        share = share_interval(loud, len(told))
+        whole: Counter[tuple[Family, Verdict]] = sum(told, Counter())
+        tested = Counter({key: n for key, n in whole.items() if key[0] is not Family.contract})
+        verdicts = (Verdict.same, Verdict.cannot_tell, Verdict.stronger)
+        shares = [sum(n for (_, each), n in tested.items() if each is verdict) for verdict in verdicts]
+        effect = "none" if not size else f"{100 * TOLERANCE:g} points (.05 nats) in every row"
+        rows.append(
+            [effect, mode.name, f"{loud} of {len(told)}", f"{share.low:.1%} to {share.high:.1%}"]
+            + [f"{each / tested.total():.1%}" for each in shares]
+        )
+    headers = [
+        "true effect",
+        "",
+        "runs with any alarm",
+        "95 % interval",
+        "rows: same",
+        "cannot tell",
+        "better",
+    ]
+    return [
+        "## False alarms",
+        ALARMED.format(points=100 * TOLERANCE, nats=NATS),
+        markdown(headers, rows, text=2),
+    ]
+
+
+def _powers(
+    powers: Mapping[Any, Mapping[Family, Power]], widely: Mapping[Any, Mapping[Family, float]], out: Path
+) -> list[str]:
+    families = list(powers[PAIRED, EFFECTS[0]])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.6))
+        for place, family in enumerate(families):
+            axes = place_axes(figure, 0.65 + 3.05 * place, 0.55, 2.75, 2.0)
+            _panel(axes, family, powers, widely)
+            if place:
+                axes.tick_params(labelleft=False)
+            else:
+                axes.set_ylabel("share of changed rows")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper left", ncols=2, frameon=False, bbox_to_anchor=(0.05, 1.0))
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        figure.savefig(out / "figures" / "power.svg", transparent=True, metadata={"Date": None})
+    tables = []
+    for mode in MODES:
+        rows = []
+        for family, effect in product(families, EFFECTS):
+            each = powers[mode, effect][family]
+            shares = (each.alarm, each.unsure, each.same, each.least, widely[mode, effect][family])
+            rows.append([str(family), str(effect), *(f"{share:.0%}" for share in shares)])
+        headers = ["family", "points", "found", "cannot tell", "same", "least row", "all changed: some found"]
+        tables += [f"### {mode.name.capitalize()}", markdown(headers, rows)]
+    at = 100 * TOLERANCE + NEEDED
+    least = [
+        f"- of {family}, {mode.name}: {powers[mode, at][family].where} ({powers[mode, at][family].least:.0%})"
+        for family in families
+        for mode in MODES
+    ]
+    return [
+        "## Power",
+        POWERFUL,
+        "![Share of changed rows that are found, by the true effect](figures/power.svg)",
+        "*Dashed: the tolerance, and three points beyond it.*",
+        SEEN,
+        *tables,
+        f"At {at:g} points the least row is",
+        "\n".join(least),
+    ]
+
+
+def _panel(
+    axes: Axes,
+    family: Family,
+    powers: Mapping[Any, Mapping[Family, Power]],
+    widely: Mapping[Any, Mapping[Family, float]],
+) -> None:
+    for mode, line in ((PAIRED, "-"), (APART, "--")):
+        told = [powers[mode, effect][family] for effect in EFFECTS]
+        axes.plot(EFFECTS, [each.alarm for each in told], line, color=BLUE, label=f"found, {mode.name}")
+        axes.plot(
+            EFFECTS, [each.unsure for each in told], line, color=ORANGE, label=f"cannot tell, {mode.name}"
+        )
+        some = [widely[mode, effect][family] for effect in EFFECTS]
+        axes.plot(EFFECTS, some, line, color=GREEN, label=f"all rows changed: some found, {mode.name}")
+    for limit in (100 * TOLERANCE, 100 * TOLERANCE + NEEDED):
+        axes.axvline(limit, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.set(title=str(family), xlabel="true effect in points", ylim=(-0.03, 1.03))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.grid(visible=True)
+
+
+def _planted(found: Mapping[tuple[str, Any], Caught]) -> list[str]:
+    rows, seen = [], []
+    for (what, mode), each in found.items():
+        shares = [f"{each.by[family]:.0%}" if each.by[family] else DASH for family in Family]
+        gains = [f"{each.strength:+.1f}", f"{each.sentinel:+.1f}"] if mode is PAIRED else ["", ""]
+        rows.append([what if mode is PAIRED else "", mode.name, *gains, *shares, f"**{each.any:.0%}**"])
+        if mode is PAIRED:
+            always = [name for name, count in each.facts.items() if count >= RUNS["planted"] / 2]
+            seen.append(f"- {what}: {', '.join(always) or DASH}.")
+    headers = ["change", "", "strongest thief", "soft-label thief", *map(str, Family), "any"]
+    return [
+        "## Planted changes",
+        PLANTS.format(runs=RUNS["planted"]),
+        markdown(headers, rows, text=2),
+        "What was said in at least half of the runs with the same streams:",
+        "\n".join(seen),
+    ]
+
+
+def _coverage(covered: Mapping[tuple[str, str], Coverage]) -> list[str]:
+    rows = [
+        [
+            name,
+            component,
+            f"{each.mean:.1%}",
+            f"{each.low:.1%} to {each.high:.1%}",
+            f"{100 * each.width:.2f}",
+            each.rows,
+        ]
+        for (name, component), each in covered.items()
+    ]
+    headers = ["interval", "drawn anew", "held the truth", "over rows", "mean width, points", "rows"]
+    return [
+        "## Coverage",
+        COVERED.format(draws=RUNS["coverage"], repeats=REPEATS),
+        markdown(headers, rows, text=2),
+    ]
+
+
+def _latency(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    told = json.loads(path.read_text(encoding="utf-8"))
+    answers: dict[str, dict[int, str]] = {}
+    others = []
+    for each in told["benchmarks"]:
+        median, spread = each["stats"]["median"], each["stats"]["iqr"]
+        queries = each["extra_info"].get("queries")
+        if queries:
+            cell = f"{1e6 * median / queries:,.1f} ± {1e6 * spread / queries:,.1f}"
+            answers.setdefault(each["params"]["text"], {})[queries] = cell
+        else:
+            name = (each["params"] or {}).get("architecture", "")
+            others.append([each["group"], name, f"{1e3 * median:,.2f} ± {1e3 * spread:,.2f}"])
+    machine, cpu = told["machine_info"], told["machine_info"]["cpu"]
+    sizes = sorted({size for each in answers.values() for size in each})
+    rows = [[name, *(each.get(size, DASH) for size in sizes)] for name, each in answers.items()]
+    facts = {"cpu": cpu.get("brand_raw", machine["machine"]), "python": machine["python_version"]}
+    return [
+        "## Time",
+        TIMED.format(**facts),
+        markdown(["defense", *(f"µs a query, in batches of {size}" for size in sizes)], rows),
+        markdown(["what", "copy", "ms"], others, text=2),
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""What the gate says of runs whose true effects are known, and how often its intervals hold them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from draws import NONE, REPEATS, SHIPPED, WORSE, Bank, Draw, Group, Hits
+from joblib import Parallel, cpu_count, delayed
+from numpy.typing import NDArray
+from scipy import special
+
+from bench.gate.contrast import Contrast, common, contrast
+from bench.gate.facts import NATS, SHARES
+from bench.gate.judge import TOLERANCE, Comparison, compare
+from bench.gate.rows import Family, Names, Row, Side, Verdict
+from bench.stats import Interval, mean_interval, paired_difference
+from bench.threats import Threat, defense_of, victim_of
+
+ALARMS = (Verdict.weaker, Verdict.costlier)
+EFFECTS = (0, 1, 2, 3, 4, 5, 6, 8)
+"""True effects in points at which power is measured."""
+NOISY = "gaussian_noise(scale=0.2)"
+"""The shipped defense by which honest users pay what is drawn."""
+TESTED = (Family.strength, Family.sentinel, Family.honest)
+"""Families that are tested against the tolerance; what answers look like is seen, not tested."""
+SHIFTED = {SHARES[name][0] for name in WORSE if name in SHARES} | {"negative log-likelihood"}
+PLANTED = {
+    "label-only answers to none at all": {"label_only": NONE},
+    "`rounded(decimals=1)` to `rounded(decimals=4)`": {"rounded(decimals=1)": "rounded(decimals=4)"},
+    "ReverseSigmoid's β from 1 to .3": {
+        "reverse_sigmoid(beta=1.0, gamma=0.5)": "reverse_sigmoid(beta=0.3, gamma=0.5)"
+    },
+    "Mahalanobis' thresholds doubled": {SHIPPED[5]: SHIPPED[5].replace("mahalanobis", "mahalanobis_doubled")},
+    "label-only answers by ART's `ClassLabels`, wrong in batches": {"label_only": "class_labels"},
+    "noise drawn once an input, not once a query": {NOISY: "gaussian_noise_by_input(scale=0.2)"},
+}
+"""Changes of a defense, each by what stands in its place in the bank."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How candidate and baseline belong together: the same streams, or others."""
+
+    name: str
+    paired: bool
+
+
+PAIRED = Mode("same streams", paired=True)
+APART = Mode("other streams", paired=False)
+
+
+def seeded(*what: Any) -> np.random.Generator:
+    """Return a generator that depends on all of ``what`` and on nothing else."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:8], "big"))
+
+
+def compared(before: Bank, after: Bank, mode: Mode, *what: Any) -> Comparison:
+    """Draw a run from each of two banks and compare them."""
+    rng = seeded(mode.name, *what)
+    draw = Draw.of(before, rng)
+    other = draw if mode.paired else draw.other_repeats(after, rng)
+    return compare(draw.run(before), other.run(after))
+
+
+def many(
+    before: Bank, after: Bank, mode: Mode, runs: int, look: Callable[[Comparison], Any], *what: Any
+) -> list[Any]:
+    """Return what ``look`` sees in so many comparisons."""
+
+    def some(numbers: Sequence[int]) -> list[Any]:
+        return [look(compared(before, after, mode, *what, number)) for number in numbers]
+
+    return _spread(some, runs)
+
+
+def _spread(some: Callable[[Sequence[int]], list[Any]], runs: int) -> list[Any]:
+    """Return what ``some`` gives for the numbers of all runs, in order, on all cores."""
+    parts = [list(part) for part in np.array_split(np.arange(runs), cpu_count()) if len(part)]
+    told = Parallel(n_jobs=-1)(delayed(some)([int(number) for number in part]) for part in parts)
+    return list(chain.from_iterable(told))
+
+
+def verdicts(comparison: Comparison) -> Counter[tuple[Family, Verdict]]:
+    """Count the rows by family and verdict."""
+    return Counter((row.family, row.verdict) for row in comparison.rows)
+
+
+def changeable(bank: Bank, mode: Mode) -> set[Group]:
+    """Return the groups that a change may touch: with the same streams, undefended copies stay."""
+    return {group for group in bank.hits if not (mode.paired and group[2] == NONE)}
+
+
+def at_tolerance(
+    bank: Bank, mode: Mode, tolerances: float, runs: int
+) -> list[Counter[tuple[Family, Verdict]]]:
+    """Return the verdicts of runs in which every row's true effect is so many tolerances."""
+    before = bank
+    if tolerances:
+        before = bank.lowered(tolerances * TOLERANCE, changeable(bank, mode), seeded("lowered", tolerances))
+        before = before.cheaper(tolerances, NATS, TOLERANCE, {NOISY})
+    return many(before, bank, mode, runs, verdicts, "tolerance", tolerances)
+
+
+@dataclass(frozen=True)
+class Power:
+    """Of the rows of one family that have a true effect: shares by verdict, and the least power of a row."""
+
+    alarm: float
+    unsure: float
+    same: float
+    least: float
+    where: str
+    rows: int
+
+
+def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[Family, Power]:
+    """Return the power against a true effect (points) at one place at a time, all else unchanged.
+
+    What honest users pay is changed where noise is drawn: shares by as many points, likelihood in proportion
+    to its own tolerance.
+    """
+    names = Names([Side(Draw.of(bank, seeded("names")).run(bank))] * 2)
+    found: dict[Family, dict[str, Counter[Verdict]]] = defaultdict(lambda: defaultdict(Counter))
+
+    def count(before: Bank, place: str, *what: Any) -> None:
+        def rows(comparison: Comparison) -> list[Row]:
+            # The strongest of a place, and a sentinel at it; what honest users pay behind a defense.
+            return [row for row in comparison.rows if row.place == place and row.family in TESTED]
+
+        for row in chain.from_iterable(many(before, bank, mode, runs, rows, "power", effect, place, *what)):
+            if row.family is not Family.honest or row.what in SHIFTED:
+                found[row.family][f"{row.what}, {row.place}"][row.verdict] += 1
+
+    for pool, defense in sorted({(group[0], group[2]) for group in changeable(bank, mode)}):
+        where = {group for group in bank.hits if (group[0], group[2]) == (pool, defense)}
+        spec = bank.specs[min(where)]
+        before = bank.lowered(effect / 100, where, seeded("lowered", effect, pool, defense))
+        count(before, names.place((Threat.of(spec), defense_of(spec), int(spec["budget"]))))
+    before = bank.cheaper(effect / (100 * TOLERANCE), NATS, TOLERANCE, {NOISY})
+    victim = victim_of(bank.audits[NOISY].spec)
+    count(before, ", ".join([victim, names.stack((NOISY,))]))
+    return {family: _power(rows) for family, rows in found.items()}
+
+
+def everywhere(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[Family, float]:
+    """Return the share of runs in which a family speaks, if all of its rows have a true effect (points)."""
+    before = bank.lowered(effect / 100, changeable(bank, mode), seeded("lowered", effect))
+    before = before.cheaper(effect / (100 * TOLERANCE), NATS, TOLERANCE, {NOISY})
+    told = many(before, bank, mode, runs, verdicts, "everywhere", effect)
+    return {
+        family: sum(any(each[family, verdict] for verdict in ALARMS) for each in told) / runs
+        for family in TESTED
+    }
+
+
+def _power(rows: Mapping[str, Counter[Verdict]]) -> Power:
+    whole: Counter[Verdict] = sum(rows.values(), Counter())
+    alarm = {name: sum(told[verdict] for verdict in ALARMS) / told.total() for name, told in rows.items()}
+    least = min(alarm, key=lambda name: alarm[name])
+    return Power(
+        sum(whole[verdict] for verdict in ALARMS) / whole.total(),
+        whole[Verdict.cannot_tell] / whole.total(),
+        whole[Verdict.same] / whole.total(),
+        alarm[least],
+        least,
+        whole.total(),
+    )
+
+
+@dataclass(frozen=True)
+class Caught:
+    """A planted change: true effects in points, and the share of runs in which each family spoke."""
+
+    strength: float
+    sentinel: float
+    where: str
+    by: dict[Family, float]
+    any: float
+    facts: dict[str, int]
+
+
+def caught(bank: Bank, whole: Bank, changes: Mapping[str, str], mode: Mode, runs: int) -> Caught:
+    """Return what the gate says of a change; ``whole`` has the changed defenses too."""
+    after = whole.cut(changes)
+    moved = [group for group in bank.hits if group[2] in changes]
+    gains = {group: float(after.hits[group].mean() - bank.hits[group].mean()) for group in moved}
+    best = {
+        pool: max(float(after.hits[group].mean()) for group in moved if group[0] == pool)
+        - max(float(bank.hits[group].mean()) for group in moved if group[0] == pool)
+        for pool in {group[0] for group in moved}
+    }
+    where = max(best, key=lambda pool: best[pool])
+    spoken = {**dict.fromkeys(ALARMS, 1), Verdict.changed: 1}
+
+    def loud(comparison: Comparison) -> tuple[set[Family], set[str]]:
+        rows = [row for row in comparison.rows if row.verdict in spoken]
+        return {row.family for row in rows}, {f"{row.verdict}: {row.what}" for row in rows}
+
+    seen = many(bank, after, mode, runs, loud, "planted", sorted(changes.items()))
+    told = [gain for group, gain in gains.items() if group[1].startswith("copycat")]
+    return Caught(
+        100 * best[where],
+        100 * max(told),
+        where,
+        {family: sum(family in each for each, _ in seen) / runs for family in Family},
+        sum(bool(each) for each, _ in seen) / runs,
+        dict(Counter(chain.from_iterable(rows for _, rows in seen)).most_common()),
+    )
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often a nominal 95 % interval held the truth: over all, and over the worst and best of the rows."""
+
+    mean: float
+    low: float
+    high: float
+    width: float
+    rows: int
+
+
+def coverage(bank: Bank, whole: Bank, draws: int) -> dict[tuple[str, str], Coverage]:
+    """Return the coverage of the gate's intervals and of a report's, by what was drawn.
+
+    Rows are the shipped defenses beside the changed ones, in pairs and not; the truth is the bank's.
+    """
+    couples = [
+        (before, after)
+        for changes in PLANTED.values()
+        for group, after in whole.cut(changes).hits.items()
+        # Of copies that are the same whatever is drawn, any interval holds the truth.
+        if group[2] in changes and (before := bank.hits[group]).tobytes() != after.tobytes()
+    ]
+    alone = list(bank.hits.values())
+    found: dict[tuple[str, str], Coverage] = {}
+    for paired in (True, False):
+        name = "gate, in pairs" if paired else "gate, not in pairs"
+        told = _spread(partial(_all, partial(_differences, couples, paired=paired)), draws)
+        truth = [float(after.mean() - before.mean()) for before, after in couples]
+        found |= _coverage(name, told, truth)
+    for repeats in (REPEATS, 5):
+        told = _spread(partial(_all, partial(_means, alone, repeats)), draws)
+        name = f"fidelity in reports, {repeats} repeats"
+        found |= _coverage(name, told, [float(each.mean()) for each in alone])
+        told = _spread(partial(_all, partial(_lost, couples, repeats)), draws)
+        name = f"paired difference in reports, {repeats} repeats"
+        found |= _coverage(name, told, [float(before.mean() - after.mean()) for before, after in couples])
+    return found
+
+
+Drawn = dict[str, list[Interval]]
+
+
+def _all(one: Callable[[int], Drawn], numbers: Sequence[int]) -> list[Drawn]:
+    return [one(number) for number in numbers]
+
+
+def _differences(couples: Sequence[tuple[Hits, Hits]], run: int, *, paired: bool) -> Drawn:
+    """Return intervals of each couple's difference: repeats drawn anew, inputs drawn anew, and both."""
+    rng = seeded("coverage", paired, run)
+    whole, inputs = couples[0][0].shape
+    ours = rng.integers(whole, size=REPEATS)
+    theirs = ours if paired else rng.integers(whole, size=REPEATS)
+    columns = rng.integers(inputs, size=inputs)
+    found: Drawn = {"repeats": [], **({"inputs": []} if paired else {}), "both": []}
+    both = []
+    for before, after in couples:
+        each = contrast(after[theirs], before[ours], paired=paired)
+        found["repeats"].append(_around(each, math.sqrt(each.weight * each.spread), each.freedom))
+        if paired:  # inputs add the same either way
+            each = contrast(after[:, columns], before[:, columns], paired=True)
+            found["inputs"].append(_around(each, math.sqrt(each.inputs), math.inf))
+        both.append(contrast(after[np.ix_(theirs, columns)], before[np.ix_(ours, columns)], paired=paired))
+    prior = common(both)
+    for each in both:
+        error = prior.error(each)
+        found["both"].append(_around(each, error.size, error.freedom))
+    return found
+
+
+def _around(each: Contrast, error: float, freedom: float) -> Interval:
+    half = (float(special.stdtrit(freedom, 0.975)) if math.isfinite(freedom) else 1.959964) * error
+    return Interval(each.value, each.value - half, each.value + half)
+
+
+def _means(tables: Sequence[Hits], repeats: int, run: int) -> Drawn:
+    rng = seeded("means", repeats, run)
+    rows, columns = _both(tables[0], repeats, rng)
+    return {"both": [mean_interval(table[np.ix_(rows, columns)]) for table in tables]}
+
+
+def _lost(couples: Sequence[tuple[Hits, Hits]], repeats: int, run: int) -> Drawn:
+    rng = seeded("lost", repeats, run)
+    place = np.ix_(*_both(couples[0][0], repeats, rng))
+    return {"both": [paired_difference(before[place], after[place]) for before, after in couples]}
+
+
+def _both(table: Hits, repeats: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows = np.asarray(rng.integers(len(table), size=repeats))
+    columns = np.asarray(rng.integers(table.shape[1], size=table.shape[1]))
+    return rows, columns
+
+
+def _coverage(name: str, told: Sequence[Drawn], truth: Sequence[float]) -> dict[tuple[str, str], Coverage]:
+    found = {}
+    for component in told[0]:
+        limits = np.array([[(each.low, each.high) for each in run[component]] for run in told])
+        held = ((limits[..., 0] <= truth) & (truth <= limits[..., 1])).mean(axis=0)
+        width = float((limits[..., 1] - limits[..., 0]).mean())
+        found[name, component] = Coverage(
+            float(held.mean()), float(held.min()), float(held.max()), width, len(truth)
+        )
+    return found

@@ -1,0 +1,105 @@
+"""What the evidence for the gate draws its runs from: its true effects have to be what it says."""
+
+import numpy as np
+import pytest
+from draws import REPEATS, SHIPPED, Bank, Draw, lower
+from measure import APART, PAIRED, PLANTED, caught, coverage, everywhere
+
+from bench.gate.baseline import Baseline
+from bench.gate.rows import Family
+from bench.store import Record
+
+INPUTS, WHOLE = 120, 40
+SOFT = "copycat(use_probability=true)"
+SPEC = {
+    "data": "digits",
+    "victim": "mlp",
+    "victim_seed": 0,
+    "splits": "own",
+    "pool": "in-distribution",
+    "access": "in-distribution",
+    "knowledge": "none",
+    "surrogate": "mlp",
+    "shows": "probabilities",
+    "budget": 200,
+    "repeats": WHOLE,
+    "seed": 0,
+    "training": "rule",
+}
+NOISE = "gaussian_noise(scale=0.2)"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A bank in which every changed defense is twenty points weaker, and noise costs what it draws."""
+    rng = np.random.default_rng(0)
+    changed = {new for changes in PLANTED.values() for new in changes.values()} - set(SHIPPED)
+    records = []
+    for defense in (*SHIPPED, *changed):
+        stack = [] if defense == "none" else [defense]
+        for repeat in range(WHOLE):
+            hits = (rng.random(INPUTS) < (0.9 if defense in changed else 0.7)).astype(np.uint8)
+            spec = {**SPEC, "defense": stack, "attack": SOFT, "repeat": repeat}
+            records.append(Record("", "cell", spec, "ok", {}, {"agreement": hits}, {"flags": []}))
+        drawn = {"honest.accuracy": list(rng.normal(0.9, 0.01, WHOLE))} if defense == NOISE else {}
+        metrics = {"honest.accuracy": float(np.mean(drawn.get("honest.accuracy", 0.9)))}
+        records.append(Record("", "audit", {**SPEC, "defense": stack}, "ok", metrics, {}, {"drawn": drawn}))
+    return Bank.of(Baseline({"sentinels": [SOFT]}, records, []))
+
+
+@pytest.mark.parametrize("points", [0.0, 0.02, 0.05, 0.3])
+def test_a_table_is_lowered_by_just_what_was_asked(points):
+    rng = np.random.default_rng(1)
+    table = (rng.random((30, 50)) < 0.8).astype(np.uint8)
+    found = lower(table, points, rng)
+    assert table.sum() - found.sum() == round(points * table.size)
+    assert (found <= table).all()
+
+
+def test_half_of_what_goes_is_whole_inputs():
+    table = np.ones((40, 100), dtype=np.uint8)
+    lost = (1 - lower(table, 0.1, np.random.default_rng(2))).sum(axis=0)
+    assert (lost == 40).sum() == 5
+    assert ((lost > 0) & (lost < 40)).sum() > 20
+
+
+def test_a_mean_that_cannot_be_lowered_so_far_is_an_error():
+    with pytest.raises(ValueError, match=r"cannot be lowered by 0\.5"):
+        lower(np.zeros((2, 10), dtype=np.uint8), 0.5, np.random.default_rng(0))
+
+
+def test_a_drawn_run_has_the_repeats_of_a_run_and_the_inputs_of_its_pair(whole):
+    bank, rng = whole.cut(), np.random.default_rng(3)
+    draw = Draw.of(bank, rng)
+    other = draw.other_repeats(bank, rng)
+    assert (draw.inputs == other.inputs).all()
+    assert (draw.repeats != other.repeats).any()
+    run = draw.run(bank)
+    group = [r for r in run.records if r.kind == "cell" and r.spec["defense"] == ["label_only"]]
+    assert [r.spec["repeat"] for r in group] == list(range(REPEATS))
+    table = bank.hits["in-distribution", SOFT, "label_only"]
+    assert (group[3].arrays["agreement"] == table[draw.repeats[3], draw.inputs]).all()
+    (noisy,) = (r for r in run.records if r.kind == "audit" and r.spec["defense"] == [NOISE])
+    assert len(noisy.info["drawn"]["honest.accuracy"]) == REPEATS
+    assert noisy.metrics["honest.accuracy"] == pytest.approx(np.mean(noisy.info["drawn"]["honest.accuracy"]))
+
+
+def test_a_bank_with_gaps_is_refused():
+    with pytest.raises(ValueError, match="lacks 1 results"):
+        Bank.of(Baseline({}, [], [SPEC]))
+
+
+def test_a_large_change_is_caught_and_none_is_not(whole):
+    bank = whole.cut()
+    found = caught(bank, whole, {"label_only": "class_labels"}, PAIRED, 4)
+    assert found.strength == pytest.approx(20, abs=3)
+    assert found.by[Family.strength] == 1
+    assert found.any == 1
+    assert everywhere(bank, APART, 0, 4) == {Family.strength: 0, Family.sentinel: 0, Family.honest: 0}
+    assert everywhere(bank, APART, 30, 4)[Family.strength] == 1
+
+
+def test_intervals_of_independent_hits_cover(whole):
+    told = coverage(whole.cut(), whole, 60)
+    assert {name for name, _ in told} >= {"gate, in pairs", "gate, not in pairs"}
+    assert all(each.mean > 0.85 for each in told.values())
