@@ -110,7 +110,8 @@ def measure(cell: Cell, purchase: Purchase, copy: Copy, training: Clock, workben
     test = victim.splits.test
     with clock.measure("evaluate"):
         told, half = copy.probabilities(test.x), copy.probabilities_half(test.x)
-    truth = victim.probabilities(test.x)
+        on_queries = _on_queries(copy, victim, bought.x[:ON_QUERIES])
+    truth = workbench.truth(cell.victim)
     deployed = workbench.deployed(cell.victim, cell.defense, cell.seed, cell.repeat)
     guess = told.argmax(axis=1)
     agreement, correct = guess == truth.argmax(axis=1), guess == test.y
@@ -127,7 +128,7 @@ def measure(cell: Cell, purchase: Purchase, copy: Copy, training: Clock, workben
         | {
             "extraction.fidelity_half": fidelity_half,
             "extraction.fidelity_unqueried": metrics.share(agreement, fresh),
-            "extraction.fidelity_on_queries": _on_queries(copy, victim, bought.x[:ON_QUERIES]),
+            "extraction.fidelity_on_queries": on_queries,
             "extraction.answered": bill.answered / bill.sent if bill.sent else None,
         }
         | {f"extraction.{name}": value for name, value in bought.facts.items()},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,15 +22,11 @@ def extraction(copy: Array, victim: Array, truth: Labels, deployed: Array) -> di
     Shares are in [0, 1], L1 in [0, 2], KL and the loss against the truth in nats; None where nothing can
     be measured.
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
     guess, label = copy.argmax(axis=1), victim.argmax(axis=1)
     agrees = guess == label
     answered = np.asarray(np.isfinite(deployed).all(axis=1))
     shown = np.nan_to_num(deployed).argmax(axis=1)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, guess, labels=np.arange(copy.shape[1]), average="macro", zero_division=0.0
-    )
+    precision, recall, f1 = macro(confusion(truth, guess, copy.shape[1]))
     return {
         "extraction.fidelity": float(agrees.mean()),
         "extraction.agreement_deployed": share(guess == shown, answered),
@@ -36,9 +34,9 @@ def extraction(copy: Array, victim: Array, truth: Labels, deployed: Array) -> di
         "extraction.fidelity_low_margin": share(agrees, low_margin(victim)),
         "extraction.accuracy": float((guess == truth).mean()),
         "extraction.loss": float(negative_log_likelihood(copy, truth).mean()),
-        "extraction.precision": float(precision),
-        "extraction.recall": float(recall),
-        "extraction.f1": float(f1),
+        "extraction.precision": precision,
+        "extraction.recall": recall,
+        "extraction.f1": f1,
         "extraction.l1": float(l1(copy, victim).mean()),
         "extraction.kl": float(kl(victim, copy).mean()),
     }
@@ -49,6 +47,20 @@ def confusion(truth: Labels, guess: Labels, classes: int) -> list[list[int]]:
     counts = np.bincount(truth * classes + guess, minlength=classes * classes)
     table: list[list[int]] = counts.reshape(classes, classes).tolist()
     return table
+
+
+def macro(table: Sequence[Sequence[int]]) -> tuple[float, float, float]:
+    """Return precision, recall and F1 of a confusion table, each averaged over classes; 0 where undefined.
+
+    As scikit-learn has them; its checks of what it is given take longer than all else that is measured.
+    """
+    counts = np.asarray(table, dtype=np.float64)
+    right, said, true = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+    precision, recall, f1 = (
+        np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+        for part, whole in ((right, said), (right, true), (2 * right, said + true))
+    )
+    return float(precision.mean()), float(recall.mean()), float(f1.mean())
 
 
 def share(hits: Mask, among: Mask) -> float | None:

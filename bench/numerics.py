@@ -57,7 +57,8 @@ def flushed() -> Iterator[None]:
 def torch_seed(seed: int) -> Iterator[None]:
     """Seed torch's global generator inside the block and restore it after: layers initialise from it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # torch.manual_seed would seed every accelerator too, and walk the stack for each that is not there.
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -221,17 +221,14 @@ def checked(
 
     ``kind`` says in the message what it is a parameter of. ``parameters``: others than those of ``cls``.
     """
+    own = parameters is None
     parameters = cls.parameters() if parameters is None else parameters
     for key in values:
         if key not in parameters:
             known = nearest(key, parameters) if parameters else "it takes none"
             raise UsageError(f"{kind} {cls.name!r} has no parameter {key!r}; {known}")
-    fields: dict[str, Any] = {
-        key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
-        for key, parameter in parameters.items()
-    }
-    # TOML writes 1 for 1.0; strict mode takes an int for a float, never a bool or a string.
-    model = pydantic.create_model(cls.name, __config__=pydantic.ConfigDict(strict=True), **fields)
+    # mypy takes a class for as little hashable as its instances are.
+    model = _own_model(cls) if own else _model(cls.name, parameters)  # type: ignore[arg-type]
     try:
         valid = model(**values)
     except pydantic.ValidationError as error:
@@ -240,6 +237,21 @@ def checked(
         got = f"{key}={values[key]!r}" if key in values else f"{key} is missing"
         raise UsageError(f"{kind} {cls.name!r}: {got}; {describe(parameters[key])} is allowed") from error
     return {key: getattr(valid, key) for key in parameters}
+
+
+@cache
+def _own_model(cls: type[Plugin]) -> type[pydantic.BaseModel]:
+    # Making one takes milliseconds, and every cell builds its plugins anew.
+    return _model(cls.name, cls.parameters())
+
+
+def _model(name: str, parameters: Mapping[str, inspect.Parameter]) -> type[pydantic.BaseModel]:
+    fields: dict[str, Any] = {
+        key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+        for key, parameter in parameters.items()
+    }
+    # TOML writes 1 for 1.0; strict mode takes an int for a float, never a bool or a string.
+    return pydantic.create_model(name, __config__=pydantic.ConfigDict(strict=True), **fields)
 
 
 def describe(parameter: inspect.Parameter) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -73,9 +74,8 @@ class Surrogate:
         return self._answer(x, self.half)
 
     def _answer(self, x: Images, weights: Weights) -> Array:
-        network = _initial(self.architecture, self.shape, self.classes, 0)
+        network = _blank(self.architecture, self.shape, self.classes)
         network.load_state_dict(weights)
-        network.eval()
         return training.softmax(training.logits(network, training.scaled(x, self.mean, self.std)))
 
 
@@ -202,6 +202,12 @@ def online(architecture: str, shape: Shape, classes: int, seed: int, how: str = 
     rate = changed.recipe(architecture, shape, 1).learning_rate
     network = _initial(architecture, shape, classes, seed)
     return OnlineSurrogate(network, rate, mean=changed.mean, std=changed.std)
+
+
+@lru_cache(maxsize=32)
+def _blank(architecture: str, shape: Shape, classes: int) -> Network:
+    """Return a network in evaluation mode to put weights into: making one takes as long as asking it."""
+    return _initial(architecture, shape, classes, 0).eval()
 
 
 def _initial(architecture: str, shape: Shape, classes: int, seed: int) -> Network:

@@ -51,6 +51,14 @@ class Workbench:
         victim: Victim = self.once(spec, partial(load_victim, spec, self.data_root))
         return victim
 
+    def truth(self, spec: VictimSpec) -> NDArray[np.float64]:
+        """Return what the undefended victim says of the test split."""
+        victim = self.victim(spec)
+        answers: NDArray[np.float64] = self.once(
+            ("truth", spec), lambda: victim.probabilities(victim.splits.test.x)
+        )
+        return answers
+
     def pool(self, spec: VictimSpec, name: str, seed: int) -> Pool:
         """Return a thief's pool, shaped for this victim."""
         load = partial(

@@ -225,6 +225,12 @@ def test_noise_that_was_taken_away_has_no_error_of_its_own():
     assert verdicts(comparison, Family.honest)["negative log-likelihood"] is Verdict.costlier
 
 
+def test_a_cost_just_at_the_tolerance_is_not_beyond_it():
+    before, after = (run(audit("none", honest__accuracy=value)) for value in (0.93, 0.91))
+    assert 0.93 - 0.91 > 0.02  # as floats have it
+    assert verdicts(compare(before, after), Family.honest)["accuracy"] is Verdict.same
+
+
 def test_noise_from_the_same_streams_is_compared_draw_by_draw():
     # On its own each side varies by far more than the tolerance.
     values = [0.60, 0.95, 0.70, 0.85, 0.90]

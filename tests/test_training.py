@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from art.estimators.classification import PyTorchClassifier
 from torch.nn import functional
 
 from bench import architectures, training
-from bench.numerics import torch_seed
+from bench.numerics import single_thread, torch_seed
 from bench.training import OnlineSurrogate, Recipe, batches
 
 SHAPE = (1, 4, 4)
@@ -218,3 +219,50 @@ def test_either_loss_brings_the_copy_nearer_to_the_answers(loss):
     training.train(net, x, y, recipe, 0)
     after = training.softmax(training.logits(net, x))
     assert np.abs(after - y).sum() < 0.5 * np.abs(before - y).sum()
+
+
+# --- beside ART's own training
+
+
+def arts_fit(x, y, epochs):
+    """Train by ART; return its weights and the batches that it drew, as rows of ``x``."""
+    seen, rows = [], {row.tobytes(): place for place, row in enumerate(x)}
+
+    class Seen(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network()
+
+        def forward(self, batch):
+            seen.append(torch.tensor([rows[row.numpy().tobytes()] for row in batch]))
+            return self.network(batch)
+
+    model = Seen()
+    classifier = PyTorchClassifier(
+        model,
+        loss=torch.nn.CrossEntropyLoss(),
+        optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
+        input_shape=x.shape[1:],
+        nb_classes=3,
+        device_type="cpu",
+    )
+    classifier.fit(x, y, batch_size=64, nb_epochs=epochs, verbose=False)
+    return training.snapshot(model.network), seen
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_on_arts_batches_a_copy_is_arts_copy(fused, monkeypatch):
+    x, y = data(320)
+    with single_thread():
+        theirs, seen = arts_fit(x, y, epochs=6)
+        recipe = Recipe(len(seen), learning_rate=1e-3, decay=False)
+        assert len(seen) == 30
+        monkeypatch.setattr(training, "batches", lambda *_: iter(seen))
+        if not fused:
+            monkeypatch.setattr(training, "adam", lambda net, _: torch.optim.Adam(net.parameters(), lr=1e-3))
+        _, ours = training.train(network(), x, y, recipe, 0)
+    for name, weights in theirs.items():
+        if fused:
+            assert torch.allclose(ours[name], weights, rtol=0, atol=1e-5), name
+        else:
+            assert torch.equal(ours[name], weights), name

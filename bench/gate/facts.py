@@ -20,7 +20,7 @@ NATS = 0.05
 FACT = 0.01
 """Difference of a fact of answers (a share, nats, a distance) from which the fact has changed."""
 ROUNDING = 1e-12
-"""Differences of draws that differ by no more are the same."""
+"""What a difference may be beyond a limit, or two draws differ by, for arithmetic alone."""
 SHARES = {
     "honest.accuracy": ("accuracy", -1),
     "honest.top1_kept": ("top-1 kept", -1),
@@ -62,7 +62,7 @@ def honest(where: str, old: Record, new: Record, tolerance: float, *, paired: bo
         if spread is None:
             worse = way * (after - before)
             row = replace(row, difference=Interval(after - before, math.nan, math.nan))
-            if abs(worse) > limit:
+            if abs(worse) > limit + ROUNDING:
                 row = replace(row, verdict=Verdict.costlier if worse > 0 else Verdict.stronger)
             yield Trial(cheaper(row), settled=True)
         else:
@@ -117,7 +117,7 @@ def answered(where: str, old: Record, new: Record) -> Iterator[Row]:
         )
         if before is None or after is None:
             rows.append(Row(Family.contract, where, label, Verdict.changed, before, after, unit=""))
-        elif abs(after - before) > (1 if name == "contract.latency" else FACT):
+        elif abs(after - before) > (1 if name == "contract.latency" else FACT) + ROUNDING:
             away = Interval(after - before, math.nan, math.nan)
             rows.append(Row(Family.contract, where, label, Verdict.changed, before, after, away, ""))
     same = Row(Family.contract, where, "every fact of its answers", Verdict.same, unit="")

@@ -112,7 +112,10 @@ class Bank:
         return replace(self, hits=hits)
 
     def cheaper(self, tolerances: float, nats: float, share: float, defenses: set[str]) -> Bank:
-        """Return the bank with what honest users pay less by so many tolerances, where noise is drawn."""
+        """Return the bank with what honest users pay less by so many tolerances, where noise is drawn.
+
+        From draw to draw by between half and one and a half times as much.
+        """
         audits = dict(self.audits)
         for defense in defenses:
             audit = audits[defense]
@@ -122,7 +125,10 @@ class Bank:
                 shift = -way * tolerances * (nats if name == "honest.nll" else share)
                 if name in drawn:
                     metrics[name] = float(metrics[name] or 0) + shift
-                    drawn[name] = [value + shift for value in drawn[name]]
+                    uneven = np.random.default_rng(len(name)).permutation(
+                        np.linspace(0.5, 1.5, len(drawn[name]))
+                    )
+                    drawn[name] = list(np.asarray(drawn[name]) + shift * uneven)
             audits[defense] = replace(audit, metrics=metrics, info={**info, "drawn": drawn})
         return replace(self, audits=audits)
 

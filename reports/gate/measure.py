@@ -21,6 +21,7 @@ from bench.gate.contrast import Contrast, common, contrast
 from bench.gate.facts import NATS, SHARES
 from bench.gate.judge import TOLERANCE, Comparison, compare
 from bench.gate.rows import Family, Names, Row, Side, Verdict
+from bench.gate.trial import ALPHA
 from bench.stats import Interval, mean_interval, paired_difference
 from bench.threats import Threat, defense_of, victim_of
 
@@ -107,6 +108,37 @@ def at_tolerance(
         before = bank.lowered(tolerances * TOLERANCE, changeable(bank, mode), seeded("lowered", tolerances))
         before = before.cheaper(tolerances, NATS, TOLERANCE, {NOISY})
     return many(before, bank, mode, runs, verdicts, "tolerance", tolerances)
+
+
+def largest(bank: Bank, draws: int) -> tuple[float, float, int]:
+    """Return what the largest statistic of all attackers exceeds in 5 % of runs at the tolerance.
+
+    That is what a bootstrap of it would ask for; then what Bonferroni's (and Holm's first) step asks for,
+    and the number of attackers.
+    """
+    before = bank.lowered(TOLERANCE, set(bank.hits), seeded("lowered", 1))
+
+    def some(numbers: Sequence[int]) -> list[tuple[float, float]]:
+        found = []
+        for number in numbers:
+            rng = seeded("largest", number)
+            draw = Draw.of(bank, rng)
+            other = draw.other_repeats(bank, rng)
+            each = [
+                contrast(
+                    bank.hits[group][np.ix_(other.repeats, other.inputs)],
+                    before.hits[group][np.ix_(draw.repeats, draw.inputs)],
+                    paired=False,
+                )
+                for group in bank.hits
+            ]
+            errors = [common(each).error(one) for one in each]
+            top = max((one.value - TOLERANCE) / error.size for one, error in zip(each, errors, strict=True))
+            found.append((top, float(special.stdtrit(errors[0].freedom, 1 - ALPHA / len(each)))))
+        return found
+
+    told = np.array(_spread(some, draws))
+    return float(np.quantile(told[:, 0], 1 - ALPHA)), float(np.median(told[:, 1])), len(bank.hits)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,454 @@
+"""Measures this program beside plain ART, in pairs, and writes ``reports/performance.md``.
+
+Run by ``tox -e perf``, on an idle machine. Absolute times mean nothing on a shared machine; ratios of two
+measurements taken one after the other do. Rows on 28×28 images need MNIST.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import plain_art
+import torch
+from threadpoolctl import threadpool_limits
+
+from bench import datasets, execute, sections, session, stacking, training
+from bench.architectures import build
+from bench.cell import run_cells
+from bench.clock import memory_mib
+from bench.errors import MissingDataError
+from bench.numerics import single_thread
+from bench.recipes import rule
+from bench.registry import attacks, defenses
+from bench.spec import Cell, ThreatModel, VictimSpec
+from bench.store import Record, Store
+from bench.tables import markdown
+from bench.workbench import Workbench
+
+PAIRS = 5
+SOFT = "copycat(use_probability=true)"
+ADAPTIVE = "knockoff(sampling_strategy=adaptive, reward=all)"
+STEALS = (
+    SOFT,
+    "copycat(use_probability=false)",
+    "knockoff(sampling_strategy=random, use_probability=true)",
+    "knockoff(sampling_strategy=random, use_probability=false)",
+    ADAPTIVE,
+)
+"""Attacks of the shipped matrices that ART has."""
+HEAD = """\
+Everything beside **plain ART**: the loop that a user would write (`tests/benchmarks/plain_art.py`), with a
+fresh victim, defense, thief and attack for every cell, batches of 64, as many optimiser steps as here, and
+the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
+after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
+shared machine. `tox -e perf` makes this page; it wants an idle machine."""
+TRIED = """\
+Pooling by slices, convolutions by unfolding, bfloat16, and stacking convolutions: none of them helped on a
+CPU."""
+GPU = """\
+None was at hand, so nothing is claimed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A mechanism, our seconds and theirs by pair, and what was asked of it."""
+
+    what: str
+    ours: list[float]
+    theirs: list[float]
+    least: str
+    aim: str
+
+    def cells(self):
+        """Return the row of the table."""
+        ratios = [b / a for a, b in zip(self.ours, self.theirs, strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        times = [f"{statistics.median(each):.3g}" for each in (self.ours, self.theirs)]
+        return [self.what, *times, f"**{statistics.median(ratios):.2f} ×**", spread, self.least, self.aim]
+
+
+def seconds(what):
+    """Return how long a call takes."""
+    start = time.perf_counter()
+    what()
+    return time.perf_counter() - start
+
+
+def paired(what, ours, theirs, least, aim):
+    """Time both, one after the other, ours first in every other pair."""
+    ours()
+    theirs()
+    found = []
+    for place in range(PAIRS):
+        order = (ours, theirs) if place % 2 else (theirs, ours)
+        took = {call: seconds(call) for call in order}
+        found.append((took[ours], took[theirs]))
+        print(f"{what}: {found[-1][0]:.3g} s, plain ART {found[-1][1]:.3g} s", flush=True)
+    return Row(what, *map(list, zip(*found, strict=True)), least, aim)
+
+
+class Threads:
+    """Hold torch and BLAS to so many threads."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __enter__(self):
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.number)
+        self.limits = threadpool_limits(self.number)
+
+    def __exit__(self, *_):
+        self.limits.restore_original_limits()
+        torch.set_num_threads(self.before)
+
+
+def best(call, trial=None):
+    """Return ``call`` at the number of threads that suits it, of one and all, by ``trial`` or itself."""
+    found = {}
+    for number in {1, len(os.sched_getaffinity(0))}:
+        with Threads(number):
+            (trial or call)()
+            found[number] = min(seconds(trial or call) for _ in range(2))
+    number = min(found, key=found.get)
+
+    def run():
+        with Threads(number):
+            call()
+
+    return run
+
+
+def cell(spec, name, budget, stack="none", architecture="mlp", repeat=0, repeats=1, how="rule"):
+    """Return a cell against a thief with data of the same distribution."""
+    threat = ThreatModel("in-distribution", "in-distribution", "none", architecture, "probabilities")
+    defense = () if stack == "none" else (defenses.canonical(stack),)
+    return Cell(spec, defense, threat, attacks.canonical(name), budget, repeat, repeats, 0, how)
+
+
+def sold(bench, spec):
+    """Return a network as ART's user would have it on sale: trained for a few epochs, with its softmax."""
+    victim = bench.victim(spec)
+    network = build(spec.architecture, victim.shape, victim.classes)
+    train = victim.splits.train
+    targets = np.eye(victim.classes, dtype=np.float32)[train.y]
+    plain_art.fit(plain_art.classifier(network, victim.shape, victim.classes), train.x, targets, 5)
+    return plain_art.Probabilities(network)
+
+
+def fit(bench, spec, what, architecture, budget, steps, members, least, aim):
+    """Return the row on training one copy, or several side by side."""
+    x = bench.pool(spec, "in-distribution", 0).x[:budget]
+    y = bench.victim(spec).probabilities(x).astype(np.float32)
+    shape = x.shape[1:]
+    epochs = steps // training.epochs(budget, plain_art.BATCH, 1)
+    recipe = training.Recipe(training.epochs(budget, plain_art.BATCH, epochs), learning_rate=3e-3)
+
+    def ours():
+        with single_thread():
+            networks = [build(architecture, shape, 10) for _ in range(members)]
+            if members > 1:
+                stacking.train_stacked(networks, [x] * members, [y] * members, recipe, range(members))
+            else:
+                training.train(networks[0], x, y, recipe, 0)
+
+    def theirs():
+        for _ in range(members):
+            plain_art.fit(plain_art.thief(architecture, shape, 10), x, y, epochs)
+
+    return paired(f"fit, {what}, {recipe.steps} steps", ours, best(theirs), least, aim)
+
+
+def knockoff(bench, spec):
+    """Return the row on adaptive Knockoff: 1,000 queries into 30,000 images."""
+    victim, pool = bench.victim(spec), bench.pool(spec, "in-distribution", 0)
+    pool = replace(pool, x=np.resize(pool.x, (30_000, *pool.x.shape[1:])), y=np.resize(pool.y, 30_000))
+    part = Workbench(bench.data_root)
+    part.carry(bench.carried() | {(spec, "in-distribution", 0): pool})
+    steal, network = cell(spec, ADAPTIVE, 1000, how="rule(epochs=20)"), sold(bench, spec)
+
+    def ours():
+        with single_thread():
+            run_cells([steal], part)
+
+    def theirs():
+        plain_art.cell(network, pool, victim.splits.test, "mlp", 10, ADAPTIVE, "none", 1000, 20)
+
+    what = f"adaptive Knockoff, 1,000 queries, pool of {len(pool.x):,}, MLP"
+    return paired(what, ours, best(theirs), "20 ×", "25 ×")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells that both can run: every attack on every defense."""
+
+    spec: VictimSpec
+    architecture: str
+    budget: int
+    names: tuple[str, ...]
+    stacks: tuple[str, ...]
+    repeats: int
+
+    def tasks(self):
+        """Return the cells as ours."""
+        return [
+            cell(self.spec, name, self.budget, stack, self.architecture, repeat, self.repeats)
+            for name, stack in product(self.names, self.stacks)
+            for repeat in range(self.repeats)
+        ]
+
+
+def matrix(bench, job, what, least, aim, *, memo):
+    """Return the row on cells of a matrix; victims were trained before."""
+    victim, network = bench.victim(job.spec), sold(bench, job.spec)
+    pool, tasks = bench.pool(job.spec, "in-distribution", 0), job.tasks()
+    steps = rule("rule").recipe(job.architecture, victim.shape, job.budget).steps
+    epochs = steps // training.epochs(job.budget, plain_art.BATCH, 1)
+
+    def ours():
+        with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
+            setting = execute.Setting(bench.data_root, Path(folder) / "memo" if memo else None)
+            counts = execute.run(tasks, store, setting, jobs=len(os.sched_getaffinity(0)))
+            assert counts == {"ok": len(tasks)}, counts
+
+    def theirs(some=None):
+        for name, stack in list(product(job.names, job.stacks))[:some]:
+            for _ in range(job.repeats):
+                plain_art.cell(
+                    network, pool, victim.splits.test, job.architecture, 10, name, stack, job.budget, epochs
+                )
+
+    return paired(f"{what}, {len(tasks)} cells", ours, best(theirs, lambda: theirs(1)), least, aim)
+
+
+def workers(bench, spec):
+    """Return the row on two workers, up and warm, beside one."""
+    tasks = [
+        cell(spec, "own_labels" if place % 2 else SOFT, 50 + place, repeat=repeat, repeats=5)
+        for place in range(24)
+        for repeat in range(5)
+    ]
+    setting = execute.Setting(bench.data_root, None)
+
+    def run(jobs):
+        list(execute.work([(task, "") for task in tasks[:20]], setting, jobs))
+        with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
+            return seconds(lambda: execute.run(tasks, store, setting, jobs=jobs))
+
+    found = [(run(2), run(1)) for _ in range(PAIRS)]
+    what = f"two workers, beside one of ours, {len(tasks)} cells"
+    return Row(what, *map(list, zip(*found, strict=True)), "1.8 ×", "1.9 ×")
+
+
+def overhead(bench, spec):
+    """Return the milliseconds that a cell costs beyond queries, training and evaluation; medians."""
+    cells = [cell(spec, SOFT, 200, repeat=repeat, repeats=5, how="rule(epochs=1)") for repeat in range(5)]
+    found = []
+    with single_thread():
+        for _ in range(30):
+            start = time.perf_counter()
+            outcomes = run_cells(cells, bench)
+            took = time.perf_counter() - start
+            named = [each.costs["seconds"] for each in outcomes]
+            known = sum(each[name] for each in named for name in ("acquire", "train", "evaluate"))
+            found.append((took - known) / len(cells))
+    return 1e3 * statistics.median(found[5:])
+
+
+def stored(bench, spec, folder, number):
+    """Fill a store with so many cells that look as if they had run; return its tasks and setting."""
+    rng = np.random.default_rng(0)
+    stacks = ["none", *(f"rounded(decimals={places})" for places in range(1, 10))]
+    budgets = range(50, 50 + number // (len(stacks) * len(STEALS) * 5))
+    tasks = [
+        cell(spec, name, budget, stack, repeat=repeat, repeats=5)
+        for stack, name, budget in product(stacks, STEALS, budgets)
+        for repeat in range(5)
+    ]
+    setting = execute.Setting(bench.data_root, None)
+    with single_thread():
+        (made,) = run_cells([replace(tasks[0], repeats=1)], bench)
+        keys = execute.keys(tasks, execute.prepare(tasks, bench))
+    inputs = len(made.arrays["agreement"])
+    with Store(folder / "s.sqlite", create=True) as store:
+        store.set_meta(**session.commit(), matrix="many", matrix_text="", reference_budget={})
+        store.set_plan((key, task.kind, task.spec()) for task, key in zip(tasks, keys, strict=True))
+        for task, key in zip(tasks, keys, strict=True):
+            arrays = made.arrays | {"agreement": (rng.random(inputs) < 0.9).astype(np.uint8)}
+            store.put(Record(key, task.kind, task.spec(), "ok", made.metrics, arrays, made.info | made.costs))
+    return tasks, setting
+
+
+def big_store(bench, spec):
+    """Return the cells of a store, the seconds to see that it is finished, and to write its report."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tasks, setting = stored(bench, spec, folder, 10_000)
+        with Store(folder / "s.sqlite") as store:
+            known = seconds(lambda: execute.run(tasks, store, setting, jobs=1))
+        return len(tasks), known, seconds(lambda: session.report(folder / "s.sqlite", folder))
+
+
+def command(*words):
+    """Return the median seconds of a command, after one run to warm up."""
+    call = [sys.executable, "-m", "bench", *words]
+    took = [seconds(lambda: subprocess.run(call, capture_output=True, check=True)) for _ in range(6)]
+    return statistics.median(took[1:])
+
+
+def grown(name, cells):
+    """Return seconds and peak MiB of so many cells in a process of its own, victims and imports apart."""
+    here = str(Path(__file__).parent)
+    code = f"import sys; sys.path.insert(0, {here!r}); import perf; perf.alone({name!r}, {cells})"
+    call = [sys.executable, "-c", code]
+    told = subprocess.run(call, capture_output=True, check=True, text=True).stdout
+    return json.loads(told.splitlines()[-1])
+
+
+def alone(name, cells):
+    """Run so many cells here and print what they took."""
+    bench = Workbench(datasets.data_root(None))
+    spec = VictimSpec(name, "mlp" if name == "digits" else "lenet", 0)
+    how = "rule" if name == "digits" else "rule(epochs=2)"
+    tasks = [cell(spec, SOFT, 200 + place % 20, how=how, repeat=place) for place in range(cells + 4)]
+    with single_thread():
+        for task in tasks[:4]:
+            run_cells([task], bench)
+        took = seconds(lambda: [run_cells([task], bench) for task in tasks[4:]])
+    print(json.dumps([took, memory_mib()]))
+
+
+def shared(path):
+    """Return a row on the trainings that a finished run did not need, by what its records say."""
+    with Store(path) as store:
+        records = [record for record in store.records() if record.kind == "cell" and record.status == "ok"]
+    blind = [record for record in records if _on_labels(record.spec)]
+    spared = [sum(bool(record.info.get("shared")) for record in group) for group in (records, blind)]
+    told = (
+        f"{spared[0]:,} of {len(records):,}; of {len(blind):,} on labels alone {spared[1] / len(blind):.0%}"
+    )
+    return [f"trainings not needed, `{path.parent.name}`", told, "", "40 % of those on labels"]
+
+
+def _on_labels(spec):
+    words = str(spec["attack"]) + str(spec["defense"]) + str(spec["shows"])
+    return any(word in words for word in ("label", "use_probability=false", "adaptive"))
+
+
+class Page:
+    """Rows of pairs, and of single numbers, part by part."""
+
+    def __init__(self, bench, digits, mnist, stores):
+        self.bench, self.digits, self.mnist, self.stores = bench, digits, mnist, stores
+        self.pairs, self.facts = [], []
+
+    def fit(self):
+        """One copy, trained."""
+        small, large = (self.bench, self.digits), (self.bench, self.mnist)
+        self.pairs.append(fit(*small, "MLP 64-128-64-10", "mlp", 200, 1000, 1, "1.8 ×", ""))
+        self.pairs.append(fit(*small, "five of MLP 64-128-64-10", "mlp", 200, 1000, 5, "3 ×", "6 ×"))
+        if self.mnist:
+            self.pairs.append(fit(*large, "MLP 784-128-64-10", "mlp", 1000, 640, 1, "1.5 ×", "2.5 ×"))
+            self.pairs.append(fit(*large, "LeNet", "lenet", 1000, 640, 1, "1.2 ×", "1.6 ×"))
+
+    def knockoff(self):
+        """A bandit that trains while it asks."""
+        if self.mnist:
+            self.pairs.append(knockoff(self.bench, self.mnist))
+
+    def cells(self):
+        """Cells of the shipped matrices that ART can run."""
+        job = Job(self.digits, "mlp", 100, STEALS, tuple(plain_art.POSTPROCESSORS), 5)
+        self.pairs.append(matrix(self.bench, job, "`digits`, what ART can run", "5 ×", "10 ×", memo=True))
+        if self.mnist:
+            for architecture in ("lenet", "mlp"):
+                job = Job(self.mnist, architecture, 500, STEALS[:2], ("none", "rounded(decimals=1)"), 2)
+                what = f"`mnist`, {architecture}, without sharing"
+                self.pairs.append(matrix(self.bench, job, what, "1.6 ×", "3 ×", memo=False))
+
+    def workers(self):
+        """Two workers beside one."""
+        self.pairs.append(workers(self.bench, self.digits))
+
+    def overhead(self):
+        """What is not queries, training or evaluation."""
+        took = overhead(self.bench, self.digits)
+        self.facts.append(["a cell beyond queries, training, evaluation", f"{took:.2f} ms", "2 ms", "1 ms"])
+        for words, most, aim in (("--help", ".3 s", ""), ("list attacks", "5 s", "1 s")):
+            told = f"{command(*words.split()):.2f} s"
+            self.facts.append([f"`moatbench {words}`", told, most, aim])
+
+    def store(self):
+        """Many cells in one store."""
+        number, known, written = big_store(self.bench, self.digits)
+        told = f"{number:,} finished cells"
+        self.facts.append([f"{told}: to know that nothing is left", f"{known:.2f} s", "2 s", ".5 s"])
+        self.facts.append([f"{told}: report", f"{written:.1f} s", "20 s", "8 s"])
+        self.facts += [shared(path) for path in self.stores]
+
+    def memory(self):
+        """Ten times the cells."""
+        few, many = grown("digits", 20), grown("digits", 200)
+        self.facts.append(["ten times the cells: time", f"{many[0] / few[0]:.2f} ×", "9 to 11 ×", ""])
+        told = f"{few[1]:,.0f} and {many[1]:,.0f} MiB"
+        self.facts.append(["ten times the cells: memory at most", told, "the same", ""])
+        if self.mnist:
+            told = f"{grown('mnist', 4)[1]:,.0f} MiB"
+            self.facts.append(["memory of a worker at most, `mnist`", told, "1,536 MiB", "820 MiB"])
+
+    def parts(self):
+        """Return the parts of the page."""
+        headers = ["what", "ours, s", "beside, s", "ratio", "lowest to highest", "at least", "aim"]
+        pinned = ", ".join(f"{name} {metadata.version(name)}" for name in session.PACKAGES)
+        return [
+            "# Performance",
+            HEAD,
+            markdown(headers, [row.cells() for row in self.pairs]),
+            markdown(["what", "measured", "at most", "aim"], self.facts),
+            "## What was tried and did not help",
+            TRIED,
+            "## On a GPU",
+            GPU,
+            "## How it was made",
+            markdown(["", ""], [*session.machine().items(), ["versions", pinned]], text=2),
+        ]
+
+
+PARTS = ("fit", "knockoff", "cells", "workers", "overhead", "store", "memory")
+
+
+def main():
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("reports/performance.md"))
+    parser.add_argument("--store", type=Path, nargs="*", default=[], help="finished stores: what was shared")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Workbench(datasets.data_root(None), Path(folder))
+        digits, mnist = VictimSpec("digits", "mlp", 0), VictimSpec("mnist", "lenet", 0)
+        try:
+            bench.victim(mnist)
+        except MissingDataError as error:
+            print(f"no rows on MNIST: {error}")
+            mnist = None
+        page = Page(bench, digits, mnist, given.store)
+        for name in given.only:
+            getattr(page, name)()
+    sections.written(given.out, page.parts())
+
+
+if __name__ == "__main__":
+    main()
