@@ -51,6 +51,14 @@ class Kind(StrEnum):
     matrices = "matrices"
 
 
+class Device(StrEnum):
+    """Where ``moatbench run`` can train copies."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 def main() -> None:
     """Run the command line; errors of ours are one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -85,6 +93,9 @@ def run(
         str | None,
         typer.Option(metavar="ADDRESS", help="Work on the workers of a Dask scheduler: tcp://host:8786."),
     ] = None,
+    device: Annotated[
+        Device, typer.Option(help="Where copies are trained; results of another device are others.")
+    ] = Device.cpu,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results of this store.")] = False,
     data_root: DataRoot = None,
 ) -> None:
@@ -103,6 +114,7 @@ def run(
                 repeats=repeats,
                 victim=victim,
                 data_root=data_root,
+                device=device.value,
             )
             counts, report_path = session.run(
                 jobs=jobs, fresh=fresh, command=command, cluster=dask, progress=_progress

@@ -41,9 +41,10 @@ _alone = threading.Lock()
 class Supply(WorkerPlugin):
     """Carries victims, pools and outside plugins to a worker, and takes them away after the run."""
 
-    def __init__(self, run: str, kept: bytes, plugins: Mapping[str, str], memo: bool) -> None:
+    def __init__(self, run: str, kept: bytes, plugins: Mapping[str, str], *, memo: bool, device: str) -> None:
         self.name = f"moatbench-{run}"
         self.run, self.kept, self.plugins, self.memo = run, kept, dict(plugins), memo
+        self.device = device
 
     def setup(self, worker: Worker) -> None:
         """Unpack what was carried to a folder of this worker's own."""
@@ -53,7 +54,7 @@ class Supply(WorkerPlugin):
             files.append(self.folder / name)
             files[-1].write_text(text, encoding="utf-8")
         memo = self.folder / "memo" if self.memo else None
-        setting = execute.Setting(self.folder, memo, tuple(files))
+        setting = execute.Setting(self.folder, memo, tuple(files), self.device)
         with _alone:
             execute.opened(setting).carry(cloudpickle.loads(self.kept))
         _settings[self.run] = setting
@@ -82,7 +83,8 @@ def work(
         _require_workers(client, address)
         run = uuid.uuid4().hex
         plugins = {path.name: path.read_text(encoding="utf-8") for path in setting.plugins}
-        supply = Supply(run, _kept(todo, workbench), plugins, setting.memo is not None)
+        kept, memo = _kept(todo, workbench), setting.memo is not None
+        supply = Supply(run, kept, plugins, memo=memo, device=setting.device)
         log.info("sending %.0f MiB of victims and pools to each worker", len(supply.kept) / 2**20)
         client.register_plugin(supply)
         try:

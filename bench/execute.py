@@ -20,7 +20,7 @@ from bench import pools, registry
 from bench.audit import run_audit
 from bench.cell import run_cells
 from bench.errors import BudgetError, NotApplicable, UsageError
-from bench.numerics import single_thread, versions
+from bench.numerics import on, single_thread, versions
 from bench.spec import Cell, Task, VictimSpec
 from bench.store import Outcome, Record, Store
 from bench.workbench import Workbench
@@ -30,11 +30,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setting:
-    """What a worker needs beside the task: where data and shared trainings are, and outside plugins."""
+    """What a worker needs beside the task: where data and shared trainings are, outside plugins, a device."""
 
     data_root: Path
     memo: Path | None
     plugins: tuple[Path, ...] = ()
+    device: str = "cpu"
 
 
 @cache
@@ -54,7 +55,7 @@ def perform(setting: Setting, items: Sequence[Item]) -> list[Record]:
     """Run one audit, or the wanted repeats of one cell, in this process; an error becomes failed records."""
     workbench, first = opened(setting), items[0][0]
     try:
-        with single_thread():
+        with single_thread(), on(setting.device):
             if isinstance(first, Cell):
                 outcomes = dict(zip(first.group(), run_cells(first.group(), workbench), strict=True))
                 return [_record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)]
@@ -101,8 +102,8 @@ def _in_worker(parent: int, folder: str, setting: Setting, items: Sequence[Item]
     return perform(setting, items)
 
 
-def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str]) -> list[str]:
-    """Return each task's key: spec, victim, source of its plugins, versions, hashed.
+def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str], device: str = "cpu") -> list[str]:
+    """Return each task's key: spec, victim, source of its plugins, versions, and device, hashed.
 
     An edited defense, another model or another version is never answered from an old result.
     """
@@ -116,6 +117,8 @@ def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str]) -> list[str
         if isinstance(task, Cell):
             sources.append(attack_source(task.attack))
         parts = [task.kind, task.spec(), fingerprints[task.victim], sources, versions()]
+        if device != "cpu":
+            parts.append(device)
         found.append(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
     return found
 
@@ -190,13 +193,13 @@ def run(
     with single_thread():
         fingerprints = prepare(tasks, workbench)
         victims = [_describe(spec, workbench) for spec in fingerprints]
-    named = keys(tasks, fingerprints)
+    named = keys(tasks, fingerprints, setting.device)
     if fresh:
         store.clear()
     store.set_plan((key, task.kind, task.spec()) for task, key in zip(tasks, named, strict=True))
     done = store.done()
     todo = [(task, key) for task, key in zip(tasks, named, strict=True) if key not in done]
-    store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started)
+    store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=setting.device)
     if cluster and todo:
         try:
             from bench import cluster as far

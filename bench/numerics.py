@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import numpy as np
@@ -13,10 +14,38 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from bench.errors import UsageError
+
 CHUNK = 256
 """Rows a model is evaluated on at once; shorter chunks are padded, so that shapes never differ."""
 RULE = "one thread; chunks of 256; denormals flushed in training"
 """Named in memo keys: another rule gives other bits."""
+
+
+_device: ContextVar[str] = ContextVar("device", default="cpu")
+
+
+def device() -> str:
+    """Return where copies are trained, as torch names it."""
+    return _device.get()
+
+
+@contextmanager
+def on(name: str) -> Iterator[None]:
+    """Train copies on this device inside the block. Victims are trained, and everybody asked, on the CPU."""
+    token = _device.set(name)
+    try:
+        yield
+    finally:
+        _device.reset(token)
+
+
+def found_device(name: str) -> str:
+    """Return the device that "auto", "cpu" or "cuda" means here; raises UsageError if there is none."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UsageError("--device cuda: torch sees no GPU here; cpu and auto will do")
+    return "cuda" if there and name in {"auto", "cuda"} else "cpu"
 
 
 @cache

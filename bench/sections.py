@@ -168,6 +168,7 @@ def made(meta: Mapping[str, Any]) -> list[str]:
         "finished": _moment(meta.get("finished")),
         "wall seconds": f"{meta['wall_seconds']:,.0f}" if meta.get("wall_seconds") is not None else None,
         "jobs": meta.get("jobs"),
+        "device": meta.get("device"),
         "reference budget": ", ".join(
             f"{data}: {n:,}" for data, n in meta.get("reference_budget", {}).items()
         ),

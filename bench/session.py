@@ -14,6 +14,7 @@ from typing import Any
 
 from bench import datasets, execute
 from bench.matrix import Matrix, load_matrix, select
+from bench.numerics import found_device
 from bench.spec import Task
 from bench.store import Record, Store
 from bench.studies.check import bound
@@ -52,6 +53,7 @@ class Session:
         repeats: int | None,
         victim: str | None,
         data_root: Path | None,
+        device: str = "cpu",
     ) -> Session:
         """Read and expand the matrix; raises UsageError before anything is written."""
         matrix = load_matrix(name)
@@ -63,6 +65,7 @@ class Session:
             data_root=datasets.data_root(data_root),
             memo=store.parent / f"{store.stem}.memo",
             plugins=tuple(matrix.plugin_files),
+            device=found_device(device),
         )
         return cls(matrix, tasks, store, out or home, setting, study)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.architectures import Network
-from bench.numerics import flushed
+from bench.numerics import device, flushed
 from bench.training import Recipe, Weights, adam, aims, batches, rate_at, row_losses, snapshot
 
 STACKED = frozenset({"mlp", "mlp128", "logistic"})
@@ -66,16 +66,18 @@ def train_stacked(
     different numbers of rows; one without rows stays as it is.
     """
     pixels = int(np.prod(xs[0].shape[1:]))
-    inputs, targets = _padded([x.reshape(len(x), pixels) for x in xs]), _padded([aims(y, recipe) for y in ys])
+    where = device()
+    inputs = _padded([x.reshape(len(x), pixels) for x in xs]).to(where)
+    targets = _padded([aims(y, recipe) for y in ys]).to(where)
     rows, shares = _schedule([len(x) for x in xs], recipe, seeds)
-    members = torch.arange(len(networks))[:, None]
-    stack = Stack(networks)
+    members = torch.arange(len(networks), device=where)[:, None]
+    stack = Stack(networks).to(where)
     optimizer = adam(stack, recipe)
     half = [snapshot(network) for network in networks]
     for step in range(1, recipe.steps + 1):
         optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
         optimizer.zero_grad()
-        chosen, share = rows[step - 1], shares[step - 1]
+        chosen, share = rows[step - 1].to(where), shares[step - 1].to(where)
         losses = row_losses(stack(inputs[members, chosen]), targets[members, chosen], recipe)
         losses.mul(share).sum().backward()
         optimizer.step()

@@ -21,7 +21,7 @@ from bench import architectures, training
 from bench.architectures import Network, Shape
 from bench.errors import NotApplicable
 from bench.estimators import ESTIMATORS, fit_estimator
-from bench.numerics import RULE, torch_seed, versions
+from bench.numerics import RULE, device, torch_seed, versions
 from bench.recipes import rule
 from bench.stacking import STACKED, train_stacked
 from bench.training import OnlineSurrogate, Recipe, Weights
@@ -223,7 +223,7 @@ def _key(
     seeds: Sequence[int],
 ) -> str:
     digests = [each.digest() for each in bought]
-    parts = [digests, architecture, str(recipe), scale, list(seeds), "cpu", RULE, versions()]
+    parts = [digests, architecture, str(recipe), scale, list(seeds), device(), RULE, versions()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

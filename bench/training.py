@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.architectures import Network
-from bench.numerics import flushed, in_chunks
+from bench.numerics import device, flushed, in_chunks
 
 Weights = dict[str, Tensor]
 
@@ -67,22 +67,24 @@ def train(
     ``x``: (n, channels, height, width); ``y``: (n, classes) targets, hard or soft. ``seed`` draws
     the batches. The network is left in evaluation mode.
     """
-    inputs, targets = torch.from_numpy(x), torch.from_numpy(aims(y, recipe))
-    optimizer = adam(network, recipe)
+    where = device()
+    inputs, targets = torch.from_numpy(x).to(where), torch.from_numpy(aims(y, recipe)).to(where)
+    optimizer = adam(network.to(where), recipe)
     half = snapshot(network)
     network.train()
     for step, rows in enumerate(batches(len(inputs), recipe.batch_size, recipe.steps, seed), 1):
         optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
         optimizer.zero_grad()
-        outputs = network(inputs[rows])
+        chosen = rows.to(where)
+        outputs = network(inputs[chosen])
         if recipe.loss == "cross-entropy":
-            functional.cross_entropy(outputs, targets[rows]).backward()
+            functional.cross_entropy(outputs, targets[chosen]).backward()
         else:
-            row_losses(outputs, targets[rows], recipe).mean().backward()
+            row_losses(outputs, targets[chosen], recipe).mean().backward()
         optimizer.step()
         if step == recipe.steps // 2:
             half = snapshot(network)
-    network.eval()
+    network.to("cpu").eval()
     return half, snapshot(network)
 
 
@@ -125,8 +127,10 @@ def adam(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
 
 
 def snapshot(network: nn.Module) -> Weights:
-    """Return a copy of the weights and buffers."""
-    return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
+    """Return a copy of the weights and buffers, on the CPU."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in network.state_dict().items()
+    }
 
 
 def logits(network: Network, x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from bench import architectures, training
 from bench.datasets import Labelled, Splits, info, load_splits
 from bench.errors import UsageError, VictimError
-from bench.numerics import in_chunks, single_thread, torch_seed, versions
+from bench.numerics import in_chunks, on, single_thread, torch_seed, versions
 from bench.registry import load_file
 from bench.seeds import derive
 from bench.spec import VictimSpec
@@ -241,7 +241,7 @@ def _keep_torch(spec: VictimSpec, splits: Splits) -> Victim:
     if content is None:
         log.info("training victim %s (%s)", spec, recipe)
         targets = np.eye(splits.classes, dtype=np.float32)[splits.train.y]
-        with torch_seed(seed):
+        with torch_seed(seed), on("cpu"):
             _, weights = training.train(network, splits.train.x, targets, recipe, seed)
         content = safetensors.torch.save(weights)
         _write(path, content)
