@@ -237,6 +237,7 @@ def caught(bank: Bank, whole: Bank, changes: Mapping[str, str], mode: Mode, runs
         return {row.family for row in rows}, {f"{row.verdict}: {row.what}" for row in rows}
 
     seen = many(bank, after, mode, runs, loud, "planted", sorted(changes.items()))
+    facts = Counter(chain.from_iterable(rows for _, rows in seen))
     told = [gain for group, gain in gains.items() if group[1].startswith("copycat")]
     return Caught(
         100 * best[where],
@@ -244,7 +245,7 @@ def caught(bank: Bank, whole: Bank, changes: Mapping[str, str], mode: Mode, runs
         where,
         {family: sum(family in each for each, _ in seen) / runs for family in Family},
         sum(bool(each) for each, _ in seen) / runs,
-        dict(Counter(chain.from_iterable(rows for _, rows in seen)).most_common()),
+        dict(sorted(facts.items(), key=lambda fact: (-fact[1], fact[0]))),
     )
 
 
