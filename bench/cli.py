@@ -31,8 +31,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes around the help would take as long as all else
 )
-data_app = typer.Typer(help="Fetch data sets, and see which are here.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Fetch data sets, and see which are here.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
 DataRoot = Annotated[
@@ -198,9 +201,9 @@ def index_(
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what a matrix can name."""
-    from bench import catalogue
+    from bench import remembered
 
-    print(catalogue.table(kind.value))
+    print(remembered.table(kind.value))
 
 
 @data_app.command("list")

@@ -18,7 +18,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import platformdirs
 import safetensors.torch
 import skops.io
 import torch
@@ -31,6 +30,7 @@ from bench.datasets import Labelled, Splits, info, load_splits
 from bench.errors import UsageError, VictimError
 from bench.numerics import in_chunks, on, single_thread, torch_seed, versions
 from bench.registry import load_file
+from bench.remembered import cache_root
 from bench.seeds import derive
 from bench.spec import VictimSpec
 
@@ -158,11 +158,6 @@ class Victim:
         """Return the share of test inputs whose top-1 is the true label."""
         test = self.splits.test
         return float((self.probabilities(test.x).argmax(axis=1) == test.y).mean())
-
-
-def cache_root() -> Path:
-    """Return where trained victims are kept: ``MOATBENCH_CACHE``, else the user's cache folder."""
-    return Path(os.environ.get("MOATBENCH_CACHE") or platformdirs.user_cache_dir("moatbench"))
 
 
 def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
