@@ -327,7 +327,7 @@ def alone(name, cells):
     """Run so many cells here and print what they took."""
     bench = Workbench(datasets.data_root(None))
     spec = VictimSpec(name, "mlp" if name == "digits" else "lenet", 0)
-    how = "rule" if name == "digits" else "rule(epochs=2)"
+    how = "rule(epochs=5)"
     tasks = [cell(spec, SOFT, 200 + place % 20, how=how, repeat=place) for place in range(cells + 4)]
     with single_thread():
         for task in tasks[:4]:
@@ -376,13 +376,13 @@ class Page:
 
     def cells(self):
         """Cells of the shipped matrices that ART can run."""
-        names = (*STEALS[:3], ADAPTIVE)
+        names = (*STEALS[:2], ADAPTIVE)
         job = Job(self.digits, "mlp", 100, names, ("none", "reverse_sigmoid(beta=1.0, gamma=0.5)"), 5)
         self.pairs.append(matrix(self.bench, job, "`digits`, what ART can run", "5 ×", "10 ×", memo=True))
         if self.mnist:
             for architecture in ("lenet", "mlp"):
                 stacks = ("none", "rounded(decimals=1)")
-                job = Job(self.mnist, architecture, 500, STEALS[:2], stacks, 5, "rule(epochs=20)")
+                job = Job(self.mnist, architecture, 500, STEALS[:2], stacks, 2, "rule(epochs=20)")
                 what = f"`mnist`, {architecture}, 20 epochs, without sharing"
                 self.pairs.append(matrix(self.bench, job, what, "1.6 ×", "3 ×", memo=False))
 
@@ -408,7 +408,7 @@ class Page:
 
     def memory(self):
         """Ten times the cells."""
-        few, many = grown("digits", 20), grown("digits", 200)
+        few, many = grown("digits", 50), grown("digits", 500)
         self.facts.append(["ten times the cells: time", f"{many[0] / few[0]:.2f} ×", "9 to 11 ×", ""])
         told = f"{few[1]:,.0f} and {many[1]:,.0f} MiB"
         self.facts.append(["ten times the cells: memory at most", told, "the same", ""])
