@@ -213,7 +213,7 @@ def run(
         if record.status == "failed":
             log.error("%s failed: %s", " ".join(map(str, record.spec.values())), record.error)
     finished = time.time()
-    counts = Counter(record.status for record in store.records())
+    counts = store.counts()
     store.set_meta(finished=finished, ran=len(todo))
     if setting.memo is not None and not store.missing():
         # The memo serves one run; its trainings would outweigh the results a hundredfold.

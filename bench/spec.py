@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -75,7 +75,7 @@ class Cell:
         return {
             **self.victim.fields(),
             "defense": list(self.defense),
-            **asdict(self.threat),
+            **vars(self.threat),
             "attack": self.attack,
             "training": self.training,
             "budget": self.budget,

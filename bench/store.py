@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +152,13 @@ class Store:
         """Return the keys that need no further work: failed ones are not among them."""
         rows = self._db.execute("select key from records where status != 'failed'")
         return {key for (key,) in rows}
+
+    def counts(self) -> Counter[str]:
+        """Return how many tasks of the last run's plan ended in which status."""
+        rows = self._db.execute(
+            "select r.status, count(*) from plan p join records r on r.key = p.key group by r.status"
+        )
+        return Counter(dict(rows))
 
     def missing(self) -> list[dict[str, Any]]:
         """Return the specs that the last run was asked for and that have no record."""
