@@ -14,6 +14,8 @@ from bench.studies.words import published
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "reports"
 REPORTS = sorted(FOLDER.glob("**/report.md"))
+GATE = FOLDER / "gate"
+OF_MATRICES = [path for path in REPORTS if path.parent != GATE]
 STUDIES = {name for name in shipped() if name.startswith("studies/")}
 
 
@@ -22,7 +24,8 @@ def matrix_of(path):
 
 
 def test_the_reference_reports_are_there():
-    assert {matrix_of(path) for path in REPORTS} == {"digits", "mnist", "frontier", *STUDIES}
+    assert {matrix_of(path) for path in OF_MATRICES} == {"digits", "mnist", "frontier", *STUDIES}
+    assert (GATE / "report.md").is_file()
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=matrix_of)
@@ -32,7 +35,7 @@ def test_a_report_has_every_figure_that_it_shows_and_no_other(path):
     assert {f"figures/{figure.name}" for figure in (path.parent / "figures").iterdir()} == shown
 
 
-@pytest.mark.parametrize("path", REPORTS, ids=matrix_of)
+@pytest.mark.parametrize("path", OF_MATRICES, ids=matrix_of)
 def test_a_report_is_complete_and_can_be_traced(path):
     text = path.read_text()
     assert "not complete" not in text
@@ -40,13 +43,25 @@ def test_a_report_is_complete_and_can_be_traced(path):
     assert re.search(r"\b[0-9a-f]{40}\b", text)
 
 
-@pytest.mark.parametrize("path", REPORTS, ids=matrix_of)
+@pytest.mark.parametrize("path", OF_MATRICES, ids=matrix_of)
 def test_a_report_holds_what_the_shipped_matrix_asks_for(path, tmp_path):
     shown = re.search(r"```toml\n(.*?)```", path.read_text(), re.DOTALL)[1]
     (tmp_path / "shown.toml").write_text(shown)
     # Without data, so that optional pools count in neither.
     then = load_matrix(str(tmp_path / "shown.toml")).tasks(data_root=tmp_path)
     assert then == load_matrix(matrix_of(path)).tasks(data_root=tmp_path)
+
+
+def test_the_gates_report_is_of_its_bank_and_that_holds_what_the_gate_compares():
+    text = (GATE / "report.md").read_text()
+    assert re.search(r"\b[0-9a-f]{40}\b", text)
+    bank = GATE / "bank.toml"
+    assert re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1].strip() == bank.read_text().strip()
+    held, compared = (
+        {str({**task.spec(), "repeats": 0, "repeat": 0}) for task in load_matrix(name).tasks()}
+        for name in (str(bank), "ci")
+    )
+    assert compared <= held
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
