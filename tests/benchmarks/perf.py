@@ -435,7 +435,7 @@ class Page:
         ]
 
 
-PARTS = ("knockoff", "overhead", "memory", "store", "workers", "cells", "fit")
+PARTS = ("knockoff", "overhead", "store", "fit", "workers", "cells", "memory")
 
 
 def main():
@@ -456,7 +456,7 @@ def main():
         page = Page(bench, digits, mnist, given.store)
         for name in given.only:
             getattr(page, name)()
-    sections.written(given.out, page.parts())
+            sections.written(given.out, page.parts())
 
 
 if __name__ == "__main__":
