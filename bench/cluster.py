@@ -60,8 +60,9 @@ class Supply(WorkerPlugin):
         _settings[self.run] = setting
 
     def teardown(self, worker: Worker) -> None:
-        """Forget everything."""
-        _settings.pop(self.run, None)
+        """Forget everything: a worker may outlive many runs."""
+        if setting := _settings.pop(self.run, None):
+            execute.opened(setting).forget()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -46,6 +46,10 @@ class Workbench:
         """Take over what another workbench has loaded."""
         self._kept |= things
 
+    def forget(self) -> None:
+        """Let go of everything that was loaded or made."""
+        self._kept.clear()
+
     def victim(self, spec: VictimSpec) -> Victim:
         """Return the trained victim."""
         victim: Victim = self.once(spec, partial(load_victim, spec, self.data_root))

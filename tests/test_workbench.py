@@ -102,3 +102,12 @@ def test_a_pool_that_is_not_there_names_the_command(tmp_path, digits_spec):
 def test_victims_of_two_seeds_are_two(workbench):
     one, other = (workbench.victim(VictimSpec("digits", "tree", seed)) for seed in (0, 1))
     assert one.fingerprint != other.fingerprint
+
+
+def test_what_was_carried_is_there_and_can_be_forgotten(workbench, digits_spec, digits_victim, tmp_path):
+    other = Workbench(tmp_path)
+    other.carry(workbench.carried())
+    assert other.victim(digits_spec) is digits_victim
+    other.forget()
+    assert other.carried() == {}
+    assert workbench.victim(digits_spec) is digits_victim
