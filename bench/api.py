@@ -92,7 +92,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
             client=client,
             number=self._numbers[client],
             seed=derive(self._seed, client),
-            read_features=self._victim.features,
+            read_features=self._victim.activations if self._victim.features else None,
         )
         answers = self._stack.answer(batch)
         if self._shows == "labels":

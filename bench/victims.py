@@ -12,7 +12,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -28,7 +29,8 @@ from safetensors import SafetensorError
 from bench import architectures, training
 from bench.datasets import Labelled, Splits, info, load_splits
 from bench.errors import UsageError, VictimError
-from bench.numerics import in_chunks, on, single_thread, torch_seed, versions
+from bench.lookup import Lookup
+from bench.numerics import CHUNK, in_chunks, on, single_thread, torch_seed, versions
 from bench.registry import load_file
 from bench.remembered import cache_root
 from bench.seeds import derive
@@ -40,6 +42,8 @@ Array = NDArray[np.float64]
 Predict = Callable[[Images], Any]
 Features = Callable[[Images], Sequence[NDArray[np.float32]]]
 
+REMEMBERED = 64 * 2**20
+"""Bytes of a victim's answers to remember, and of its features."""
 SKOPS_TRUSTED = {"sklearn.tree._tree.Tree", "numpy.dtype"}
 """Types that a cached scikit-learn victim may contain beyond skops' own defaults."""
 OURS = {"bench", "attacks", "defenses", "moatbench"}
@@ -87,7 +91,6 @@ class Victim:
     linear: bool | None = None
     perturb: Callable[[float, int], Callable[[Images], Array]] | None = None
     fingerprint: str = ""
-    _rows: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -101,15 +104,30 @@ class Victim:
         return self.splits.classes
 
     def probabilities(self, x: Images) -> Array:
-        """Return (n, classes) float64 probabilities; each distinct input is evaluated once."""
-        keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in np.ascontiguousarray(x)]
-        fresh = {key: place for place, key in enumerate(keys) if key not in self._rows}
-        if fresh:
-            answers = self._evaluate(np.ascontiguousarray(x[list(fresh.values())]))
-            self._rows.update(zip(fresh, answers, strict=True))
-        if not keys:
-            return np.empty((0, self.classes))
-        return np.stack([self._rows[key] for key in keys])
+        """Return (n, classes) float64 probabilities; an input that was asked about lately is looked up."""
+        return self._answers(x)[0] if len(x) else np.empty((0, self.classes))
+
+    def activations(self, x: Images) -> Sequence[NDArray[np.float32]]:
+        """Return what ``features`` does; rows of a short batch that were read lately are looked up."""
+        return self._depths(x) if 0 < len(x) < CHUNK else self._read(x)
+
+    def expect(self, x: Images) -> None:
+        """Say that rows of ``x`` (n, …) will be asked about, one by one perhaps; asks nothing yet."""
+        self._answers.expect(x)
+        self._depths.expect(x)
+
+    @cached_property
+    def _answers(self) -> Lookup:
+        return Lookup(lambda x: (self._evaluate(x),), REMEMBERED)
+
+    @cached_property
+    def _depths(self) -> Lookup:
+        return Lookup(self._read, REMEMBERED)
+
+    def _read(self, x: Images) -> Sequence[NDArray[np.float32]]:
+        if self.features is None:
+            raise VictimError(f"victim {self.name} offers no features")
+        return self.features(x)
 
     def _evaluate(self, x: Images) -> Array:
         def call(rows: Images) -> tuple[NDArray[Any], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -73,7 +73,12 @@ class Workbench:
             seed=seed,
             root=self.data_root,
         )
-        pool: Pool = self.once((spec, name, seed), load)
+        pool: Pool = self.once((spec, name, seed), partial(self._expected, spec, load))
+        return pool
+
+    def _expected(self, spec: VictimSpec, load: Callable[[], Pool]) -> Pool:
+        pool = load()
+        self.victim(spec).expect(pool.x)
         return pool
 
     def stack(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> Stack:

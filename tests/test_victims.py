@@ -97,10 +97,10 @@ def test_a_victim_returns_probabilities(kind, victim_of):
 def test_a_row_alone_is_answered_as_in_a_batch_to_the_last_bit(kind, victim_of):
     victim = victim_of(kind)
     x = victim.splits.test.x
-    whole = replace(victim, _rows={}).probabilities(x)
-    fresh = replace(victim, _rows={})
+    whole = replace(victim).probabilities(x)
+    fresh = replace(victim)
     assert (np.concatenate([fresh.probabilities(row[None]) for row in x[::40]]) == whole[::40]).all()
-    assert (replace(victim, _rows={}).probabilities(x[::-1])[::-1] == whole).all()
+    assert (replace(victim).probabilities(x[::-1])[::-1] == whole).all()
 
 
 def test_each_distinct_input_is_evaluated_once(victim_of):
@@ -110,7 +110,7 @@ def test_each_distinct_input_is_evaluated_once(victim_of):
         seen.append(np.flatnonzero(x.any(axis=(1, 2, 3))).size)
         return victim.model(x)
 
-    watched = replace(victim, model=model, _rows={})
+    watched = replace(victim, model=model)
     x = victim.splits.test.x[:20]
     twice = watched.probabilities(np.concatenate([x, x]))
     assert (twice[:20] == twice[20:]).all()
