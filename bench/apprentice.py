@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from attacks.base import Predictor, TransferSet
 from bench import surrogate
 from bench.architectures import Shape
+from bench.online import OnlineSurrogate
 from bench.recipes import rule
 from bench.seeds import derive
-from bench.training import OnlineSurrogate
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]

@@ -16,37 +16,29 @@ from torch import Tensor, nn
 
 from bench.architectures import Network
 from bench.numerics import device, flushed
-from bench.training import Recipe, Weights, adam, aims, batches, rate_at, row_losses, snapshot
+from bench.perceptron import Perceptron, linears
+from bench.training import Recipe, Weights, aims, batches, rate_at, snapshot
 
 STACKED = frozenset({"mlp", "mlp128", "logistic"})
 """Architectures of which repeats are trained as one model; convolutions gain nothing by it on a CPU."""
 
 
-class Stack(nn.Module):
-    """Perceptrons of one shape side by side, as batched matrix products."""
+class Stack:
+    """The layers of perceptrons of one shape side by side."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
-        super().__init__()
-        layers = [[m for m in network.modules() if isinstance(m, nn.Linear)] for network in networks]
-        same = list(zip(*layers, strict=True))
-        self.weights = nn.ParameterList(
-            [torch.stack([layer.weight.detach().T for layer in place]) for place in same]
-        )
-        self.biases = nn.ParameterList(
-            [torch.stack([layer.bias.detach()[None] for layer in place]) for place in same]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (members, n, classes) for inputs (members, n, pixels)."""
-        for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x if place == 0 else torch.relu(x), weight)
-        return x
+        same = list(zip(*map(linears, networks), strict=True))
+        self.weights = [
+            nn.Parameter(torch.stack([layer.weight.detach().T for layer in place])) for place in same
+        ]
+        self.biases = [
+            nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in place])) for place in same
+        ]
 
     def unstack(self, networks: Sequence[Network]) -> list[Weights]:
         """Write the weights into the networks and return a snapshot of each."""
         for number, network in enumerate(networks):
-            linears = [m for m in network.modules() if isinstance(m, nn.Linear)]
-            for linear, weight, bias in zip(linears, self.weights, self.biases, strict=True):
+            for linear, weight, bias in zip(linears(network), self.weights, self.biases, strict=True):
                 linear.weight.data.copy_(weight.data[number].T)
                 linear.bias.data.copy_(bias.data[number, 0])
         return [snapshot(network) for network in networks]
@@ -71,16 +63,12 @@ def train_stacked(
     targets = _padded([aims(y, recipe) for y in ys]).to(where)
     rows, shares = _schedule([len(x) for x in xs], recipe, seeds)
     members = torch.arange(len(networks), device=where)[:, None]
-    stack = Stack(networks).to(where)
-    optimizer = adam(stack, recipe)
+    stack = Stack([network.to(where) for network in networks])
+    together = Perceptron(stack.weights, stack.biases, loss=recipe.loss, weight_decay=recipe.weight_decay)
     half = [snapshot(network) for network in networks]
     for step in range(1, recipe.steps + 1):
-        optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
-        optimizer.zero_grad()
         chosen, share = rows[step - 1].to(where), shares[step - 1].to(where)
-        losses = row_losses(stack(inputs[members, chosen]), targets[members, chosen], recipe)
-        losses.mul(share).sum().backward()
-        optimizer.step()
+        together.step(inputs[members, chosen], targets[members, chosen], share, rate_at(recipe, step))
         if step == recipe.steps // 2:
             half = stack.unstack(networks)
     return list(zip(half, stack.unstack(networks), strict=True))

@@ -22,9 +22,10 @@ from bench.architectures import Network, Shape
 from bench.errors import NotApplicable
 from bench.estimators import ESTIMATORS, fit_estimator
 from bench.numerics import RULE, device, torch_seed, versions
+from bench.online import OnlineSurrogate
 from bench.recipes import rule
 from bench.stacking import STACKED, train_stacked
-from bench.training import OnlineSurrogate, Recipe, Weights
+from bench.training import Recipe, Weights
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]

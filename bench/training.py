@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from bench.architectures import Network
 from bench.numerics import device, flushed, in_chunks
+from bench.perceptron import Perceptron, linears
 
 Weights = dict[str, Tensor]
-MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # torch has no other name
-"""Modules that do something else in training."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +70,44 @@ def train(
     """
     where = device()
     inputs, targets = torch.from_numpy(x).to(where), torch.from_numpy(aims(y, recipe)).to(where)
-    optimizer = adam(network.to(where), recipe)
     half = snapshot(network)
-    network.train()
+    step_on = stepper(network.to(where).train(), recipe)
     for step, rows in enumerate(batches(len(inputs), recipe.batch_size, recipe.steps, seed), 1):
-        optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
-        optimizer.zero_grad()
         chosen = rows.to(where)
-        outputs = network(inputs[chosen])
-        if recipe.loss == "cross-entropy":
-            functional.cross_entropy(outputs, targets[chosen]).backward()
-        else:
-            row_losses(outputs, targets[chosen], recipe).mean().backward()
-        optimizer.step()
+        step_on(inputs[chosen], targets[chosen], rate_at(recipe, step))
         if step == recipe.steps // 2:
             half = snapshot(network)
     network.to("cpu").eval()
     return half, snapshot(network)
+
+
+def stepper(network: Network, recipe: Recipe) -> Callable[[Tensor, Tensor, float], None]:
+    """Return what takes one optimiser step on inputs (n, …) and :func:`aims` (n, classes) at a rate.
+
+    ``network``: in training mode; it learns in place.
+    """
+    layers = linears(network)
+    if layers:
+        by_hand = Perceptron(
+            [layer.weight for layer in layers],
+            [layer.bias for layer in layers],
+            loss=recipe.loss,
+            weight_decay=recipe.weight_decay,
+        )
+        return lambda x, y, rate: by_hand.step(x.flatten(1), y, x.new_full((len(x),), 1 / len(x)), rate)
+    optimizer = adam(network, recipe)
+
+    def step(x: Tensor, y: Tensor, rate: float) -> None:
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        outputs = network(x)
+        if recipe.loss == "cross-entropy":
+            functional.cross_entropy(outputs, y).backward()
+        else:
+            row_losses(outputs, y, recipe).mean().backward()
+        optimizer.step()
+
+    return step
 
 
 def scaled(x: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float32]:
@@ -165,49 +185,3 @@ def softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
     wide = np.exp(wide - wide.max(axis=1, keepdims=True))
     result: NDArray[np.float64] = wide / wide.sum(axis=1, keepdims=True)
     return result
-
-
-class OnlineSurrogate:
-    """A surrogate that takes one plain Adam step a call, for attacks that train while they buy."""
-
-    def __init__(
-        self, network: Network, learning_rate: float, *, mean: float = 0.0, std: float = 1.0
-    ) -> None:
-        self._network = network.train()
-        # Changing the mode walks all modules, which takes longer than asking a small network.
-        self._modal = any(isinstance(module, MODAL) for module in network.modules())
-        self._mean, self._std = mean, std
-        self._optimizer = adam(network, Recipe(1, learning_rate=learning_rate))
-
-    def step(self, x: NDArray[np.float32], y: NDArray[np.float64]) -> None:
-        """Take one optimiser step of cross-entropy on inputs (n, …) and targets (n, classes)."""
-        self._mode(training=True)
-        self._optimizer.zero_grad()
-        targets = torch.from_numpy(np.asarray(y, dtype=np.float32))
-        functional.cross_entropy(self._network(self._scaled(x)), targets).backward()
-        self._optimizer.step()
-
-    def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (n, classes) logits."""
-        self._mode(training=False)
-        with torch.inference_mode():
-            result: NDArray[np.float32] = self._network(self._scaled(x)).numpy()
-        return result
-
-    def gradient(self, x: NDArray[np.float32], y: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Return (n, …): the slope of each row's cross-entropy with ``y`` (n, classes) along its input."""
-        self._mode(training=False)
-        inputs = torch.from_numpy(np.array(x, dtype=np.float32)).requires_grad_()
-        shown = (inputs - self._mean) / self._std
-        targets = torch.from_numpy(np.asarray(y, dtype=np.float32))
-        loss = functional.cross_entropy(self._network(shown), targets, reduction="sum")
-        (slope,) = torch.autograd.grad(loss, inputs)
-        result: NDArray[np.float32] = slope.numpy()
-        return result
-
-    def _mode(self, *, training: bool) -> None:
-        if self._modal:
-            self._network.train(training)
-
-    def _scaled(self, x: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(scaled(x, self._mean, self._std))

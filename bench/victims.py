@@ -105,7 +105,7 @@ class Victim:
 
     def probabilities(self, x: Images) -> Array:
         """Return (n, classes) float64 probabilities; an input that was asked about lately is looked up."""
-        return self._answers(x)[0] if len(x) else np.empty((0, self.classes))
+        return np.asarray(self._answers(x)[0], dtype=np.float64) if len(x) else np.empty((0, self.classes))
 
     def activations(self, x: Images) -> Sequence[NDArray[np.float32]]:
         """Return what ``features`` does; rows of a short batch that were read lately are looked up."""

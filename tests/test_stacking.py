@@ -6,7 +6,7 @@ import torch
 
 from bench import architectures, training
 from bench.numerics import torch_seed
-from bench.stacking import STACKED, Stack, train_stacked
+from bench.stacking import STACKED, train_stacked
 from bench.training import Recipe
 
 SHAPE = (1, 4, 4)
@@ -75,13 +75,3 @@ def test_half_of_the_steps_and_all_of_them_are_apart():
     xs, ys = data(20, 30)
     for half, full in train_stacked(networks("mlp", range(2)), xs, ys, RECIPE, range(2)):
         assert all(not torch.equal(half[name], full[name]) for name in full)
-
-
-@pytest.mark.parametrize("name", sorted(STACKED))
-def test_a_stack_answers_as_its_members_do(name):
-    members = networks(name, range(3))
-    x = torch.from_numpy(np.stack(data(5, 5, 5)[0]))
-    with torch.inference_mode():
-        stacked = Stack(members)(x.flatten(2))
-        for member, inputs, logits in zip(members, x, stacked, strict=True):
-            assert torch.allclose(logits, member(inputs), atol=1e-6)

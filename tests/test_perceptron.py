@@ -1,0 +1,136 @@
+"""Steps by hand are autograd's and Adam's, to the last bit."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bench import architectures, training
+from bench.numerics import flushed, single_thread, torch_seed
+from bench.online import OnlineSurrogate
+from bench.perceptron import FlatAdam, Perceptron, linears
+from bench.stacking import STACKED, Stack
+from bench.training import Recipe
+
+STEPS = 40
+LOSSES = ("cross-entropy", "mse-log-softmax")
+
+
+def network(name, shape, seed=0):
+    with torch_seed(seed):
+        return architectures.build(name, shape, 10)
+
+
+def lessons(rows, pixels, loss, *, hard=False, seed=0):
+    """Yield inputs (…, pixels) and what the loss compares with."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(STEPS):
+        x = torch.rand(*rows, pixels, generator=generator)
+        x[..., :3] = 0  # as the border of handwriting: gradients of exactly nothing
+        y = torch.softmax(3 * torch.randn(*rows, 10, generator=generator), -1)
+        if hard:
+            y = functional.one_hot(y.argmax(-1), 10).float()
+        yield x, y if loss == "cross-entropy" else torch.log(y + 1e-6)
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_worker():
+    with single_thread(), flushed():
+        yield
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("n", "hard"), [(1, True), (7, False), (64, False), (64, True)])
+@pytest.mark.parametrize("size", [8, 28])
+@pytest.mark.parametrize("name", sorted(STACKED))
+def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
+    recipe = Recipe(1, weight_decay=1e-4, loss=loss)
+    theirs, ours = (network(name, (1, size, size)) for _ in range(2))
+    optimizer, step = training.adam(theirs, recipe), training.stepper(ours, recipe)
+    for x, y in lessons((n,), size**2, loss, hard=hard):
+        optimizer.param_groups[0]["lr"] = 3e-3
+        optimizer.zero_grad()
+        outputs = theirs(x)
+        if loss == "cross-entropy":
+            functional.cross_entropy(outputs, y).backward()
+        else:
+            training.row_losses(outputs, y, recipe).mean().backward()
+        optimizer.step()
+        step(x.reshape(n, 1, size, size), y, 3e-3)
+        assert same(theirs.parameters(), ours.parameters())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("n", [1, 64])
+@pytest.mark.parametrize("members", [1, 3, 5])
+@pytest.mark.parametrize("name", sorted(STACKED))
+def test_a_stacked_step_is_autograds_to_the_last_bit(name, members, n, loss):
+    recipe = Recipe(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
+    theirs, ours = (Stack([network(name, (1, 8, 8), seed) for seed in range(members)]) for _ in range(2))
+    optimizer = torch.optim.Adam([*theirs.weights, *theirs.biases], lr=3e-3, weight_decay=1e-4, fused=True)
+    by_hand = Perceptron(ours.weights, ours.biases, loss=loss, weight_decay=1e-4)
+    share = torch.full((members, n), 1 / n)
+    share[0, 0] = 0
+    for x, y in lessons((members, n), 64, loss):
+        optimizer.zero_grad()
+        outputs = x
+        for place, (weight, bias) in enumerate(zip(theirs.weights, theirs.biases, strict=True)):
+            outputs = torch.baddbmm(bias, torch.relu(outputs) if place else outputs, weight)
+        training.row_losses(outputs, y, recipe).mul(share).sum().backward()
+        optimizer.step()
+        by_hand.step(x, y, share, 3e-3)
+        assert same([*theirs.weights, *theirs.biases], [*ours.weights, *ours.biases])
+
+
+def test_a_surrogate_that_learns_step_by_step_learns_the_same_bits():
+    online, theirs = OnlineSurrogate(network("mlp", (1, 8, 8)), 1e-3), network("mlp", (1, 8, 8))
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
+    for x, y in lessons((1,), 64, "cross-entropy", hard=True):
+        online.step(x.reshape(1, 1, 8, 8).numpy(), y.double().numpy())
+        optimizer.zero_grad()
+        functional.cross_entropy(theirs(x), y).backward()
+        optimizer.step()
+        with torch.no_grad():
+            assert np.array_equal(online.logits(x.reshape(1, 1, 8, 8).numpy()), theirs(x).numpy())
+    x = x.reshape(1, 1, 8, 8).numpy()
+    inputs = torch.from_numpy(x).requires_grad_()
+    functional.cross_entropy(theirs(inputs), y, reduction="sum").backward()
+    assert np.array_equal(online.gradient(x, y.double().numpy()), inputs.grad.numpy())
+
+
+def test_adam_of_any_shapes_is_adam():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3,), (16,), (5, 7), (4, 4), (1,), (100, 16)]
+    theirs = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    ours = [nn.Parameter(each.detach().clone()) for each in theirs]
+    optimizer, flat = torch.optim.Adam(theirs, lr=1e-2, fused=True), FlatAdam(ours, 0.0)
+    for _ in range(STEPS):
+        for each, slope in zip(theirs, flat.slopes, strict=True):
+            each.grad = torch.randn(each.shape, generator=generator)
+            slope.copy_(each.grad)
+        optimizer.step()
+        with torch.no_grad():
+            flat.step(1e-2)
+        assert same(theirs, ours)
+
+
+def test_what_is_a_perceptron():
+    def depth(*layers):
+        return len(linears(nn.Sequential(*layers)))
+
+    assert len(linears(network("mlp", (1, 8, 8)))) == 3
+    assert len(linears(network("mlp128", (1, 8, 8)))) == 2
+    assert len(linears(network("logistic", (1, 8, 8)))) == 1
+    assert linears(network("cnn", (1, 8, 8))) == linears(network("lenet", (1, 28, 28))) == []
+    assert depth(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)) == 2
+    assert depth(nn.Linear(2, 3), nn.Linear(3, 2)) == 0
+    assert depth(nn.Linear(2, 3), nn.ReLU()) == 0
+    assert depth(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)) == 0
+    assert depth(nn.ReLU(), nn.Linear(2, 3)) == 0
+    assert depth(nn.Linear(2, 3, bias=False)) == 0
+    assert depth() == 0
