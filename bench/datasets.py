@@ -4,14 +4,17 @@ Importing this module is cheap: torchvision and scikit-learn take seconds to imp
 imported inside the functions that read pixels; names, sizes and file headers need neither.
 """
 
+import hashlib
+import logging
 import math
 import os
 import shlex
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,10 @@ import platformdirs
 from numpy.typing import NDArray
 
 from bench.errors import MissingDataError, UsageError, nearest
+from bench.mapped import digest, mapped
 from bench.seeds import derive
 
+log = logging.getLogger(__name__)
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Indices = NDArray[np.int64]
@@ -89,9 +94,15 @@ class Labelled:
 
     x: Images
     y: Labels
+    told: str = field(default="", compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of images and labels; known from when they were read, or found now."""
+        return self.told or digest(self.x, self.y)
 
 
 @dataclass(frozen=True)
@@ -172,13 +183,13 @@ def load_splits(name: str, seed: int, root: Path, *, official: bool = False) -> 
     this = info(name)
     _require(this, [split for split, _ in this.official], root)
     rows = split_indices(name, seed, official=official)
-    first = _read(this, this.official[0][0], root)
-    last = first if len(this.official) == 1 else _read(this, this.official[1][0], root)
+    first = _Official(this, this.official[0][0], root)
+    last = first if len(this.official) == 1 else _Official(this, this.official[1][0], root)
     return Splits(
-        train=_take(first, rows["train"]),
-        calibration=_take(first, rows["calibration"]),
-        pool=_take(first, rows["pool"]),
-        test=_take(last, rows["test"]),
+        train=first.take(rows["train"]),
+        calibration=first.take(rows["calibration"]),
+        pool=first.take(rows["pool"]),
+        test=last.take(rows["test"]),
         classes=this.classes,
     )
 
@@ -191,9 +202,8 @@ def load_pool_source(name: str, root: Path) -> Labelled:
     this = info(name)
     split, size = this.pool
     _require(this, [split], root)
-    data = _read(this, split, root)
     rng = np.random.default_rng(derive("pool-source", name))
-    return _take(data, np.sort(rng.permutation(len(data[0]))[:size]))
+    return _Official(this, split, root).take(np.sort(rng.permutation(dict(this.official)[split])[:size]))
 
 
 def available(root: Path) -> list[Presence]:
@@ -349,8 +359,39 @@ def _read(this: DatasetInfo, split: str, root: Path) -> tuple[NDArray[Any], Labe
     return pixels, np.asarray(found.targets, dtype=np.int64)
 
 
-def _take(data: tuple[NDArray[Any], Labels], rows: Indices) -> Labelled:
+class _Official:
+    """An official split, read when rows of it are taken that nobody has taken before."""
+
+    def __init__(self, this: DatasetInfo, split: str, root: Path) -> None:
+        self._this, self._split, self._root = this, split, root
+
+    def take(self, rows: Indices) -> Labelled:
+        """Return these rows, mapped from the cache where the data set is downloaded."""
+        if not self._this.fetchable:
+            return Labelled(*_convert(self._data, rows))
+        try:
+            return Labelled(*mapped(self._this.name, self._key(rows), len(rows), lambda: self._part(rows)))
+        except OSError as error:
+            log.warning("no images are kept (%s): every worker holds its own", _one_line(error))
+            return Labelled(*_convert(self._data, rows))
+
+    @cached_property
+    def _data(self) -> tuple[NDArray[Any], Labels]:
+        return _read(self._this, self._split, self._root)
+
+    def _part(self, rows: Indices) -> Callable[[slice], tuple[Images, Labels]]:
+        data = self._data
+        return lambda here: _convert(data, rows[here])
+
+    def _key(self, rows: Indices) -> str:
+        """Return what tells these rows of these files from others."""
+        files = _files(self._this, self._split, self._root)
+        stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return f"{derive('rows', *map(str, stamps), hashlib.sha256(rows.data).hexdigest()):016x}"
+
+
+def _convert(data: tuple[NDArray[Any], Labels], rows: Indices) -> tuple[Images, Labels]:
     x, y = data[0][rows], data[1][rows]
     if x.dtype == np.uint8:
         x = x.astype(np.float32) / np.float32(255)
-    return Labelled(np.ascontiguousarray(x, dtype=np.float32), y)
+    return np.ascontiguousarray(x, dtype=np.float32), y

@@ -169,7 +169,8 @@ class Victim:
             h = hashlib.sha256(answers.tobytes())
             for name in ("train", "calibration", "pool", "test"):
                 part = getattr(splits, name)
-                h.update(np.ascontiguousarray(part.x).tobytes() + np.ascontiguousarray(part.y).tobytes())
+                h.update(np.ascontiguousarray(part.x).data)
+                h.update(np.ascontiguousarray(part.y).data)
             self.fingerprint = h.hexdigest()
 
     def accuracy(self) -> float:
@@ -208,9 +209,8 @@ def victim_recipe(n: int) -> training.Recipe:
 
 
 def _cache_path(spec: VictimSpec, splits: Splits, recipe: str, suffix: str) -> Path:
-    digest = hashlib.sha256(splits.train.x.tobytes() + splits.train.y.tobytes()).hexdigest()
     kept = {name: value for name, value in versions().items() if name != "moatbench"}
-    key = derive(spec.data, spec.architecture, spec.seed, recipe, digest, json.dumps(kept))
+    key = derive(spec.data, spec.architecture, spec.seed, recipe, splits.train.digest, json.dumps(kept))
     return cache_root() / "victims" / f"{spec.data}-{spec.architecture}-{key:016x}{suffix}"
 
 
