@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 from art.estimators.classification import BlackBoxClassifier
@@ -61,8 +62,9 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         self.budget = budget
         self.bill = Bill()
         self.known = None if knowledge == "none" else known(stack, parameters=knowledge == "full")
-        self._victim, self._stack, self._seed, self._shows = victim, stack, seed, shows
+        self._victim, self._stack, self._shows = victim, stack, shows
         self._numbers: dict[str, int] = defaultdict(int)
+        self._seed_of = cache(partial(derive, seed))
 
     def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
         """Answer queries (n, channels, height, width): (n, classes) float64; NaN rows are refusals.
@@ -91,7 +93,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
             probabilities=raw,
             client=client,
             number=self._numbers[client],
-            seed=derive(self._seed, client),
+            seed=self._seed_of(client),
             read_features=self._victim.activations if self._victim.features else None,
         )
         answers = self._stack.answer(batch)

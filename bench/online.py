@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bench.architectures import Network
 from bench.numerics import flushed
-from bench.training import Recipe, scaled, stepper
+from bench.training import Learner, Recipe, scaled
 
 MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # torch has no other name
 """Modules that do something else in training."""
@@ -26,19 +26,18 @@ class OnlineSurrogate:
         # Changing the mode walks all modules, which takes longer than asking a small network.
         self._modal = any(isinstance(module, MODAL) for module in network.modules())
         self._mean, self._std = mean, std
-        self._rate, self._step = learning_rate, stepper(network, Recipe(1))
+        self._rate, self._learner = learning_rate, Learner(network, Recipe(1))
 
     @flushed()
     def step(self, x: NDArray[np.float32], y: NDArray[np.float64]) -> None:
         """Take one optimiser step of cross-entropy on inputs (n, …) and targets (n, classes)."""
         self._mode(training=True)
-        self._step(self._scaled(x), torch.from_numpy(np.asarray(y, dtype=np.float32)), self._rate)
+        self._learner.step(self._scaled(x), torch.from_numpy(np.asarray(y, dtype=np.float32)), self._rate)
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n, classes) logits."""
         self._mode(training=False)
-        with torch.inference_mode():
-            result: NDArray[np.float32] = self._network(self._scaled(x)).numpy()
+        result: NDArray[np.float32] = self._learner.logits(self._scaled(x)).numpy()
         return result
 
     def gradient(self, x: NDArray[np.float32], y: NDArray[np.float64]) -> NDArray[np.float32]:

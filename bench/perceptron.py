@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.adam import adam
 
 LINE = 16
 """Numbers to a cache line. Where a tensor starts decides the last bits of its products, and what is left
@@ -33,7 +32,7 @@ class FlatAdam:
         self._slopes, self._means, self._squares = (
             [torch.zeros_like(values) for values in self._values] for _ in range(3)
         )
-        self._counts = [values.new_zeros(()) for values in self._values]
+        self._count = self._values[0].new_zeros(())
         found: dict[Tensor, Tensor] = {}
         for group, values, slopes in zip(groups, self._values, self._slopes, strict=True):
             sizes = [each.numel() for each in group]
@@ -44,20 +43,21 @@ class FlatAdam:
 
     def step(self, rate: float) -> None:
         """Move all parameters by their slopes."""
-        adam(
+        # What torch.optim.Adam(fused=True) ends in: on the way there it spends as long again on checks.
+        self._count.add_(1)
+        torch._fused_adam_(
             self._values,
             self._slopes,
             self._means,
             self._squares,
             [],
-            self._counts,
-            fused=True,
-            amsgrad=False,
+            [self._count] * len(self._values),
+            lr=rate,
             beta1=0.9,
             beta2=0.999,
-            lr=rate,
             weight_decay=self._decay,
             eps=1e-8,
+            amsgrad=False,
             maximize=False,
         )
 
@@ -98,10 +98,7 @@ class Perceptron:
 
         ``share`` (…, n): each row's share of the loss.
         """
-        seen = [x]
-        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
-            seen.append(torch.relu(self._product(seen[-1], weight, bias)))
-        outputs = self._product(seen[-1], self._weights[-1], self._biases[-1])
+        seen, outputs = self._forward(x)
         slope = slope_of_losses(outputs, targets, share, self._loss)
         depth = len(seen)
         for place in reversed(range(depth)):
@@ -110,6 +107,19 @@ class Perceptron:
                 slope = self._before(slope, self._weights[place])
                 slope = torch.ops.aten.threshold_backward(slope, seen[place], 0)
         self._optimizer.step(rate)
+
+    @torch.inference_mode()
+    def logits(self, x: Tensor) -> Tensor:
+        """Return (…, n, classes) for inputs (…, n, pixels)."""
+        return self._forward(x)[1]
+
+    def _forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what each layer is given, and what the last one returns."""
+        seen = [x]
+        *hidden, last = zip(self._weights, self._biases, strict=True)
+        for weight, bias in hidden:
+            seen.append(torch.relu_(self._product(seen[-1], weight, bias)))
+        return seen, self._product(seen[-1], *last)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.baddbmm(bias, x, weight) if self._stacked else functional.linear(x, weight, bias)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,43 +71,50 @@ def train(
     where = device()
     inputs, targets = torch.from_numpy(x).to(where), torch.from_numpy(aims(y, recipe)).to(where)
     half = snapshot(network)
-    step_on = stepper(network.to(where).train(), recipe)
+    learner = Learner(network.to(where).train(), recipe)
     for step, rows in enumerate(batches(len(inputs), recipe.batch_size, recipe.steps, seed), 1):
         chosen = rows.to(where)
-        step_on(inputs[chosen], targets[chosen], rate_at(recipe, step))
+        learner.step(inputs[chosen], targets[chosen], rate_at(recipe, step))
         if step == recipe.steps // 2:
             half = snapshot(network)
     network.to("cpu").eval()
     return half, snapshot(network)
 
 
-def stepper(network: Network, recipe: Recipe) -> Callable[[Tensor, Tensor, float], None]:
-    """Return what takes one optimiser step on inputs (n, …) and :func:`aims` (n, classes) at a rate.
+class Learner:
+    """A network that learns in place, a step a call; by hand where it is a perceptron."""
 
-    ``network``: in training mode; it learns in place.
-    """
-    layers = linears(network)
-    if layers:
-        by_hand = Perceptron(
-            [layer.weight for layer in layers],
-            [layer.bias for layer in layers],
-            loss=recipe.loss,
-            weight_decay=recipe.weight_decay,
-        )
-        return lambda x, y, rate: by_hand.step(x.flatten(1), y, x.new_full((len(x),), 1 / len(x)), rate)
-    optimizer = adam(network, recipe)
+    def __init__(self, network: Network, recipe: Recipe) -> None:
+        self._network, self._recipe = network, recipe
+        layers = linears(network)
+        self._by_hand: Perceptron | None = None
+        if layers:
+            weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+            self._by_hand = Perceptron(weights, biases, loss=recipe.loss, weight_decay=recipe.weight_decay)
+        else:
+            self._optimizer = adam(network, recipe)
 
-    def step(x: Tensor, y: Tensor, rate: float) -> None:
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.zero_grad()
-        outputs = network(x)
-        if recipe.loss == "cross-entropy":
+    def step(self, x: Tensor, y: Tensor, rate: float) -> None:
+        """Take one optimiser step at ``rate`` on inputs (n, …) and :func:`aims` (n, classes)."""
+        if self._by_hand:
+            self._by_hand.step(x.flatten(1), y, x.new_full((len(x),), 1 / len(x)), rate)
+            return
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.zero_grad()
+        outputs = self._network(x)
+        if self._recipe.loss == "cross-entropy":
             functional.cross_entropy(outputs, y).backward()
         else:
-            row_losses(outputs, y, recipe).mean().backward()
-        optimizer.step()
+            row_losses(outputs, y, self._recipe).mean().backward()
+        self._optimizer.step()
 
-    return step
+    @torch.inference_mode()
+    def logits(self, x: Tensor) -> Tensor:
+        """Return (n, classes) for inputs (n, …), in the mode that the network is in."""
+        if self._by_hand:
+            return self._by_hand.logits(x.flatten(1))
+        outputs: Tensor = self._network(x)
+        return outputs
 
 
 def scaled(x: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float32]:

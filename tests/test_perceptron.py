@@ -11,7 +11,7 @@ from bench.numerics import flushed, single_thread, torch_seed
 from bench.online import OnlineSurrogate
 from bench.perceptron import FlatAdam, Perceptron, linears
 from bench.stacking import STACKED, Stack
-from bench.training import Recipe
+from bench.training import Learner, Recipe
 
 STEPS = 40
 LOSSES = ("cross-entropy", "mse-log-softmax")
@@ -51,7 +51,7 @@ def as_in_a_worker():
 def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
     recipe = Recipe(1, weight_decay=1e-4, loss=loss)
     theirs, ours = (network(name, (1, size, size)) for _ in range(2))
-    optimizer, step = training.adam(theirs, recipe), training.stepper(ours, recipe)
+    optimizer, learner = training.adam(theirs, recipe), Learner(ours, recipe)
     for x, y in lessons((n,), size**2, loss, hard=hard):
         optimizer.param_groups[0]["lr"] = 3e-3
         optimizer.zero_grad()
@@ -61,8 +61,10 @@ def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
         else:
             training.row_losses(outputs, y, recipe).mean().backward()
         optimizer.step()
-        step(x.reshape(n, 1, size, size), y, 3e-3)
+        learner.step(x.reshape(n, 1, size, size), y, 3e-3)
         assert same(theirs.parameters(), ours.parameters())
+    with torch.no_grad():
+        assert torch.equal(theirs(x), learner.logits(x.reshape(n, 1, size, size)))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
