@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from bench.pooling import Halved
 from bench.torchvision_shim import load_torchvision
 
 Shape = tuple[int, int, int]
@@ -64,8 +65,8 @@ def lenet(shape: Shape, classes: int) -> Network:
     rows, columns = ((height - 4) // 2 - 4) // 2, ((width - 4) // 2 - 4) // 2
     # Pooling before the (monotone) ReLU is the same function with a quarter of the comparisons.
     return Network(
-        nn.Sequential(nn.Conv2d(channels, 6, 5), nn.MaxPool2d(2), nn.ReLU()),
-        nn.Sequential(nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(channels, 6, 5), Halved(), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(6, 16, 5), Halved(), nn.ReLU()),
         nn.Sequential(nn.Flatten(), nn.Linear(16 * rows * columns, 120), nn.ReLU()),
         nn.Sequential(nn.Linear(120, 84), nn.ReLU()),
         nn.Linear(84, classes),
@@ -81,7 +82,7 @@ def cnn(shape: Shape, classes: int) -> Network:
             nn.BatchNorm2d(outside),
             nn.ReLU(),
         ]
-        return nn.Sequential(*layers, nn.MaxPool2d(2)) if pool else nn.Sequential(*layers)
+        return nn.Sequential(*layers, Halved()) if pool else nn.Sequential(*layers)
 
     return Network(
         block(shape[0], 16, pool=True),

@@ -1,8 +1,7 @@
 """Steps of perceptrons by hand, to the bit as autograd and Adam take them.
 
-On small models most of a step goes into bookkeeping: a graph is recorded and walked, and the optimiser
-visits every tensor. A perceptron's gradients are a few matrix products, and its parameters can lie in one
-tensor, so that a step is a dozen calls.
+On small models most of a step goes into bookkeeping: a graph is recorded and walked. A perceptron's
+gradients are a few matrix products.
 """
 
 from __future__ import annotations
@@ -13,53 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LINE = 16
-"""Numbers to a cache line. Where a tensor starts decides the last bits of its products, and what is left
-over of its last line those of Adam's, which are taken one by one."""
-
-
-class FlatAdam:
-    """Adam over parameters that are moved into as few tensors as give the same bits.
-
-    ``slopes``: what a step reads, one of each parameter's shape.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
-        self._decay = weight_decay
-        whole = [each for each in parameters if each.numel() % LINE == 0]
-        groups = [whole] * bool(whole) + [[each] for each in parameters if each.numel() % LINE]
-        self._values = [torch.cat([each.detach().flatten() for each in group]) for group in groups]
-        self._slopes, self._means, self._squares = (
-            [torch.zeros_like(values) for values in self._values] for _ in range(3)
-        )
-        self._count = self._values[0].new_zeros(())
-        found: dict[Tensor, Tensor] = {}
-        for group, values, slopes in zip(groups, self._values, self._slopes, strict=True):
-            sizes = [each.numel() for each in group]
-            parts = zip(group, values.split(sizes), slopes.split(sizes), strict=True)
-            for parameter, value, slope in parts:
-                parameter.data, found[parameter] = value.view(parameter.shape), slope.view(parameter.shape)
-        self.slopes = [found[parameter] for parameter in parameters]
-
-    def step(self, rate: float) -> None:
-        """Move all parameters by their slopes."""
-        # What torch.optim.Adam(fused=True) ends in: on the way there it spends as long again on checks.
-        self._count.add_(1)
-        torch._fused_adam_(
-            self._values,
-            self._slopes,
-            self._means,
-            self._squares,
-            [],
-            [self._count] * len(self._values),
-            lr=rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=self._decay,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
+from bench.flat_adam import FlatAdam
 
 
 def linears(network: nn.Module) -> list[nn.Linear]:

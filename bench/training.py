@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from bench.architectures import Network
+from bench.flat_adam import FlatAdam
 from bench.numerics import device, flushed, in_chunks
 from bench.perceptron import Perceptron, linears
 
@@ -91,22 +92,24 @@ class Learner:
         if layers:
             weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
             self._by_hand = Perceptron(weights, biases, loss=recipe.loss, weight_decay=recipe.weight_decay)
-        else:
-            self._optimizer = adam(network, recipe)
+            return
+        parameters = list(network.parameters())
+        self._optimizer = FlatAdam(parameters, recipe.weight_decay)
+        for parameter, slope in zip(parameters, self._optimizer.slopes, strict=True):
+            parameter.grad = slope
 
     def step(self, x: Tensor, y: Tensor, rate: float) -> None:
         """Take one optimiser step at ``rate`` on inputs (n, …) and :func:`aims` (n, classes)."""
         if self._by_hand:
             self._by_hand.step(x.flatten(1), y, x.new_full((len(x),), 1 / len(x)), rate)
             return
-        self._optimizer.param_groups[0]["lr"] = rate
-        self._optimizer.zero_grad()
+        self._optimizer.forget()
         outputs = self._network(x)
         if self._recipe.loss == "cross-entropy":
             functional.cross_entropy(outputs, y).backward()
         else:
             row_losses(outputs, y, self._recipe).mean().backward()
-        self._optimizer.step()
+        self._optimizer.step(rate)
 
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:
@@ -148,14 +151,7 @@ def rate_at(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / recipe.steps))
 
 
-def adam(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
-    """Return the recipe's optimiser over the network's parameters."""
-    return torch.optim.Adam(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-
-
-def snapshot(network: nn.Module) -> Weights:
+def snapshot(network: Network) -> Weights:
     """Return a copy of the weights and buffers, on the CPU."""
     return {
         name: value.detach().to("cpu", copy=True).contiguous() for name, value in network.state_dict().items()

@@ -7,9 +7,11 @@ from torch import nn
 from torch.nn import functional
 
 from bench import architectures, training
+from bench.flat_adam import FlatAdam
 from bench.numerics import flushed, single_thread, torch_seed
 from bench.online import OnlineSurrogate
-from bench.perceptron import FlatAdam, Perceptron, linears
+from bench.perceptron import Perceptron, linears
+from bench.pooling import Halved
 from bench.stacking import STACKED, Stack
 from bench.training import Learner, Recipe
 
@@ -20,6 +22,10 @@ LOSSES = ("cross-entropy", "mse-log-softmax")
 def network(name, shape, seed=0):
     with torch_seed(seed):
         return architectures.build(name, shape, 10)
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=3e-3, weight_decay=1e-4, fused=True)
 
 
 def lessons(rows, pixels, loss, *, hard=False, seed=0):
@@ -51,9 +57,8 @@ def as_in_a_worker():
 def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
     recipe = Recipe(1, weight_decay=1e-4, loss=loss)
     theirs, ours = (network(name, (1, size, size)) for _ in range(2))
-    optimizer, learner = training.adam(theirs, recipe), Learner(ours, recipe)
+    optimizer, learner = adam(theirs.parameters()), Learner(ours, recipe)
     for x, y in lessons((n,), size**2, loss, hard=hard):
-        optimizer.param_groups[0]["lr"] = 3e-3
         optimizer.zero_grad()
         outputs = theirs(x)
         if loss == "cross-entropy":
@@ -74,7 +79,7 @@ def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
 def test_a_stacked_step_is_autograds_to_the_last_bit(name, members, n, loss):
     recipe = Recipe(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
     theirs, ours = (Stack([network(name, (1, 8, 8), seed) for seed in range(members)]) for _ in range(2))
-    optimizer = torch.optim.Adam([*theirs.weights, *theirs.biases], lr=3e-3, weight_decay=1e-4, fused=True)
+    optimizer = adam([*theirs.weights, *theirs.biases])
     by_hand = Perceptron(ours.weights, ours.biases, loss=loss, weight_decay=1e-4)
     share = torch.full((members, n), 1 / n)
     share[0, 0] = 0
@@ -103,6 +108,45 @@ def test_a_surrogate_that_learns_step_by_step_learns_the_same_bits():
     inputs = torch.from_numpy(x).requires_grad_()
     functional.cross_entropy(theirs(inputs), y, reduction="sum").backward()
     assert np.array_equal(online.gradient(x, y.double().numpy()), inputs.grad.numpy())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", ["lenet", "cnn"])
+def test_a_step_of_convolutions_is_autograds_to_the_last_bit(name, loss):
+    recipe = Recipe(1, weight_decay=1e-4, loss=loss)
+    theirs, ours = (network(name, (1, 28, 28)).train() for _ in range(2))
+    for module in list(theirs.modules()):
+        if isinstance(module, nn.Sequential):
+            for inner, layer in enumerate(module):
+                if isinstance(layer, Halved):
+                    module[inner] = nn.MaxPool2d(2)
+    assert not any(isinstance(module, Halved) for module in theirs.modules())
+    optimizer, learner = adam(theirs.parameters()), Learner(ours, recipe)
+    for rows, y in lessons((16,), 784, loss):
+        x = rows.reshape(16, 1, 28, 28)
+        optimizer.zero_grad()
+        outputs = theirs(x)
+        if loss == "cross-entropy":
+            functional.cross_entropy(outputs, y).backward()
+        else:
+            training.row_losses(outputs, y, recipe).mean().backward()
+        optimizer.step()
+        learner.step(x, y, 3e-3)
+        assert same(theirs.state_dict().values(), ours.state_dict().values())
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 8, 8), (1, 1, 2, 2), (2, 3, 4, 10), (0, 1, 4, 4), (2, 2, 7, 7)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_halving_is_pytorchs_pooling_equals_included(shape, ties):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    x = (torch.relu(x).round() if ties else x).requires_grad_()
+    found, expected = Halved()(x), functional.max_pool2d(x, 2)
+    assert torch.equal(found, expected)
+    slope = torch.randn(found.shape, generator=generator)
+    assert same(torch.autograd.grad(found, x, slope), torch.autograd.grad(expected, x, slope))
+    turned = x.detach().transpose(-1, -2)
+    assert torch.equal(Halved()(turned), functional.max_pool2d(turned, 2))
 
 
 def test_adam_of_any_shapes_is_adam():
