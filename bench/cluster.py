@@ -45,9 +45,15 @@ class Supply(WorkerPlugin):
         self.name = f"moatbench-{run}"
         self.run, self.kept, self.plugins, self.memo = run, kept, dict(plugins), memo
         self.device = device
+        self.versions = versions()
 
     def setup(self, worker: Worker) -> None:
-        """Unpack what was carried to a folder of this worker's own."""
+        """Unpack what was carried to a folder of this worker's own.
+
+        Raises UsageError in a worker of other versions, which Dask then does not let join.
+        """
+        if other := _others(versions(), self.versions):
+            raise UsageError(f"this worker has {other}: results would be others")
         self.folder = Path(tempfile.mkdtemp(prefix="moatbench-"))
         files = []
         for name, text in self.plugins.items():
@@ -87,7 +93,11 @@ def work(
         kept, memo = _kept(todo, workbench), setting.memo is not None
         supply = Supply(run, kept, plugins, memo=memo, device=setting.device)
         log.info("sending %.0f MiB of victims and pools to each worker", len(supply.kept) / 2**20)
-        client.register_plugin(supply)
+        try:
+            client.register_plugin(supply)
+        except Exception as error:
+            # Whatever unpacking raises there: a module that only this machine has, a full disk.
+            raise UsageError(f"a worker cannot take what it needs: {error}") from error
         try:
             yield from _gathered(client, run, execute.bundles(todo))
         finally:
@@ -100,13 +110,17 @@ def _require_workers(client: Client, address: str) -> None:
     except TimeoutError as error:
         raise UsageError(f"no worker has joined the scheduler at {address} in {PATIENCE} s") from error
     for place, theirs in client.run(versions).items():
-        other = [
-            f"{name} {theirs.get(name)}, here {ours}"
-            for name, ours in versions().items()
-            if theirs.get(name) != ours
-        ]
-        if other:
-            raise UsageError(f"the worker at {place} has {'; '.join(other)}: results would be others")
+        if other := _others(theirs, versions()):
+            raise UsageError(f"the worker at {place} has {other}: results would be others")
+
+
+def _others(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    """Return what a worker has in another version, and which one the run has."""
+    return "; ".join(
+        f"{name} {theirs.get(name)}, not {version}"
+        for name, version in ours.items()
+        if theirs.get(name) != version
+    )
 
 
 def _gathered(client: Client, run: str, bundles: Sequence[list[execute.Item]]) -> Iterator[Record]:

@@ -122,3 +122,19 @@ def test_a_scheduler_without_workers_is_not_waited_for_forever(scheduler, tmp_pa
     work = cluster.work([], Setting(tmp_path, None), Workbench(tmp_path), scheduler)
     with pytest.raises(UsageError, match="no worker has joined the scheduler"):
         next(work)
+
+
+def test_a_worker_that_joins_late_with_other_versions_is_turned_away(monkeypatch):
+    supply = cluster.Supply("run", b"", {}, memo=False, device="cpu")
+    monkeypatch.setattr(cluster, "versions", lambda: supply.versions | {"numpy": "0.1"})
+    with pytest.raises(UsageError, match=r"this worker has numpy 0\.1, not [\d.]+"):
+        supply.setup(None)
+    assert "run" not in cluster._settings
+
+
+@pytest.mark.usefixtures("workers")
+def test_what_a_worker_cannot_unpack_is_said(scheduler, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_kept", lambda *_: b"no pickle")
+    work = cluster.work([], Setting(tmp_path, None), Workbench(tmp_path), scheduler)
+    with pytest.raises(UsageError, match="a worker cannot take what it needs"):
+        next(work)

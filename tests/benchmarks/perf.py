@@ -29,7 +29,7 @@ from bench.architectures import build
 from bench.cell import run_cells
 from bench.clock import memory_mib
 from bench.errors import MissingDataError
-from bench.numerics import single_thread
+from bench.numerics import found_device, on, single_thread
 from bench.recipes import rule
 from bench.registry import attacks, defenses
 from bench.spec import Cell, ThreatModel, VictimSpec
@@ -58,7 +58,8 @@ TRIED = """\
 Pooling by slices, convolutions by unfolding, bfloat16, and stacking convolutions: none of them helped on a
 CPU."""
 GPU = """\
-None was at hand, so nothing is claimed."""
+None was at hand, so nothing is claimed. Where there is one, `tox -e perf` measures the cells above and a
+ResNet-18 on it, beside plain ART on the same GPU (`tox -e perf -- --only gpu`: these alone)."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,8 @@ class Job:
         ]
 
 
-def matrix(bench, job, what, least, aim, *, memo):
-    """Return the row on cells of a matrix; victims were trained before."""
+def matrix(bench, job, what, least, aim, *, memo, device="cpu"):
+    """Return the row on cells of a matrix; victims were trained before. On a GPU, one process has it."""
     victim, network = bench.victim(job.spec), sold(bench, job.spec)
     pool, tasks = bench.pool(job.spec, "in-distribution", 0), job.tasks()
     steps = rule(job.how).recipe(job.architecture, victim.shape, job.budget).steps
@@ -226,18 +227,36 @@ def matrix(bench, job, what, least, aim, *, memo):
 
     def ours():
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
-            setting = execute.Setting(bench.data_root, Path(folder) / "memo" if memo else None)
-            counts = execute.run(tasks, store, setting, jobs=len(os.sched_getaffinity(0)))
+            shared = Path(folder) / "memo" if memo else None
+            setting = execute.Setting(bench.data_root, shared, device=device)
+            jobs = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+            counts = execute.run(tasks, store, setting, jobs=jobs)
             assert counts == {"ok": len(tasks)}, counts
 
     def theirs(some=None):
+        given = (network, pool, victim.splits.test, job.architecture, 10)
         for name, stack in list(product(job.names, job.stacks))[:some]:
             for _ in range(job.repeats):
-                plain_art.cell(
-                    network, pool, victim.splits.test, job.architecture, 10, name, stack, job.budget, epochs
-                )
+                plain_art.cell(*given, name, stack, job.budget, epochs, device)
 
     return paired(f"{what}, {len(tasks)} cells", ours, best(theirs, lambda: theirs(1)), least, aim)
+
+
+def residual(device, rows=640, epochs=5):
+    """Return the row on training one ResNet-18 on random images of CIFAR-10's shape."""
+    rng, shape = np.random.default_rng(0), (3, 32, 32)
+    x = rng.random((rows, *shape), dtype=np.float32)
+    y = rng.dirichlet(np.ones(10), len(x)).astype(np.float32)
+    recipe = training.Recipe(training.epochs(len(x), plain_art.BATCH, epochs), learning_rate=3e-3)
+
+    def ours():
+        with single_thread(), on(device):
+            training.train(build("resnet18", shape, 10), x, y, recipe, 0)
+
+    def theirs():
+        plain_art.fit(plain_art.thief("resnet18", shape, 10, device), x, y, epochs)
+
+    return paired(f"fit, ResNet-18 on 3×32×32, {recipe.steps} steps", ours, best(theirs), "", "")
 
 
 def workers(bench, spec):
@@ -357,9 +376,9 @@ def _on_labels(spec):
 class Page:
     """Rows of pairs, and of single numbers, part by part."""
 
-    def __init__(self, bench, digits, mnist, stores):
+    def __init__(self, bench, digits, mnist, stores, device):
         self.bench, self.digits, self.mnist, self.stores = bench, digits, mnist, stores
-        self.pairs, self.facts = [], []
+        self.pairs, self.facts, self.accelerated, self.device = [], [], [], device
 
     def fit(self):
         """One copy, trained."""
@@ -375,17 +394,24 @@ class Page:
         if self.mnist:
             self.pairs.append(knockoff(self.bench, self.mnist))
 
-    def cells(self):
+    def cells(self, device="cpu"):
         """Cells of the shipped matrices that ART can run."""
-        names = (*STEALS[:2], ADAPTIVE)
+        names, rows = (*STEALS[:2], ADAPTIVE), self.pairs if device == "cpu" else self.accelerated
         job = Job(self.digits, "mlp", 100, names, ("none", "reverse_sigmoid(beta=1.0, gamma=0.5)"), 5)
-        self.pairs.append(matrix(self.bench, job, "`digits`, what ART can run", "5 ×", "10 ×", memo=True))
+        what = "`digits`, what ART can run"
+        rows.append(matrix(self.bench, job, what, "5 ×", "10 ×", memo=True, device=device))
         if self.mnist:
             for architecture in ("lenet", "mlp"):
                 stacks = ("none", "rounded(decimals=1)")
                 job = Job(self.mnist, architecture, 500, STEALS[:2], stacks, 2, "rule(epochs=20)")
                 what = f"`mnist`, {architecture}, 20 epochs, without sharing"
-                self.pairs.append(matrix(self.bench, job, what, "1.6 ×", "3 ×", memo=False))
+                rows.append(matrix(self.bench, job, what, "1.6 ×", "3 ×", memo=False, device=device))
+
+    def gpu(self):
+        """The same cells, and a larger network, with both on the accelerator."""
+        if self.device != "cpu":
+            self.cells(self.device)
+            self.accelerated.append(residual(self.device))
 
     def workers(self):
         """Two workers beside one."""
@@ -420,6 +446,10 @@ class Page:
     def parts(self):
         """Return the parts of the page."""
         headers = ["what", "ours, s", "beside, s", "ratio", "lowest to highest", "at least", "aim"]
+        gpu = GPU
+        if self.accelerated:
+            rows = markdown(headers[:5], [row.cells()[:5] for row in self.accelerated])
+            gpu = f"{torch.cuda.get_device_name()}, for both.\n\n{rows}"
         pinned = ", ".join(f"{name} {metadata.version(name)}" for name in session.PACKAGES)
         return [
             "# Performance",
@@ -429,13 +459,13 @@ class Page:
             "## What was tried and did not help",
             TRIED,
             "## On a GPU",
-            GPU,
+            gpu,
             "## How it was made",
             markdown(["", ""], [*session.machine().items(), ["versions", pinned]], text=2),
         ]
 
 
-PARTS = ("knockoff", "overhead", "store", "fit", "workers", "cells", "memory")
+PARTS = ("knockoff", "overhead", "store", "fit", "workers", "cells", "memory", "gpu")
 
 
 def main():
@@ -453,7 +483,7 @@ def main():
         except MissingDataError as error:
             print(f"no rows on MNIST: {error}")
             mnist = None
-        page = Page(bench, digits, mnist, given.store)
+        page = Page(bench, digits, mnist, given.store, found_device("auto"))
         for name in given.only:
             getattr(page, name)()
             sections.written(given.out, page.parts())

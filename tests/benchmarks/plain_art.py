@@ -38,7 +38,7 @@ class Probabilities(torch.nn.Module):
         return torch.softmax(self.network(x), dim=1)
 
 
-def classifier(network, shape, classes, *, rate=3e-3, defense=None):
+def classifier(network, shape, classes, *, rate=3e-3, defense=None, device="cpu"):
     """Return ART's classifier around a network, with a postprocessor if there is one."""
     return PyTorchClassifier(
         network,
@@ -46,14 +46,14 @@ def classifier(network, shape, classes, *, rate=3e-3, defense=None):
         optimizer=torch.optim.Adam(network.parameters(), lr=rate),
         input_shape=shape,
         nb_classes=classes,
-        device_type="cpu",
+        device_type="cpu" if device == "cpu" else "gpu",
         postprocessing_defences=defense,
     )
 
 
-def thief(architecture, shape, classes):
+def thief(architecture, shape, classes, device="cpu"):
     """Return an untrained copy."""
-    return classifier(architectures.build(architecture, shape, classes), shape, classes)
+    return classifier(architectures.build(architecture, shape, classes), shape, classes, device=device)
 
 
 def fit(copy, x, y, epochs):
@@ -78,13 +78,13 @@ def attack(name, victim, budget, epochs):
     )
 
 
-def cell(network, pool, test, architecture, classes, name, defense, budget, epochs):
+def cell(network, pool, test, architecture, classes, name, defense, budget, epochs, device="cpu"):
     """Steal once and compare; return the share of the test inputs on which copy and victim agree."""
     shape = pool.x.shape[1:]
     make = POSTPROCESSORS[defense]
-    victim = classifier(network, shape, classes, defense=None if make is None else make())
-    copy = thief(architecture, shape, classes)
+    victim = classifier(network, shape, classes, defense=None if make is None else make(), device=device)
+    copy = thief(architecture, shape, classes, device)
     labels = np.eye(classes, dtype=np.float32)[pool.y] if "adaptive" in name else None
     copy = attack(name, victim, budget, epochs).extract(x=pool.x, y=labels, thieved_classifier=copy)
-    truth = classifier(network, shape, classes).predict(test.x, batch_size=BATCH)
+    truth = classifier(network, shape, classes, device=device).predict(test.x, batch_size=BATCH)
     return float((copy.predict(test.x, batch_size=BATCH).argmax(1) == truth.argmax(1)).mean())
