@@ -55,8 +55,19 @@ the number of threads that suits it best. A ratio is plain ART's time over ours,
 after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
 shared machine. `tox -e perf` makes this page; it wants an idle machine."""
 TRIED = """\
-Pooling by slices, convolutions by unfolding, bfloat16, and stacking convolutions: none of them helped on a
-CPU."""
+- **LeNet.** Most of its step is the library's convolutions, forward and backward, and pooling. Images with
+  channels last, by themselves and with pooling in that layout; convolutions without oneDNN; convolutions as
+  a product of unfolded patches; bfloat16; an allocator that gives nothing back (there were no page faults to
+  save): all within the noise, or slower. Pooling by maxima of slices under autograd is slower than PyTorch's,
+  since each slice's gradient is an image; by hand, with PyTorch's own backward pass, it is what is used. What
+  is left beside plain ART on all cores is that ART has them for one training, where this program trains one
+  copy on each: the row on cells of `mnist` is the fair one.
+- **Stacking convolutions** (repeats as one model of grouped convolutions) gained nothing on a CPU.
+- **Gradients as a flat tensor for autograd to add to** save the optimiser's bookkeeping and cost an addition:
+  a few hundredths for convolutions. It is what is used, since the code is the same for all.
+- **Less to measure in a cell**: thread time instead of process time, one clock instead of two. No gain.
+- **A victim's answers computed ahead for every pool.** It asks far more than a short run needs. Filling the
+  chunk that a single question costs anyway with the pool's next rows costs nothing."""
 GPU = """\
 None was at hand, so nothing is claimed. Where there is one, `tox -e perf` measures the cells above and a
 ResNet-18 on it, beside plain ART on the same GPU (`tox -e perf -- --only gpu`: these alone)."""
