@@ -23,7 +23,6 @@ from bench.numerics import torch_seed
 from bench.recipes import Rule
 from bench.registry import Registry, attacks, defenses
 from bench.seeds import legacy_numpy, random_state
-from bench.training import Recipe, adam
 from defenses.base import Answers, Claims, Defense, Stack
 
 TARGET = Target(10, linear=False)
@@ -424,7 +423,7 @@ def thieved(shape):
     return PyTorchClassifier(
         model=network,
         loss=torch.nn.CrossEntropyLoss(),
-        optimizer=adam(network, Recipe(1, learning_rate=rule.learning_rate)),
+        optimizer=torch.optim.Adam(network.parameters(), lr=rule.learning_rate, fused=True),
         input_shape=shape,
         nb_classes=10,
     )

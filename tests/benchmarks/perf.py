@@ -24,7 +24,7 @@ import plain_art
 import torch
 from threadpoolctl import threadpool_limits
 
-from bench import datasets, execute, sections, session, stacking, training
+from bench import datasets, execute, pools, sections, session, stacking, training
 from bench.architectures import build
 from bench.cell import run_cells
 from bench.clock import memory_mib
@@ -65,7 +65,7 @@ TRIED = """\
 - **Stacking convolutions** (repeats as one model of grouped convolutions) gained nothing on a CPU.
 - **Gradients as a flat tensor for autograd to add to** save the optimiser's bookkeeping and cost an addition:
   a few hundredths for convolutions. It is what is used, since the code is the same for all.
-- **Less to measure in a cell**: thread time instead of process time, one clock instead of two. No gain.
+- **Less to measure in a cell**: thread time instead of process time. No gain.
 - **A victim's answers computed ahead for every pool.** It asks far more than a short run needs. Filling the
   chunk that a single question costs anyway with the pool's next rows costs nothing."""
 GPU = """\
@@ -142,9 +142,12 @@ def best(call, trial=None):
     return run
 
 
-def cell(spec, name, budget, stack="none", architecture="mlp", repeat=0, repeats=1, how="rule"):
-    """Return a cell against a thief with data of the same distribution."""
-    threat = ThreatModel("in-distribution", "in-distribution", "none", architecture, "probabilities")
+OWN = "in-distribution"
+
+
+def cell(spec, name, budget, stack="none", architecture="mlp", repeat=0, repeats=1, how="rule", pool=OWN):
+    """Return a cell against a thief who knows of no defense."""
+    threat = ThreatModel(pool, pools.access(pool, spec.data), "none", architecture, "probabilities")
     defense = () if stack == "none" else (defenses.canonical(stack),)
     return Cell(spec, defense, threat, attacks.canonical(name), budget, repeat, repeats, 0, how)
 
@@ -345,26 +348,40 @@ def command(*words):
     return statistics.median(took[1:])
 
 
-def grown(name, cells):
-    """Return seconds and peak MiB of so many cells in a process of its own, victims and imports apart."""
+def grown(what, cells):
+    """Return seconds and peak MiB of cells in a process of its own, victims and imports apart."""
     here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r}); import perf; perf.alone({name!r}, {cells})"
+    code = f"import sys; sys.path.insert(0, {here!r}); import perf; perf.alone(perf.{what}({cells}))"
     call = [sys.executable, "-c", code]
     told = subprocess.run(call, capture_output=True, check=True, text=True).stdout
     return json.loads(told.splitlines()[-1])
 
 
-def alone(name, cells):
-    """Run so many cells here and print what they took."""
+def alone(tasks):
+    """Run cells here and print what they took, and the most memory."""
     bench = Workbench(datasets.data_root(None))
-    spec = VictimSpec(name, "mlp" if name == "digits" else "lenet", 0)
-    how = "rule(epochs=5)"
-    tasks = [cell(spec, SOFT, 200 + place % 20, how=how, repeat=place) for place in range(cells + 4)]
     with single_thread():
         for task in tasks[:4]:
             run_cells([task], bench)
         took = seconds(lambda: [run_cells([task], bench) for task in tasks[4:]])
     print(json.dumps([took, memory_mib()]))
+
+
+def many(cells):
+    """Return so many short cells on digits, and four to warm up with."""
+    spec, how = VictimSpec("digits", "mlp", 0), "rule(epochs=5)"
+    return [cell(spec, SOFT, 200 + place % 20, how=how, repeat=place) for place in range(cells + 4)]
+
+
+def heavy(_):
+    """Return cells of MNIST with every victim, pool and screen of its matrix."""
+    names = ("in-distribution", "fashion-mnist", "usps", "kmnist", "synthetic", "noise")
+    return [
+        cell(VictimSpec("mnist", architecture, 0), SOFT, 200, stack, how="rule(epochs=1)", pool=name)
+        for architecture in ("lenet", "cnn")
+        for stack in ("none", "mahalanobis")
+        for name in names
+    ]
 
 
 def shared(path):
@@ -446,13 +463,13 @@ class Page:
 
     def memory(self):
         """Ten times the cells."""
-        few, many = grown("digits", 50), grown("digits", 500)
-        self.facts.append(["ten times the cells: time", f"{many[0] / few[0]:.2f} ×", "9 to 11 ×", ""])
-        told = f"{few[1]:,.0f} and {many[1]:,.0f} MiB"
+        few, more = grown("many", 50), grown("many", 500)
+        self.facts.append(["ten times the cells: time", f"{more[0] / few[0]:.2f} ×", "9 to 11 ×", ""])
+        told = f"{few[1]:,.0f} and {more[1]:,.0f} MiB"
         self.facts.append(["ten times the cells: memory at most", told, "the same", ""])
         if self.mnist:
-            told = f"{grown('mnist', 4)[1]:,.0f} MiB"
-            self.facts.append(["memory of a worker at most, `mnist`", told, "1,536 MiB", "820 MiB"])
+            told = f"{grown('heavy', 0)[1]:,.0f} MiB"
+            self.facts.append(["memory of a worker at most, MNIST", told, "1,536 MiB", "820 MiB"])
 
     def parts(self):
         """Return the parts of the page."""
