@@ -82,13 +82,13 @@ class _Gaussians:
 
     @classmethod
     def fit(cls, features: Array, labels: NDArray[np.int64]) -> _Gaussians:
-        """Fit (n, d) features with (n,) labels."""
+        """Fit (n, d) features, which are overwritten, with (n,) labels."""
         classes, rows = np.unique(labels, return_inverse=True)
         means = np.stack([features[labels == label].mean(axis=0) for label in classes])
         covariance = np.eye(features.shape[1])
-        within = features - means[rows]
-        if within.any():  # a depth that never varies keeps its Euclidean distance
-            covariance = np.atleast_2d(ledoit_wolf(within, assume_centered=True)[0])
+        features -= means[rows]
+        if features.any():  # a depth that never varies keeps its Euclidean distance
+            covariance = np.atleast_2d(ledoit_wolf(features, assume_centered=True)[0])
             # Shrinkage is nil in rare cases; this keeps the factor positive definite.
             covariance[np.diag_indices_from(covariance)] += 1e-9 * np.trace(covariance) / len(covariance)
         lower = np.linalg.cholesky(covariance)
@@ -163,9 +163,12 @@ class Mahalanobis(ScreenDefense):
         self._seed = calibration.seed
         rng = np.random.default_rng(calibration.seed)
         rows = np.sort(rng.permutation(len(calibration.train_inputs))[:FIT_ROWS])
-        chunks = zip(*self._chunks(calibration.train_inputs[rows], read), strict=True)
+        # One depth at a time in double precision: all of them together are most of a worker's memory.
+        depths = list(zip(*self._chunks(calibration.train_inputs[rows], read), strict=True))
         labels = calibration.train_labels[rows]
-        self._gaussians = [_Gaussians.fit(np.concatenate(depth), labels) for depth in chunks]
+        self._gaussians = []
+        while depths:
+            self._gaussians.append(_Gaussians.fit(self._wide(np.concatenate(depths.pop(0))), labels))
         distances = self._distances(calibration.inputs, read)
         spread = distances.std(axis=0)
         self._centre, self._scale = distances.mean(axis=0), np.where(spread > 0, spread, 1.0)
@@ -224,13 +227,20 @@ class Mahalanobis(ScreenDefense):
     def _distances(self, inputs: Images, read: Reader | None) -> Array:
         """Return (n, depths) distances, not standardised."""
         rows = [
-            np.stack([depth.distances(part) for depth, part in zip(self._gaussians, chunk, strict=True)], 1)
+            np.stack(
+                [d.distances(self._wide(part)) for d, part in zip(self._gaussians, chunk, strict=True)], 1
+            )
             for chunk in self._chunks(inputs, read)
         ]
         return np.concatenate(rows) if rows else np.empty((0, len(self._gaussians)))
 
-    def _chunks(self, inputs: Images, read: Reader | None) -> Iterator[list[Array]]:
-        """Yield, for CHUNK rows at a time, what each depth sees: (rows, d) float64."""
+    def _wide(self, depth: NDArray[np.float32]) -> Array:
+        """Return (n, d) in double precision, sketched where it is wide."""
+        wide = depth.astype(np.float64)
+        return wide @ _sketch(wide.shape[1], self._seed) if wide.shape[1] > WIDEST else wide
+
+    def _chunks(self, inputs: Images, read: Reader | None) -> Iterator[list[NDArray[np.float32]]]:
+        """Yield, for CHUNK rows at a time, what each depth sees: (rows, d)."""
         if read is None and not self.fallback_ and self.layers != "input":
             raise VictimError("mahalanobis was fitted on the victim's features; the batch offers none")
         for start in range(0, len(inputs), CHUNK):
@@ -239,11 +249,7 @@ class Mahalanobis(ScreenDefense):
             if read is not None and self.layers != "input" and not self.fallback_:
                 features = read(part)
                 depths = [*depths, *features] if self.layers == "all" else [features[-2:][0]]
-            wide = [depth.astype(np.float64) for depth in depths]
-            yield [
-                depth @ _sketch(depth.shape[1], self._seed) if depth.shape[1] > WIDEST else depth
-                for depth in wide
-            ]
+            yield depths
 
     def judge(self, batch: Batch) -> Mask:
         """Return (n,) True where a query is flagged; a score that is not a number is."""

@@ -26,9 +26,11 @@ from threadpoolctl import threadpool_limits
 
 from bench import datasets, execute, pools, sections, session, stacking, training
 from bench.architectures import build
+from bench.audit import run_audit
 from bench.cell import run_cells
 from bench.clock import memory_mib
 from bench.errors import MissingDataError
+from bench.matrix import load_matrix
 from bench.numerics import found_device, on, single_thread
 from bench.recipes import rule
 from bench.registry import attacks, defenses
@@ -362,9 +364,14 @@ def alone(tasks):
     bench = Workbench(datasets.data_root(None))
     with single_thread():
         for task in tasks[:4]:
-            run_cells([task], bench)
-        took = seconds(lambda: [run_cells([task], bench) for task in tasks[4:]])
+            run_one(task, bench)
+        took = seconds(lambda: [run_one(task, bench) for task in tasks[4:]])
     print(json.dumps([took, memory_mib()]))
+
+
+def run_one(task, bench):
+    """Run a cell or an audit."""
+    return run_cells([task], bench) if isinstance(task, Cell) else run_audit(task, bench)
 
 
 def many(cells):
@@ -374,14 +381,15 @@ def many(cells):
 
 
 def heavy(_):
-    """Return cells of MNIST with every victim, pool and screen of its matrix."""
-    names = ("in-distribution", "fashion-mnist", "usps", "kmnist", "synthetic", "noise")
-    return [
-        cell(VictimSpec("mnist", architecture, 0), SOFT, 200, stack, how="rule(epochs=1)", pool=name)
-        for architecture in ("lenet", "cnn")
-        for stack in ("none", "mahalanobis")
-        for name in names
-    ]
+    """Return one short cell of `mnist` for every defense, pool and surrogate, and the audits."""
+    found = {}
+    for task in load_matrix("mnist").tasks(repeats=1, data_root=datasets.data_root(None)):
+        if isinstance(task, Cell):
+            short = replace(task, attack=attacks.canonical(SOFT), budget=200, training="rule(epochs=1)")
+            found.setdefault((task.defense, task.threat.pool, task.threat.surrogate), short)
+        else:
+            found[task] = task
+    return list(found.values())
 
 
 def shared(path):
@@ -469,7 +477,7 @@ class Page:
         self.facts.append(["ten times the cells: memory at most", told, "the same", ""])
         if self.mnist:
             told = f"{grown('heavy', 0)[1]:,.0f} MiB"
-            self.facts.append(["memory of a worker at most, MNIST", told, "1,536 MiB", "820 MiB"])
+            self.facts.append(["memory of a worker at most, `mnist`", told, "1,536 MiB", "820 MiB"])
 
     def parts(self):
         """Return the parts of the page."""
