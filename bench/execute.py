@@ -19,7 +19,7 @@ from typing import Any
 from bench import pools, registry
 from bench.audit import run_audit
 from bench.cell import run_cells
-from bench.errors import BudgetError, NotApplicable, UsageError
+from bench.errors import BudgetError, NotApplicable
 from bench.numerics import on, single_thread, versions
 from bench.spec import Cell, Task, VictimSpec
 from bench.store import Outcome, Record, Store
@@ -49,6 +49,8 @@ def opened(setting: Setting) -> Workbench:
 
 Item = tuple[Task, str]
 """A task and its key."""
+Elsewhere = Callable[[Sequence[Item], Setting, Workbench], Iterator[Record]]
+"""What does tasks away from here, and yields their records as they are made, in any order."""
 
 
 def perform(setting: Setting, items: Sequence[Item]) -> list[Record]:
@@ -178,15 +180,15 @@ def run(
     *,
     jobs: int,
     fresh: bool = False,
-    cluster: str | None = None,
+    elsewhere: Elsewhere | None = None,
     progress: Callable[[Iterable[Record], int, int], Iterable[Record]] = lambda records, _done, _all: records,
 ) -> Counter[str]:
     """Run what the store does not have yet; return how many tasks ended in which status.
 
     ``progress`` wraps the stream of records: it gets the stream, the number already done and the
     number of all. Failed tasks are tried again; ``fresh`` forgets every record first. What has been
-    stored stays stored however this ends. ``cluster``: address of a Dask scheduler whose workers are to
-    do the work, instead of ``jobs`` processes here.
+    stored stays stored however this ends. ``elsewhere``: who is to do the work, instead of ``jobs``
+    processes here; the workbench holds the victims.
     """
     started = time.time()
     workbench = opened(setting)
@@ -200,14 +202,7 @@ def run(
     done = store.done()
     todo = [(task, key) for task, key in zip(tasks, named, strict=True) if key not in done]
     store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=setting.device)
-    if cluster and todo:
-        try:
-            from bench import cluster as far
-        except ImportError as error:
-            raise UsageError("a Dask cluster needs pip install 'moatbench[dask]'") from error
-        records = far.work(todo, setting, workbench, cluster)
-    else:
-        records = work(todo, setting, jobs)
+    records = elsewhere(todo, setting, workbench) if elsewhere and todo else work(todo, setting, jobs)
     for record in progress(records, len(tasks) - len(todo), len(tasks)):
         store.put(record)
         if record.status == "failed":

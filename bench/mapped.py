@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.remembered import cache_root
+from bench.cache import cache_root
 
 log = logging.getLogger(__name__)
 

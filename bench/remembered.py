@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 from pathlib import Path
 
-import platformdirs
+from bench.cache import cache_root
 
 HOME = Path(__file__).parent.parent
 OURS = ("attacks", "bench", "defenses")
@@ -35,11 +35,6 @@ def table(kind: str) -> str:
     except OSError:
         pass  # a home that cannot be written to costs seconds, not the list
     return text
-
-
-def cache_root() -> Path:
-    """Return where victims and lists are kept: ``MOATBENCH_CACHE``, else the user's cache folder."""
-    return Path(os.environ.get("MOATBENCH_CACHE") or platformdirs.user_cache_dir("moatbench"))
 
 
 def _made(kind: str) -> str:

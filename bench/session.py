@@ -8,11 +8,13 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bench import datasets, execute
+from bench.errors import UsageError
 from bench.matrix import Matrix, load_matrix, select
 from bench.numerics import found_device
 from bench.spec import Task
@@ -98,10 +100,19 @@ class Session:
                 self.setting,
                 jobs=jobs or len(os.sched_getaffinity(0)),
                 fresh=fresh,
-                cluster=cluster,
+                elsewhere=_workers(cluster) if cluster else None,
                 progress=progress,
             )
         return counts, report(self.store, self.out)
+
+
+def _workers(address: str) -> execute.Elsewhere:
+    """Return what hands tasks to the workers of a Dask scheduler; raises UsageError without the extra."""
+    try:
+        from bench import cluster
+    except ImportError as error:
+        raise UsageError("a Dask cluster needs pip install 'moatbench[dask]'") from error
+    return partial(cluster.work, address=address)
 
 
 def report(path: Path, out: Path) -> Path:

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from bench import architectures, training
+from bench.cache import cache_root
 from bench.datasets import Labelled, Splits, info, load_splits
 from bench.errors import UsageError, VictimError
 from bench.lookup import Lookup
 from bench.numerics import CHUNK, in_chunks, on, single_thread, torch_seed, versions
 from bench.registry import load_file
-from bench.remembered import cache_root
 from bench.seeds import derive
 from bench.spec import VictimSpec
 

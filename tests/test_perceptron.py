@@ -40,6 +40,13 @@ def lessons(rows, pixels, loss, *, hard=False, seed=0):
         yield x, y if loss == "cross-entropy" else torch.log(y + 1e-6)
 
 
+def learn(outputs, y, recipe):
+    if recipe.loss == "cross-entropy":
+        functional.cross_entropy(outputs, y).backward()
+    else:
+        training.row_losses(outputs, y, recipe).mean().backward()
+
+
 def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -61,10 +68,7 @@ def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
     for x, y in lessons((n,), size**2, loss, hard=hard):
         optimizer.zero_grad()
         outputs = theirs(x)
-        if loss == "cross-entropy":
-            functional.cross_entropy(outputs, y).backward()
-        else:
-            training.row_losses(outputs, y, recipe).mean().backward()
+        learn(outputs, y, recipe)
         optimizer.step()
         learner.step(x.reshape(n, 1, size, size), y, 3e-3)
         assert same(theirs.parameters(), ours.parameters())
@@ -126,10 +130,7 @@ def test_a_step_of_convolutions_is_autograds_to_the_last_bit(name, loss):
         x = rows.reshape(16, 1, 28, 28)
         optimizer.zero_grad()
         outputs = theirs(x)
-        if loss == "cross-entropy":
-            functional.cross_entropy(outputs, y).backward()
-        else:
-            training.row_losses(outputs, y, recipe).mean().backward()
+        learn(outputs, y, recipe)
         optimizer.step()
         learner.step(x, y, 3e-3)
         assert same(theirs.state_dict().values(), ours.state_dict().values())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import remembered
+from bench.cache import cache_root
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_an_edit_or_a_new_file_makes_it_anew_and_leaves_no_old_one(folder):
     assert remembered.table("attacks") == "attacks: 2"
     (remembered.HOME / folder / "two.py").write_text("")
     assert remembered.table("attacks") == "attacks: 3"
-    assert len(list((remembered.cache_root() / "lists").iterdir())) == 1
+    assert len(list((cache_root() / "lists").iterdir())) == 1
 
 
 @pytest.mark.usefixtures("made")

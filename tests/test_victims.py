@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from bench import architectures, training, victims
+from bench.cache import cache_root
 from bench.datasets import Labelled, Splits
 from bench.errors import MissingDataError, UsageError, VictimError
 from bench.numerics import torch_seed
@@ -586,9 +587,9 @@ def test_our_own_modules_can_be_named_where_nothing_is_hidden(here):
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("MOATBENCH_CACHE", str(tmp_path))
-    assert victims.cache_root() == tmp_path
+    assert cache_root() == tmp_path
     monkeypatch.delenv("MOATBENCH_CACHE")
-    assert victims.cache_root().name == "moatbench"
+    assert cache_root().name == "moatbench"
 
 
 def test_a_victim_on_official_splits_is_another_one_and_says_so(workbench):
