@@ -55,7 +55,8 @@ Everything beside **plain ART**: the loop that a user would write (`tests/benchm
 fresh victim, defense, thief and attack for every cell, batches of 64, as many optimiser steps as here, and
 the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
 after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
-shared machine. `tox -e perf` makes this page; it wants an idle machine."""
+shared machine. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
+anew and keeps the others, on the same machine with the same versions alone."""
 TRIED = """\
 - **LeNet.** Most of its step is the library's convolutions, forward and backward, and pooling. Images with
   channels last, by themselves and with pooling in that layout; convolutions without oneDNN; convolutions as
@@ -413,8 +414,26 @@ class Page:
     """Rows of pairs, and of single numbers, part by part."""
 
     def __init__(self, bench, digits, mnist, stores, device):
+        pinned = ", ".join(f"{name} {metadata.version(name)}" for name in session.PACKAGES)
+        self.made = markdown(["", ""], [*session.machine().items(), ["versions", pinned]], text=2)
+        self.kept = {}
         self.bench, self.digits, self.mnist, self.stores = bench, digits, mnist, stores
         self.pairs, self.facts, self.accelerated, self.device = [], [], [], device
+
+    def keep(self, path):
+        """Keep the rows of a page that was made on this machine with these versions, by columns and name."""
+        text = path.read_text(encoding="utf-8").rstrip() if path.is_file() else ""
+        if text.endswith(self.made):
+            for line in text.splitlines():
+                cells = [each.strip() for each in line.strip("|").split("|")]
+                if line.startswith("|") and set("".join(cells)) - set(":-") and cells[0] != "what":
+                    self.kept.setdefault(len(cells), {})[cells[0]] = cells
+
+    def table(self, headers, rows):
+        """Return a table of what was kept and what was measured now."""
+        return markdown(
+            headers, {**self.kept.get(len(headers), {}), **{row[0]: row for row in rows}}.values()
+        )
 
     def fit(self):
         """One copy, trained."""
@@ -482,22 +501,18 @@ class Page:
     def parts(self):
         """Return the parts of the page."""
         headers = ["what", "ours, s", "beside, s", "ratio", "lowest to highest", "at least", "aim"]
-        gpu = GPU
-        if self.accelerated:
-            rows = markdown(headers[:5], [row.cells()[:5] for row in self.accelerated])
-            gpu = f"{torch.cuda.get_device_name()}, for both.\n\n{rows}"
-        pinned = ", ".join(f"{name} {metadata.version(name)}" for name in session.PACKAGES)
+        accelerated = self.table(headers[:5], [row.cells()[:5] for row in self.accelerated])
         return [
             "# Performance",
             HEAD,
-            markdown(headers, [row.cells() for row in self.pairs]),
-            markdown(["what", "measured", "at most", "aim"], self.facts),
+            self.table(headers, [row.cells() for row in self.pairs]),
+            self.table(["what", "measured", "at most", "aim"], self.facts),
             "## What was tried and did not help",
             TRIED,
             "## On a GPU",
-            gpu,
+            f"{torch.cuda.get_device_name()}, for both.\n\n{accelerated}" if accelerated else GPU,
             "## How it was made",
-            markdown(["", ""], [*session.machine().items(), ["versions", pinned]], text=2),
+            self.made,
         ]
 
 
@@ -520,6 +535,8 @@ def main():
             print(f"no rows on MNIST: {error}")
             mnist = None
         page = Page(bench, digits, mnist, given.store, found_device("auto"))
+        if given.only != PARTS:
+            page.keep(given.out)
         for name in given.only:
             getattr(page, name)()
             sections.written(given.out, page.parts())
