@@ -90,7 +90,10 @@ DATASETS: dict[str, DatasetInfo] = {
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images ``x`` (n, channels, height, width) float32 in [0, 1] and classes ``y`` (n,) int64."""
+    """Images ``x`` (n, channels, height, width) float32 in [0, 1] and classes ``y`` (n,) int64.
+
+    ``told``: their digest, where it is known already.
+    """
 
     x: Images
     y: Labels

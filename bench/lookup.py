@@ -12,6 +12,8 @@ from bench.numerics import CHUNK
 
 Images = NDArray[np.float32]
 Outputs = tuple[NDArray[np.floating], ...]
+ROW = 320
+"""Bytes that a row takes beside its outputs, about: its key, and the heads of what holds them."""
 
 
 class Lookup:
@@ -20,7 +22,7 @@ class Lookup:
     ``evaluate``: from inputs (n, …) to arrays of n rows each, a function of each row alone, evaluated in
     chunks of a fixed size (:data:`bench.numerics.CHUNK`). A question about one row would therefore cost
     as much as one about a whole chunk: what a chunk has room for is filled with rows that are likely to
-    be asked next (:meth:`expect`). ``limit``: bytes of outputs to hold; the oldest go first.
+    be asked next (:meth:`expect`). ``limit``: bytes to hold, :data:`ROW` a row included; the oldest go first.
     """
 
     def __init__(self, evaluate: Callable[[Images], Sequence[NDArray[np.floating]]], limit: int) -> None:
@@ -77,4 +79,4 @@ def _key(row: Images) -> bytes:
 
 
 def _size(outputs: Outputs) -> int:
-    return sum(each.nbytes for each in outputs)
+    return ROW + sum(each.nbytes for each in outputs)

@@ -44,9 +44,12 @@ def mapped(
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         _write(part, rows, read())
-        # Another process may have been faster: what it wrote is the same.
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
+    except OSError:
+        # Another process may have been faster: what it wrote is the same.
+        if not folder.is_dir():
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return _open(folder, rows)

@@ -99,5 +99,5 @@ def slope_of_losses(outputs: Tensor, targets: Tensor, share: Tensor, loss: str) 
         slope = -wide * targets
     else:
         slope = wide / targets.shape[-1] * (2 * (likely - targets))
-    found: Tensor = torch.ops.aten._log_softmax_backward_data(slope, likely, -1, likely.dtype)  # noqa: SLF001
+    found: Tensor = torch.ops.aten._log_softmax_backward_data(slope, likely, -1, likely.dtype)  # noqa: SLF001  # autograd's own
     return found

@@ -2,7 +2,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from bench.lookup import Lookup
+from bench.lookup import ROW, Lookup
 from bench.numerics import CHUNK
 from bench.spec import VictimSpec
 
@@ -74,11 +74,11 @@ def test_what_is_expected_and_known_is_not_computed_again(rows):
 
 def test_memory_has_a_limit_and_answers_have_none(rows):
     model = Doubled()
-    look = Lookup(model, 50 * 16)
+    look = Lookup(model, 50 * (ROW + 16))
     for _ in range(2):
         assert same(look(rows), rows)
     assert model.calls == [700, 650]
-    assert look._held <= 50 * 16
+    assert look._held == 50 * (ROW + 16)
     assert len(look._known) == 50
     assert same(look(rows[600:650]), rows[600:650])
     assert model.calls == [700, 650]

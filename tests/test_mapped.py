@@ -173,3 +173,28 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     size = 20_000 * 64 * 64 * 4 // 2**20
     assert grown[1] < 0.1 * size
     assert grown[0] < size
+
+
+def test_two_that_convert_at_once_end_with_the_same(root, monkeypatch):
+    write = mapped._write
+
+    def overtaken(part, rows, take):
+        write(part, rows, take)
+        folder = part.with_name(part.name.split(".")[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(mapped.shutil, "rmtree", lambda *_, **__: None)
+            write(folder, rows, take)
+        finished.append(folder)
+
+    finished = []
+    real = mapped.shutil.rmtree
+    monkeypatch.setattr(mapped, "_write", overtaken)
+    monkeypatch.setattr(
+        mapped.shutil,
+        "rmtree",
+        lambda path, **_: None if path in finished else real(path, ignore_errors=True),
+    )
+    first = load_splits("mnist", 0, root)
+    monkeypatch.undo()
+    assert len(finished) == len(PARTS)
+    assert first.pool.digest == Labelled(first.pool.x, first.pool.y).digest
