@@ -55,8 +55,8 @@ Everything beside **plain ART**: the loop that a user would write (`tests/benchm
 fresh victim, defense, thief and attack for every cell, batches of 64, as many optimiser steps as here, and
 the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
 after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
-shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers in
-the next. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
+shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers
+in the next. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
 anew and keeps the others, on the same machine with the same versions alone."""
 TRIED = """\
 All on a LeNet's training step, most of which is the library's convolutions and pooling; none was faster by
