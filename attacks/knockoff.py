@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -84,11 +85,12 @@ class Knockoff(Extraction):
         classes = np.unique(pool.y)
         members = [np.flatnonzero(pool.y == label) for label in classes]
         student, bandit, rewards = learner(), Bandit(len(classes)), Rewards(self.reward, api.nb_classes)
+        one_hot = np.eye(api.nb_classes)
         taken: list[int] = []
         labels: list[int] = []
         for _ in range(api.budget):
-            action = choices.choice(len(classes), p=bandit.probabilities)
-            row = int(members[action][order.choice(len(members[action]))])
+            action = drawn(choices, bandit.probabilities)
+            row = int(members[action][order.randint(len(members[action]))])
             query = pool.x[row : row + 1]
             answer = api.predict(query)[0]
             if np.isnan(answer).any():
@@ -97,10 +99,16 @@ class Knockoff(Extraction):
             label = int(answer.argmax())
             taken.append(row)
             labels.append(label)
-            student.step(query, np.eye(api.nb_classes)[[label]])
+            student.step(query, one_hot[label : label + 1])
             bandit.update(action, rewards.of(answer, student.logits(query)[0]))
-        targets = np.eye(api.nb_classes, dtype=np.float32)[np.array(labels, dtype=np.int64)]
+        targets = one_hot.astype(np.float32)[np.array(labels, dtype=np.int64)]
         return TransferSet(np.ascontiguousarray(pool.x[np.array(taken, dtype=np.int64)]), targets)
+
+
+def drawn(stream: np.random.RandomState, probabilities: Array) -> int:
+    """Return what ``stream.choice(len(probabilities), p=probabilities)`` would, without its checks."""
+    sums = probabilities.cumsum()
+    return int((sums / sums[-1]).searchsorted(stream.random_sample(), side="right"))
 
 
 class Bandit:
@@ -133,7 +141,7 @@ class Rewards:
     def __init__(self, kind: Reward, classes: int) -> None:
         self._kind = kind
         self._mean_answer = np.zeros(classes)
-        self._mean, self._variance = np.zeros(3), np.zeros(3)
+        self._mean, self._variance = [0.0] * 3, [0.0] * 3
         self._rounds = 0
 
     def of(self, answer: Array, logits: NDArray[np.float32]) -> float:
@@ -145,35 +153,41 @@ class Rewards:
             return self._div(answer)
         if self._kind == "loss":
             return self._loss(answer, logits)
-        return self._all(np.array([self._cert(answer), self._div(answer), self._loss(answer, logits)]))
+        return self._all((self._cert(answer), self._div(answer), self._loss(answer, logits)))
 
     def nothing(self) -> float:
         """Return the reward of a refusal: no certainty, no diversity, no loss."""
         self._rounds += 1
-        return self._all(np.zeros(3)) if self._kind == "all" else 0.0
+        return self._all((0.0, 0.0, 0.0)) if self._kind == "all" else 0.0
 
     @staticmethod
     def _cert(answer: Array) -> float:
-        second, first = np.partition(answer, -2)[-2:]
+        *_, second, first = sorted(answer.tolist())
         return float(first - second)
 
     def _div(self, answer: Array) -> float:
         self._mean_answer += (answer - self._mean_answer) / self._rounds
-        return float(np.maximum(0.0, answer - self._mean_answer).sum())
+        return float(np.add.reduce(np.maximum(0.0, answer - self._mean_answer)))
 
     @staticmethod
     def _loss(answer: Array, logits: NDArray[np.float32]) -> float:
         # ART takes the softmax of both sides, though the victim's answer is a distribution already.
-        told = np.exp(answer) / np.exp(answer).sum()
-        wide = logits.astype(np.float64)
-        log_believed = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
-        return float(-(told * log_believed).sum())
+        told = np.exp(answer)
+        told /= np.add.reduce(told)
+        believed = logits.astype(np.float64)
+        believed -= believed.max()
+        believed -= np.log(np.add.reduce(np.exp(believed)))
+        return -float(np.add.reduce(told * believed))
 
-    def _all(self, rewards: Array) -> float:
-        self._mean += (rewards - self._mean) / self._rounds
-        self._variance += ((rewards - self._mean) ** 2 - self._variance) / self._rounds
+    def _all(self, rewards: tuple[float, float, float]) -> float:
+        # Three numbers each: plain ones take a tenth of the time of arrays.
+        scaled = []
+        for place, reward in enumerate(rewards):
+            self._mean[place] += (reward - self._mean[place]) / self._rounds
+            apart = reward - self._mean[place]
+            self._variance[place] += (apart * apart - self._variance[place]) / self._rounds
+            spread = math.sqrt(self._variance[place])
+            scaled.append(apart / spread if spread > 0 else 0.0)
         if self._rounds == 1:
-            return float(np.clip(rewards, 0.0, 1.0).mean())
-        spread = np.sqrt(self._variance)
-        scaled = np.divide(rewards - self._mean, spread, out=np.zeros(3), where=spread > 0)
-        return float(scaled.mean())
+            scaled = [min(max(reward, 0.0), 1.0) for reward in rewards]
+        return sum(scaled) / 3

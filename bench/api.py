@@ -106,9 +106,10 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         bill.cpu_model += asked_cpu - start_cpu
         bill.cpu_defense += time.process_time() - asked_cpu
         bill.sent += len(x)
-        bill.refused += int(answers.refused.sum())
-        bill.answered += len(x) - int(answers.refused.sum())
-        bill.flagged += int(answers.flagged.sum())
+        refused = int(np.count_nonzero(answers.refused))
+        bill.refused += refused
+        bill.answered += len(x) - refused
+        bill.flagged += int(np.count_nonzero(answers.flagged))
         return answers
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UsageError
-from bench.pooling import Halved
+from bench.pooling import Halved, HalvedConv2d
 from bench.torchvision_shim import load_torchvision
 
 Shape = tuple[int, int, int]
@@ -65,8 +65,8 @@ def lenet(shape: Shape, classes: int) -> Network:
     rows, columns = ((height - 4) // 2 - 4) // 2, ((width - 4) // 2 - 4) // 2
     # Pooling before the (monotone) ReLU is the same function with a quarter of the comparisons.
     return Network(
-        nn.Sequential(nn.Conv2d(channels, 6, 5), Halved(), nn.ReLU()),
-        nn.Sequential(nn.Conv2d(6, 16, 5), Halved(), nn.ReLU()),
+        nn.Sequential(HalvedConv2d(channels, 6, 5), nn.ReLU()),
+        nn.Sequential(HalvedConv2d(6, 16, 5), nn.ReLU()),
         nn.Sequential(nn.Flatten(), nn.Linear(16 * rows * columns, 120), nn.ReLU()),
         nn.Sequential(nn.Linear(120, 84), nn.ReLU()),
         nn.Linear(84, classes),

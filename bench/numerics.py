@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from functools import cache
 
@@ -68,18 +68,25 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def flushed() -> Iterator[None]:
+_flushing: ContextVar[int] = ContextVar("flushing", default=0)
+
+
+class flushed(ContextDecorator):  # noqa: N801  # used as the functions beside it are
     """Take numbers below 1e-38 for zero inside the block, and no longer after it.
 
-    Once a network has learnt its rows, squared gradients in Adam's state get that small, and arithmetic
-    with them is many times slower.
+    Once a network has learnt its rows, squared gradients in Adam's state get that small, as do weights that
+    decay and are not used, and arithmetic with them is many times slower. (A class, since entering one takes
+    a fraction of what a generator does, and some blocks are as short as a query.)
     """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
+
+    def __enter__(self) -> None:
+        _flushing.set(_flushing.get() + 1)
+        torch.set_flush_denormal(True)
+
+    def __exit__(self, *_: object) -> None:
+        depth = _flushing.get() - 1
+        _flushing.set(depth)
+        torch.set_flush_denormal(depth > 0)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.architectures import Network
+from bench.chain import Chain, Layer, Learning, Rectified, SideBySide, layers
 from bench.numerics import device, flushed
-from bench.perceptron import Perceptron, linears
 from bench.training import Recipe, Weights, aims, batches, rate_at, snapshot
 
 STACKED = frozenset({"mlp", "mlp128", "logistic"})
@@ -27,20 +27,27 @@ class Stack:
     """The layers of perceptrons of one shape side by side."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
-        same = list(zip(*map(linears, networks), strict=True))
+        same = list(zip(*map(_parameters, networks), strict=True))
         self.weights = [
-            nn.Parameter(torch.stack([layer.weight.detach().T for layer in place])) for place in same
+            nn.Parameter(torch.stack([weight.detach().T for weight, _ in place])) for place in same
         ]
         self.biases = [
-            nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in place])) for place in same
+            nn.Parameter(torch.stack([bias.detach()[None] for _, bias in place])) for place in same
         ]
+
+    def layers(self) -> list[Layer]:
+        """Return what learns: the layers with ReLU between them."""
+        first, *others = map(SideBySide, self.weights, self.biases)
+        return [first, *(layer for other in others for layer in (Rectified(), other))]
 
     def unstack(self, networks: Sequence[Network]) -> list[Weights]:
         """Write the weights into the networks and return a snapshot of each."""
         for number, network in enumerate(networks):
-            for linear, weight, bias in zip(linears(network), self.weights, self.biases, strict=True):
-                linear.weight.data.copy_(weight.data[number].T)
-                linear.bias.data.copy_(bias.data[number, 0])
+            for (weight, bias), *together in zip(
+                _parameters(network), self.weights, self.biases, strict=True
+            ):
+                weight.data.copy_(together[0].data[number].T)
+                bias.data.copy_(together[1].data[number, 0])
         return [snapshot(network) for network in networks]
 
 
@@ -64,7 +71,7 @@ def train_stacked(
     rows, shares = _schedule([len(x) for x in xs], recipe, seeds)
     members = torch.arange(len(networks), device=where)[:, None]
     stack = Stack([network.to(where) for network in networks])
-    together = Perceptron(stack.weights, stack.biases, loss=recipe.loss, weight_decay=recipe.weight_decay)
+    together = Chain(stack.layers(), loss=recipe.loss, weight_decay=recipe.weight_decay)
     half = [snapshot(network) for network in networks]
     for step in range(1, recipe.steps + 1):
         chosen, share = rows[step - 1].to(where), shares[step - 1].to(where)
@@ -72,6 +79,11 @@ def train_stacked(
         if step == recipe.steps // 2:
             half = stack.unstack(networks)
     return list(zip(half, stack.unstack(networks), strict=True))
+
+
+def _parameters(network: Network) -> list[Sequence[Tensor]]:
+    """Return each layer's weight and bias."""
+    return [layer.parameters for layer in layers(network) if isinstance(layer, Learning)]
 
 
 def _padded(arrays: Sequence[NDArray[np.float32]]) -> Tensor:

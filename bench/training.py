@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.architectures import Network
+from bench.chain import Chain, layers
 from bench.flat_adam import FlatAdam
 from bench.numerics import device, flushed, in_chunks
-from bench.perceptron import Perceptron, linears
 
 Weights = dict[str, Tensor]
 
@@ -83,15 +83,14 @@ def train(
 
 
 class Learner:
-    """A network that learns in place, a step a call; by hand where it is a perceptron."""
+    """A network that learns in place, a step a call; by hand where it is a chain of known layers."""
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
         self._network, self._recipe = network, recipe
-        layers = linears(network)
-        self._by_hand: Perceptron | None = None
-        if layers:
-            weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-            self._by_hand = Perceptron(weights, biases, loss=recipe.loss, weight_decay=recipe.weight_decay)
+        by_hand = layers(network)
+        self._chain: Chain | None = None
+        if by_hand:
+            self._chain = Chain(by_hand, loss=recipe.loss, weight_decay=recipe.weight_decay)
             return
         parameters = list(network.parameters())
         self._optimizer = FlatAdam(parameters, recipe.weight_decay)
@@ -100,8 +99,8 @@ class Learner:
 
     def step(self, x: Tensor, y: Tensor, rate: float) -> None:
         """Take one optimiser step at ``rate`` on inputs (n, …) and :func:`aims` (n, classes)."""
-        if self._by_hand:
-            self._by_hand.step(x.flatten(1), y, x.new_full((len(x),), 1 / len(x)), rate)
+        if self._chain:
+            self._chain.step(x, y, 1 / len(x), rate)
             return
         self._optimizer.forget()
         outputs = self._network(x)
@@ -114,8 +113,8 @@ class Learner:
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:
         """Return (n, classes) for inputs (n, …), in the mode that the network is in."""
-        if self._by_hand:
-            return self._by_hand.logits(x.flatten(1))
+        if self._chain:
+            return self._chain.logits(x)
         outputs: Tensor = self._network(x)
         return outputs
 
@@ -158,6 +157,7 @@ def snapshot(network: Network) -> Weights:
     }
 
 
+@flushed()
 def logits(network: Network, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (n, classes) logits, evaluated in padded chunks."""
 

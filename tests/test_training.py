@@ -274,7 +274,7 @@ def test_on_arts_batches_a_copy_is_arts_copy(fused, monkeypatch):
         assert len(seen) == 30
         monkeypatch.setattr(training, "batches", lambda *_: iter(seen))
         if not fused:
-            monkeypatch.setattr(training, "linears", lambda _: [])
+            monkeypatch.setattr(training, "layers", lambda _: [])
             monkeypatch.setattr(training, "FlatAdam", PlainAdam)
         _, ours = training.train(network(), x, y, recipe, 0)
     for name, weights in theirs.items():

@@ -1,5 +1,8 @@
 """Steps by hand are autograd's and Adam's, to the last bit."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from bench import architectures, training
+from bench.chain import Chain, Learning, layers
 from bench.flat_adam import FlatAdam
 from bench.numerics import flushed, single_thread, torch_seed
 from bench.online import OnlineSurrogate
-from bench.perceptron import Perceptron, linears
-from bench.pooling import Halved
+from bench.pooling import Halved, HalvedConv2d
 from bench.stacking import STACKED, Stack
 from bench.training import Learner, Recipe
 
@@ -84,7 +87,7 @@ def test_a_stacked_step_is_autograds_to_the_last_bit(name, members, n, loss):
     recipe = Recipe(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
     theirs, ours = (Stack([network(name, (1, 8, 8), seed) for seed in range(members)]) for _ in range(2))
     optimizer = adam([*theirs.weights, *theirs.biases])
-    by_hand = Perceptron(ours.weights, ours.biases, loss=loss, weight_decay=1e-4)
+    by_hand = Chain(ours.layers(), loss=loss, weight_decay=1e-4)
     share = torch.full((members, n), 1 / n)
     share[0, 0] = 0
     for x, y in lessons((members, n), 64, loss):
@@ -114,26 +117,50 @@ def test_a_surrogate_that_learns_step_by_step_learns_the_same_bits():
     assert np.array_equal(online.gradient(x, y.double().numpy()), inputs.grad.numpy())
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", ["lenet", "cnn"])
-def test_a_step_of_convolutions_is_autograds_to_the_last_bit(name, loss):
-    recipe = Recipe(1, weight_decay=1e-4, loss=loss)
-    theirs, ours = (network(name, (1, 28, 28)).train() for _ in range(2))
+def pytorchs(found):
+    """Return a copy of a network with PyTorch's own convolutions and pooling."""
+    theirs = copy.deepcopy(found)
     for module in list(theirs.modules()):
         if isinstance(module, nn.Sequential):
-            for inner, layer in enumerate(module):
-                if isinstance(layer, Halved):
-                    module[inner] = nn.MaxPool2d(2)
-    assert not any(isinstance(module, Halved) for module in theirs.modules())
+            for place, layer in enumerate(module):
+                if isinstance(layer, HalvedConv2d):
+                    plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size)
+                    plain.load_state_dict(layer.state_dict())
+                    module[place] = nn.Sequential(plain, nn.MaxPool2d(2))
+                elif isinstance(layer, Halved):
+                    module[place] = nn.MaxPool2d(2)
+    assert not any(isinstance(module, Halved | HalvedConv2d) for module in theirs.modules())
+    return theirs
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 29, 30), (4, 22, 22)])
+@pytest.mark.parametrize("n", [16, 1])
+@pytest.mark.parametrize("name", ["lenet", "cnn"])
+def test_a_step_of_convolutions_is_autograds_to_the_last_bit(name, n, shape, loss):
+    if n == 1 and name == "cnn":
+        n = 2  # batch normalisation wants two
+    recipe = Recipe(1, weight_decay=1e-4, loss=loss)
+    ours = network(name, shape).train()
+    theirs = pytorchs(ours)
     optimizer, learner = adam(theirs.parameters()), Learner(ours, recipe)
-    for rows, y in lessons((16,), 784, loss):
-        x = rows.reshape(16, 1, 28, 28)
+    for rows, y in lessons((n,), math.prod(shape), loss):
+        x = rows.reshape(n, *shape)
         optimizer.zero_grad()
         outputs = theirs(x)
         learn(outputs, y, recipe)
         optimizer.step()
         learner.step(x, y, 3e-3)
         assert same(theirs.state_dict().values(), ours.state_dict().values())
+    theirs.eval()
+    ours.eval()
+    with torch.inference_mode():
+        expected = theirs(x)
+        assert torch.equal(learner.logits(x), expected)
+        assert same(ours.activations(x), theirs.activations(x))
+    x.requires_grad_()
+    slopes = [torch.autograd.grad(each(x).square().sum(), x)[0] for each in (ours, theirs)]
+    assert torch.equal(*slopes)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 8, 8), (1, 1, 2, 2), (2, 3, 4, 10), (0, 1, 4, 4), (2, 2, 7, 7)])
@@ -166,18 +193,24 @@ def test_adam_of_any_shapes_is_adam():
         assert same(theirs, ours)
 
 
-def test_what_is_a_perceptron():
-    def depth(*layers):
-        return len(linears(nn.Sequential(*layers)))
+def test_what_is_a_chain():
+    def depth(*given):
+        return len(layers(nn.Sequential(*given)))
 
-    assert len(linears(network("mlp", (1, 8, 8)))) == 3
-    assert len(linears(network("mlp128", (1, 8, 8)))) == 2
-    assert len(linears(network("logistic", (1, 8, 8)))) == 1
-    assert linears(network("cnn", (1, 8, 8))) == linears(network("lenet", (1, 28, 28))) == []
-    assert depth(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)) == 2
-    assert depth(nn.Linear(2, 3), nn.Linear(3, 2)) == 0
+    def learning(name, size):
+        return [isinstance(layer, Learning) for layer in layers(network(name, (1, size, size)))]
+
+    assert learning("mlp", 8) == [0, 1, 0, 1, 0, 1]
+    assert learning("mlp128", 8) == [0, 1, 0, 1]
+    assert learning("logistic", 8) == [0, 1]
+    assert learning("lenet", 28) == [1, 0, 1, 0, 0, 1, 0, 1, 0, 1]
+    assert learning("cnn", 8) == []
+    assert depth(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)) == 3
+    assert depth(nn.Linear(2, 3), nn.Linear(3, 2)) == 2
     assert depth(nn.Linear(2, 3), nn.ReLU()) == 0
     assert depth(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)) == 0
     assert depth(nn.ReLU(), nn.Linear(2, 3)) == 0
+    assert depth(nn.Linear(2, 3), nn.ReLU(), nn.ReLU(), nn.Linear(3, 2)) == 0
     assert depth(nn.Linear(2, 3, bias=False)) == 0
+    assert depth(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3)) == 0
     assert depth() == 0
