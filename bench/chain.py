@@ -11,10 +11,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bench.flat_adam import FlatAdam
 from bench.pooling import HalvedConv2d
+
+# What autograd calls. Looking them up takes longer than they do, on one row.
+BEFORE_RELU = torch.ops.aten.threshold_backward.default
+BEFORE_LOG_SOFTMAX = torch.ops.aten._log_softmax_backward_data.default  # noqa: SLF001  # has no other name
+BEFORE_CONVOLUTION = torch.ops.aten.convolution_backward.default
 
 
 class Layer(ABC):
@@ -30,13 +34,14 @@ class Layer(ABC):
 
 
 class Learning(Layer):
-    """A layer with parameters, which stay what they are and move where they lie.
-
-    ``slopes``: where to write theirs, of their shapes; the chain says where that is.
-    """
+    """A layer with parameters, which stay what they are and move where they lie."""
 
     parameters: Sequence[Tensor]
     slopes: Sequence[Tensor]
+
+    def settle(self, slopes: Sequence[Tensor]) -> None:
+        """Take what their slopes are to be written to, of their shapes; the parameters have moved."""
+        self.slopes = slopes
 
     @abstractmethod
     def learn(self, slope: Tensor) -> None:
@@ -47,18 +52,27 @@ class Linear(Learning):
     """``weight`` (outputs, inputs) and ``bias`` (outputs,): (n, inputs) to (n, outputs)."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.parameters = self._weight, self._bias = weight, bias
+        self.parameters = weight, bias
+
+    def settle(self, slopes: Sequence[Tensor]) -> None:
+        """Look at the weights from where they lie now."""
+        super().settle(slopes)
+        self._weight, self._bias = (each.detach() for each in self.parameters)
+        self._turned = self._weight.t()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the weighted sums."""
         self._seen = x
-        return functional.linear(x, self._weight, self._bias)
+        return torch.addmm(self._bias, x, self._turned)
 
     def learn(self, slope: Tensor) -> None:
         """Write the slopes of weight and bias."""
         weight, bias = self.slopes
         torch.mm(slope.t(), self._seen, out=weight)
-        torch.sum(slope, dim=0, out=bias)
+        if slope.shape[0] > 1:
+            torch.sum(slope, dim=0, out=bias)
+        else:
+            bias.copy_(slope.view(-1))
 
     def before(self, slope: Tensor) -> Tensor:
         """Write the same, and return the slope before."""
@@ -102,7 +116,7 @@ class Rectified(Layer):
 
     def before(self, slope: Tensor) -> Tensor:
         """Return the slope before."""
-        found: Tensor = torch.ops.aten.threshold_backward(slope, self._returned, 0)
+        found: Tensor = BEFORE_RELU(slope, self._returned, 0)
         return found
 
 
@@ -112,7 +126,7 @@ class Flat(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, numbers) of (n, …)."""
         self._shape = x.shape
-        return x.flatten(1)
+        return x.view(x.shape[0], -1)
 
     def before(self, slope: Tensor) -> Tensor:
         """Return the slope before."""
@@ -142,7 +156,7 @@ class Convolved(Learning):
 
     def _back(self, slope: Tensor, *, inputs: bool) -> Tensor:
         weight, bias = self.parameters
-        found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        found: tuple[Tensor, Tensor, Tensor] = BEFORE_CONVOLUTION(
             self._pooled(slope),
             self._seen,
             weight,
@@ -176,24 +190,24 @@ class Chain:
         self._optimizer = FlatAdam([each for layer in learning for each in layer.parameters], weight_decay)
         slopes = iter(self._optimizer.slopes)
         for layer in learning:
-            layer.slopes = [next(slopes) for _ in layer.parameters]
+            layer.settle([next(slopes) for _ in layer.parameters])
 
-    @torch.inference_mode()
     def step(self, x: Tensor, targets: Tensor, share: Tensor | float, rate: float) -> None:
         """Take one step on inputs ([members,] n, …) and :func:`bench.training.aims` (…, n, classes).
 
         ``share``: each row's share of the loss, (…, n), or one for all.
         """
-        slope = slope_of_losses(self._forward(x), targets, share, self._loss)
-        for layer in reversed(self._later):
-            slope = layer.before(slope)
-        self._first.learn(slope)
-        self._optimizer.step(rate)
+        with torch.inference_mode():
+            slope = slope_of_losses(self._forward(x), targets, share, self._loss)
+            for layer in reversed(self._later):
+                slope = layer.before(slope)
+            self._first.learn(slope)
+            self._optimizer.step(rate)
 
-    @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:
         """Return (…, n, classes) for inputs (…, n, …)."""
-        return self._forward(x)
+        with torch.inference_mode():
+            return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
         for layer in self._layers:
@@ -223,10 +237,12 @@ def slope_of_losses(outputs: Tensor, targets: Tensor, share: Tensor | float, los
     likely = torch.log_softmax(outputs, dim=-1)
     wide = share[..., None] if isinstance(share, Tensor) else share
     if loss == "cross-entropy":
-        slope = targets * -wide
+        slope = -targets
+        if isinstance(wide, Tensor) or wide != 1:
+            slope *= wide
     else:
         # A share of all is rounded before it is divided, as those of a tensor are.
         wide = wide if isinstance(wide, Tensor) else outputs.new_tensor(wide)
         slope = wide / targets.shape[-1] * (2 * (likely - targets))
-    found: Tensor = torch.ops.aten._log_softmax_backward_data(slope, likely, -1, likely.dtype)  # noqa: SLF001  # autograd's own
+    found: Tensor = BEFORE_LOG_SOFTMAX(slope, likely, -1, likely.dtype)
     return found

@@ -26,7 +26,7 @@ class FlatAdam:
         self._slopes, self._means, self._squares = (
             [torch.zeros_like(values) for values in self._values] for _ in range(3)
         )
-        self._count = self._values[0].new_zeros(())
+        self._steps, self._counts = 0, [self._values[0].new_zeros(())] * len(self._values)
         found: dict[Tensor, Tensor] = {}
         for group, values, slopes in zip(groups, self._values, self._slopes, strict=True):
             sizes = [each.numel() for each in group]
@@ -40,18 +40,18 @@ class FlatAdam:
         for slopes in self._slopes:
             slopes.zero_()
 
-    @torch.no_grad()
     def step(self, rate: float) -> None:
         """Move all parameters by their slopes."""
         # What torch.optim.Adam(fused=True) ends in: on the way there it spends as long again on checks.
-        self._count.add_(1)
+        self._steps += 1
+        self._counts[0].fill_(self._steps)
         torch._fused_adam_(
             self._values,
             self._slopes,
             self._means,
             self._squares,
             [],
-            [self._count] * len(self._values),
+            self._counts,
             lr=rate,
             beta1=0.9,
             beta2=0.999,

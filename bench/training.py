@@ -100,7 +100,7 @@ class Learner:
     def step(self, x: Tensor, y: Tensor, rate: float) -> None:
         """Take one optimiser step at ``rate`` on inputs (n, …) and :func:`aims` (n, classes)."""
         if self._chain:
-            self._chain.step(x, y, 1 / len(x), rate)
+            self._chain.step(x, y, 1 / x.shape[0], rate)
             return
         self._optimizer.forget()
         outputs = self._network(x)
@@ -110,13 +110,13 @@ class Learner:
             row_losses(outputs, y, self._recipe).mean().backward()
         self._optimizer.step(rate)
 
-    @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:
         """Return (n, classes) for inputs (n, …), in the mode that the network is in."""
         if self._chain:
             return self._chain.logits(x)
-        outputs: Tensor = self._network(x)
-        return outputs
+        with torch.inference_mode():
+            outputs: Tensor = self._network(x)
+            return outputs
 
 
 def scaled(x: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float32]:
