@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +29,11 @@ class Lookup:
         self._evaluate, self._limit = evaluate, limit
         self._known: dict[bytes, Outputs] = {}
         self._held = 0
-        self._unread: list[Images] = []
-        self._likely: dict[bytes, Images] = {}
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave out what is merely likely: its rows would each be copied."""
-        return self.__dict__ | {"_likely": {}}
+        self._likely: list[tuple[Images, Iterator[int]]] = []
 
     def expect(self, x: Images) -> None:
         """Say that rows of ``x`` (n, …) will be asked about; nothing is evaluated before one is."""
-        self._unread.append(x)
+        self._likely.append((x, iter(range(len(x)))))
 
     def __call__(self, x: Images) -> Outputs:
         """Return the outputs for ``x`` (n, …), n at least 1."""
@@ -58,14 +53,16 @@ class Lookup:
 
     def _next(self, room: int, asked: dict[bytes, Images]) -> dict[bytes, Images]:
         """Return rows to fill a chunk with, which then are likely no longer."""
-        while room and self._unread:
-            # Read only now: hashing a large pool takes longer than a small run asks for.
-            self._likely |= {_key(row): row for row in self._unread.pop()}
         chosen: dict[bytes, Images] = {}
         while self._likely and len(chosen) < room:
-            key, row = self._likely.popitem()
+            x, left = self._likely[-1]
+            place = next(left, None)
+            if place is None:
+                self._likely.pop()
+                continue
+            key = _key(x[place])
             if key not in self._known and key not in asked:
-                chosen[key] = row
+                chosen[key] = x[place]
         return chosen
 
     def _remember(self, fresh: dict[bytes, Outputs]) -> None:

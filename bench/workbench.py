@@ -88,7 +88,8 @@ class Workbench:
 
     def _fitted(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> Stack:
         stack = Stack(tuple(registry.defenses.build(text) for text in defense))
-        stack.fit(self.once(("calibration", spec, seed), partial(self._calibration, spec, seed)))
+        if stack.defenses:
+            stack.fit(self.once(("calibration", spec, seed), partial(self._calibration, spec, seed)))
         return stack
 
     def _calibration(self, spec: VictimSpec, seed: int) -> Calibration:

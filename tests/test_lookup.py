@@ -84,14 +84,17 @@ def test_memory_has_a_limit_and_answers_have_none(rows):
     assert model.calls == [700, 650]
 
 
-def test_what_was_learnt_travels_and_what_is_likely_does_not(rows):
+def test_what_was_learnt_travels_and_what_is_likely_is_not_copied(rows):
     look = Lookup(Doubled(), 10**6)
     look.expect(rows)
     look(rows[:1])
-    there = cloudpickle.loads(cloudpickle.dumps(look))
-    assert there._likely == {}
+    sent = cloudpickle.dumps((look, rows))
+    assert len(sent) < len(cloudpickle.dumps(look)) + rows.nbytes / 2
+    there, _ = cloudpickle.loads(sent)
+    assert same(there(rows[300:301]), rows[300:301])
+    assert there._evaluate.calls == [CHUNK, CHUNK]
     assert same(there(rows), rows)
-    assert there._evaluate.calls[-1] == 700 - CHUNK
+    assert there._evaluate.calls[-1] == 700 - 2 * CHUNK
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "logistic", "tree"])

@@ -61,8 +61,8 @@ def _count(comparison: Comparison, *verdicts: Verdict) -> str:
 def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
     """Return what the verdicts rest on, a sentence each."""
     held = (
-        f"Tolerance {100 * comparison.tolerance:g} points; the chance of any false alarm in strength and "
-        f"sentinels is held at {ALPHA:.0%} (Holm)."
+        f"Tolerance {100 * comparison.tolerance:g} points; the chance of any false alarm in strength, "
+        f"sentinels and the honest cost of drawn noise is held at {ALPHA:.0%} (Holm)."
     )
     pairs = (
         "Undefended copies are the same in both runs, bit for bit, so repeats are compared in pairs."

@@ -56,20 +56,31 @@ Everything beside **plain ART**: the loop that a user would write (`tests/benchm
 fresh victim, defense, thief and attack for every cell, batches of 64, as many optimiser steps as here, and
 the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
 after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
-shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers
-in the next. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
-anew and keeps the others, on the same machine with the same versions alone."""
+shared machine. In the rows on cells of a matrix, workers are up but load victims and data anew in every pair,
+and know none of their answers. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it
+makes some rows anew and keeps the others, on the same machine with the same versions alone."""
 TRIED = """\
-All on a LeNet's training step, most of which is the library's convolutions and pooling; none was faster by
-more than the noise, or it was slower:
+On a LeNet's training step, most of which is the library's convolutions; none was faster by more than the
+noise, or it was slower:
 
 - images with channels last, by themselves and with pooling in that layout; convolutions without oneDNN;
-- pooling by masks of strided slices with a backward pass of its own (the forward pass is what is used, with
-  PyTorch's backward pass), and by maxima over an unfolded view;
+- pooling by maxima over an unfolded view, or by masks, `torch.where`, stacking or pixel shuffling on the way
+  back; differences and thresholds have vectors, and are what is used;
+- the second convolution told to give the four corners apart, as the first one is: with more than a few input
+  channels its backward pass takes several times as long;
+- both convolutions as matrix products of unfolded images, batch last, whole or in pieces: no faster than the
+  way taken, and with other last bits;
 - an allocator that gives nothing back: there were no page faults to save.
 
 ART on all cores has them for one training, where this program trains one copy on each; the row on LeNet with
-ART on one thread, and that on cells of `mnist`, compare like with like."""
+ART on one thread, and that on cells of `mnist`, compare like with like.
+
+On adaptive Knockoff, whose queries are a step on one row each: Adam over all weights and the first layer's
+products are about half of a query; the rest is some thirty calls of operators on a few numbers, each slow
+because what the large ones touch has pushed its code out of the cache. A step written as one function without
+layers was a quarter faster, which is not worth a second way of training. A cell adds the copy's training and
+its answers on the test split, which the library's matrix products bound; the first cell of a victim adds
+chunks of the victim's answers, and its answers on the test split."""
 GPU = """\
 None was at hand, so nothing is claimed. Where there is one, `tox -e perf` measures the cells above and a
 ResNet-18 on it, beside plain ART on the same GPU (`tox -e perf -- --only gpu`: these alone)."""
@@ -274,8 +285,10 @@ def matrix(bench, job, what, least, aim, *, memo, device="cpu"):
 
     def ours():
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
-            shared = Path(folder) / "memo" if memo else None
-            setting = execute.Setting(bench.data_root, shared, device=device)
+            shared, root = Path(folder) / "memo" if memo else None, Path(folder) / "data"
+            # Workers keep what they have loaded by where it lies: from here, all of it is loaded anew.
+            root.symlink_to(bench.data_root, target_is_directory=True)
+            setting = execute.Setting(root, shared, device=device)
             jobs = len(os.sched_getaffinity(0)) if device == "cpu" else 1
             counts = execute.run(tasks, store, setting, jobs=jobs)
             assert counts == {"ok": len(tasks)}, counts
@@ -520,10 +533,12 @@ class Page:
 
     def memory(self):
         """Ten times the cells."""
-        few, more = grown("many", 50), grown("many", 500)
-        self.facts.append(["ten times the cells: time", f"{more[0] / few[0]:.2f} ×", "9 to 11 ×", ""])
-        told = f"{few[1]:,.0f} and {more[1]:,.0f} MiB"
-        self.facts.append(["ten times the cells: memory at most", told, "the same", ""])
+        found = [(grown("many", 50), grown("many", 500)) for _ in range(PAIRS)]
+        ratios = [more[0] / few[0] for few, more in found]
+        told = f"{statistics.median(ratios):.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
+        self.facts.append(["ten times the cells: time", told, "9 to 11 ×", ""])
+        told = " and ".join(f"{max(each[1] for each in side):,.0f}" for side in zip(*found, strict=True))
+        self.facts.append(["ten times the cells: memory at most", f"{told} MiB", "the same", ""])
         if self.mnist:
             told = f"{grown('heavy', 0)[1]:,.0f} MiB"
             self.facts.append(["memory of a worker at most, `mnist`", told, "1,536 MiB", "820 MiB"])
