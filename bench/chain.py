@@ -126,7 +126,7 @@ class Flat(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, numbers) of (n, …)."""
         self._shape = x.shape
-        return x.view(x.shape[0], -1)
+        return x.flatten(1)
 
     def before(self, slope: Tensor) -> Tensor:
         """Return the slope before."""

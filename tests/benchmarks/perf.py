@@ -56,9 +56,9 @@ Everything beside **plain ART**: the loop that a user would write (`tests/benchm
 fresh victim, defense, thief and attack for every cell, batches of 64, as many optimiser steps as here, and
 the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
 after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
-shared machine. In the rows on cells of a matrix, workers are up but load victims and data anew in every pair,
-and know none of their answers. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it
-makes some rows anew and keeps the others, on the same machine with the same versions alone."""
+shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers
+in the next. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
+anew and keeps the others, on the same machine with the same versions alone."""
 TRIED = """\
 On a LeNet's training step, most of which is the library's convolutions; none was faster by more than the
 noise, or it was slower:
@@ -285,10 +285,8 @@ def matrix(bench, job, what, least, aim, *, memo, device="cpu"):
 
     def ours():
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
-            shared, root = Path(folder) / "memo" if memo else None, Path(folder) / "data"
-            # Workers keep what they have loaded by where it lies: from here, all of it is loaded anew.
-            root.symlink_to(bench.data_root, target_is_directory=True)
-            setting = execute.Setting(root, shared, device=device)
+            shared = Path(folder) / "memo" if memo else None
+            setting = execute.Setting(bench.data_root, shared, device=device)
             jobs = len(os.sched_getaffinity(0)) if device == "cpu" else 1
             counts = execute.run(tasks, store, setting, jobs=jobs)
             assert counts == {"ok": len(tasks)}, counts
