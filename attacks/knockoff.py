@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
 from art.attacks.extraction import KnockoffNets
-from numpy.typing import NDArray
 
-from attacks.base import Api, Array, Extraction, LearnerFactory, Pool, Streams, Target, TransferSet
+from attacks.base import Api, Extraction, LearnerFactory, Pool, Streams, Target, TransferSet
 from attacks.recorder import extract
 from bench.seeds import random_state
 
@@ -92,34 +94,37 @@ class Knockoff(Extraction):
             action = drawn(choices, bandit.probabilities)
             row = int(members[action][order.randint(len(members[action]))])
             query = pool.x[row : row + 1]
-            answer = api.predict(query)[0]
-            if np.isnan(answer).any():
+            answer = api.predict(query)[0].tolist()
+            if any(map(math.isnan, answer)):
                 bandit.update(action, rewards.nothing())
                 continue
-            label = int(answer.argmax())
+            label = answer.index(max(answer))
             taken.append(row)
             labels.append(label)
             student.step(query, one_hot[label : label + 1])
-            bandit.update(action, rewards.of(answer, student.logits(query)[0]))
+            bandit.update(action, rewards.of(answer, student.logits(query)[0].tolist()))
         targets = one_hot.astype(np.float32)[np.array(labels, dtype=np.int64)]
         return TransferSet(np.ascontiguousarray(pool.x[np.array(taken, dtype=np.int64)]), targets)
 
 
-def drawn(stream: np.random.RandomState, probabilities: Array) -> int:
-    """Return what ``stream.choice(len(probabilities), p=probabilities)`` would, without its checks."""
-    sums = probabilities.cumsum()
-    return int((sums / sums[-1]).searchsorted(stream.random_sample(), side="right"))
+# What follows is a few numbers a query. As lists they take a fifth of the time that they take as arrays.
+
+
+def drawn(stream: np.random.RandomState, probabilities: Sequence[float]) -> int:
+    """Return what ``stream.choice(len(probabilities), p=probabilities)`` would."""
+    sums = list(accumulate(probabilities))
+    return bisect_right([each / sums[-1] for each in sums], stream.random_sample())
 
 
 class Bandit:
     """The gradient bandit of section 4.1.2, with ART's learning rate of one over an action's count."""
 
     def __init__(self, actions: int) -> None:
-        self._preference = np.zeros(actions)
-        self._count = np.zeros(actions)
+        self._preference = [0.0] * actions
+        self._count = [0] * actions
         self._average = 0.0
         self._rounds = 0
-        self.probabilities: Array = np.ones(actions) / actions
+        self.probabilities = [1 / actions] * actions
 
     def update(self, action: int, reward: float) -> None:
         """Move the preferences by how much the reward beats the average so far."""
@@ -127,12 +132,9 @@ class Bandit:
         self._average += (reward - self._average) / self._rounds
         self._count[action] += 1
         advantage = (reward - self._average) / self._count[action]
-        chosen = np.zeros_like(self._preference)
-        chosen[action] = 1.0
-        self._preference += advantage * (chosen - self.probabilities)
-        # ART exponentiates the preferences as they are, which overflows; this is the same softmax.
-        weights = np.exp(self._preference - self._preference.max())
-        self.probabilities = weights / weights.sum()
+        for place, probability in enumerate(self.probabilities):
+            self._preference[place] += advantage * ((place == action) - probability)
+        self.probabilities = softmax(self._preference)
 
 
 class Rewards:
@@ -140,12 +142,12 @@ class Rewards:
 
     def __init__(self, kind: Reward, classes: int) -> None:
         self._kind = kind
-        self._mean_answer = np.zeros(classes)
+        self._mean_answer = [0.0] * classes
         self._mean, self._variance = [0.0] * 3, [0.0] * 3
         self._rounds = 0
 
-    def of(self, answer: Array, logits: NDArray[np.float32]) -> float:
-        """Return the reward of one answer (classes,) given the student's logits (classes,)."""
+    def of(self, answer: Sequence[float], logits: Sequence[float]) -> float:
+        """Return the reward of one answer, a probability a class, given the student's logits."""
         self._rounds += 1
         if self._kind == "cert":
             return self._cert(answer)
@@ -161,26 +163,23 @@ class Rewards:
         return self._all((0.0, 0.0, 0.0)) if self._kind == "all" else 0.0
 
     @staticmethod
-    def _cert(answer: Array) -> float:
-        *_, second, first = sorted(answer.tolist())
-        return float(first - second)
+    def _cert(answer: Sequence[float]) -> float:
+        *_, second, first = sorted(answer)
+        return first - second
 
-    def _div(self, answer: Array) -> float:
-        self._mean_answer += (answer - self._mean_answer) / self._rounds
-        return float(np.add.reduce(np.maximum(0.0, answer - self._mean_answer)))
+    def _div(self, answer: Sequence[float]) -> float:
+        for label, probability in enumerate(answer):
+            self._mean_answer[label] += (probability - self._mean_answer[label]) / self._rounds
+        return sum(max(0.0, here - mean) for here, mean in zip(answer, self._mean_answer, strict=True))
 
     @staticmethod
-    def _loss(answer: Array, logits: NDArray[np.float32]) -> float:
+    def _loss(answer: Sequence[float], logits: Sequence[float]) -> float:
         # ART takes the softmax of both sides, though the victim's answer is a distribution already.
-        told = np.exp(answer)
-        told /= np.add.reduce(told)
-        believed = logits.astype(np.float64)
-        believed -= believed.max()
-        believed -= np.log(np.add.reduce(np.exp(believed)))
-        return -float(np.add.reduce(told * believed))
+        top = max(logits)
+        log_of_sum = top + math.log(sum(math.exp(each - top) for each in logits))
+        return sum(told * (log_of_sum - logit) for told, logit in zip(softmax(answer), logits, strict=True))
 
-    def _all(self, rewards: tuple[float, float, float]) -> float:
-        # Three numbers each: plain ones take a tenth of the time of arrays.
+    def _all(self, rewards: Sequence[float]) -> float:
         scaled = []
         for place, reward in enumerate(rewards):
             self._mean[place] += (reward - self._mean[place]) / self._rounds
@@ -191,3 +190,11 @@ class Rewards:
         if self._rounds == 1:
             scaled = [min(max(reward, 0.0), 1.0) for reward in rewards]
         return sum(scaled) / 3
+
+
+def softmax(values: Sequence[float]) -> list[float]:
+    """Return the softmax; ART exponentiates preferences as they are, which overflows."""
+    top = max(values)
+    weights = [math.exp(each - top) for each in values]
+    total = sum(weights)
+    return [weight / total for weight in weights]
