@@ -218,14 +218,14 @@ class Chain:
 def layers(network: nn.Module) -> list[Layer]:
     """Return a network's layers, first to last; none where there is one that is not known here."""
     found: list[Layer] = []
-    for module in network.modules():
+    for _, module in network.named_modules(remove_duplicate=False):
         if isinstance(module, nn.Linear) and module.bias is not None:
             found.append(Linear(module.weight, module.bias))
         elif isinstance(module, HalvedConv2d) and module.weight.is_cpu:
             found.append(Convolved(module))
         elif isinstance(module, nn.ReLU) and found and isinstance(found[-1], Learning):
             found.append(Rectified())
-        elif isinstance(module, nn.Flatten):
+        elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
             found.append(Flat())
         elif not list(module.children()):
             return []

@@ -1,7 +1,8 @@
 """Max-pooling by two, alone and behind a convolution: to the bit as PyTorch's, sooner on a CPU.
 
 PyTorch compares scalars where images are contiguous. Here each square's four corners are four images, which
-are compared as vectors.
+are compared as vectors. Two differences remain: with NaN anything may pass, and what is apart by a denormal
+number is equal where these are flushed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ Corners = Sequence[Tensor]
 """Upper left, upper right, lower left and lower right of each square, (n, c, h / 2, w / 2) each."""
 FEW = 3
 """Input channels up to which a convolution is told to give the corners apart, with zeros in its kernels."""
-LEAST = -1.2e-38
-"""Largest float below zero that is not denormal."""
 
 
 class Halved(nn.MaxPool2d):
@@ -113,8 +112,8 @@ def _placed(slope: Tensor, whole: Tensor, places: Tensor) -> Tensor:
 
 def _split(slope: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Give each slope to the greater of two; comparing by difference is what there are vectors for."""
-    won = torch.ops.aten.threshold_backward(slope, first - second, LEAST)
-    return won, slope - won
+    lost = torch.ops.aten.threshold_backward(slope, second - first, 0)
+    return slope - lost, lost
 
 
 class _Halve(torch.autograd.Function):

@@ -177,6 +177,16 @@ def test_halving_is_pytorchs_pooling_equals_included(shape, ties):
     assert torch.equal(Halved()(turned), functional.max_pool2d(turned, 2))
 
 
+def test_what_is_apart_by_a_denormal_number_is_apart():
+    squares = torch.tensor(
+        [[0, 1e-40, 0, 0], [2e-38, 2.1e-38, 0, 0], [0, 1.19e-38, 0, 0], [1e-40, 0, 2e-40, 0]]
+    )
+    x = squares.view(4, 1, 2, 2).requires_grad_()
+    torch.set_flush_denormal(False)
+    found, expected = (torch.autograd.grad(pool(x).sum(), x) for pool in (Halved(), nn.MaxPool2d(2)))
+    assert same(found, expected)
+
+
 def test_adam_of_any_shapes_is_adam():
     generator = torch.Generator().manual_seed(0)
     shapes = [(3,), (16,), (5, 7), (4, 4), (1,), (100, 16)]
@@ -211,6 +221,9 @@ def test_what_is_a_chain():
     assert depth(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)) == 0
     assert depth(nn.ReLU(), nn.Linear(2, 3)) == 0
     assert depth(nn.Linear(2, 3), nn.ReLU(), nn.ReLU(), nn.Linear(3, 2)) == 0
+    relu = nn.ReLU()
+    assert depth(nn.Linear(2, 3), relu, nn.Linear(3, 3), relu, nn.Linear(3, 2)) == 5
+    assert depth(nn.Flatten(2), nn.Linear(2, 3)) == 0
     assert depth(nn.Linear(2, 3, bias=False)) == 0
     assert depth(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3)) == 0
     assert depth() == 0

@@ -43,6 +43,14 @@ def test_a_row_is_computed_once(rows):
     assert model.calls == [10, 5]
 
 
+def test_who_changes_an_answer_changes_his_own(rows):
+    look = Lookup(Doubled(), 10**6)
+    for _ in range(3):
+        for answer in look(rows[:1]):
+            answer[:] = -1
+    assert same(look(rows[:1]), rows[:1])
+
+
 def test_rows_asked_one_by_one_cost_a_chunk_for_a_chunk_of_them(rows):
     model = Doubled()
     look = Lookup(model, 10**6)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from bench import __version__
-from bench.numerics import CHUNK, in_chunks, single_thread, torch_seed, versions
+from bench import __version__, training
+from bench.numerics import CHUNK, flushed, in_chunks, single_thread, torch_seed, versions
 
 
 def threads():
@@ -108,3 +108,37 @@ def test_versions_name_what_results_depend_on():
     found = versions()
     assert found["moatbench"] == __version__
     assert {"adversarial-robustness-toolbox", "torch", "numpy", "scikit-learn"} < set(found)
+
+
+def flushes():
+    return float(torch.tensor([1e-40]) * 1) == 0
+
+
+@flushed()
+def flushed_inside():
+    return flushes()
+
+
+def test_denormals_are_flushed_inside_alone():
+    assert not flushes()
+    with flushed():
+        assert flushes()
+        assert flushed_inside()
+        assert flushes()
+        with pytest.raises(KeyError), flushed():
+            raise KeyError
+        assert flushes()
+    assert not flushes()
+
+
+def test_networks_are_asked_without_denormals():
+    seen = []
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            seen.append(flushes())
+            return x.flatten(1)
+
+    training.logits(Network(), np.ones((3, 1, 2, 2), dtype=np.float32))
+    assert seen == [True]
+    assert not flushes()

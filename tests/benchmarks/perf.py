@@ -58,7 +58,10 @@ the number of threads that suits it best. A ratio is plain ART's time over ours,
 after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
 shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers
 in the next. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
-anew and keeps the others, on the same machine with the same versions alone."""
+anew and keeps the others, on the same machine with the same versions alone.
+
+Adaptive Knockoff has a row on buying alone, at a victim whose answers on the pool are known, and rows on the
+cell around it. ART trains in the call that buys: one epoch, the least that it takes, is in its time."""
 TRIED = """\
 On a LeNet's training step, most of which is the library's convolutions; none was faster by more than the
 noise, or it was slower:
