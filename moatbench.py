@@ -15,7 +15,7 @@ from attacks.base import (
     TransferSet,
 )
 from bench import __version__
-from bench.datasets import Labelled, Splits
+from bench.data.datasets import Labelled, Splits
 from bench.errors import (
     BudgetError,
     MissingDataError,
@@ -24,9 +24,9 @@ from bench.errors import (
     UsageError,
     VictimError,
 )
-from bench.registry import Plugin
+from bench.models.victims import Victim
+from bench.plugins import Plugin
 from bench.seeds import legacy_numpy, random_state
-from bench.victims import Victim
 from defenses.base import (
     Answers,
     Batch,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.registry import Plugin
+from bench.plugins import Plugin
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]

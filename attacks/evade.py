@@ -12,7 +12,7 @@ from pydantic import Field
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from attacks.base import Api, Array, Extraction, Images, LearnerFactory, Pool, Streams, Target, TransferSet
-from bench.registry import format_call
+from bench.plugins import format_call
 from bench.seeds import derive, random_state
 
 GATES = ("mahalanobis",)

@@ -12,7 +12,7 @@ import numpy as np
 from art.defences.postprocessor import Postprocessor
 from numpy.typing import NDArray
 
-from bench.registry import Plugin
+from bench.plugins import Plugin
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

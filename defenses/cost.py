@@ -25,7 +25,7 @@ from pydantic import Field
 from sklearn.exceptions import NotFittedError
 
 from bench.errors import NotApplicable, UsageError
-from bench.registry import checked, format_call
+from bench.plugins import checked, format_call
 from bench.seeds import derive, legacy_numpy
 from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, OutputDefense, Stack
 

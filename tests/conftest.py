@@ -6,11 +6,12 @@ import pytest
 # One thread everywhere, so that tests run beside each other do not fight; set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from bench import datasets, execute, pools
+from bench.data import datasets, query_pools
 from bench.errors import MissingDataError
-from bench.registry import attacks, defenses
-from bench.spec import ThreatModel, VictimSpec
-from bench.workbench import Workbench
+from bench.plugins import attacks, defenses
+from bench.runner import run
+from bench.runner.context import Workbench
+from bench.tasks import ThreatModel, VictimSpec
 
 REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
 
@@ -37,7 +38,7 @@ def data_root():
     root = datasets.data_root()
     for name in REAL:
         try:
-            pools.require(name, root)
+            query_pools.require(name, root)
         except MissingDataError as error:
             if os.environ.get("MOATBENCH_REQUIRE_DATA"):
                 pytest.fail(str(error))
@@ -81,9 +82,9 @@ def borrowed_plugins(monkeypatch):
 @pytest.fixture
 def fresh_workers():
     """Forget what this process keeps between runs."""
-    execute.opened.cache_clear()
+    run.opened.cache_clear()
     yield
-    execute.opened.cache_clear()
+    run.opened.cache_clear()
 
 
 @pytest.fixture

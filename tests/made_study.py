@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from bench.matrix import load_matrix
+from bench.plan.matrix import load_matrix
+from bench.plan.study_validation import bound
 from bench.store import Record
-from bench.studies.check import bound
 
 MATRIX = """
 repeats = 5

@@ -7,7 +7,7 @@ import pytest
 import moatbench
 
 ROOT = Path(moatbench.__file__).parent
-HARNESS = ("bench.errors", "bench.registry", "bench.seeds")
+HARNESS = ("bench.errors", "bench.plugins", "bench.seeds")
 PACKAGES = ("attacks", "bench", "defenses")
 ALLOWED = {
     "attacks": {
@@ -45,7 +45,7 @@ def test_plugins_import_only_their_base_and_what_it_stands_on(folder):
 
 
 def test_the_harness_names_no_plugin():
-    from bench.registry import attacks, defenses
+    from bench.plugins import attacks, defenses
 
     modules = {f"attacks.{name}" for name in attacks.names()}
     modules |= {f"defenses.{name}" for name in defenses.names()}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix import load_matrix, shipped
-from bench.studies.index import headline_table, write_index
-from bench.studies.model import SLOT
-from bench.studies.words import published
+from bench.analysis.study_units import published
+from bench.plan.matrix import load_matrix, shipped
+from bench.plan.study import SLOT
+from bench.report.index import headline_table, write_index
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "reports"

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from bench.errors import UsageError, nearest
-from bench.gate import words
+from bench.gate import render
 from bench.gate.baseline import Baseline, read
-from bench.gate.judge import Comparison, compare, meant
+from bench.gate.compare import Comparison, compare, meant
 from bench.gate.rows import Family, Verdict, differences
 
 FINE, REGRESSION, INCOMPLETE = 0, 1, 3
@@ -49,17 +49,17 @@ def gate(
     notes = [f"The runs differ in their {kind}: {text}." for kind, text in found.items()]
     comparison = compare(before, after, tolerance / 100)
     _demand_families(comparison, before, after)
-    text = words.summary(comparison, notes)
+    text = render.summary(comparison, notes)
     if summary:
         summary.parent.mkdir(parents=True, exist_ok=True)
         summary.write_text(text, encoding="utf-8")
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(words.as_json(comparison, notes), encoding="utf-8")
+        json.write_text(render.as_json(comparison, notes), encoding="utf-8")
     if place := os.environ.get(SUMMARY):
         with Path(place).open("a", encoding="utf-8") as file:
             file.write(text)
-    print(words.terminal(comparison, notes))
+    print(render.terminal(comparison, notes))
     return code(comparison, strict=strict)
 
 

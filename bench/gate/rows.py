@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from bench.analysis.attacker_results import Place, Sample, collected
+from bench.analysis.display_names import short_names
+from bench.analysis.threat_models import UNDEFENDED, Defense, Threat, defense_of, victim_of
 from bench.gate.baseline import Baseline
-from bench.names import short_names
-from bench.samples import Place, Sample, collected
-from bench.stats import Interval
+from bench.metrics.intervals import Interval
 from bench.store import Record
-from bench.threats import UNDEFENDED, Defense, Threat, defense_of, victim_of
 
 
 class Family(StrEnum):

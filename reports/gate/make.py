@@ -40,14 +40,14 @@ from measure import (
     power,
 )
 
-from bench import sections
 from bench.gate.baseline import read
-from bench.gate.facts import NATS
-from bench.gate.judge import TOLERANCE
+from bench.gate.compare import TOLERANCE
+from bench.gate.defense_rows import NATS
 from bench.gate.rows import Family, Verdict
-from bench.stats import share_interval
-from bench.style import BLUE, GREY, STYLE, place_axes
-from bench.tables import DASH, markdown
+from bench.metrics.intervals import share_interval
+from bench.report import sections
+from bench.report.figures.style import BLUE, GREY, STYLE, place_axes
+from bench.report.tables import DASH, markdown
 
 HERE = Path(__file__).parent
 ORANGE, GREEN = "#d07a28", "#3c9d5b"

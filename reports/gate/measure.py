@@ -17,13 +17,13 @@ from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from scipy import special
 
-from bench.gate.contrast import Contrast, common, contrast
-from bench.gate.facts import NATS, SHARES
-from bench.gate.judge import TOLERANCE, Comparison, compare
+from bench.analysis.threat_models import Threat, defense_of, victim_of
+from bench.gate.compare import TOLERANCE, Comparison, compare
+from bench.gate.decisions import ALPHA
+from bench.gate.defense_rows import NATS, SHARES
 from bench.gate.rows import Family, Names, Row, Side, Verdict
-from bench.gate.trial import ALPHA
-from bench.stats import Interval, mean_interval, paired_difference
-from bench.threats import Threat, defense_of, victim_of
+from bench.metrics.intervals import Interval, mean_interval, paired_difference
+from bench.metrics.pooled_difference import Contrast, common, contrast
 
 ALARMS = (Verdict.weaker, Verdict.costlier)
 EFFECTS = (0, 1, 2, 3, 4, 5, 6, 8)

@@ -25,20 +25,25 @@ import plain_art
 import torch
 from threadpoolctl import threadpool_limits
 
-from bench import datasets, execute, extraction, pools, sections, session, stacking, training
-from bench.architectures import build
-from bench.audit import run_audit
-from bench.cell import run_cells
-from bench.clock import memory_mib
+from bench.cli import session
+from bench.data import datasets, query_pools
 from bench.errors import MissingDataError
-from bench.matrix import load_matrix
-from bench.numerics import found_device, on, single_thread
-from bench.recipes import rule
-from bench.registry import attacks, defenses
-from bench.spec import Cell, ThreatModel, VictimSpec
+from bench.models import batched_training, training
+from bench.models.determinism import found_device, on, single_thread
+from bench.models.networks import build
+from bench.models.training_config import rule
+from bench.plan.matrix import load_matrix
+from bench.plugins import attacks, defenses
+from bench.report import sections
+from bench.report.tables import markdown
+from bench.runner import extraction
+from bench.runner import run as execute
+from bench.runner.cells import run_cells
+from bench.runner.context import Workbench
+from bench.runner.defense_evaluation import run_audit
+from bench.runner.timing import memory_mib
 from bench.store import Record, Store
-from bench.tables import markdown
-from bench.workbench import Workbench
+from bench.tasks import Cell, ThreatModel, VictimSpec
 
 PAIRS = 5
 SOFT = "copycat(use_probability=true)"
@@ -163,7 +168,7 @@ OWN = "in-distribution"
 
 def cell(spec, name, budget, stack="none", architecture="mlp", repeat=0, repeats=1, how="rule", pool=OWN):
     """Return a cell against a thief who knows of no defense."""
-    threat = ThreatModel(pool, pools.access(pool, spec.data), "none", architecture, "probabilities")
+    threat = ThreatModel(pool, query_pools.access(pool, spec.data), "none", architecture, "probabilities")
     defense = () if stack == "none" else (defenses.canonical(stack),)
     return Cell(spec, defense, threat, attacks.canonical(name), budget, repeat, repeats, 0, how)
 
@@ -190,7 +195,7 @@ def fit(bench, spec, what, architecture, budget, steps, members, least, aim):
         with single_thread():
             networks = [build(architecture, shape, 10) for _ in range(members)]
             if members > 1:
-                stacking.train_stacked(networks, [x] * members, [y] * members, recipe, range(members))
+                batched_training.train_stacked(networks, [x] * members, [y] * members, recipe, range(members))
             else:
                 training.train(networks[0], x, y, recipe, 0)
 

@@ -12,7 +12,7 @@ from art.attacks.extraction import CopycatCNN, KnockoffNets
 from art.defences.postprocessor import ClassLabels, GaussianNoise, HighConfidence, ReverseSigmoid, Rounded
 from art.estimators.classification import PyTorchClassifier
 
-from bench import architectures
+from bench.models import networks
 
 BATCH = 64
 POSTPROCESSORS = {
@@ -53,7 +53,7 @@ def classifier(network, shape, classes, *, rate=3e-3, defense=None, device="cpu"
 
 def thief(architecture, shape, classes, device="cpu"):
     """Return an untrained copy."""
-    return classifier(architectures.build(architecture, shape, classes), shape, classes, device=device)
+    return classifier(networks.build(architecture, shape, classes), shape, classes, device=device)
 
 
 def fit(copy, x, y, epochs):

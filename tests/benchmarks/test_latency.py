@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from attacks.base import TransferSet
-from bench import surrogate
-from bench.cell import run_cells
-from bench.numerics import single_thread
-from bench.registry import attacks, defenses
-from bench.spec import Cell
+from bench.models import surrogates
+from bench.models.determinism import single_thread
+from bench.plugins import attacks, defenses
+from bench.runner.cells import run_cells
+from bench.tasks import Cell
 
 DEFENSES = [
     "none",
@@ -58,7 +58,7 @@ def bought(shape, n=1000):
 def test_fitting(benchmark, architecture):
     what = bought(SURROGATES[architecture])
     (copy,) = benchmark.pedantic(
-        lambda: surrogate.fit([what], architecture, 10, [0], effort=0.1), rounds=5, warmup_rounds=1
+        lambda: surrogates.fit([what], architecture, 10, [0], effort=0.1), rounds=5, warmup_rounds=1
     )
     assert not copy.shared
 
@@ -67,7 +67,7 @@ def test_fitting(benchmark, architecture):
 @pytest.mark.benchmark(group="asking a copy about 1,000 inputs")
 def test_predicting(benchmark, architecture):
     what = bought(SURROGATES[architecture])
-    (copy,) = surrogate.fit([what], architecture, 10, [0], effort=0.001)
+    (copy,) = surrogates.fit([what], architecture, 10, [0], effort=0.001)
     told = benchmark(copy.probabilities, what.x)
     assert told.shape == (1000, 10)
 

@@ -1,0 +1,136 @@
+"""What honest users pay against what the strongest thief gets: which defenses another one dominates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.analysis.findings import Findings, Row
+from bench.analysis.flag_labels import flags, named
+from bench.analysis.threat_models import UNDEFENDED, Defense, Threat
+from bench.metrics.intervals import Interval
+from bench.plugins import parse_call
+from bench.report.tables import DASH, markdown, number, ranged
+from bench.store import Record
+
+PAYS = 1e-6
+"""A smaller cost is rounding."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One honest cost. ``scale``: from the audit's metric to what is shown. ``added``: against no defense."""
+
+    metric: str
+    label: str
+    scale: float = 1
+    digits: int = 3
+    added: bool = False
+
+
+COSTS = (
+    Cost("honest.l1_mean", "mean L1 of honest answers"),
+    Cost("honest.nll", "negative log-likelihood added", added=True),
+    Cost("honest.aurc", "area under risk-coverage curve added", digits=4, added=True),
+    Cost("honest.refused", "honest queries refused (%)", scale=100, digits=1),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A defense in one panel: its cost as shown, and the fidelity that the strongest attacker reaches.
+
+    ``place``: its place among the rows of the verdict, 0 for no defense. ``dominated``: another
+    defense in the panel has no higher cost and no higher fidelity, and is better in one of them; the
+    estimates decide. ``flags``: the row's reliability flags in words, empty without.
+    """
+
+    row: Row
+    place: int
+    cost: float
+    stolen: Interval
+    dominated: bool
+    flags: str
+
+
+def panels(findings: Findings, threat: Threat) -> dict[Cost, list[Point]]:
+    """Return the points at the first headline budget, by each cost that some defense pays.
+
+    No panel where fewer than two defenses, none included, have both a ranked attacker and an audit.
+    """
+    budget = (findings.headline(threat) or [0])[0]
+    ranked = [
+        (place, row, standing.best.interval)
+        for place, row in enumerate(findings.rows[threat])
+        if (standing := row.standings.get(budget)) and standing.best
+    ]
+    undefended = findings.audits.get((threat.victim, UNDEFENDED))
+    found = {}
+    for cost in COSTS:
+        known = [
+            (value, place, row, stolen)
+            for place, row, stolen in ranked
+            if (value := paid(row.audit, undefended, cost)) is not None
+        ]
+        worse = dominated([(value, stolen.value) for value, _, _, stolen in known])
+        if len(known) > 1 and any(value > PAYS for value, *_ in known):
+            found[cost] = [
+                Point(row, place, value, stolen, is_worse, flags(findings, row))
+                for (value, place, row, stolen), is_worse in zip(known, worse, strict=True)
+            ]
+    return found
+
+
+def paid(audit: Record | None, undefended: Record | None, cost: Cost) -> float | None:
+    """Return what honest users pay, as it is shown; None where it was not measured."""
+    value = audit.metrics.get(cost.metric) if audit else None
+    before = undefended.metrics.get(cost.metric) if undefended else None
+    if value is None or (cost.added and before is None):
+        return None
+    return cost.scale * (value - before if cost.added and before is not None else value)
+
+
+def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Return for each (cost, fidelity) whether another is no higher in both and lower in one."""
+    return [
+        any(cost <= x and fidelity <= y and (cost, fidelity) != (x, y) for cost, fidelity in points)
+        for x, y in points
+    ]
+
+
+def family(defense: Defense) -> str:
+    """Return what the parameters of one family have in common: its plugins' names; "none" without any."""
+    return " + ".join(parse_call(text)[0] for text in defense) or "none"
+
+
+def path(defense: Defense) -> tuple[Any, ...]:
+    """Return what the points of one path share: the family, which numbers it has, all that are none."""
+    calls = [parse_call(text) for text in defense]
+    return tuple(
+        (name, *sorted((key, "" if _measures(value) else repr(value)) for key, value in values.items()))
+        for name, values in calls
+    )
+
+
+def _measures(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def front_table(findings: Findings, drawn: Mapping[Cost, Sequence[Point]]) -> str:
+    """Return the defenses on some panel's front, the lowest fidelity first; bold where on that front."""
+    at = {cost: {point.row.defense: point for point in points} for cost, points in drawn.items()}
+    kept = {p.row.defense: p for points in drawn.values() for p in points if not p.dominated}
+    rows = []
+    for point in sorted(kept.values(), key=lambda p: (p.stolen.value, p.place)):
+        costs = [_cell(at[cost].get(point.row.defense), cost) for cost in drawn]
+        rows.append([str(point.place), named(findings, point.row), ranged(point.stolen), *costs])
+    headers = ["", "defense", "stolen (%)", *(cost.label for cost in drawn)]
+    return markdown(headers, rows, text=2)
+
+
+def _cell(point: Point | None, cost: Cost) -> str:
+    if point is None:
+        return DASH
+    shown = number(point.cost, cost.digits)
+    return shown if point.dominated else f"**{shown}**"

@@ -1,0 +1,45 @@
+"""Numbers of a study as its page writes them: with units, and with as many digits as they carry."""
+
+from __future__ import annotations
+
+import math
+
+from bench.plan.study import Row
+
+SIGNED = ("gap", "_lost")
+"""Ends of metrics that are differences of shares: in points, and at times below 0."""
+
+
+def number(row: Row, value: float) -> str:
+    """Return a measured value in the row's unit: shares times 100, seconds to three digits."""
+    return _written(row, scale(row) * value, "")
+
+
+def points(row: Row, difference: float) -> str:
+    """Return a difference in the row's unit with its sign: ``-1.0 points``."""
+    text = _written(row, difference, "+")
+    return f"{text} points" if row.unit == "%" else said(row, text)
+
+
+def published(row: Row) -> str:
+    """Return the published number with its unit, digit for digit."""
+    return "" if row.published is None else said(row, str(row.published))
+
+
+def said(row: Row, text: str) -> str:
+    """Return a number with the row's unit; a difference of shares is in points."""
+    between = row.difference or row.metric.endswith(SIGNED)
+    return f"{text} {'points' if between and row.unit == '%' else row.unit}".strip()
+
+
+def scale(row: Row) -> int:
+    """Return what a measured fraction is multiplied by."""
+    return 100 if row.unit == "%" else 1
+
+
+def _written(row: Row, value: float, sign: str) -> str:
+    digits = {"%": 1, "": 3}.get(row.unit, 0)
+    if row.unit == "s" and value:
+        digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:{sign},.{digits if row.digits is None else row.digits}f}"
+    return text.lstrip("-+") if float(text.replace(",", "")) == 0 else text

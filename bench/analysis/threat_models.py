@@ -1,0 +1,88 @@
+"""Threat models and defenses as the records spell them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.plugins import parse_call
+
+Defense = tuple[str, ...]
+"""A stack of defenses as canonical texts; empty for no defense."""
+UNDEFENDED: Defense = ()
+_ACCESS = ("in-distribution", "near", "far", "none")
+_KNOWLEDGE = ("none", "family", "full")
+_SHOWS = ("labels", "probabilities")
+
+
+@dataclass(frozen=True)
+class Threat:
+    """A victim and what its thief has: the unit that every verdict, table and figure is about."""
+
+    victim: str
+    access: str
+    pool: str
+    knowledge: str
+    surrogate: str
+    shows: str
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Threat:
+        """Read the threat model from a cell's spec."""
+        names = ("access", "pool", "knowledge", "surrogate", "shows")
+        return cls(victim_of(spec), **{name: str(spec[name]) for name in names})
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """What threat models are sorted by: victim, then the better-equipped thief first."""
+        place = _ACCESS.index(self.access) if self.access in _ACCESS else len(_ACCESS)
+        shows, knowledge = _rank(_SHOWS, self.shows), _rank(_KNOWLEDGE, self.knowledge)
+        return self.victim, place, self.pool, self.surrogate, -shows, -knowledge, self.shows, self.knowledge
+
+    def weaker(self) -> Iterator[Threat]:
+        """Give the threat models whose thieves this one can imitate: shown no more, knowing no more."""
+        shows = _SHOWS[: _rank(_SHOWS, self.shows)]
+        knowledge = _KNOWLEDGE[: _rank(_KNOWLEDGE, self.knowledge)]
+        for seen in (self.shows, *shows):
+            for known in (self.knowledge, *knowledge):
+                if (seen, known) != (self.shows, self.knowledge):
+                    yield replace(self, shows=seen, knowledge=known)
+
+    def facts(self) -> dict[str, str]:
+        """Return what the thief has, in words, by axis."""
+        pool = "in-distribution data" if self.access == self.pool else f"{self.pool} ({self.access})"
+        pool = f"{self.pool} (no real data)" if self.access == "none" else pool
+        knows = {"none": "does not know the defense", "family": "knows the kind of defense"}
+        return {
+            "victim": self.victim,
+            "pool": f"queries with {pool}",
+            "surrogate": f"trains {self.surrogate}",
+            "shows": f"sees {self.shows}",
+            "knowledge": knows.get(self.knowledge, "knows the defense and its parameters"),
+        }
+
+    def apart(self, other: Threat) -> str:
+        """Return in words what this thief has that ``other`` has not."""
+        theirs = other.facts()
+        return " and ".join(fact for axis, fact in self.facts().items() if fact != theirs[axis])
+
+
+def _rank(order: Sequence[str], value: str) -> int:
+    return order.index(value) if value in order else 0
+
+
+def victim_of(spec: Mapping[str, Any]) -> str:
+    """Return the victim's name, with its seed where that is not 0."""
+    seed = spec.get("victim_seed", 0)
+    return f"{spec['victim']} (seed {seed})" if seed else str(spec["victim"])
+
+
+def defense_of(spec: Mapping[str, Any]) -> Defense:
+    """Return the stack in a cell's or an audit's spec; ``none`` disappears."""
+    return tuple(text for text in spec["defense"] if text != "none")
+
+
+def is_label_only(defense: Defense) -> bool:
+    """Return whether the stack is the label-only defense and nothing else."""
+    return len(defense) == 1 and parse_call(defense[0])[0] == "label_only"

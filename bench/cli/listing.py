@@ -1,0 +1,75 @@
+"""What there is, as tables for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tabulate import tabulate
+
+from bench import plugins as registry
+from bench.data import datasets
+from bench.plan import matrix
+from bench.plugins import Plugin, Registry, describe
+
+
+def table(kind: str) -> str:
+    """Return the table of "attacks", "defenses", "victims", "datasets" or "matrices"."""
+    if kind == "attacks":
+        return _plugins(registry.attacks)
+    if kind == "defenses":
+        return _plugins(registry.defenses)
+    if kind == "victims":
+        return _victims()
+    if kind == "datasets":
+        rows = [
+            (info.name, "×".join(map(str, info.shape)), info.classes, info.domain)
+            for info in datasets.DATASETS.values()
+        ]
+        return tabulate(rows, headers=["data set", "shape", "classes", "domain"])
+    return tabulate(
+        [(name, matrix.load_matrix(name).description) for name in matrix.shipped()],
+        headers=["matrix", "what it is"],
+    )
+
+
+def _plugins(plugins: Registry[Plugin]) -> str:
+    rows = []
+    for name in plugins.names():
+        cls = plugins.get(name)
+        # A plugin of somebody else's may come without a word.
+        summary = (cls.__doc__ or "").strip().partition("\n")[0]
+        rows.append((name, summary, "", ""))
+        for key, parameter in cls.parameters().items():
+            default = "required" if parameter.default is parameter.empty else repr(parameter.default)
+            rows.append(("", f"    {key}", default, describe(parameter)))
+        path = getattr(cls, "path", None)
+        if path is not None:
+            rows.append(("", "    l1, l1_max", f"in place of {path.parameter}", "honest cost in (0, 2]"))
+    return tabulate(rows, headers=["name", "what it does", "default", "allowed"])
+
+
+def _victims() -> str:
+    from bench.models import networks
+    from bench.models.sklearn_surrogates import ESTIMATORS
+
+    rows = []
+    for name in matrix.VICTIMS:
+        builder = networks.BUILDERS.get(name)
+        if name in ("logistic", "tree"):
+            words = {
+                "logistic": "Multinomial logistic regression (scikit-learn; as a surrogate in torch).",
+                "tree": "Decision tree (scikit-learn); a victim only.",
+            }[name]
+        else:
+            words = (builder.__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
+        rows.append((name, words))
+    rows += [(name, "scikit-learn's, with its own recipe; a surrogate only.") for name in ESTIMATORS]
+    rows.append(("file.py:factory", "Your own, with --victim: returns (model, splits[, features])."))
+    return tabulate(rows, headers=["victim or surrogate", "what it is"])
+
+
+def data_table(data_root: Path | None) -> str:
+    """Return which splits of which data sets are there, and where that is."""
+    root = datasets.data_root(data_root)
+    rows = [(found.name, found.split, found.images) for found in datasets.available(root)]
+    return f"{root}\n" + tabulate(rows, headers=["data set", "split", "images"])

@@ -1,0 +1,253 @@
+"""The command line. Nothing heavy is imported here: ``--help`` must answer at once."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import __version__
+from bench.errors import MoatbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bench.store import Record
+
+USAGE, INCOMPLETE, INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    name="moatbench",
+    help=(
+        "How much does it cost to steal the model behind an API, and how much does a defense raise that cost?"
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes around the help would take as long as all else
+)
+data_app = typer.Typer(
+    help="Fetch data sets, and see which are here.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(data_app, name="data")
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data sets (default: MOATBENCH_DATA, else the user's cache folder)."),
+]
+
+
+class Kind(StrEnum):
+    """What ``moatbench list`` can list."""
+
+    attacks = "attacks"
+    defenses = "defenses"
+    victims = "victims"
+    datasets = "datasets"
+    matrices = "matrices"
+
+
+class Device(StrEnum):
+    """Where ``moatbench run`` can train copies."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one line and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("art", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        app()
+    except MoatbenchError as error:
+        print(f"moatbench: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"moatbench {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    matrix: Annotated[str, typer.Argument(help="A shipped matrix, or a .toml file.")],
+    store: Annotated[Path | None, typer.Option(help="Store (default: results/MATRIX/store.sqlite).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report (default: results/MATRIX).")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0 means one a core.")] = 0,
+    only: Annotated[list[str] | None, typer.Option(help="axis=value; may be given several times.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats, instead of the matrix's.")] = None,
+    victim: Annotated[
+        str | None, typer.Option(help="Your own: file.py:factory or package.module:factory.")
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Work on the workers of a Dask scheduler: tcp://host:8786."),
+    ] = None,
+    device: Annotated[
+        Device, typer.Option(help="Where copies are trained; results of another device are others.")
+    ] = Device.cpu,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results of this store.")] = False,
+    data_root: DataRoot = None,
+) -> None:
+    """Run a matrix (or what is left of it) and write its report."""
+    print(f"moatbench {__version__}: loading", file=sys.stderr)
+    command = shlex.join(["moatbench", *sys.argv[1:]])
+    try:
+        with _stoppable():
+            from bench.cli.session import Session
+
+            session = Session.of(
+                matrix,
+                store=store,
+                out=out,
+                only=only or [],
+                repeats=repeats,
+                victim=victim,
+                data_root=data_root,
+                device=device.value,
+            )
+            counts, report_path = session.run(
+                jobs=jobs, fresh=fresh, command=command, cluster=dask, progress=_progress
+            )
+    except KeyboardInterrupt:
+        again = shlex.join(["moatbench", *(word for word in sys.argv[1:] if word != "--fresh")])
+        print(f"\ninterrupted; what has run is stored\nresume with: {again}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    print(report_path)
+    if counts.get("failed") or counts.get("missing"):
+        print("failed cells are in the report; the same command tries them again", file=sys.stderr)
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(help="A store that moatbench run has made.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+) -> None:
+    """Write the report of a store."""
+    from bench.cli import session
+
+    print(session.report(store, out))
+
+
+@app.command()
+def baseline(
+    store: Annotated[Path, typer.Argument(help="A store that moatbench run has made.")],
+    out: Annotated[Path, typer.Option(help="The file to write, JSON.")],
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Export what moatbench gate compares a later run with: small enough for git."""
+    from bench.gate.baseline import export, read
+
+    export(read(store), out, force=force)
+    print(out)
+
+
+@app.command()
+def gate(
+    baseline: Annotated[Path, typer.Argument(help="A store, or what moatbench baseline has exported.")],
+    candidate: Annotated[Path, typer.Argument(help="The same, of the later run.")],
+    tolerance: Annotated[float, typer.Option(min=0.1, max=50, help="Points that are put up with.")] = 2.0,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="matrix, victim or versions: what may differ; several times.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail on changed answers, and where nothing can be told.")
+    ] = False,
+    summary: Annotated[Path | None, typer.Option(help="Markdown goes here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="All rows as JSON go here.")] = None,
+) -> None:
+    """Compare a run with a baseline: 1 if the model became easier to steal, or worse for honest users."""
+    from bench.gate import command
+
+    raise typer.Exit(
+        command.gate(
+            baseline,
+            candidate,
+            tolerance=tolerance,
+            allow=allow or [],
+            strict=strict,
+            summary=summary,
+            json=json,
+        )
+    )
+
+
+@app.command("index")
+def index_(
+    folder: Annotated[Path, typer.Argument(help="Folder of the reports.")] = Path("reports"),
+) -> None:
+    """Write the index of a folder of reports; print what its studies come to."""
+    from bench.report import index
+
+    index.write_index(folder)
+    print(index.headline_table(folder, f"{folder.as_posix()}/"))
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what a matrix can name."""
+    from bench.cli import listing_cache
+
+    print(listing_cache.table(kind.value))
+
+
+@data_app.command("list")
+def data_list(data_root: DataRoot = None) -> None:
+    """Show which splits are really there."""
+    from bench.cli import listing
+
+    print(listing.data_table(data_root))
+
+
+@data_app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Data sets, as in moatbench list datasets.")],
+    data_root: DataRoot = None,
+) -> None:
+    """Download data sets through torchvision, checksums verified."""
+    from bench.data import datasets
+
+    root = datasets.data_root(data_root)
+    for name in names:
+        datasets.info(name)
+    for name in names:
+        print(datasets.fetch(name, root))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let a cancelled CI job or a closed terminal end the block as Ctrl-C does, workers included."""
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
+    for name, handler in before.items():
+        # Ignored means nohup: leave it so.
+        if handler is not signal.SIG_IGN:
+            signal.signal(name, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _progress(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
+    """Show how far a run is: a bar with the time left on a terminal, else a line now and then."""
+    from bench.cli import progress
+
+    if total == done:
+        print(f"nothing left to run: {total} of {total} are stored", file=sys.stderr)
+    return progress.watch(records, done, total)

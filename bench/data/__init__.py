@@ -1,0 +1,1 @@
+"""Data sets, query pools and synthetic images."""

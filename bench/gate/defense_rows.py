@@ -1,0 +1,138 @@
+"""What honest users pay, and what answers look like: rows that take no training to see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy import special
+
+from bench.gate.decisions import Trial, cheaper, needed
+from bench.gate.rows import Family, Row, Verdict
+from bench.metrics.intervals import Interval
+from bench.metrics.pooled_difference import Contrast, Prior, chance_above, chance_below
+from bench.store import Record
+
+NATS = 0.05
+"""Difference of the mean negative log-likelihood of honest answers that is put up with."""
+FACT = 0.01
+"""Difference of a fact of answers (a share, nats, a distance) from which the fact has changed."""
+ROUNDING = 1e-12
+"""What a difference may be beyond a limit, or two draws differ by, for arithmetic alone."""
+SHARES = {
+    "honest.accuracy": ("accuracy", -1),
+    "honest.top1_kept": ("top-1 kept", -1),
+    "honest.ece": ("calibration error", 1),
+    "honest.refused": ("refused", 1),
+    "honest.flagged": ("false alarms", 1),
+}
+"""What honest users pay, as shares, and in which direction it is worse."""
+FACTS = {
+    "honest.l1_mean": "mean L1",
+    "honest.l1_max": "largest L1",
+    "honest.top1_kept": "top-1 kept",
+    "contract.support": "entries that are not zero",
+    "contract.entropy": "entropy (nats)",
+    "contract.alone": "answered alone as in a batch",
+    "contract.again": "answered again as before",
+    "contract.latency": "latency class",
+}
+"""Facts of answers by metric; flags and refusals of each pool come on top."""
+
+
+def honest(where: str, old: Record, new: Record, tolerance: float, *, paired: bool) -> Iterator[Trial]:
+    """Give what honest users pay, on the same test inputs.
+
+    Without noise that is a fact of these inputs. Where noise is drawn, it has the error of the draws;
+    ``paired``: draw r is from the same stream in both.
+    """
+    limits = {name: (label, way, tolerance, "%") for name, (label, way) in SHARES.items()}
+    limits["honest.nll"] = ("negative log-likelihood", 1, NATS, "nats")
+    for name, (label, way, limit, unit) in limits.items():
+        before, after = old.metrics.get(name), new.metrics.get(name)
+        row = Row(Family.honest, where, label, Verdict.same, before, after, unit=unit)
+        if before is None or after is None:
+            if before is not after:
+                yield Trial(replace(row, verdict=Verdict.missing), settled=True)
+            continue
+        drawn = [list((audit.info.get("drawn") or {}).get(name, ())) for audit in (old, new)]
+        spread = None if drawn[0] == drawn[1] else draws(*drawn, paired=paired)
+        if spread is None:
+            worse = way * (after - before)
+            row = replace(row, difference=Interval(after - before, math.nan, math.nan))
+            if abs(worse) > limit + ROUNDING:
+                row = replace(row, verdict=Verdict.costlier if worse > 0 else Verdict.stronger)
+            yield Trial(cheaper(row), settled=True)
+        else:
+            yield _noisy(row, Contrast(way * (after - before), *spread), way, limit)
+
+
+def draws(
+    old: Sequence[float], new: Sequence[float], *, paired: bool = False
+) -> tuple[float, int, float, float, int] | None:
+    """Return what noise adds to the difference of two means of draws, as a contrast has it; None if nothing.
+
+    A side whose draws are all equal has drawn once, whatever its number of repeats; one without draws
+    has no noise. ``paired``: where both sides vary, draw r of one belongs to draw r of the other.
+    """
+    sides = [np.asarray(side, dtype=np.float64) for side in (old, new)]
+    moving = [side for side in sides if len(side) > 1 and np.ptp(side) > 0]
+    weight = sum(1 / len(side) if np.ptp(side) > 0 else 1.0 for side in sides if len(side))
+    if paired and len(moving) == 2 and len(old) == len(new):
+        moving, weight = [moving[1] - moving[0]], 1 / len(old)
+        if np.ptp(moving[0]) <= ROUNDING:
+            return None
+    if not moving:
+        return None
+    freedom = sum(len(side) - 1 for side in moving)
+    spread = sum(float(side.var(ddof=1)) * (len(side) - 1) for side in moving) / freedom
+    return spread, freedom, weight, 0.0, min(len(side) for side in moving)
+
+
+def _noisy(row: Row, each: Contrast, way: int, limit: float) -> Trial:
+    error = Prior().error(each)
+    half = float(special.stdtrit(error.freedom, 0.975)) * error.size
+    value = way * each.value
+    return Trial(
+        replace(row, difference=Interval(value, value - half, value + half)),
+        chance_above(each, error, limit),
+        chance_below(each, error, -limit),
+        max(chance_below(each, error, limit), chance_above(each, error, -limit)),
+        lambda alpha: needed(each, Prior(), limit, alpha),
+    )
+
+
+def answered(where: str, old: Record, new: Record) -> Iterator[Row]:
+    """Give the facts of answers that have changed, or one row that says that none has."""
+    facts = [facts_of(old), facts_of(new)]
+    rows = []
+    for name in dict.fromkeys([*facts[0], *facts[1]]):
+        before, after = facts[0].get(name), facts[1].get(name)
+        if before is None and after is None:
+            continue
+        label = FACTS.get(
+            name, name.replace("contract.", "").replace("detection.", "flagged, ").replace(".", ", ")
+        )
+        if before is None or after is None:
+            rows.append(Row(Family.contract, where, label, Verdict.changed, before, after, unit=""))
+        elif abs(after - before) > (1 if name == "contract.latency" else FACT) + ROUNDING:
+            away = Interval(after - before, math.nan, math.nan)
+            rows.append(Row(Family.contract, where, label, Verdict.changed, before, after, away, ""))
+    same = Row(Family.contract, where, "every fact of its answers", Verdict.same, unit="")
+    yield from rows or [same]
+
+
+def facts_of(audit: Record) -> dict[str, float | None]:
+    """Return the facts of answers that an audit holds, by metric."""
+    found = {name: audit.metrics[name] for name in FACTS if name in audit.metrics}
+    for name, value in audit.metrics.items():
+        parts = name.split(".")
+        share = parts[0] == "detection" and len(parts) == 2
+        if share or name.startswith("contract.refused."):
+            found[name] = value
+    taken = audit.info.get("latency_us") or {}
+    if "256" in taken:
+        found["contract.latency"] = float(round(math.log10(max(float(taken["256"]), 0.1))))
+    return found

@@ -1,0 +1,1 @@
+"""Victims, surrogates, their training, and the defended API."""

@@ -1,0 +1,130 @@
+"""The defended victim as a client meets it: the only object that an attack may touch."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+from art.estimators.classification import BlackBoxClassifier
+from numpy.typing import NDArray
+
+from attacks.base import Known
+from bench.errors import BudgetError
+from bench.models.victims import Victim
+from bench.seeds import derive
+from defenses.base import Answers, Batch, Stack
+
+Images = NDArray[np.float32]
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Bill:
+    """What was asked, and what that took: wall and CPU seconds, in the model and in the defense apart."""
+
+    sent: int = 0
+    answered: int = 0
+    refused: int = 0
+    flagged: int = 0
+    seconds_model: float = 0.0
+    seconds_defense: float = 0.0
+    cpu_model: float = 0.0
+    cpu_defense: float = 0.0
+
+
+class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
+    """A victim behind its defenses, as an ART classifier that counts and caps queries.
+
+    ``budget``: inputs that may be sent, repeats and refused ones included; None for honest traffic.
+    ``seed``: base of the defense's noise. ``shows``: "probabilities" or "labels" (one-hot answers).
+    ``knowledge``: what its thief knows of the defenses: "none", "family" or "full"; see ``known``.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        stack: Stack,
+        *,
+        budget: int | None,
+        seed: int,
+        shows: str = "probabilities",
+        knowledge: str = "none",
+    ) -> None:
+        super().__init__(
+            predict_fn=self.predict,
+            input_shape=victim.shape,
+            nb_classes=victim.classes,
+            clip_values=(0.0, 1.0),
+        )
+        self.budget = budget
+        self.bill = Bill()
+        self.known = None if knowledge == "none" else known(stack, parameters=knowledge == "full")
+        self._victim, self._stack, self._shows = victim, stack, shows
+        self._numbers: dict[str, int] = defaultdict(int)
+        self._seed_of = cache(partial(derive, seed))
+
+    def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
+        """Answer queries (n, channels, height, width): (n, classes) float64; NaN rows are refusals.
+
+        ``batch_size`` is ART's and changes nothing. Raises BudgetError before anything is answered
+        if the budget does not allow all of ``x``.
+        """
+        return self.ask(x, client).probabilities
+
+    def ask(self, x: Images, client: str) -> Answers:
+        """Answer queries with the defense's verdicts beside the probabilities; billed alike."""
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        if x.shape[1:] != self._victim.shape:
+            raise ValueError(f"queries must be (n, {self._victim.shape}), got {x.shape}")
+        if self.budget is not None and self.bill.sent + len(x) > self.budget:
+            raise BudgetError(
+                f"the attack asked for {len(x)} answers with {self.budget - self.bill.sent} left of a "
+                f"budget of {self.budget}"
+            )
+        start, start_cpu = time.perf_counter(), time.process_time()
+        raw = self._victim.probabilities(x)
+        asked, asked_cpu = time.perf_counter(), time.process_time()
+        batch = Batch(
+            inputs=x,
+            raw=raw,
+            probabilities=raw,
+            client=client,
+            number=self._numbers[client],
+            seed=self._seed_of(client),
+            read_features=self._victim.activations if self._victim.features else None,
+        )
+        answers = self._stack.answer(batch)
+        if self._shows == "labels":
+            answers = Answers(only_labels(answers.probabilities), answers.refused, answers.flagged)
+        self._numbers[client] += len(x)
+        bill = self.bill
+        bill.seconds_model += asked - start
+        bill.seconds_defense += time.perf_counter() - asked
+        bill.cpu_model += asked_cpu - start_cpu
+        bill.cpu_defense += time.process_time() - asked_cpu
+        bill.sent += len(x)
+        refused = int(np.count_nonzero(answers.refused))
+        bill.refused += refused
+        bill.answered += len(x) - refused
+        bill.flagged += int(np.count_nonzero(answers.flagged))
+        return answers
+
+
+def known(stack: Stack, *, parameters: bool) -> tuple[Known, ...]:
+    """Return what there is to know of the defenses, in the order in which they answer."""
+    standing = [defense.effective for defense in stack.defenses]
+    return tuple(
+        Known(each.name, {key: getattr(each, key) for key in each.parameters()} if parameters else None)
+        for each in standing
+    )
+
+
+def only_labels(probabilities: Array) -> Array:
+    """Return one-hot rows of the top-1 (the first maximum); NaN rows stay NaN."""
+    refused = np.isnan(probabilities).any(axis=1)
+    labels: Array = np.eye(probabilities.shape[1])[np.nan_to_num(probabilities).argmax(axis=1)]
+    labels[refused] = np.nan
+    return labels

@@ -1,0 +1,1 @@
+"""Faster training, bit for bit."""

@@ -1,0 +1,126 @@
+"""The networks that victims and surrogates are made of. They return logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.torchvision_compat import load_torchvision
+from bench.errors import UsageError
+from bench.models.fast.max_pooling import Halved, HalvedConv2d
+
+Shape = tuple[int, int, int]
+
+
+class Network(nn.Module):
+    """Blocks one behind another; each block's output is a depth at which a screen can look."""
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, classes) for inputs (n, channels, height, width)."""
+        logits: Tensor = self.blocks(x)
+        return logits
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """Return every block's output, flattened to (n, d), shallow to deep; the last is the logits."""
+        found = []
+        for block in self.blocks:
+            x = block(x)
+            found.append(x.flatten(1))
+        return found
+
+
+def logistic(shape: Shape, classes: int) -> Network:
+    """Return multinomial logistic regression."""
+    return Network(nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), classes)))
+
+
+def mlp(shape: Shape, classes: int) -> Network:
+    """Return a perceptron with hidden layers of 128 and 64."""
+    return Network(
+        nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), 128), nn.ReLU()),
+        nn.Sequential(nn.Linear(128, 64), nn.ReLU()),
+        nn.Linear(64, classes),
+    )
+
+
+def mlp128(shape: Shape, classes: int) -> Network:
+    """Return a perceptron with one hidden layer of 128."""
+    return Network(
+        nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), 128), nn.ReLU()),
+        nn.Linear(128, classes),
+    )
+
+
+def lenet(shape: Shape, classes: int) -> Network:
+    """Return LeNet-5 (LeCun et al. 1998) with ReLU and max-pooling; needs inputs of 20×20 or more."""
+    channels, height, width = shape
+    if min(height, width) < 20:
+        raise UsageError(f"lenet needs inputs of 20×20 or more, got {height}×{width}; use mlp or cnn")
+    rows, columns = ((height - 4) // 2 - 4) // 2, ((width - 4) // 2 - 4) // 2
+    # Pooling before the (monotone) ReLU is the same function with a quarter of the comparisons.
+    return Network(
+        nn.Sequential(HalvedConv2d(channels, 6, 5), nn.ReLU()),
+        nn.Sequential(HalvedConv2d(6, 16, 5), nn.ReLU()),
+        nn.Sequential(nn.Flatten(), nn.Linear(16 * rows * columns, 120), nn.ReLU()),
+        nn.Sequential(nn.Linear(120, 84), nn.ReLU()),
+        nn.Linear(84, classes),
+    )
+
+
+def cnn(shape: Shape, classes: int) -> Network:
+    """Return a small modern network: 3×3 convolutions, batch normalisation, global average pooling."""
+
+    def block(inside: int, outside: int, pool: bool) -> nn.Sequential:
+        layers: list[nn.Module] = [
+            nn.Conv2d(inside, outside, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(),
+        ]
+        return nn.Sequential(*layers, Halved()) if pool else nn.Sequential(*layers)
+
+    return Network(
+        block(shape[0], 16, pool=True),
+        block(16, 32, pool=True),
+        block(32, 64, pool=False),
+        nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 64), nn.ReLU()),
+        nn.Linear(64, classes),
+    )
+
+
+def resnet18(shape: Shape, classes: int) -> Network:
+    """Return torchvision's ResNet-18 (He et al. 2016) with the stem for small images: 3×3, no pooling."""
+    net = load_torchvision().models.resnet18(weights=None, num_classes=classes)
+    net.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
+    return Network(
+        nn.Sequential(net.conv1, net.bn1, net.relu),
+        net.layer1,
+        net.layer2,
+        net.layer3,
+        nn.Sequential(net.layer4, net.avgpool, nn.Flatten()),
+        net.fc,
+    )
+
+
+def _size(shape: Shape) -> int:
+    return shape[0] * shape[1] * shape[2]
+
+
+BUILDERS: dict[str, Callable[[Shape, int], Network]] = {
+    "mlp": mlp,
+    "mlp128": mlp128,
+    "lenet": lenet,
+    "cnn": cnn,
+    "resnet18": resnet18,
+    "logistic": logistic,
+}
+
+
+def build(name: str, shape: Shape, classes: int) -> Network:
+    """Return a freshly initialised network; draws from torch's global generator (see torch_seed)."""
+    return BUILDERS[name](shape, classes).to(torch.float32)

@@ -1,0 +1,1 @@
+"""What is to be run: matrices and replications."""

@@ -1,0 +1,172 @@
+"""Checks a study against its matrix: every row must pick one group of repeats, every slot a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
+
+from bench import plugins
+from bench.errors import UsageError, nearest
+from bench.models import training_config
+from bench.plan.matrix import Matrix
+from bench.plan.study import SECONDS, SLOT, Row, Study, Where, facts, groups, listed, matching
+from bench.plugins import parse_call
+from bench.tasks import Task
+
+
+def bound(matrix: Matrix, tasks: Sequence[Task]) -> Study | None:
+    """Check a matrix' study against all of its tasks; return it with attacks and defenses spelled out.
+
+    None for a matrix that is no study. Raises UsageError naming study, row, key and what is allowed,
+    unless every row picks exactly one group of repeats. Rows whose pool is optional, "NAME?" in the
+    matrix, and not on this machine pick none; their page says so.
+    """
+    study = matrix.study
+    if study is None:
+        return None
+    if any(task.victim.is_reference for task in tasks):
+        study.complain(None, "it fixes its victims, as what was published did; leave --victim out")
+    _check_names(study)
+    for row in study.rows.values():
+        _check_kind(study, row)
+    entries = [*matrix.detect, *(entry for block in matrix.block for entry in block.pool)]
+    optional = {entry.removesuffix("?") for entry in entries if entry.endswith("?")}
+    tables = []
+    for table in study.table:
+        rows = [row if row.where is None else _bound_row(study, row, tasks, optional) for row in table.row]
+        tables.append(table.model_copy(update={"row": rows}))
+    return study.model_copy(update={"table": tables})
+
+
+def _check_names(study: Study) -> None:
+    """Check that rows have names of their own, and that texts and headline name rows."""
+    names = [row.id for table in study.table for row in table.row]
+    for row in study.rows.values():
+        if names.count(row.id) > 1:
+            study.complain(row, f"id = {row.id!r} is taken twice; give every row its own")
+    for key, text in (("verdict", study.verdict), ("meaning", study.meaning)):
+        for slot in SLOT.findall(text):
+            _check_slot(study, key, slot)
+    if study.headline:
+        for key, name in study.headline:
+            _known_row(study, None, f"headline.{key}", name)
+        name = study.headline.published
+        if study.rows[name].published is None:
+            study.complain(None, f"headline.published = {name!r}: that row has no published number")
+
+
+def _check_kind(study: Study, row: Row) -> None:
+    measured = row.where is not None and bool(row.metric)
+    if (measured, bool(row.relative_drop), bool(row.difference)).count(True) != 1 or (
+        not measured and (row.where or row.metric)
+    ):
+        study.complain(row, "give metric and where, or relative_drop, or difference, and one of them only")
+    for name in row.parts:
+        key = "relative_drop" if row.relative_drop else "difference"
+        if _known_row(study, row, key, name).parts:
+            study.complain(row, f"{key} names {name!r}, which is derived itself; name measured rows")
+    if len({study.rows[name].audited for name in row.parts}) > 1:
+        study.complain(row, f"{' and '.join(row.parts)}: one is of cells and one of audits; name two alike")
+    if row.confusion and not row.metric.startswith("extraction."):
+        study.complain(row, "confusion = true: only metrics extraction.… have a confusion matrix")
+
+
+def _known_row(study: Study, row: Row | None, key: str, name: str) -> Row:
+    if name not in study.rows:
+        study.complain(row, f"{key}: no row {name!r}; {nearest(name, study.rows)}")
+    return study.rows[name]
+
+
+def _check_slot(study: Study, key: str, slot: str) -> None:
+    name, _, what = slot.partition(".")
+    row = _known_row(study, None, key, name)
+    if what not in ("", "interval", "published"):
+        known = f"{{{name}}}, {{{name}.interval}} or {{{name}.published}}"
+        study.complain(None, f"{key}: {{{slot}}} is not known; write {known}")
+    if what == "published" and row.published is None:
+        study.complain(None, f"{key}: {{{slot}}}, but that row has no published number")
+
+
+def _bound_row(study: Study, row: Row, tasks: Sequence[Task], optional: Collection[str]) -> Row:
+    specs = [task.spec() for task in tasks if task.kind == ("audit" if row.audited else "cell")]
+    where = _spelled(study, row, specs)
+    for choice in where.choices():
+        found = groups(matching(choice, specs))
+        if len(found) > 1:
+            _ambiguous(study, row, found)
+        if found:
+            _check_metric(study, row, found[0], optional)
+        elif choice.get("pool") not in optional:
+            _nothing(study, row, choice, specs)
+    return row.model_copy(update={"where": where})
+
+
+def _spelled(study: Study, row: Row, specs: Sequence[dict[str, Any]]) -> Where:
+    """Return ``where`` with attacks, defenses and training as the tasks spell them."""
+    canonical: dict[str, Callable[[str], str]] = {
+        "attack": plugins.attacks.canonical,
+        "defense": plugins.defenses.canonical,
+        "training": lambda text: repr(training_config.rule(text)),
+    }
+    assert row.where is not None  # noqa: S101  # derived rows do not come here
+    known = {text for spec in specs for text in (*spec["defense"], spec.get("attack"), spec.get("training"))}
+    changed: dict[str, Any] = {}
+    for axis, spell in canonical.items():
+        value = getattr(row.where, axis)
+        if value is None:
+            continue
+        try:
+            # A bare name stays as it is: it stands for whatever of that name is there.
+            full = {text: spell(text) for text in listed(value) if "(" in text}
+        except UsageError as error:
+            study.complain(row, f"where.{axis}: {error}")
+        texts = [full[text] if full.get(text, "") in known else text for text in listed(value)]
+        changed[axis] = texts if isinstance(value, list) else texts[0]
+    return row.where.model_copy(update=changed)
+
+
+def _ambiguous(study: Study, row: Row, found: Sequence[Mapping[str, Any]]) -> NoReturn:
+    known = [facts(spec) for spec in found]
+    apart = {axis: sorted({str(fact[axis]) for fact in known}) for axis in known[0]}
+    open_axes = [f"{axis} ({', '.join(values)})" for axis, values in apart.items() if len(values) > 1]
+    differ = " and ".join(open_axes) or "the number of repeats"
+    study.complain(row, f"where leaves {len(found)} groups of cells, which differ in {differ}; name one")
+
+
+def _nothing(study: Study, row: Row, choice: Mapping[str, Any], specs: Sequence[dict[str, Any]]) -> NoReturn:
+    known = [facts(spec) for spec in specs]
+    for axis, value in choice.items():
+        if not matching({axis: value}, specs):
+            there = sorted({_shown(fact[axis]) for fact in known if axis in fact})
+            kind = "audits have" if row.audited else "this matrix has"
+            more = nearest(_shown(value), there) if there else f"{kind} no {axis}"
+            study.complain(row, f"where.{axis} = {_shown(value)!r}: nothing in this matrix has it; {more}")
+    for axis in reversed(list(choice)):
+        rest = matching({name: value for name, value in choice.items() if name != axis}, specs)
+        if rest:
+            there = sorted({_shown(facts(spec)[axis]) for spec in rest})
+            study.complain(
+                row,
+                f"where.{axis} = {_shown(choice[axis])!r}: nothing has it together with the rest of where; "
+                f"that comes with {', '.join(there)}",
+            )
+    study.complain(row, "where: nothing in this matrix has all of it together; loosen it")
+
+
+def _check_metric(study: Study, row: Row, spec: Mapping[str, Any], optional: Collection[str]) -> None:
+    if row.audited:
+        pool = re.sub(r"\.(client|queries_until|auroc)$", "", row.metric.removeprefix("detection."))
+        known = ("test", *spec["pools"], *optional)
+        if row.metric.startswith("detection.") and pool not in known:
+            study.complain(row, f"metric = {row.metric!r}: no detector is measured on that pool; detect it")
+        return
+    family = plugins.attacks.get(parse_call(spec["attack"])[0]).family
+    allowed = (f"{family}.", *SECONDS)
+    if not row.metric.startswith(allowed):
+        starts = ", ".join(f"{start}…" for start in allowed)
+        study.complain(row, f"metric = {row.metric!r}: {spec['attack']} is measured by {starts}")
+
+
+def _shown(value: Any) -> str:
+    return " + ".join(value) or "none" if isinstance(value, tuple) else str(value)

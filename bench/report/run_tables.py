@@ -1,0 +1,88 @@
+"""The report's tables on the run itself, in Markdown: its seconds, its failures."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.display_names import attacker_of
+from bench.analysis.findings import Findings
+from bench.analysis.threat_models import Threat, defense_of, victim_of
+from bench.report.tables import DASH, markdown
+from bench.store import Record
+
+
+def timing_table(findings: Findings) -> str:
+    """Return median seconds by surrogate and attack; trainings taken from the memo are left out of theirs."""
+    frame = pd.DataFrame(
+        [_timing(findings, r) for r in findings.records if r.kind == "cell" and r.status == "ok"]
+    )
+    rows = []
+    for place, group in frame.groupby(["surrogate", "attack"]) if len(frame) else []:
+        parts = [group[part].median() for part in ("query_model", "query_defense", "acquire")]
+        own = group[~group["shared"]]
+        parts += [own["train"].median(), own["train_cpu"].median(), group["evaluate"].median()]
+        seconds = [DASH if pd.isna(part) else f"{part:.3g}" for part in parts]
+        memory = group["memory"].max()
+        rows.append(
+            [
+                *place,
+                len(group),
+                group["shared"].sum(),
+                *seconds,
+                DASH if pd.isna(memory) else f"{memory:,.0f}",
+            ]
+        )
+    headers = [
+        "surrogate",
+        "attack",
+        "cells",
+        "shared",
+        "model (s)",
+        "defense (s)",
+        "acquire (s)",
+        "train (s)",
+    ]
+    return markdown([*headers, "train, CPU (s)", "evaluate (s)", "memory (MiB)"], rows, text=2)
+
+
+def _timing(findings: Findings, record: Record) -> dict[str, Any]:
+    seconds, cpu = record.info.get("seconds", {}), record.info.get("cpu_seconds", {})
+    return {
+        "surrogate": record.spec["surrogate"],
+        "attack": findings.attack_name(attacker_of(record.spec)),
+        "shared": bool(record.info.get("shared")),
+        "train_cpu": cpu.get("train", math.nan),
+        "memory": record.info.get("memory_mib", math.nan),
+        **{part: seconds.get(part, math.nan) for part in ("query_model", "query_defense", "acquire")},
+        **{part: seconds.get(part, math.nan) for part in ("train", "evaluate")},
+    }
+
+
+def trouble_table(findings: Findings, status: str) -> str:
+    """Return cells and audits with this status, those with one error in one row; empty without any."""
+    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in findings.records:
+        if record.status == status:
+            what = findings.attack_name(attacker_of(record.spec)) if record.kind == "cell" else "audit"
+            has = (
+                ", ".join(list(Threat.of(record.spec).facts().values())[1:])
+                if record.kind == "cell"
+                else DASH
+            )
+            name = findings.defense_name(defense_of(record.spec))
+            groups[victim_of(record.spec), has, name, what, _reason(record)].append(record)
+    rows = []
+    for (victim, has, defense, what, error), group in groups.items():
+        budgets = sorted({int(r.spec["budget"]) for r in group if r.kind == "cell"})
+        spent = ", ".join(f"{budget:,}" for budget in budgets) or DASH
+        rows.append([victim, has, defense, what, error, spent, len(group)])
+    return markdown(["victim", "the thief", "defense", "attack", "error", "queries", "cells"], rows, text=5)
+
+
+def _reason(record: Record) -> str:
+    return escape(record.error or "no reason was stored", quote=False)

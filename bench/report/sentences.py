@@ -1,0 +1,118 @@
+"""The verdict on a threat model in words: plain sentences, each resting on an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.analysis.findings import Findings, Row
+from bench.analysis.flag_labels import flags, named
+from bench.analysis.threat_models import Threat
+from bench.metrics.intervals import Interval
+from bench.report.tables import measured, ranged, times
+
+
+def title(threat: Threat) -> str:
+    """Return a threat model in words."""
+    victim, *thief = threat.facts().values()
+    return f"`{victim}` against a thief who {', '.join(thief)}"
+
+
+def told_apart(findings: Findings, threat: Threat, budget: int) -> list[Row]:
+    """Return the defenses whose gap at ``budget`` has an interval above 0, the largest gap first."""
+    rows = [row for row in _compared(findings, threat, budget) if _gap(row, budget).low > 0]
+    return sorted(rows, key=lambda row: (-_gap(row, budget).value, row.defense))
+
+
+def _compared(findings: Findings, threat: Threat, budget: int) -> list[Row]:
+    standings = [(row, row.standings.get(budget)) for row in findings.rows[threat]]
+    return [row for row, standing in standings if standing and standing.gap]
+
+
+def _gap(row: Row, budget: int) -> Interval:
+    gap = row.standings[budget].gap
+    assert gap is not None  # noqa: S101  # only rows that _compared let through
+    return gap
+
+
+def words(findings: Findings, threat: Threat) -> list[str]:
+    """Return the verdict on one threat model as sentences; each claim rests on an interval."""
+    budgets = findings.headline(threat)
+    lines = [_open_door(findings, threat, budgets)]
+    lines += [_against(findings, threat, budget) for budget in budgets]
+    lines += [_queries(findings, threat), _price(findings, threat, budgets[0])]
+    return [line for line in lines if line]
+
+
+def _open_door(findings: Findings, threat: Threat, budgets: Sequence[int]) -> str:
+    said, mark = [], ""
+    for row in findings.rows[threat]:
+        for budget in budgets if not row.defense else []:
+            mark = flags(findings, row)
+            standing = row.standings.get(budget)
+            if standing and standing.best:
+                best = standing.best
+                said.append(f"{budget:,} queries copy **{_percent(best.interval)}** of it ({best.attacker})")
+    floor = findings.floor(threat)
+    own = f" The thief's own labelled data give {_percent(floor.interval)} before any query." if floor else ""
+    start = f"**With no defense** ({mark})**,**" if mark else "**With no defense,**"
+    return f"{start} {'; '.join(said)}.{own}" if said else own.strip()
+
+
+def _percent(interval: Interval) -> str:
+    value, bracket, limits = ranged(interval).partition(" [")
+    return f"{value} %{bracket}{limits}"
+
+
+def _against(findings: Findings, threat: Threat, budget: int) -> str:
+    told = told_apart(findings, threat, budget)
+    rest = [row for row in _compared(findings, threat, budget) if row not in told]
+    at = f"**At {budget:,} queries**"
+    if not told and not rest:
+        return f"{at} no attacker is ranked both with and without a defense, so nothing is compared."
+    most = f"{100 * max(0, *(_gap(row, budget).high for row in rest)):.1f} points" if rest else ""
+    if not told:
+        return f"{at} no defense takes away an amount that can be told from zero, and none more than {most}."
+    shown = [f"{named(findings, row)} ({ranged(_gap(row, budget))} points)" for row in told]
+    first = told[0].standings[budget].best
+    left = f", which leaves {_percent(first.interval)} to {first.attacker}" if first else ""
+    said = f"{at} the largest gap is that of **{shown[0]}**{left}."
+    if len(shown) > 1:
+        more = f"; {len(shown) - 4} more are in the table" if len(shown) > 4 else ""
+        said += f" Also told from zero: {', '.join(shown[1:4])}{more}."
+    if rest:
+        who = "The other defense is" if len(rest) == 1 else f"The other {len(rest)} defenses are"
+        said += f" {who} not shown to lower it; the intervals rule out more than {most}."
+    return said
+
+
+def _queries(findings: Findings, threat: Threat) -> str:
+    known = [(row, row.multiplier) for row in findings.rows[threat] if row.multiplier]
+    if not known:
+        wanted = findings.wanted(threat)
+        here = wanted is None or findings.reference(threat) is not None
+        return (
+            "" if here else f"**In queries.** No multiplier: the reference budget of {wanted:,} was not run."
+        )
+    reference = f"{findings.reference(threat):,}"
+    start = f"**In queries.** To be as good as {reference} undefended ones make it, the strongest thief needs"
+    told = [(row, most) for row, most in known if most.low > 1]
+    if not told:
+        return f"{start} no more, as far as the intervals tell, whatever the defense."
+    row, most = max(told, key=lambda pair: (pair[1].above, pair[1].value, pair[0].defense))
+    name = named(findings, row)
+    if most.above:
+        return (
+            f"{start} most with {name}: more than the largest budget, {most.value:.2f} times as many or more."
+        )
+    return f"{start} most with {name}: {times(most)} times as many."
+
+
+def _price(findings: Findings, threat: Threat, budget: int) -> str:
+    said = []
+    for row in told_apart(findings, threat, budget)[:3]:
+        if row.audit is not None:
+            parts = [f"{measured(row.audit, 'honest.accuracy_lost', 100)} points of accuracy"]
+            parts += [f"mean L1 {measured(row.audit, 'honest.l1_mean', digits=3)}"]
+            parts += [f"{measured(row.audit, 'honest.refused', 100)} % of queries refused"]
+            said.append(f"{named(findings, row)}: {', '.join(parts)}")
+    return f"**What honest users pay for that.** {'; '.join(said)}." if said else ""

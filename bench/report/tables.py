@@ -1,0 +1,189 @@
+"""The report's tables, in Markdown. Fidelity, shares and accuracy are in percent, gaps in points."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from bench.analysis.comparison import Standing
+from bench.analysis.findings import Findings, Row
+from bench.analysis.flag_labels import FLAG, flags
+from bench.analysis.threat_models import Threat
+from bench.metrics.intervals import Interval, value_interval
+from bench.metrics.query_multiplier import Multiplier
+from bench.store import Record
+
+DASH = "–"
+FLAGGED = f" {FLAG}"
+COMPANIONS = {
+    "extraction.agreement_deployed": ("agrees with deployed", 100),
+    "extraction.fidelity_where_victim_errs": ("where victim errs", 100),
+    "extraction.fidelity_low_margin": ("low margin", 100),
+    "extraction.accuracy": ("accuracy", 100),
+    "extraction.precision": ("precision", 100),
+    "extraction.recall": ("recall", 100),
+    "extraction.f1": ("F1", 100),
+    "extraction.l1": ("L1", 1),
+    "extraction.kl": ("KL", 1),
+}
+
+
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 1) -> str:
+    """Return a GitHub table; the first ``text`` columns are aligned left, the others right."""
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    sides = ["left"] * text + ["right"] * (len(headers) - text)
+    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=sides) if cells else ""
+
+
+def ranged(interval: Interval | None, scale: float = 100, digits: int = 1, sign: str = "") -> str:
+    """Return ``86.2 [84.9, 87.3]``; without limits the value alone, a dash where there is none."""
+    if interval is None or math.isnan(interval.value):
+        return DASH
+    value, low, high = (number(scale * part, digits, sign) for part in _parts(interval))
+    return value if math.isnan(interval.low) else f"{value} [{low}, {high}]"
+
+
+def _parts(interval: Interval) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    """Return the number with so many digits, and no minus before zero."""
+    text = f"{value:{sign}.{digits}f}"
+    return text.replace("-", "", 1) if float(text) == 0 else text
+
+
+def times(multiplier: Multiplier | None) -> str:
+    """Return the query multiplier, or where it left the measured budgets."""
+    if multiplier is None:
+        return DASH
+    low = f"{multiplier.low:.2f}" if multiplier.low > 0 else "< smallest"
+    high = f"{multiplier.high:.2f}" if math.isfinite(multiplier.high) else "> largest"
+    edge = "< smallest, ≤ " if multiplier.below else "> largest, ≥ " if multiplier.above else ""
+    return f"{edge}{multiplier.value:.2f} [{low}, {high}]"
+
+
+def measured(record: Record, metric: str, scale: float = 1, digits: int = 1) -> str:
+    """Return an audit's metric with its interval."""
+    value = record.metrics.get(metric)
+    if value is None:
+        return DASH
+    low, high = record.info.get("intervals", {}).get(metric) or (math.nan, math.nan)
+    return ranged(Interval(value, low, high), scale, digits)
+
+
+def standing_cells(standing: Standing | None) -> tuple[str, str, str]:
+    """Return the strongest attacker's fidelity with its name, the gap, and the gap to ``label_only``."""
+    if standing is None:
+        return DASH, DASH, DASH
+    mark = FLAGGED if standing.flags else ""
+    if standing.best is None:
+        return f"not ranked{mark}", DASH, DASH
+    best = standing.best
+    shown = f"**{ranged(best.interval)}**{mark}<br>{best.attacker}"
+    return shown, ranged(standing.gap), ranged(standing.to_labels)
+
+
+def verdict_table(findings: Findings, threat: Threat) -> str:
+    """Return one row a defense: fidelity and gaps at the headline budgets, queries, honest users' price."""
+    budgets = findings.headline(threat)
+    headers = ["defense"]
+    for budget in budgets:
+        headers += [f"stolen with {budget:,} queries (%)", "gap (points)", "gap to label_only (points)"]
+    headers += ["query multiplier", "accuracy lost (points)", "mean L1", "refused (%)"]
+    rows = []
+    floor = findings.floor(threat)
+    if floor:
+        own = f"**{ranged(floor.interval)}**<br>{floor.attacker}"
+        rows.append(["*no query at all*", *([own, DASH, DASH] * len(budgets)), *([DASH] * 4)])
+    for row in findings.rows[threat]:
+        cells = [cell for budget in budgets for cell in standing_cells(row.standings.get(budget))]
+        name = f"**{findings.defense_name(row.defense)}** {flags(findings, row)}".strip()
+        rows.append([name, *cells, times(row.multiplier), *_price(row)])
+    return markdown(headers, rows)
+
+
+def _price(row: Row) -> list[str]:
+    if row.audit is None:
+        return [DASH] * 3
+    return [
+        measured(row.audit, "honest.accuracy_lost", 100),
+        measured(row.audit, "honest.l1_mean", digits=3),
+        measured(row.audit, "honest.refused", 100),
+    ]
+
+
+def budget_table(findings: Findings, threat: Threat) -> str:
+    """Return the strongest attacker for every defense and budget."""
+    rows = []
+    for row in findings.rows[threat]:
+        for budget, standing in row.standings.items():
+            best, mark = standing.best, FLAGGED if standing.flags else ""
+            name = findings.defense_name(row.defense)
+            if best is None:
+                rows.append([name, f"not ranked{mark}", f"{budget:,}", *[DASH] * 4])
+            else:
+                shown = [ranged(best.interval), ranged(standing.gap)]
+                shown += [str(best.candidates), str(standing.repeats)]
+                rows.append([name, best.attacker + mark, f"{budget:,}", *shown])
+    headers = [
+        "defense",
+        "strongest attacker",
+        "queries",
+        "fidelity (%)",
+        "gap (points)",
+        "candidates",
+        "repeats",
+    ]
+    return markdown(headers, rows, text=2)
+
+
+def attack_table(findings: Findings, threat: Threat) -> str:
+    """Return fidelity by defense and attack, a column a budget, with the repeats where they differ."""
+    rows: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    every = {b for budgets in findings.places[threat].values() for b in budgets}
+    most = max((len(s.repeats) for _, _, _, s in findings.seen(threat)), default=0)
+    for defense, budget, name, sample in findings.seen(threat):
+        if budget in every:
+            few = f" (n = {len(sample.repeats)})" if len(sample.repeats) < most else ""
+            mark = FLAGGED if sample.flags else ""
+            shown = f"{ranged(findings.interval(sample))}{few}{mark}"
+            rows[findings.defense_name(defense), name][budget] = shown
+    budgets = sorted(every)
+    headers = ["defense", "attack", *(f"{budget:,} queries" for budget in budgets)]
+    table = [[*place, *(by_budget.get(b, DASH) for b in budgets)] for place, by_budget in rows.items()]
+    return f"Fidelity in %, mean of n = {most} repeats unless said.\n\n" + markdown(headers, table, text=2)
+
+
+def companion_table(findings: Findings, threat: Threat) -> str:
+    """Return what stands beside fidelity, at the largest budget."""
+    budget = findings.headline(threat)[-1]
+    rows = []
+    for defense, spent, name, sample in findings.seen(threat):
+        if spent == budget:
+            cells = [
+                _over_repeats(sample.records, metric, scale) for metric, (_, scale) in COMPANIONS.items()
+            ]
+            rows.append([findings.defense_name(defense), name, ranged(findings.interval(sample)), *cells])
+    headers = ["defense", "attack", "fidelity", *(title for title, _ in COMPANIONS.values())]
+    return markdown(headers, rows, text=2)
+
+
+def _over_repeats(records: Sequence[Record], metric: str, scale: float) -> str:
+    values = [value for record in records if (value := record.metrics.get(metric)) is not None]
+    if not values:
+        return DASH
+    found = value_interval(values)
+    # Student's t knows no bounds; a share and a distance do.
+    low, high = np.clip((found.low, found.high), 0, 1 if scale == 100 else math.inf)
+    return ranged(Interval(found.value, float(low), float(high)), scale, 1 if scale == 100 else 3)
+
+
+def details(summary: str, body: str) -> str:
+    """Return a folded section."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"

@@ -1,0 +1,1 @@
+"""Runs a plan: cells, defense evaluations, processes."""

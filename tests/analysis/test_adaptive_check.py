@@ -1,0 +1,83 @@
+"""One attacker for all: where it is shown to match the best of the others, and where not."""
+
+from dataclasses import replace
+
+import pytest
+from test_page import INSIDE, META, REPEATS, audit, cell
+
+from bench.analysis import adaptive_check
+from bench.analysis.findings import Findings
+from bench.report.page import write_report
+
+NONE, SIGMOID, ROUNDED = (), ("reverse_sigmoid(beta=1.0, gamma=0.5)",), ("rounded(decimals=1)",)
+SOFT, LABELS, AUTO = "copycat(use_probability=true)", "labels", "auto"
+FULL = INSIDE | {"knowledge": "full"}
+AUDITS = [audit(NONE), audit(SIGMOID), audit(ROUNDED)]
+SHARES = {
+    (NONE, SOFT): 0.80,
+    (NONE, LABELS): 0.70,
+    (NONE, AUTO): 0.82,
+    (SIGMOID, SOFT): 0.30,
+    (SIGMOID, LABELS): 0.70,
+    (SIGMOID, AUTO): 0.45,
+    (ROUNDED, SOFT): 0.75,
+    (ROUNDED, LABELS): 0.70,
+    (ROUNDED, AUTO): 0.78,
+}
+
+
+def records(threat=INSIDE, budget=200, facts=None, shares=SHARES):
+    made = [
+        cell(threat, defense, attack, budget, repeat, share=share)
+        for (defense, attack), share in shares.items()
+        for repeat in range(REPEATS)
+    ]
+    facts = facts or {"read_as_labels": 1.0, "read_as_as_is": 0.0}
+    told = {f"extraction.{name}": value for name, value in facts.items()}
+    return [
+        replace(each, metrics=each.metrics | told) if each.spec["attack"] == AUTO else each for each in made
+    ]
+
+
+def by_defense(found):
+    return {match.defense: match for match in adaptive_check.matches(found)}
+
+
+def test_it_is_compared_with_the_best_of_the_others():
+    met = by_defense(Findings([*AUDITS, *records()], {"digits": 200}))
+    assert set(met) == {NONE, SIGMOID, ROUNDED}
+    assert met[NONE].other.startswith("copycat")
+    assert met[SIGMOID].other == "labels"
+    assert met[NONE].stands
+    assert met[ROUNDED].stands
+    assert not met[SIGMOID].stands
+    assert met[SIGMOID].ahead.value == pytest.approx(-0.25, abs=0.06)
+
+
+def test_the_report_says_where_it_is_behind_and_how_it_read_the_answers(tmp_path):
+    text = write_report([*AUDITS, *records()], META, tmp_path).read_text(encoding="utf-8")
+    told = text[text.index(adaptive_check.HEADING) :]
+    assert "In 2 of 3 places it is shown to be less than 1.5 points behind." in told
+    assert "In the 1 below it is not: in 1 it is shown to be further behind" in told
+    row = next(line for line in told.splitlines() if line.startswith("| T1") and "reverse_sigmoid" in line)
+    assert f"labels {REPEATS}" in row
+
+
+def test_budgets_that_it_calls_too_small_are_left_out():
+    few = records(budget=50, facts={"small_budget": 1.0})
+    assert not list(adaptive_check.matches(Findings([*AUDITS, *few], {"digits": 200})))
+
+
+def test_a_thief_who_knows_more_is_compared_with_all_that_he_could_do():
+    shares = {(SIGMOID, "recover"): 0.8, (SIGMOID, AUTO): 0.8, (NONE, "recover"): 0.8, (NONE, AUTO): 0.82}
+    found = Findings([*AUDITS, *records(), *records(FULL, shares=shares)], {"digits": 200})
+    met = [match for match in adaptive_check.matches(found) if match.threat.knowledge == "full"]
+    named = {match.defense: match.other for match in met}
+    assert named[SIGMOID] == "recover"
+    assert named[NONE].startswith(("copycat", "recover"))
+
+
+def test_without_such_an_attacker_the_report_has_no_such_section(tmp_path):
+    plain = [each for each in records() if each.spec["attack"] != AUTO]
+    text = write_report([*AUDITS, *plain], META, tmp_path).read_text(encoding="utf-8")
+    assert adaptive_check.HEADING not in text

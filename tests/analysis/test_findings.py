@@ -1,0 +1,341 @@
+import re
+from dataclasses import replace
+
+import pytest
+from test_page import AUDITS, INSIDE, META, NEAR, REPEATS, audit, cell, hits, section
+
+from bench.analysis.attacker_results import same
+from bench.analysis.findings import Findings
+from bench.analysis.flag_labels import named
+from bench.analysis.row_flags import FLAGS, label, row_flags
+from bench.analysis.threat_models import Threat
+from bench.report.defense_sentences import reading, readings
+from bench.report.page import write_report
+
+SOFT, LABELS = "copycat(use_probability=true)", "copycat(use_probability=false)"
+RECOVER, MAJORITY = "recover", "labels"
+FULL, FAMILY = INSIDE | {"knowledge": "full"}, INSIDE | {"knowledge": "family"}
+NONE, LABEL_ONLY = (), ("label_only",)
+SIGMOID, ROUNDED, USELESS = (
+    ("reverse_sigmoid(beta=1.0, gamma=0.5)",),
+    ("rounded(decimals=1)",),
+    ("top_k(k=9)",),
+)
+KEPT = {
+    (NONE, SOFT): 0.80,
+    (NONE, LABELS): 0.70,
+    (LABEL_ONLY, SOFT): 0.66,
+    (LABEL_ONLY, LABELS): 0.70,
+    (SIGMOID, SOFT): 0.30,
+    (SIGMOID, LABELS): 0.60,
+    (ROUNDED, SOFT): 0.55,
+    (ROUNDED, LABELS): 0.58,
+    (USELESS, SOFT): 0.80,
+    (USELESS, LABELS): 0.70,
+}
+KNOWING = {NONE: 0.80, LABEL_ONLY: 0.70, SIGMOID: 0.80, ROUNDED: 0.70}
+AUDITED = [
+    audit(NONE),
+    audit(LABEL_ONLY, l1=0.08),
+    audit(SIGMOID, l1=1.5, kept=0.98, lost=0.02),
+    audit(ROUNDED, l1=0.2, kept=0.97, lost=0.03, ties=True),
+    audit(USELESS),
+]
+
+
+def static(threat=INSIDE, budgets=(50, 200)):
+    return [
+        cell(threat, defense, attack, budget, repeat, share=share)
+        for (defense, attack), share in KEPT.items()
+        for budget in budgets
+        for repeat in range(REPEATS)
+    ]
+
+
+def knowing(threat=FULL, shares=KNOWING, budgets=(50, 200)):
+    return [
+        cell(threat, defense, RECOVER, budget, repeat, share=share)
+        for defense, share in shares.items()
+        for budget in budgets
+        for repeat in range(REPEATS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def findings():
+    return Findings([*AUDITED, *static(), *knowing()], {"digits": 200})
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    records = [*AUDITED, *static(), *knowing()]
+    return write_report(records, META, tmp_path_factory.mktemp("report")).read_text(encoding="utf-8")
+
+
+def row_of(findings, knowledge, defense):
+    threat = next(threat for threat in findings.threats if threat.knowledge == knowledge)
+    return next(row for row in findings.rows[threat] if row.defense == defense)
+
+
+def test_the_gap_to_label_only_pairs_the_strongest_of_those_that_both_met(findings):
+    standing = row_of(findings, "none", SIGMOID).standings[200]
+    expected = hits(0.70, "copycat(use_probability=false)", 0).mean() - hits(0.60, LABELS, 0).mean()
+    assert standing.to_labels.value == pytest.approx(expected, abs=0.02)
+    assert standing.to_labels.low > 0
+    assert row_of(findings, "none", LABEL_ONLY).standings[200].to_labels is None
+    assert row_of(findings, "none", NONE).standings[200].to_labels.high < 0
+
+
+def test_without_label_only_its_column_is_a_dash(tmp_path):
+    cells = [record for record in static() if tuple(record.spec["defense"]) != LABEL_ONLY]
+    found = Findings([*AUDITED, *cells], {"digits": 200})
+    assert row_of(found, "none", SIGMOID).standings[200].to_labels is None
+    text = write_report([*AUDITED, *cells], META, tmp_path).read_text(encoding="utf-8")
+    line = next(x for x in section(text, "### T1 ·").splitlines() if x.startswith("| **reverse_sigmoid"))
+    assert line.split("|")[4].strip() == "–"
+
+
+def test_the_best_equipped_thief_comes_first_and_meets_what_the_others_met(findings):
+    assert [threat.knowledge for threat in findings.threats] == ["full", "none"]
+    assert findings.worst == findings.threats[:1]
+    met = {row.defense for row in findings.rows[findings.threats[0]]}
+    # Nobody who knows it was run against top_k: there he does what the others can.
+    assert USELESS in met
+    best = row_of(findings, "full", USELESS).standings[200].best
+    assert best.attacker.endswith("(as one who does not know the defense)")
+
+
+def test_a_thief_who_knows_more_is_not_judged_at_budgets_that_he_was_not_run_at():
+    found = Findings(
+        [*AUDITED, *static(budgets=(50, 200, 800)), *knowing(budgets=(50, 200))], {"digits": 200}
+    )
+    assert {b for budgets in found.places[found.threats[0]].values() for b in budgets} == {50, 200}
+    assert found.headline(found.threats[0]) == [200]
+    assert found.headline(found.threats[1]) == [200, 800]
+
+
+def test_thieves_of_other_pools_are_worst_cases_of_their_own():
+    found = Findings([*AUDITED, *static(), *knowing(), *static(NEAR)], {"digits": 200})
+    assert [(threat.pool, threat.knowledge) for threat in found.worst] == [
+        ("in-distribution", "full"),
+        ("usps", "none"),
+    ]
+
+
+def test_the_unaware_are_compared_among_themselves(findings):
+    aware, plain = (row_of(findings, knowledge, SIGMOID).standings[200] for knowledge in ("full", "none"))
+    assert aware.best.attacker == RECOVER
+    assert aware.unaware.best.interval.value == plain.best.interval.value
+    assert aware.unaware.gap == plain.gap
+    assert aware.unaware.knowing.low > 0
+    assert plain.unaware is None
+
+
+def test_what_an_attack_gets_by_knowing_is_not_put_down_to_one_who_does_not_know():
+    unknowing = [
+        cell(INSIDE, d, RECOVER, 200, r, share=share)
+        for d, share in {NONE: 0.5, SIGMOID: 0.2}.items()
+        for r in range(REPEATS)
+    ]
+    better = knowing(shares={NONE: 0.95, SIGMOID: 0.9}, budgets=(200,))
+    found = Findings([*AUDITED, *static(budgets=(200,)), *unknowing, *better], {"digits": 200})
+    aware, plain = (row_of(found, knowledge, SIGMOID).standings[200] for knowledge in ("full", "none"))
+    assert aware.unaware.gap == plain.gap
+
+
+def test_replaying_the_label_needs_no_knowledge():
+    audits = [audit(d, **({"l1": 0.3} if d == SIGMOID else {})) for d in (NONE, LABEL_ONLY, SIGMOID)]
+    found = Findings([*audits, *static(), *knowing()], {"digits": 200})
+    replayed = {
+        name: sample
+        for name, sample in found.candidates(found.threats[0], SIGMOID, 200).items()
+        if name.endswith("on label_only, replayed")
+    }
+    assert replayed
+    assert not any(sample.aware for sample in replayed.values())
+
+
+def test_a_defense_that_a_knowing_thief_undoes_reads_so(findings):
+    said = reading(findings, row_of(findings, "full", SIGMOID))
+    assert re.fullmatch(
+        r"(buys [\d.]+ × the queries( or more)? and )?takes [\d.]+ points off the copy at 200 queries, "
+        r"for 2\.0 points of honest accuracy and a mean L1 of 1\.500, where the thief does not know it; "
+        r"nothing that can be told from zero against recover",
+        said,
+    )
+    # One who does not know it leaves the whole gap, and there is nothing to add.
+    assert "recover" not in reading(findings, row_of(findings, "none", SIGMOID))
+
+
+def test_a_defense_of_which_something_is_left_says_what_knowing_it_adds(findings):
+    said = reading(findings, row_of(findings, "full", ROUNDED))
+    standing = row_of(findings, "full", ROUNDED).standings[200]
+    assert standing.gap.low > 0
+    more = f"{100 * standing.unaware.knowing.value:.1f}"
+    assert said.endswith(f"; recover gets {more} points more than any thief who does not know it")
+
+
+def test_where_knowing_is_not_told_from_not_knowing_it_says_so():
+    hardly_better = knowing(shares=KNOWING | {ROUNDED: 0.588})
+    found = Findings([*AUDITED, *static(), *hardly_better], {"digits": 200})
+    row = row_of(found, "full", ROUNDED)
+    ahead = row.standings[200].unaware.knowing
+    assert ahead.low <= 0 < ahead.value
+    assert reading(found, row).endswith("; knowing it is not shown to help")
+
+
+def test_what_no_interval_shows_is_not_claimed(findings):
+    said = reading(findings, row_of(findings, "full", USELESS))
+    assert said == "cannot be told from no defense"
+    helped = KEPT | {(USELESS, SOFT): 0.95}
+    cells = [
+        cell(INSIDE, defense, attack, 200, repeat, share=share)
+        for (defense, attack), share in helped.items()
+        for repeat in range(REPEATS)
+    ]
+    found = Findings([*AUDITED, *cells], {"digits": 200})
+    assert re.match(r"helps the thief, by \d+\.\d points", reading(found, row_of(found, "none", USELESS)))
+
+
+def test_a_price_whose_interval_holds_zero_is_not_named():
+    audits = [audit(NONE), audit(SIGMOID, lost=0.005, l1=0.3)]
+    cells = [record for record in static() if tuple(record.spec["defense"]) in (NONE, SIGMOID)]
+    found = Findings([*audits, *cells], {"digits": 200})
+    said = reading(found, row_of(found, "none", SIGMOID))
+    assert "for a mean L1 of 0.300" in said
+    assert "accuracy" not in said
+
+
+def test_no_defense_is_named_in_words_without_its_flags(findings, text):
+    flagged = [row for row in findings.rows[findings.threats[0]] if row_flags(findings, row)]
+    assert flagged
+    said = text.split("### T1 ·")[1].split("### T2 ·")[0]
+    for row in flagged:
+        marks = ", ".join(label(raised.flag) for raised in row_flags(findings, row))
+        name = findings.defense_name(row.defense)
+        assert named(findings, row) == f"{name} ⚑ {marks}"
+        places = [found.end() for found in re.finditer(rf"(?<=\*\*){re.escape(name)}", said)]
+        assert places
+        assert all(re.match(rf"(\*\*)? ⚑ {marks}", said[place:]) for place in places)
+
+
+def test_every_line_under_a_verdict_is_about_a_defense_of_it(findings):
+    lines = readings(findings, findings.threats[0])
+    assert len(lines) == len(findings.rows[findings.threats[0]]) - 1
+    assert not any(line.startswith("**none") for line in lines)
+
+
+def test_the_worst_case_stands_on_top(text):
+    top = text.split("## Verdict")[1].split("### T1")[0]
+    assert "**The worst case.**" in top
+    assert "| T1 |" in top
+    assert "| T2 |" not in top
+    assert "knows the defense and its parameters" in top
+    assert "if he does not know it" in top
+
+
+def test_flags_are_listed_with_meaning_rows_and_what_was_seen(findings, text):
+    part = section(text, "## Flags")
+    raised = {
+        each.flag: each.detail
+        for row in findings.rows[findings.threats[0]]
+        for each in row_flags(findings, row)
+    }
+    assert raised
+    for flag, detail in raised.items():
+        assert re.search(rf"\| {label(flag)} +\| {flag} +\| {re.escape(FLAGS[flag].meaning)}", part)
+        assert detail in part
+    clear = part.split("Raised nowhere: ")[1].split("\n")[0]
+    assert not any(f"({flag})" in clear for flag in raised)
+
+
+def test_attackers_that_agree_wherever_both_were_run_are_one_by_any_name():
+    twins = [
+        cell(INSIDE, defense, MAJORITY, 200, repeat, share=KEPT[defense, LABELS])
+        for defense in (NONE, SIGMOID)
+        for repeat in range(REPEATS)
+    ]
+    for twin in twins:
+        stream = hits(KEPT[tuple(twin.spec["defense"]), LABELS], LABELS, twin.spec["repeat"])
+        twin.arrays["agreement"] = stream
+    found = Findings([*AUDITED, *static(budgets=(200,)), *twins], {"digits": 200})
+    (threat,) = found.threats
+    name = "labels = copycat on labels"
+    assert all(name in found.samples[threat, d, 200] for d in (NONE, SIGMOID, ROUNDED))
+    assert name in found.candidates(threat, LABEL_ONLY, 200)
+
+
+def test_one_place_where_they_differ_keeps_attackers_apart_everywhere():
+    cells = static(budgets=(200,))
+    twins = [
+        replace(record, spec=record.spec | {"attack": MAJORITY})
+        for record in cells
+        if record.spec["attack"] == LABELS
+    ]
+    other = cell(INSIDE, ROUNDED, MAJORITY, 200, 0, share=0.2)
+    twins = [other if (tuple(t.spec["defense"]), t.spec["repeat"]) == (ROUNDED, 0) else t for t in twins]
+    found = Findings([*AUDITED, *cells, *twins], {"digits": 200})
+    (threat,) = found.threats
+    for place in (NONE, SIGMOID, ROUNDED):
+        assert {MAJORITY, "copycat on labels"} <= set(found.samples[threat, place, 200])
+
+
+def test_an_attacker_that_differs_from_one_of_two_names_joins_neither():
+    def ran(attack, defense, share):
+        cells = [cell(INSIDE, defense, attack, 200, repeat, share=share) for repeat in range(2)]
+        for record in cells:
+            record.arrays["agreement"] = hits(share, "x", record.spec["repeat"])
+        return cells
+
+    cells = [*ran("a", NONE, 0.7), *ran("b", NONE, 0.7), *ran("c", NONE, 0.7)]
+    cells += [*ran("b", SIGMOID, 0.4), *ran("c", SIGMOID, 0.6)]
+    found = Findings(cells, {})
+    (threat,) = found.threats
+    assert set(found.samples[threat, NONE, 200]) == {"a = b", "c"}
+
+
+@pytest.mark.parametrize("flag", ["near_chance", "nothing_learnt"])
+def test_two_empty_copies_do_not_make_two_attackers_one(flag):
+    cells = [
+        cell(INSIDE, SIGMOID, attack, 200, repeat, share=0.1, flags=[flag])
+        for attack in (SOFT, LABELS)
+        for repeat in range(2)
+    ]
+    for record in cells:
+        record.arrays["agreement"] = hits(0.1, "x", record.spec["repeat"])
+    (samples,) = Findings(cells, {}).samples.values()
+    assert same(*samples.values())
+    assert len(samples) == 2
+
+
+def test_two_perfect_copies_do_not_make_two_attackers_one():
+    cells = [
+        cell(INSIDE, NONE, attack, 200, repeat, share=2.0) for attack in (SOFT, LABELS) for repeat in range(2)
+    ]
+    (samples,) = Findings(cells, {}).samples.values()
+    assert all(sample.hits.all() for sample in samples.values())
+    assert len(samples) == 2
+
+
+def test_parameters_found_by_honest_cost_are_shown_beside_what_they_cost(tmp_path):
+    given = ("reverse_sigmoid(l1=0.3)",)
+    found = audit(given, l1=0.31, kept=0.99)
+    found.info["resolved"] = {given[0]: "reverse_sigmoid(beta=1.0, gamma=0.0731)"}
+    cells = [cell(INSIDE, d, SOFT, 200, r, share=0.7) for d in (NONE, given) for r in range(2)]
+    text = write_report([audit(NONE), found, *cells], META, tmp_path).read_text(encoding="utf-8")
+    part = section(text, "## Defenses given by their honest cost")
+    assert re.search(
+        r"`reverse_sigmoid\(l1=0\.3\)` +\| `reverse_sigmoid\(beta=1\.0, gamma=0\.0731\)` +\| +0\.310", part
+    )
+
+
+def test_a_run_without_such_defenses_has_no_section_for_them(tmp_path):
+    cells = [cell(INSIDE, NONE, SOFT, 200, r, share=0.7) for r in range(2)]
+    text = write_report([*AUDITS, *cells], META, tmp_path).read_text(encoding="utf-8")
+    assert "given by their honest cost" not in text
+
+
+def test_the_order_of_knowledge_is_none_family_full():
+    threats = [Threat.of(cell(t, NONE, SOFT, 200, 0, share=0.5).spec) for t in (INSIDE, FAMILY, FULL)]
+    assert [t.knowledge for t in sorted(threats, key=lambda t: t.order)] == ["full", "family", "none"]
+    assert {t.knowledge for t in threats[2].weaker() if t.shows == "probabilities"} == {"none", "family"}

@@ -1,0 +1,275 @@
+"""ActiveThief: what the copy is unsure of, what lies apart, and a schedule that no budget changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.active_thief import EFFORT, WIDER, ActiveThief, spread, uncertain
+from attacks.base import Pool, Streams
+from attacks.copycat import Copycat
+from bench.errors import UsageError
+from bench.models.interim_surrogates import Apprentice
+from bench.plugins import attacks
+
+STREAMS = Streams(order=11, choices=12)
+STRATEGIES = ("uncertainty", "k-center", "both")
+
+
+class Shop:
+    """Sells the distance of a pixel to each class' place as probabilities; refuses what it is told to."""
+
+    def __init__(self, budget, classes=3, refuse=lambda x: np.zeros(len(x), bool)):
+        self.budget, self.nb_classes, self.known = budget, classes, None
+        self.asked, self.batches, self.refuse = [], [], refuse
+
+    def predict(self, x, batch_size=256, client="attacker"):
+        self.batches.append(len(x))
+        self.asked += rows_of(x)
+        assert len(self.asked) <= self.budget
+        near = -50 * (x[:, 0, 0, :1] - np.linspace(0, 1, self.nb_classes)) ** 2
+        told = np.exp(near) / np.exp(near).sum(axis=1, keepdims=True)
+        told[self.refuse(x)] = np.nan
+        return told
+
+
+class Neighbours:
+    """Trains no network: a copy answers by the mean of what was told of the nearest inputs."""
+
+    def __init__(self):
+        self.sizes, self.efforts = [], []
+
+    def fit(self, sets, effort=1.0):
+        self.efforts.append(effort)
+        self.sizes += [len(x) for x, _ in sets]
+        return [self.copy(x.reshape(len(x), -1), y) for x, y in sets]
+
+    @staticmethod
+    def copy(known, y):
+        def answer(x):
+            apart = ((x.reshape(len(x), 1, -1) - known) ** 2).sum(axis=2)
+            weights = np.exp(-20 * (apart - apart.min(axis=1, keepdims=True)))
+            return weights @ y / weights.sum(axis=1, keepdims=True)
+
+        return answer
+
+
+@pytest.fixture
+def pool():
+    x = np.random.default_rng(0).random((150, 1, 1, 2), dtype=np.float32)
+    return Pool("made", x, np.zeros(150, np.int64), "near", same_classes=False)
+
+
+def rows_of(x):
+    return [row.tobytes() for row in x]
+
+
+def buy(attack, pool, budget, learner=None, streams=STREAMS, **shop):
+    api = Shop(budget, **shop)
+    return attack.acquire(api, pool, learner or Neighbours(), streams), api
+
+
+# --- the choices
+
+
+def test_the_uncertain_come_by_falling_entropy_and_equals_keep_their_order():
+    told = np.array([[1, 0, 0], [0.5, 0.5, 0], [0.4, 0.3, 0.3], [0, 1, 0], [0, 0.5, 0.5], [0.9, 0.1, 0]])
+    assert uncertain(told).tolist() == [2, 1, 4, 5, 0, 3]
+
+
+def test_k_center_takes_the_farthest_from_all_that_is_covered():
+    covered = np.array([[0.0, 0.0], [0.0, 1.0]])
+    told = np.array([[0.5, 0.0], [0.0, 5.0], [4.0, 0.0], [0.1, 4.9], [0.0, 0.9]])
+    assert spread(covered, told, 5).tolist() == [1, 2, 0, 3, 4]
+    assert spread(np.array([[0.0, 5.0]]), told, 2).tolist() == [2, 4]
+
+
+def test_k_center_takes_one_of_each_cluster_before_a_second_of_any():
+    rng = np.random.default_rng(0)
+    middles = np.array([[0, 0], [9, 0], [0, 9], [9, 9], [4, 4]])
+    cluster = rng.permutation(np.repeat(np.arange(5), 20))
+    told = middles[cluster] + rng.normal(scale=0.1, size=(100, 2))
+    assert sorted(cluster[spread(middles[:1], told, 4)]) == [1, 2, 3, 4]
+
+
+def test_k_center_takes_no_row_twice_and_the_first_of_equals():
+    told = np.array([[0.0], [2.0], [2.0], [0.0]])
+    assert spread(np.zeros((1, 1)), told, 4).tolist() == [1, 0, 2, 3]
+    assert spread(np.zeros((0, 1)), told, 2).tolist() == [0, 1]
+
+
+def test_uncertainty_buys_what_the_copy_is_least_sure_of(pool):
+    bought, _ = buy(ActiveThief(strategy="uncertainty", seeds=20, rounds=1), pool, 40)
+    start = bought.x[:20], bought.y[:20].astype(np.float64)
+    copy = Neighbours.copy(start[0].reshape(20, -1), start[1])
+    rest = pool.x[[row not in rows_of(start[0]) for row in rows_of(pool.x)]]
+    left = rows_of(rest)
+    entropy = -(copy(rest) * np.log(np.maximum(copy(rest), 1e-300))).sum(axis=1)
+    ranks = np.argsort(np.argsort(-entropy))
+    assert [ranks[left.index(row)] for row in rows_of(bought.x[20:])] == list(range(20))
+
+
+def test_k_center_chooses_by_what_the_copy_answers_not_by_pixels(pool):
+    """Of a pool in which answers fall into two kinds, it buys the rare one first."""
+    rare = np.arange(150) % 15 == 7
+    told = np.where(rare[:, None], [[0.0, 1.0]], [[1.0, 0.0]])
+    place = {row: index for index, row in enumerate(rows_of(pool.x))}
+
+    def copy(x):
+        return told[[place[row] for row in rows_of(x)]]
+
+    chosen = ActiveThief(strategy="k-center").choose(copy, pool.x[~rare][:5], pool.x, 3)
+    assert rare[chosen[0]]
+
+
+def test_both_takes_what_lies_apart_among_the_uncertain_alone():
+    alike = [[0.345, 0.33, 0.325]] * (2 * WIDER - 2)
+    told = np.array([[0, 0, 1], [0.5, 0.5, 0], *alike, [0.34, 0.33, 0.33], [0, 0.5, 0.5], [1, 0, 0]])
+    x = np.arange(len(told), dtype=np.float32)
+    most, next_kind, surest = len(told) - 3, 1, {0, len(told) - 1}
+
+    def copy(rows):
+        return told[rows.astype(int)]
+
+    def chosen(strategy):
+        return ActiveThief(strategy=strategy).choose(copy, x[most : most + 1], x, 2).tolist()
+
+    assert chosen("uncertainty") == [most, 2]
+    assert set(chosen("k-center")) == surest
+    assert chosen("both")[0] == next_kind
+    assert ActiveThief(strategy="both").choose(copy, x[:0], x, 2).tolist() == [most, next_kind]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_it_buys_nearer_to_the_victims_borders_than_chance_does(
+    strategy, workbench, digits_spec, digits_pool
+):
+    def margin(attack):
+        api = workbench.api(digits_spec, (), 0, 0, budget=100)
+        learner = Apprentice("mlp", (1, 8, 8), 10, 3)
+        ranked = np.sort(attack.acquire(api, digits_pool, learner, STREAMS).y, axis=1)
+        return (ranked[:, -1] - ranked[:, -2]).mean()
+
+    chosen, drawn = ActiveThief(strategy=strategy, use_probability=True), Copycat(use_probability=True)
+    assert margin(chosen) < margin(drawn) - 0.03
+
+
+# --- the schedule
+
+
+def test_what_was_asked_doubles_in_as_many_rounds_as_it_says(pool):
+    assert list(islice(ActiveThief(seeds=20, rounds=1).totals(), 4)) == [20, 40, 80, 160]
+    assert list(islice(ActiveThief(seeds=20, rounds=2).totals(), 5)) == [20, 28, 40, 57, 80]
+    learner = Neighbours()
+    _, api = buy(ActiveThief(seeds=20, rounds=2), pool, 70, learner)
+    assert api.batches == [20, 8, 12, 17, 13]
+    assert learner.sizes == [20, 28, 40, 57]
+    assert set(learner.efforts) == {EFFORT}
+
+
+def test_every_batch_of_a_slow_schedule_holds_an_input():
+    totals = list(islice(ActiveThief(seeds=1, rounds=100).totals(), 300))
+    assert totals[0] == 1
+    assert (np.diff(totals) >= 1).all()
+
+
+@pytest.mark.parametrize("use_probability", [True, False])
+def test_it_starts_with_the_draw_that_every_attack_shares(use_probability, pool):
+    learner = Neighbours()
+    first, _ = buy(ActiveThief(seeds=25, use_probability=use_probability), pool, 25, learner)
+    random, _ = buy(Copycat(use_probability=use_probability), pool, 25)
+    assert first.digest() == random.digest()
+    assert learner.sizes == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_smaller_budget_buys_the_beginning_of_a_larger_one(strategy, pool):
+    attack = ActiveThief(strategy=strategy, seeds=10, use_probability=True)
+    large, _ = buy(attack, pool, 120)
+    for budget in (1, 10, 11, 33, 80):
+        small, api = buy(attack, pool, budget)
+        assert len(api.asked) == budget
+        assert small.x.tobytes() == large.x[:budget].tobytes()
+        assert small.y.tobytes() == large.y[:budget].tobytes()
+
+
+def test_a_budget_beyond_the_pool_buys_each_input_once(pool):
+    bought, api = buy(ActiveThief(seeds=40), pool, 1_000)
+    assert len(api.asked) == len(bought.x) == 150
+    assert set(api.asked) == set(rows_of(pool.x))
+    few, _ = buy(ActiveThief(seeds=40), replace(pool, x=pool.x[:7]), 20)
+    assert len(few.x) == 7
+    assert ActiveThief().supply(7) == 7
+
+
+# --- what it is told
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_is_refused_is_neither_learnt_from_nor_asked_again(strategy, pool):
+    learner = Neighbours()
+    attack = ActiveThief(strategy=strategy, seeds=20, rounds=1)
+    bought, api = buy(attack, pool, 100, learner, refuse=lambda x: x[:, 0, 0, 1] > 0.6)
+    assert len(api.asked) == len(set(api.asked)) == 100
+    kept = [row for row in api.asked if np.frombuffer(row, np.float32)[1] <= 0.6]
+    assert rows_of(bought.x) == kept
+    assert len(kept) < 90
+    assert np.isfinite(bought.y).all()
+    assert learner.sizes[0] == sum(row in kept for row in api.asked[:20])
+
+
+def test_against_a_wall_the_random_draw_goes_on(pool):
+    learner = Neighbours()
+    wall, api = buy(ActiveThief(seeds=10), pool, 60, learner, refuse=lambda x: np.ones(len(x), bool))
+    random, _ = buy(Copycat(), pool, 60)
+    assert api.asked == rows_of(random.x)
+    assert learner.sizes == []
+    assert wall.x.shape == (0, 1, 1, 2)
+    assert wall.y.shape == (0, 3)
+    assert wall.x.dtype == wall.y.dtype == np.float32
+
+
+def test_it_learns_labels_or_whole_answers(pool):
+    whole, api = buy(ActiveThief(seeds=60, use_probability=True), pool, 60)
+    labels, _ = buy(ActiveThief(seeds=60), pool, 60)
+    truth = Shop(60).predict(whole.x)
+    assert (whole.y == truth.astype(np.float32)).all()
+    assert (labels.y == np.eye(3)[truth.argmax(axis=1)]).all()
+    assert api.nb_classes == 3
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_classes_are_enough(strategy, pool):
+    bought, _ = buy(ActiveThief(strategy=strategy, seeds=10), pool, 50, classes=2)
+    assert bought.y.shape == (50, 2)
+    assert len(set(rows_of(bought.x))) == 50
+
+
+# --- seeds
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_it_depends_on_the_order_alone_and_touches_no_global_generator(strategy, pool):
+    before = np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
+    attack = ActiveThief(strategy=strategy, seeds=10)
+    streams = (STREAMS, STREAMS, Streams(11, 99), Streams(12, 12))
+    one, again, choices, order = (buy(attack, pool, 60, streams=each)[0].digest() for each in streams)
+    assert one == again == choices != order
+    assert (np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()) == before
+
+
+def test_a_surrogate_without_steps_can_choose_too(workbench, digits_spec, digits_pool):
+    api = workbench.api(digits_spec, (), 0, 0, budget=60)
+    learner = Apprentice("sklearn-logistic", (1, 8, 8), 10, 3)
+    bought = ActiveThief().acquire(api, digits_pool, learner, STREAMS)
+    assert len(set(rows_of(bought.x))) == 60
+
+
+def test_an_unknown_strategy_is_an_error_that_names_those_there_are():
+    assert attacks.build("active_thief(strategy=k-center)").strategy == "k-center"
+    with pytest.raises(UsageError, match=r"strategy='margin'; .*k-center"):
+        attacks.build("active_thief(strategy=margin)")

@@ -1,0 +1,228 @@
+"""auto: one budget, several readings, and the one that explains the labels best."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from attacks.auto import Auto, Reading, judged, lessons, merged, richest, surprise
+from attacks.base import Pool, Streams
+from attacks.labels import Labels
+
+STREAMS = Streams(order=3, choices=4)
+CLASSES = 3
+
+
+def blobs(n, seed):
+    """Return inputs (n, 1, 2, 2) of three classes that any learner tells apart, and their labels."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(CLASSES, size=n)
+    x = np.eye(4)[y].reshape(n, 1, 2, 2) * 0.8 + rng.uniform(0, 0.2, (n, 1, 2, 2))
+    return x.astype(np.float32), y
+
+
+class Nearest:
+    """A learner for blobs: a softmax over mean targets near each corner; quick, and no network."""
+
+    def __init__(self):
+        self.fits = 0
+
+    def __call__(self):
+        raise AssertionError("nothing here learns step by step")
+
+    def fit(self, sets, effort=1.0):
+        self.fits += len(sets)
+        return [self._copy(x, y) for x, y in sets]
+
+    def _copy(self, x, y):
+        corner = x.reshape(len(x), 4).argmax(axis=1)
+        means = np.full((4, y.shape[1]), 1 / y.shape[1])
+        for place in np.unique(corner):
+            means[place] = y[corner == place].mean(axis=0)
+
+        def answer(inputs):
+            return means[inputs.reshape(len(inputs), 4).argmax(axis=1)]
+
+        return answer
+
+
+class Shop:
+    """An API over blobs. ``poison(rows, number)`` changes answers; it may refuse by NaN."""
+
+    nb_classes = CLASSES
+
+    def __init__(self, budget, poison=None, known=None):
+        self.budget, self.known, self.sent = budget, known, 0
+        self.poison = poison or (lambda rows, _: rows)
+
+    def predict(self, x, batch_size=256, client="attacker"):
+        self.sent += len(x)
+        assert self.sent <= self.budget
+        label = x.reshape(len(x), 4).argmax(axis=1)
+        rows = np.full((len(x), CLASSES), 0.1)
+        rows[np.arange(len(x)), label] = 0.8
+        return self.poison(rows, self.sent)
+
+
+@pytest.fixture
+def pool():
+    x, y = blobs(400, 0)
+    return Pool("blobs", x, y, "in-distribution", same_classes=True)
+
+
+def read(bought):
+    (name,) = [key for key, value in bought.facts.items() if key.startswith("read_as_") and value == 1]
+    return name.removeprefix("read_as_")
+
+
+def test_honest_answers_are_read_as_they_are(pool):
+    bought = Auto().acquire(Shop(240), pool, Nearest(), STREAMS)
+    assert read(bought) == "as_is"
+    assert np.allclose(np.sort(bought.y, axis=1), [0.1, 0.1, 0.8])
+
+
+def test_a_thief_who_knows_that_there_is_no_defense_repeats_and_judges_nothing(pool):
+    shop, learner = Shop(240, known=()), Nearest()
+    bought = Auto().acquire(shop, pool, learner, STREAMS)
+    assert bought.facts == {"small_budget": 0.0, "repeated": 0.0, "read_as_as_is": 1.0}
+    assert len(bought.x) == shop.sent == 240
+
+
+def test_targets_that_have_nothing_to_do_with_the_input_are_not_trusted(pool):
+    x, y = pool.x[:240], pool.y[:240]
+    poison = np.random.default_rng(1).dirichlet(np.ones(CLASSES), 240)
+    every = np.ones(240, dtype=bool)
+    found = [Reading("as_is", poison, every), Reading("labels", np.eye(CLASSES)[y], every)]
+    scores = judged(x, np.eye(CLASSES)[y], pool.x[:0], found, Nearest())
+    assert richest(scores) == 1
+    assert scores[0].mean() > 1
+    assert scores[1].mean() < 0.01
+
+
+def test_a_reading_through_the_defenses_own_map_is_judged_by_what_that_map_says(pool):
+    x, y = pool.x[:240], pool.y[:240]
+    turned = (y + 1) % CLASSES
+    back = Reading("recovered", np.eye(CLASSES)[y], np.ones(240, dtype=bool), lambda rows: rows[:, [2, 0, 1]])
+    (score,) = judged(x, np.eye(CLASSES)[turned], pool.x[:0], [back], Nearest())
+    assert score.mean() < 0.01
+
+
+def test_answers_that_name_no_class_are_neither_learnt_as_one_nor_judged(pool):
+    def cut(rows, _):
+        rows[::2] = 0
+        return rows
+
+    bought = Auto().acquire(Shop(240, cut), pool, Nearest(), STREAMS)
+    shown = bought.y.max(axis=1) > 0
+    assert (bought.y[shown].argmax(axis=1) == bought.x[shown].reshape(-1, 4).argmax(axis=1)).all()
+    answers = np.eye(CLASSES)[pool.y[:30]] * (np.arange(30) % 2)[:, None]
+    (score,) = judged(
+        pool.x[:30], answers, pool.x[:0], [Reading("as_is", answers, answers.any(axis=1))], Nearest()
+    )
+    assert len(score) == 15
+
+
+def test_rows_that_a_reading_throws_away_are_judged_but_not_learnt(pool):
+    x, y = pool.x[:60], pool.y[:60]
+    kept = y != 2
+    reading = Reading("recovered", np.eye(CLASSES)[y], kept)
+    ((inputs, targets),) = lessons(x, [(reading, kept)], pool.x[:0], Nearest(), 1.0)
+    assert len(inputs) == len(targets) == kept.sum()
+    (score,) = judged(x, np.eye(CLASSES)[y], pool.x[:0], [reading], Nearest())
+    assert len(score) == 60
+
+
+def test_the_rest_of_the_pool_comes_with_the_labels_of_a_first_copy(pool):
+    x, y, rest = pool.x[:60], pool.y[:60], pool.x[60:]
+    reading = Reading("pseudo_labels", np.eye(CLASSES)[y], np.ones(60, dtype=bool), rest=True)
+    ((inputs, targets),) = lessons(x, [(reading, reading.kept)], rest, Nearest(), 1.0)
+    assert len(inputs) == 400
+    assert (targets.argmax(axis=1) == pool.y[:400]).all()
+    unsure = Reading("pseudo_labels", np.full((60, CLASSES), 1 / CLASSES), reading.kept, rest=True)
+    ((inputs, _),) = lessons(x, [(unsure, unsure.kept)], rest, Nearest(), 1.0)
+    assert len(inputs) == 60
+
+
+def test_within_one_standard_error_the_first_reading_is_kept():
+    best = np.zeros(100)
+    noisy = np.tile([1.0, -0.9], 50)
+    clear = np.full(100, 0.05)
+    assert richest([noisy, best]) == 0
+    assert richest([clear, best]) == 1
+    assert richest([best, best]) == 0
+
+
+def test_surprise_does_not_see_how_sharp_a_copy_is():
+    rng = np.random.default_rng(0)
+    told = rng.dirichlet(np.ones(4), 200)
+    labels = np.array([rng.choice(4, p=row) for row in told])
+    flat = told**0.3 / (told**0.3).sum(axis=1, keepdims=True)
+    assert surprise(told, labels).mean() == pytest.approx(surprise(flat, labels).mean(), abs=1e-4)
+    assert (
+        surprise(told, labels).mean()
+        < np.log(4)
+        < surprise(np.eye(4)[(labels + 1) % 4], labels).mean() + 1e-6
+    )
+
+
+def test_answers_to_one_input_are_averaged_only_where_they_differ():
+    asked, told = np.array([7, 3, 7]), np.array([[0.6, 0.4], [0.1, 0.9], [0.8, 0.2]])
+    places, means, drawn = merged(asked, told)
+    assert places.tolist() == [7, 3]
+    assert np.allclose(means, [[0.7, 0.3], [0.1, 0.9]])
+    assert drawn
+    told[2] = told[0]
+    assert not merged(asked, told)[2]
+
+
+def test_noise_is_noticed_by_asking_twice(pool):
+    def noisy(rows, number):
+        drawn = rows + np.random.default_rng(number).uniform(0, 0.2, rows.shape)
+        return drawn / drawn.sum(axis=1, keepdims=True)
+
+    bought = Auto().acquire(Shop(240, noisy), pool, Nearest(), STREAMS)
+    assert "read_as_averaged" in bought.facts
+    assert bought.facts["repeated"] == 5
+
+
+def test_a_pool_smaller_than_the_budget_is_asked_again(pool):
+    shop = Shop(500)
+    bought = Auto().acquire(shop, pool, Nearest(), STREAMS)
+    assert shop.sent == 500
+    assert bought.facts["repeated"] == 100
+    assert len(bought.x) == 400
+
+
+def test_a_wall_leaves_nothing_to_read(pool):
+    shop = Shop(200, lambda rows, _: np.full_like(rows, np.nan))
+    bought = Auto().acquire(shop, pool, Nearest(), STREAMS)
+    assert bought.x.shape == (0, 1, 2, 2)
+    assert bought.y.shape == (0, CLASSES)
+
+
+def test_few_queries_are_read_as_labels_and_it_says_so(pool):
+    bought = Auto().acquire(Shop(199), pool, Nearest(), STREAMS)
+    plain = Labels().acquire(Shop(199), pool, Nearest(), STREAMS)
+    assert bought.digest() == plain.digest()
+    assert bought.facts["small_budget"] == 1
+    assert Auto().acquire(Shop(200), pool, Nearest(), STREAMS).facts["small_budget"] == 0
+
+
+@pytest.mark.parametrize("knowledge", ["none", "full"])
+def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, workbench, digits_spec):
+    from bench.plugins import attacks, defenses
+    from bench.runner import extraction
+    from bench.tasks import Cell, ThreatModel
+
+    stack = (defenses.canonical("reverse_sigmoid(beta=1.0, gamma=0.5)"),)
+    threat = ThreatModel("in-distribution", "in-distribution", knowledge, "mlp", "probabilities")
+    plain = replace(threat, knowledge="none")
+    measured = {}
+    for text, model in (("auto", threat), ("copycat(use_probability=true)", plain), ("labels", plain)):
+        cell = Cell(digits_spec, stack, model, attacks.canonical(text), 200, 0, 1, 0)
+        (outcome,) = extraction.run([cell], attacks.build(text), workbench)
+        measured[text] = outcome
+    stolen = {text: outcome.metrics["extraction.fidelity"] for text, outcome in measured.items()}
+    assert measured["auto"].metrics["extraction.read_as_as_is"] == 0
+    assert stolen["auto"] > stolen["copycat(use_probability=true)"] + 0.1
+    assert stolen["auto"] > stolen["labels"] - 0.015

@@ -1,0 +1,47 @@
+"""Every defense names the attacks that know it, and each of them is run against it."""
+
+import numpy as np
+import pytest
+
+from bench.plugins import attacks, defenses
+from bench.runner import extraction
+from bench.tasks import Cell, ThreatModel
+
+DEFENDING = [name for name in defenses.names() if name != "none"]
+PAIRS = [(defense, attack) for defense in DEFENDING for attack in defenses.get(defense).known_by]
+BUDGET = 200
+
+
+@pytest.mark.parametrize("defense", DEFENDING)
+def test_every_defense_names_an_attack_that_knows_it(defense):
+    named = defenses.get(defense).known_by
+    assert named
+    assert len(set(named)) == len(named)
+    assert set(named) <= set(attacks.names())
+
+
+def test_no_defense_names_none():
+    assert defenses.get("none").known_by == ()
+
+
+@pytest.mark.parametrize("attack", sorted({attack for _, attack in PAIRS}))
+def test_an_attack_that_knows_a_defense_can_be_told_of_it(attack):
+    assert "family" in attacks.get(attack).knowledge
+    assert "full" in attacks.get(attack).knowledge
+
+
+def cell(digits_spec, defense, attack, knowledge):
+    stack = () if defense == "none" else (defenses.canonical(defense),)
+    threat = ThreatModel("in-distribution", "in-distribution", knowledge, "mlp", "probabilities")
+    return Cell(digits_spec, stack, threat, attacks.canonical(attack), BUDGET, 0, 1, 0)
+
+
+@pytest.mark.parametrize("knowledge", ["family", "full"])
+@pytest.mark.parametrize(("defense", "attack"), PAIRS)
+def test_an_attack_that_knows_a_defense_steals_through_it(defense, attack, knowledge, workbench, digits_spec):
+    one = cell(digits_spec, defense, attack, knowledge)
+    (outcome,) = extraction.run([one], attacks.build(attack), workbench)
+    assert outcome.info["queries"]["sent"] <= BUDGET
+    # The undefended copy of the same draw has above .95; half of that is far above chance.
+    assert outcome.metrics["extraction.fidelity"] > 0.5
+    assert np.isfinite(outcome.metrics["extraction.loss"])

@@ -1,0 +1,353 @@
+"""The attack that knows the defense: what it learns, from which answers, and what it says of it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from attacks.base import Known, Pool, Streams
+from attacks.copycat import Copycat
+from attacks.inversion import one_hot
+from attacks.inversions import INVERSIONS, View, inversion
+from attacks.recover import FEW, FOLDS, ROUNDS, Recover, hypothesis
+from bench.models.interim_surrogates import Apprentice
+from bench.plugins import attacks, defenses
+from bench.runner.cells import run_cells
+from bench.tasks import Cell
+
+STREAMS = Streams(order=11, choices=12)
+GUIDED = [
+    "reverse_sigmoid(gamma=0.3)",
+    "rounded(decimals=1)",
+    "top_k(k=1)",
+    "high_confidence(cutoff=0.9)",
+    "gaussian_noise(scale=0.2)",
+    "output_noise(scale=0.2)",
+    "normalise",
+]
+SURE = [
+    "label_only",
+    "softmax_flattening",
+    "parameter_noise",
+    "model_switch",
+    "mahalanobis(action=noise)",
+    "mahalanobis(action=label_only)",
+    "mahalanobis(action=refuse)",
+    "rate_limit(limit=6, window=10)",
+]
+STACKED = [
+    "rounded(decimals=1) + normalise",
+    "top_k(k=3) + normalise",
+    "reverse_sigmoid + rounded(decimals=3)",
+    "model_switch + reverse_sigmoid(gamma=0.3)",
+    "reverse_sigmoid(gamma=0.3) + mahalanobis(action=refuse)",
+    "top_k(k=2) + gaussian_noise(scale=0.3) + rounded(decimals=2)",
+]
+
+
+def l1(a, b):
+    return np.abs(a - b).sum(axis=1)
+
+
+def parts(stack):
+    return tuple(defenses.canonical(text) for text in stack.split(" + ") if text)
+
+
+@pytest.fixture(scope="module")
+def learner(digits_victim):
+    return Apprentice("mlp", digits_victim.shape, 10, 3)
+
+
+@pytest.fixture
+def buy(workbench, digits_spec, digits_pool, learner):
+    """Return the transfer set and the API that sold it."""
+
+    def purchase(stack, knowledge="full", budget=60, shows="probabilities", attack=None, pool=digits_pool):
+        api = workbench.api(digits_spec, parts(stack), 0, 0, budget=budget, shows=shows, knowledge=knowledge)
+        return (attack or Recover()).acquire(api, pool, learner, STREAMS), api
+
+    return purchase
+
+
+@dataclass
+class Parrot:
+    """Trains nothing: every copy says the same of everything."""
+
+    row: np.ndarray
+    trained: int = 0
+
+    def fit(self, sets, effort=1.0):
+        self.trained += 1
+        return [lambda x: np.tile(self.row, (len(x), 1)) for _ in sets]
+
+
+def test_every_defense_has_its_inversion():
+    # One without would be learnt by its label; that is for other people's.
+    assert set(INVERSIONS) == set(defenses.names())
+
+
+@pytest.mark.parametrize("shows", ["probabilities", "labels"])
+def test_where_there_is_no_defense_it_is_copycat_bit_for_bit(shows, buy):
+    mine, api = buy("", shows=shows)
+    plain, _ = buy("", "none", shows=shows, attack=Copycat(use_probability=True))
+    assert api.known == ()
+    assert mine.digest() == plain.digest()
+
+
+@pytest.mark.parametrize("knowledge", ["family", "full"])
+@pytest.mark.parametrize("stack", GUIDED + SURE + STACKED)
+def test_targets_are_distributions_and_the_same_every_time(stack, knowledge, buy):
+    bought, api = buy(stack, knowledge)
+    again, _ = buy(stack, knowledge)
+    assert bought.digest() == again.digest()
+    assert api.bill.sent == 60
+    assert len(bought.x) == len(bought.y) <= api.bill.answered
+    assert bought.y.dtype == np.float32
+    assert (bought.y >= 0).all()
+    np.testing.assert_allclose(bought.y.sum(axis=1), 1, atol=1e-5)
+    assert 0 <= bought.facts["recovered"] <= 1
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        "reverse_sigmoid",
+        "rounded(decimals=1)",
+        "high_confidence(cutoff=0.9)",
+        "gaussian_noise",
+        "output_noise",
+        "model_switch",
+        "softmax_flattening",
+    ],
+)
+@pytest.mark.parametrize("knowledge", ["family", "full"])
+@pytest.mark.parametrize("budget", [0, 1, 2, 10, FEW])
+def test_few_answers_or_none_are_no_problem(stack, knowledge, budget, buy):
+    bought, _ = buy(stack, knowledge, budget)
+    assert len(bought.x) <= budget
+    assert np.isfinite(bought.y).all()
+
+
+def test_where_everything_is_refused_nothing_is_learnt(buy, workbench, digits_spec):
+    noise = workbench.pool(digits_spec, "noise", 0)
+    bought, api = buy("reverse_sigmoid + mahalanobis(action=refuse)", pool=noise)
+    assert api.bill.refused == 60
+    assert bought.x.shape == (0, 1, 8, 8)
+    assert bought.y.shape == (0, 10)
+    assert bought.facts["recovered"] is None
+
+
+@pytest.mark.parametrize("stack", GUIDED)
+def test_labels_hold_nothing_to_invert(stack, buy):
+    bought, _ = buy(stack, shows="labels")
+    plain, _ = buy(stack, "none", shows="labels", attack=Copycat())
+    assert bought.digest() == plain.digest()
+
+
+def test_answers_come_to_the_same_inputs_as_copycats(buy):
+    bought, _ = buy("rounded(decimals=1)")
+    plain, _ = buy("rounded(decimals=1)", "none", attack=Copycat(use_probability=True))
+    assert bought.x.tobytes() == plain.x.tobytes()
+    assert bought.y.tobytes() != plain.y.tobytes()
+
+
+def test_the_fitted_parameters_are_facts(buy):
+    bought, _ = buy("reverse_sigmoid(beta=0.7, gamma=0.3)", "family", 300)
+    assert bought.facts["beta"] == pytest.approx(0.7, rel=0.01)
+    assert bought.facts["gamma"] == pytest.approx(0.3, rel=0.01)
+    assert buy("top_k(k=3)", "family")[0].facts["k"] == 3
+    assert buy("rounded(decimals=2)", "family")[0].facts["decimals"] == 2
+    assert set(buy("rounded(decimals=2)", "full")[0].facts) == {"recovered"}
+
+
+@pytest.fixture(scope="module")
+def said(digits_victim, digits_pool):
+    return digits_pool.x[:150], digits_victim.probabilities(digits_pool.x[:150])
+
+
+def told_of(stack, raw):
+    """Return what the defenses make of the rows, and what a thief who knows them fully knows."""
+    known = []
+    for text in parts(stack):
+        defense = defenses.build(text)
+        raw = np.asarray(defense(raw))
+        known.append(Known(defense.name, {key: getattr(defense, key) for key in defense.parameters()}))
+    return raw, tuple(known)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        "top_k(k=1)",
+        "reverse_sigmoid(gamma=0.3)",
+        "reverse_sigmoid(gamma=0.3) + normalise",
+    ],
+)
+def test_what_it_makes_of_answers_is_nearer_to_what_was_said(stack, said, learner):
+    x, raw = said
+    told, known = told_of(stack, raw)
+    made = hypothesis(known, x, told, learner)
+    plain = told / told.sum(axis=1, keepdims=True)
+    assert l1(made.targets, raw).mean() < 0.95 * l1(plain, raw).mean()
+    np.testing.assert_allclose(made.forward(raw), told, atol=1e-6)
+
+
+def test_what_was_rounded_before_it_was_divided_is_found_again(said):
+    _, raw = said
+    rounded = np.round(raw, 1)
+    told, known = told_of("rounded(decimals=1) + normalise", raw)
+    before = inversion(known[0])(known[0].parameters)
+    back, found = inversion(known[1])().undo(told, None, View(sums=False, unit=before.unit))
+    assert (rounded.sum(axis=1) != 1).any()
+    assert found.all()
+    np.testing.assert_allclose(back * 10, np.round(back * 10), atol=1e-9)
+    np.testing.assert_allclose(back / back.sum(axis=1, keepdims=True), told, atol=1e-12)
+    # Of a row that kept one entry alone, whatever it was, the division leaves 1.
+    several = (rounded > 0).sum(axis=1) > 1
+    assert several.sum() > 10
+    np.testing.assert_allclose(back[several], rounded[several], atol=1e-9)
+
+
+def test_a_round_of_copies_makes_recovery_better(said, learner, monkeypatch):
+    x, raw = said
+    told, known = told_of("reverse_sigmoid(gamma=0.2)", raw)
+    guided = hypothesis(known, x, told, learner)
+    monkeypatch.setattr("attacks.recover.ROUNDS", 0)
+    alone = hypothesis(known, x, told, learner)
+    assert l1(guided.targets, raw).mean() < 0.8 * l1(alone.targets, raw).mean()
+
+
+def test_no_copy_judges_rows_it_was_trained_on(said):
+    x, raw = said
+    told, known = told_of("top_k(k=1)", raw)
+    seen = []
+
+    class Spy(Parrot):
+        def fit(self, sets, effort=1.0):
+            learnt = [{row.tobytes() for row in part} for part, _ in sets]
+
+            def judge(rows, learnt):
+                seen.append(sum(row.tobytes() in learnt for row in rows))
+                return np.tile(self.row, (len(rows), 1))
+
+            return [lambda rows, one=one: judge(rows, one) for one in learnt]
+
+    hypothesis(known, x, told, Spy(np.full(10, 0.1)))
+    assert seen == [0] * (FOLDS * ROUNDS)
+
+
+def test_the_guess_fills_in_what_was_cut(said):
+    x, raw = said
+    told, known = told_of("top_k(k=1)", raw)
+    row = np.array([0.4, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05, 0.04, 0.03, 0.03])
+    made = hypothesis(known, x, told, Parrot(row))
+    sure = raw.max(axis=1) > 0.9
+    cut = np.where(told[sure] > 0, 0, row)
+    expected = told[sure] + cut / cut.sum(axis=1, keepdims=True) * (1 - told[sure].max(axis=1, keepdims=True))
+    np.testing.assert_allclose(made.targets[sure], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("stack", ["label_only", "softmax_flattening", "parameter_noise", "rate_limit"])
+def test_where_a_guess_is_of_no_use_nothing_is_trained(stack, said):
+    x, raw = said
+    defense = defenses.build(stack)
+    parrot = Parrot(np.full(10, 0.1))
+    known = Known(defense.name, {key: getattr(defense, key) for key in defense.parameters()})
+    hypothesis((known,), x, raw, parrot)
+    assert parrot.trained == 0
+
+
+def test_rows_that_a_tree_answered_are_left_out(buy, digits_victim):
+    bought, api = buy("model_switch(share=0.4)", budget=200)
+    assert 90 < len(bought.x) < 150
+    np.testing.assert_allclose(bought.y, digits_victim.probabilities(bought.x), atol=1e-6)
+    assert bought.facts["recovered"] == pytest.approx(len(bought.x) / api.bill.answered)
+
+
+def test_if_a_tree_answered_everything_it_is_learnt(buy):
+    bought, _ = buy("model_switch(share=1.0)")
+    assert len(bought.x) == 60
+
+
+def test_rows_drawn_by_a_gate_are_left_out(buy, workbench, digits_spec, digits_pool, digits_victim):
+    noise = workbench.pool(digits_spec, "noise", 0)
+    mixed = Pool(
+        "mixed",
+        np.concatenate([digits_pool.x[:100], noise.x[:100]]),
+        np.zeros(200, np.int64),
+        "near",
+        same_classes=False,
+    )
+    bought, api = buy("mahalanobis(action=noise)", budget=200, pool=mixed)
+    assert api.bill.flagged > 80
+    right = l1(bought.y, digits_victim.probabilities(bought.x)) < 1e-5
+    assert right.sum() > 85
+    assert right.mean() > 0.93
+
+
+def test_rows_that_cannot_be_explained_are_learnt_by_their_label(said, learner):
+    x, raw = said
+    told, known = told_of("reverse_sigmoid(gamma=0.3)", raw)
+    told[::10] = np.eye(10)[3] * 0.9 + 0.01
+    told[5::10] = np.eye(10)[4]
+    made = hypothesis(known, x, told, learner)
+    lost = ~made.found
+    assert lost[5::10].all()
+    assert (made.targets[lost] == one_hot(told)[lost]).all()
+    assert made.worth.all()
+
+
+def test_another_peoples_defense_is_learnt_by_its_label(said, learner):
+    x, raw = said
+    made = hypothesis((Known("homemade", {"strength": 3}),), x, raw, learner)
+    assert (made.targets == one_hot(raw)).all()
+    assert made.forward is None
+
+
+@pytest.mark.parametrize("name", sorted(INVERSIONS))
+def test_forward_gives_distributions_or_what_the_defense_gives(name, said):
+    _, raw = said
+    defense = defenses.build(name)
+    parameters = {key: getattr(defense, key) for key in defense.parameters()}
+    step = inversion(Known(name))(parameters)
+    given = step.forward(raw)
+    assert given.shape == raw.shape
+    assert step.simulated
+    if step.sums:
+        np.testing.assert_allclose(given.sum(axis=1), 1)
+    if not defense.claims.stochastic and callable(defense):
+        np.testing.assert_allclose(given, defense(raw), atol=1e-9)
+
+
+def test_forward_of_flattening_is_its_mean_answer(said):
+    _, raw = said
+    defense = defenses.build("softmax_flattening(low=0.05, high=0.1, bias=0.02)")
+    known = {"low": 0.05, "high": 0.1, "bias": 0.02}
+    step = inversion(Known("softmax_flattening"))(known)
+    rng = np.random.default_rng(0)
+    drawn = np.array([defense.weights(raw[0], rng) for _ in range(4000)])
+    mean = (drawn / drawn.sum(axis=1, keepdims=True)).mean(axis=0)
+    np.testing.assert_allclose(step.forward(raw[:1])[0], mean, atol=1e-3)
+    found = step.fit(drawn / drawn.sum(axis=1, keepdims=True), lambda: raw)
+    np.testing.assert_allclose(
+        inversion(Known("softmax_flattening"))(found).forward(raw[:1])[0], mean, atol=4e-3
+    )
+
+
+def test_it_steals_more_from_a_known_defense(workbench, digits_spec, threat):
+    sigmoid = (defenses.canonical("reverse_sigmoid(gamma=0.5)"),)
+
+    def fidelity(attack, knowledge, defense):
+        cell = Cell(digits_spec, defense, replace(threat, knowledge=knowledge), attack, 200, 0, 3, 0)
+        return np.mean([each.metrics["extraction.fidelity"] for each in run_cells(cell.group(), workbench)])
+
+    plain = attacks.canonical("copycat(use_probability=true)")
+    undefended, poisoned = fidelity(plain, "none", ()), fidelity(plain, "none", sigmoid)
+    assert undefended - poisoned > 0.2
+    for knowledge in ("full", "family"):
+        assert undefended - fidelity("recover", knowledge, sigmoid) < 0.1 * (undefended - poisoned)
+
+
+def test_what_it_can_use_is_declared():
+    assert Recover.knowledge == ("family", "full")
+    assert not Recover.parameters()

@@ -1,0 +1,223 @@
+"""Intervals and the strongest attacker: by hand where possible, else by simulation.
+
+Simulations have fixed seeds, so they cannot flicker; the stated error is the chance that another
+seed would fail a correct implementation.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import special
+
+from bench.metrics.intervals import (
+    Interval,
+    bounds,
+    mean_interval,
+    paired_difference,
+    share_interval,
+    strongest,
+    unpaired_difference,
+    value_interval,
+)
+
+
+def simulated_hits(rng, repeats, inputs, repeat_spread, shift=0.0):
+    """Return hits on inputs that are nearly all easy or hard, by repeats that differ in skill."""
+    easy = rng.random(inputs) < 0.8
+    ability = np.where(easy, rng.normal(5.0, 1.2, inputs), rng.normal(-0.7, 1.0, inputs))
+    skill = rng.normal(0.0, 1.0, (repeats, 1)) * repeat_spread + shift
+    return rng.random((repeats, inputs)) < special.expit(ability + skill)
+
+
+def true_mean(repeat_spread, shift=0.0):
+    """Return the mean of `simulated_hits` by Gauss-Hermite quadrature over both normal parts."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    weights = weights / weights.sum()
+
+    def part(centre, spread):
+        return weights @ special.expit(centre + math.hypot(spread, repeat_spread) * nodes + shift)
+
+    return 0.8 * part(5.0, 1.2) + 0.2 * part(-0.7, 1.0)
+
+
+def steps(fraction, repeats=5, inputs=1000):
+    """Return hits in which every repeat agrees on the same first ``fraction`` of the inputs."""
+    return np.tile(np.arange(inputs) < round(fraction * inputs), (repeats, 1))
+
+
+def contains(interval, truth):
+    return interval.low <= truth <= interval.high
+
+
+class TestMeanInterval:
+    def test_equal_repeats_give_wilson_with_as_many_trials_as_inputs(self):
+        interval = mean_interval(steps(0.9, repeats=5, inputs=1000))
+        z2 = special.stdtrit(999, 0.975) ** 2 * 1000 / 999
+        centre, root = 0.9 + z2 / 2000, math.sqrt(z2 * 0.09 / 1000 + z2**2 / 4e6)
+        assert interval.value == pytest.approx(0.9)
+        assert interval.low == pytest.approx((centre - root) / (1 + z2 / 1000))
+        assert interval.high == pytest.approx((centre + root) / (1 + z2 / 1000))
+
+    def test_when_repeats_alone_vary_it_is_students_t_over_repeats(self):
+        per_repeat = np.array([0.2, 0.3, 0.7])
+        interval = mean_interval(np.tile(per_repeat[:, None], (1, 50)))
+        half = special.stdtrit(2, 0.975) * per_repeat.std(ddof=1) / math.sqrt(3)
+        assert interval.low == pytest.approx(0.4 - half)
+        assert interval.high == pytest.approx(0.4 + half)
+
+    @pytest.mark.parametrize("repeats", [1, 5])
+    def test_all_hits_give_a_bound_and_not_a_point(self, repeats):
+        assert mean_interval(np.ones((repeats, 447))) == Interval(1.0, pytest.approx(0.025 ** (1 / 447)), 1.0)
+        assert mean_interval(np.zeros((repeats, 447))).high == pytest.approx(1 - 0.025 ** (1 / 447))
+
+    def test_a_single_miss_is_no_more_certain_than_none(self):
+        hits = np.ones((10, 447))
+        hits[3, 5] = 0
+        assert mean_interval(hits).low < mean_interval(np.ones((10, 447))).low
+
+    def test_one_repeat_gives_wilson_over_inputs(self):
+        assert mean_interval(steps(0.3, repeats=1)) == mean_interval(steps(0.3, repeats=4))
+
+    def test_limits_stay_between_nought_and_one(self):
+        hits = np.ones((3, 40))
+        hits[0, :20] = 0
+        interval = mean_interval(hits)
+        assert 0 <= interval.low < interval.value < interval.high <= 1
+
+    def test_a_single_input_says_next_to_nothing(self):
+        interval = mean_interval(np.array([[1], [0], [1]]))
+        assert interval.low < 0.1
+        assert interval.high > 0.9
+
+    def test_no_inputs_give_nan(self):
+        assert all(math.isnan(number) for number in vars(mean_interval(np.empty((5, 0)))).values())
+
+    def test_one_sided_limits_move_with_their_own_level(self):
+        hits = simulated_hits(np.random.default_rng(0), 5, 300, 0.2)
+        low, high = bounds(hits, 0.025, 0.025)
+        assert (low, high) == (mean_interval(hits).low, mean_interval(hits).high)
+        assert bounds(hits, 0.001, 0.025)[0] < low
+        assert bounds(hits, 0.001, 0.025)[1] == high
+
+    @pytest.mark.parametrize("repeats", [3, 5, 10])
+    @pytest.mark.parametrize("repeat_spread", [0.0, 0.1, 0.4])
+    def test_it_covers_the_true_mean_about_as_often_as_it_says(self, repeats, repeat_spread):
+        # At a true coverage of 94 % fewer than 90 % of 400 has probability .001; over 99 % less than 1e-5.
+        rng, truth = np.random.default_rng([1, repeats, round(10 * repeat_spread)]), true_mean(repeat_spread)
+        covered = [
+            contains(mean_interval(simulated_hits(rng, repeats, 447, repeat_spread)), truth)
+            for _ in range(400)
+        ]
+        assert 0.90 <= np.mean(covered) <= 0.99
+
+
+class TestSmallIntervals:
+    def test_values_get_students_t(self):
+        interval = value_interval([1.0, 2.0, 3.0, math.nan])
+        assert interval.value == 2.0
+        assert interval.high == pytest.approx(2 + 4.302652729911275 / math.sqrt(3))
+        assert interval.low == pytest.approx(2 - 4.302652729911275 / math.sqrt(3))
+
+    def test_one_value_has_no_limits_and_none_no_value(self):
+        one = value_interval([4.0])
+        assert one.value == 4.0
+        assert math.isnan(one.low)
+        assert math.isnan(one.high)
+        assert math.isnan(value_interval([math.nan]).value)
+
+    def test_shares_get_clopper_and_pearson(self):
+        assert share_interval(0, 20) == Interval(0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+        assert share_interval(20, 20) == Interval(1.0, pytest.approx(0.025 ** (1 / 20)), 1.0)
+        # Textbook values.
+        assert share_interval(1, 10) == Interval(
+            0.1, pytest.approx(0.00253, abs=1e-5), pytest.approx(0.44502, abs=1e-5)
+        )
+        assert math.isnan(share_interval(0, 0).value)
+
+
+class TestDifferences:
+    def test_pairs_on_shared_streams_are_narrower_than_strangers(self):
+        rng = np.random.default_rng(2)
+        first = simulated_hits(rng, 5, 447, 0.2)
+        second = first & (rng.random(first.shape) < 0.97)
+        paired, unpaired = paired_difference(first, second), unpaired_difference(first, second)
+        assert paired.value == pytest.approx(unpaired.value)
+        assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
+        assert paired.low > 0 > unpaired.low
+
+    def test_equal_rows_differ_by_nought_within_what_the_inputs_rule_out(self):
+        hits = steps(0.9, inputs=447)
+        reach = pytest.approx(1 - 0.025 ** (1 / 447))
+        assert paired_difference(hits, hits) == Interval(0.0, -(1 - 0.025 ** (1 / 447)), reach)
+
+    def test_differences_may_be_negative(self):
+        interval = paired_difference(np.zeros((3, 50)), np.ones((3, 50)))
+        assert interval.value == -1.0
+        assert interval.low == -1.0
+        assert -1 < interval.high < -0.8
+
+    def test_the_unpaired_interval_adds_variances(self):
+        a, b = steps(0.7, inputs=400), steps(0.6, repeats=3, inputs=900)
+        first, second, difference = mean_interval(a), mean_interval(b), unpaired_difference(a, b)
+        assert difference.value == pytest.approx(0.1)
+        distance = math.hypot(first.value - first.low, second.high - second.value)
+        assert difference.value - difference.low == pytest.approx(distance)
+
+    def test_paired_intervals_cover_the_true_difference(self):
+        # At a true coverage of 94 % fewer than 89 % of 300 has probability .0006.
+        rng, truth = np.random.default_rng(3), true_mean(0.2) - true_mean(0.2, -0.4)
+        covered = 0
+        for _ in range(300):
+            easy = rng.random(447) < 0.8
+            ability = np.where(easy, rng.normal(5.0, 1.2, 447), rng.normal(-0.7, 1.0, 447))
+            chance, skill = rng.random((5, 447)), rng.normal(0.0, 0.2, (5, 1))
+            first = chance < special.expit(ability + skill)
+            second = chance < special.expit(ability + skill - 0.4)
+            covered += contains(paired_difference(first, second), truth)
+        assert covered / 300 >= 0.89
+
+
+class TestStrongest:
+    def test_it_is_the_highest_mean_and_ties_go_to_the_first_name(self):
+        result = strongest({"zebra": steps(0.8), "yak": steps(0.8), "ant": steps(0.5)})
+        assert (result.attacker, result.candidates, result.interval.value) == ("yak", 3, 0.8)
+
+    def test_a_lone_attacker_has_its_own_interval(self):
+        hits = simulated_hits(np.random.default_rng(4), 5, 447, 0.2)
+        assert strongest({"one": hits}).interval == mean_interval(hits)
+
+    def test_the_upper_limit_may_come_from_an_attacker_that_did_not_win(self):
+        unsure = np.repeat([[1.0], [0.2], [0.9]], 1000, axis=1)
+        result = strongest({"sure": steps(0.8), "unsure": unsure})
+        assert result.attacker == "sure"
+        assert result.interval.high == mean_interval(unsure).high
+
+    def test_it_covers_the_truth_where_the_luckiest_of_many_equals_does_not(self):
+        # Attackers fail independently, so that luck decides. The union bound covers far more than 95 %;
+        # at a true 98 % fewer than 95 % of 200 has probability .005.
+        rng, covered, naive = np.random.default_rng(5), 0, 0
+        for _ in range(200):
+            hits = {f"attacker {k}": rng.random((5, 100)) < 0.7 for k in range(12)}
+            result = strongest(hits)
+            covered += contains(result.interval, 0.7)
+            naive += contains(mean_interval(hits[result.attacker]), 0.7)
+        assert covered / 200 >= 0.95
+        assert naive / 200 < 0.9
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval(np.ones(5)), "repeats, inputs"),
+        (lambda: mean_interval(np.full((2, 2), np.nan)), "finite"),
+        (lambda: mean_interval(np.ones((2, 2)), confidence=95), "Confidence"),
+        (lambda: share_interval(3, 2), "between 0 and n"),
+        (lambda: paired_difference(np.ones((2, 3)), np.ones((3, 3))), "equal shapes"),
+        (lambda: strongest({}), "at least one"),
+        (lambda: strongest({"a": np.empty((5, 0))}), "No hits for a"),
+    ],
+)
+def test_bad_input_is_refused_in_words(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,229 @@
+"""Steps by hand are autograd's and Adam's, to the last bit."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bench.models import networks, training
+from bench.models.batched_training import STACKED, Stack
+from bench.models.determinism import flushed, single_thread, torch_seed
+from bench.models.fast.adam import FlatAdam
+from bench.models.fast.backprop import Chain, Learning, layers
+from bench.models.fast.max_pooling import Halved, HalvedConv2d
+from bench.models.online_surrogate import OnlineSurrogate
+from bench.models.training import Learner, Recipe
+
+STEPS = 40
+LOSSES = ("cross-entropy", "mse-log-softmax")
+
+
+def network(name, shape, seed=0):
+    with torch_seed(seed):
+        return networks.build(name, shape, 10)
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=3e-3, weight_decay=1e-4, fused=True)
+
+
+def lessons(rows, pixels, loss, *, hard=False, seed=0):
+    """Yield inputs (…, pixels) and what the loss compares with."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(STEPS):
+        x = torch.rand(*rows, pixels, generator=generator)
+        x[..., :3] = 0  # as the border of handwriting: gradients of exactly nothing
+        y = torch.softmax(3 * torch.randn(*rows, 10, generator=generator), -1)
+        if hard:
+            y = functional.one_hot(y.argmax(-1), 10).float()
+        yield x, y if loss == "cross-entropy" else torch.log(y + 1e-6)
+
+
+def learn(outputs, y, recipe):
+    if recipe.loss == "cross-entropy":
+        functional.cross_entropy(outputs, y).backward()
+    else:
+        training.row_losses(outputs, y, recipe).mean().backward()
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_worker():
+    with single_thread(), flushed():
+        yield
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("n", "hard"), [(1, True), (7, False), (64, False), (64, True)])
+@pytest.mark.parametrize("size", [8, 28])
+@pytest.mark.parametrize("name", sorted(STACKED))
+def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
+    recipe = Recipe(1, weight_decay=1e-4, loss=loss)
+    theirs, ours = (network(name, (1, size, size)) for _ in range(2))
+    optimizer, learner = adam(theirs.parameters()), Learner(ours, recipe)
+    for x, y in lessons((n,), size**2, loss, hard=hard):
+        optimizer.zero_grad()
+        outputs = theirs(x)
+        learn(outputs, y, recipe)
+        optimizer.step()
+        learner.step(x.reshape(n, 1, size, size), y, 3e-3)
+        assert same(theirs.parameters(), ours.parameters())
+    with torch.no_grad():
+        assert torch.equal(theirs(x), learner.logits(x.reshape(n, 1, size, size)))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("n", [1, 64])
+@pytest.mark.parametrize("members", [1, 3, 5])
+@pytest.mark.parametrize("name", sorted(STACKED))
+def test_a_stacked_step_is_autograds_to_the_last_bit(name, members, n, loss):
+    recipe = Recipe(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
+    theirs, ours = (Stack([network(name, (1, 8, 8), seed) for seed in range(members)]) for _ in range(2))
+    optimizer = adam([*theirs.weights, *theirs.biases])
+    by_hand = Chain(ours.layers(), loss=loss, weight_decay=1e-4)
+    share = torch.full((members, n), 1 / n)
+    share[0, 0] = 0
+    for x, y in lessons((members, n), 64, loss):
+        optimizer.zero_grad()
+        outputs = x
+        for place, (weight, bias) in enumerate(zip(theirs.weights, theirs.biases, strict=True)):
+            outputs = torch.baddbmm(bias, torch.relu(outputs) if place else outputs, weight)
+        training.row_losses(outputs, y, recipe).mul(share).sum().backward()
+        optimizer.step()
+        by_hand.step(x, y, share, 3e-3)
+        assert same([*theirs.weights, *theirs.biases], [*ours.weights, *ours.biases])
+
+
+def test_a_surrogate_that_learns_step_by_step_learns_the_same_bits():
+    online, theirs = OnlineSurrogate(network("mlp", (1, 8, 8)), 1e-3), network("mlp", (1, 8, 8))
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
+    for x, y in lessons((1,), 64, "cross-entropy", hard=True):
+        online.step(x.reshape(1, 1, 8, 8).numpy(), y.double().numpy())
+        optimizer.zero_grad()
+        functional.cross_entropy(theirs(x), y).backward()
+        optimizer.step()
+        with torch.no_grad():
+            assert np.array_equal(online.logits(x.reshape(1, 1, 8, 8).numpy()), theirs(x).numpy())
+    x = x.reshape(1, 1, 8, 8).numpy()
+    inputs = torch.from_numpy(x).requires_grad_()
+    functional.cross_entropy(theirs(inputs), y, reduction="sum").backward()
+    assert np.array_equal(online.gradient(x, y.double().numpy()), inputs.grad.numpy())
+
+
+def pytorchs(found):
+    """Return a copy of a network with PyTorch's own convolutions and pooling."""
+    theirs = copy.deepcopy(found)
+    for module in list(theirs.modules()):
+        if isinstance(module, nn.Sequential):
+            for place, layer in enumerate(module):
+                if isinstance(layer, HalvedConv2d):
+                    plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size)
+                    plain.load_state_dict(layer.state_dict())
+                    module[place] = nn.Sequential(plain, nn.MaxPool2d(2))
+                elif isinstance(layer, Halved):
+                    module[place] = nn.MaxPool2d(2)
+    assert not any(isinstance(module, Halved | HalvedConv2d) for module in theirs.modules())
+    return theirs
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 29, 30), (4, 22, 22)])
+@pytest.mark.parametrize("n", [16, 1])
+@pytest.mark.parametrize("name", ["lenet", "cnn"])
+def test_a_step_of_convolutions_is_autograds_to_the_last_bit(name, n, shape, loss):
+    if n == 1 and name == "cnn":
+        n = 2  # batch normalisation wants two
+    recipe = Recipe(1, weight_decay=1e-4, loss=loss)
+    ours = network(name, shape).train()
+    theirs = pytorchs(ours)
+    optimizer, learner = adam(theirs.parameters()), Learner(ours, recipe)
+    for rows, y in lessons((n,), math.prod(shape), loss):
+        x = rows.reshape(n, *shape)
+        optimizer.zero_grad()
+        outputs = theirs(x)
+        learn(outputs, y, recipe)
+        optimizer.step()
+        learner.step(x, y, 3e-3)
+        assert same(theirs.state_dict().values(), ours.state_dict().values())
+    theirs.eval()
+    ours.eval()
+    with torch.inference_mode():
+        expected = theirs(x)
+        assert torch.equal(learner.logits(x), expected)
+        assert same(ours.activations(x), theirs.activations(x))
+    x.requires_grad_()
+    slopes = [torch.autograd.grad(each(x).square().sum(), x)[0] for each in (ours, theirs)]
+    assert torch.equal(*slopes)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 8, 8), (1, 1, 2, 2), (2, 3, 4, 10), (0, 1, 4, 4), (2, 2, 7, 7)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_halving_is_pytorchs_pooling_equals_included(shape, ties):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    x = (torch.relu(x).round() if ties else x).requires_grad_()
+    found, expected = Halved()(x), functional.max_pool2d(x, 2)
+    assert torch.equal(found, expected)
+    slope = torch.randn(found.shape, generator=generator)
+    assert same(torch.autograd.grad(found, x, slope), torch.autograd.grad(expected, x, slope))
+    turned = x.detach().transpose(-1, -2)
+    assert torch.equal(Halved()(turned), functional.max_pool2d(turned, 2))
+
+
+def test_what_is_apart_by_a_denormal_number_is_apart():
+    squares = torch.tensor(
+        [[0, 1e-40, 0, 0], [2e-38, 2.1e-38, 0, 0], [0, 1.19e-38, 0, 0], [1e-40, 0, 2e-40, 0]]
+    )
+    x = squares.view(4, 1, 2, 2).requires_grad_()
+    torch.set_flush_denormal(False)
+    found, expected = (torch.autograd.grad(pool(x).sum(), x) for pool in (Halved(), nn.MaxPool2d(2)))
+    assert same(found, expected)
+
+
+def test_adam_of_any_shapes_is_adam():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3,), (16,), (5, 7), (4, 4), (1,), (100, 16)]
+    theirs = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    ours = [nn.Parameter(each.detach().clone()) for each in theirs]
+    optimizer, flat = torch.optim.Adam(theirs, lr=1e-2, fused=True), FlatAdam(ours, 0.0)
+    for _ in range(STEPS):
+        for each, slope in zip(theirs, flat.slopes, strict=True):
+            each.grad = torch.randn(each.shape, generator=generator)
+            slope.copy_(each.grad)
+        optimizer.step()
+        with torch.no_grad():
+            flat.step(1e-2)
+        assert same(theirs, ours)
+
+
+def test_what_is_a_chain():
+    def depth(*given):
+        return len(layers(nn.Sequential(*given)))
+
+    def learning(name, size):
+        return [isinstance(layer, Learning) for layer in layers(network(name, (1, size, size)))]
+
+    assert learning("mlp", 8) == [0, 1, 0, 1, 0, 1]
+    assert learning("mlp128", 8) == [0, 1, 0, 1]
+    assert learning("logistic", 8) == [0, 1]
+    assert learning("lenet", 28) == [1, 0, 1, 0, 0, 1, 0, 1, 0, 1]
+    assert learning("cnn", 8) == []
+    assert depth(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)) == 3
+    assert depth(nn.Linear(2, 3), nn.Linear(3, 2)) == 2
+    assert depth(nn.Linear(2, 3), nn.ReLU()) == 0
+    assert depth(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)) == 0
+    assert depth(nn.ReLU(), nn.Linear(2, 3)) == 0
+    assert depth(nn.Linear(2, 3), nn.ReLU(), nn.ReLU(), nn.Linear(3, 2)) == 0
+    relu = nn.ReLU()
+    assert depth(nn.Linear(2, 3), relu, nn.Linear(3, 3), relu, nn.Linear(3, 2)) == 5
+    assert depth(nn.Flatten(2), nn.Linear(2, 3)) == 0
+    assert depth(nn.Linear(2, 3, bias=False)) == 0
+    assert depth(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3)) == 0
+    assert depth() == 0

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from attacks.base import TransferSet
+from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator, weighted
+
+
+@pytest.fixture
+def bought(digits_victim, digits_pool):
+    x = digits_pool.x[:300]
+    return TransferSet(x, digits_victim.probabilities(x).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_library_model_learns_what_it_was_told_and_the_same_again(name, bought, digits_victim):
+    answer, again = (fit_estimator(name, bought, 10, 3) for _ in range(2))
+    test = digits_victim.splits.test.x
+    told = answer(test)
+    assert told.shape == (447, 10)
+    assert told.sum(axis=1) == pytest.approx(1)
+    assert (told == again(test)).all()
+    agreement = (told.argmax(axis=1) == digits_victim.probabilities(test).argmax(axis=1)).mean()
+    assert agreement > 0.6
+
+
+def test_the_seed_matters_where_there_is_chance(bought):
+    one, other = (fit_estimator("sklearn-mlp", bought, 10, seed) for seed in (1, 2))
+    assert (one(bought.x) != other(bought.x)).any()
+
+
+def test_an_answer_becomes_a_row_an_entry_that_counts():
+    x = np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)
+    y = np.array([[0.75, 0.25, 0.0], [0.0005, -0.2, 1.0]], dtype=np.float32)
+    rows, labels, weights = weighted(TransferSet(x, y))
+    assert rows.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7]]
+    assert labels.tolist() == [0, 1, 2]
+    assert weights == pytest.approx([0.75, 0.25, 1])
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_soft_answers_say_more_than_the_label(name, digits_pool):
+    # Two inputs of one label and unlike confidence: only the weights can tell them apart.
+    x = np.stack([digits_pool.x[0], digits_pool.x[1]]).repeat(20, axis=0)
+    y = np.repeat(np.array([[0.9, 0.1], [0.6, 0.4]], dtype=np.float32), 20, axis=0)
+    told = fit_estimator(name, TransferSet(x, y), 2, 0)(x)
+    assert (told.argmax(axis=1) == 0).all()
+    assert told[0, 0] > told[-1, 0] + 0.1
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_class_that_was_never_seen_is_never_said(name, bought):
+    few = TransferSet(bought.x, np.eye(10, dtype=np.float32)[np.arange(300) % 2 + 3])
+    told = fit_estimator(name, few, 10, 0)(bought.x)
+    assert told.shape == (300, 10)
+    assert set(told.argmax(axis=1)) <= {3, 4}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_one_class_or_nothing_is_all_that_the_copy_says(name, bought):
+    one = TransferSet(bought.x, np.eye(10, dtype=np.float32)[np.full(300, 7)])
+    assert (fit_estimator(name, one, 10, 0)(bought.x).argmax(axis=1) == 7).all()
+    nothing = TransferSet(bought.x[:0], bought.y[:0])
+    assert fit_estimator(name, nothing, 10, 0)(bought.x) == pytest.approx(0.1)
+    assert fit_estimator(name, one, 10, 0)(bought.x[:0]).shape == (0, 10)

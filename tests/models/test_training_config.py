@@ -1,0 +1,62 @@
+import pytest
+
+from bench.errors import UsageError
+from bench.models.training_config import Rule, rule
+
+LARGE, SMALL = (1, 28, 28), (1, 8, 8)
+
+
+def test_the_rule_alone_is_spelled_as_one_word():
+    assert repr(rule("rule")) == repr(rule("rule(decay=true, epochs=None)")) == "rule"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rule(loss=mse-log-softmax, constant=0.001)",
+        "rule(learning_rate=0.0005, epochs=30, batch_size=512, decay=false)",
+        "rule(mean=0.1307, std=0.3081)",
+    ],
+)
+def test_what_a_recipe_changes_is_spelled_and_read_again(text):
+    assert repr(rule(text)) == text
+    assert vars(rule(repr(rule(text)))) == vars(rule(text))
+
+
+def test_a_constant_means_nothing_to_cross_entropy():
+    assert repr(rule("rule(constant=0.5)")) == "rule"
+
+
+def test_epochs_count_passes_over_what_was_bought():
+    assert rule("rule(epochs=10)").recipe("mlp", LARGE, 3_000).steps == 470
+    assert rule("rule(epochs=10, batch_size=512)").recipe("mlp", SMALL, 3_000).steps == 60
+
+
+def test_the_recipe_carries_what_was_asked_for():
+    recipe = rule("rule(loss=mse-log-softmax, constant=0.001, learning_rate=0.01, decay=false)").recipe(
+        "mlp", LARGE, 100
+    )
+    assert (recipe.loss, recipe.constant, recipe.learning_rate, recipe.decay) == (
+        *("mse-log-softmax", 0.001, 0.01, False),
+    )
+
+
+def test_a_linear_model_takes_larger_steps_unless_it_is_told():
+    assert Rule().recipe("logistic", SMALL, 10).learning_rate == 1e-2
+    assert rule("rule(learning_rate=0.005)").recipe("logistic", SMALL, 10).learning_rate == 0.005
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rule(loss=mse)", "cross-entropy, mse-log-softmax"),
+        ("rule(epochs=0)", r"epochs=0; integer in \[1, inf\)"),
+        ("rule(learning_rate=-1.0)", r"learning_rate=-1.0; number in \(0, 1\]"),
+        ("rule(constant=0.0, loss=mse-log-softmax)", r"constant=0.0; number in \(0, 1\]"),
+        ("rule(epoch=3)", "did you mean 'epochs'"),
+        ("sgd", "unknown training 'sgd'"),
+    ],
+)
+def test_a_wrong_recipe_names_key_and_range(text, said):
+    with pytest.raises(UsageError, match=said):
+        rule(text)

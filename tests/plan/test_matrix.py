@@ -1,0 +1,259 @@
+import pytest
+
+from bench.errors import UsageError
+from bench.plan import matrix as matrices
+from bench.plan.matrix import load_matrix, select
+from bench.tasks import Audit, Cell
+
+BLOCK = """
+[[block]]
+attack = ["copycat", "copycat(use_probability=true)"]
+defense = ["none", "label_only", ["rounded(decimals=1)", "label_only"]]
+budget = [50, 100]
+"""
+
+
+def cells(tasks):
+    return [task for task in tasks if isinstance(task, Cell)]
+
+
+def test_a_block_is_the_product_of_its_axes(matrix_file):
+    matrix = load_matrix(str(matrix_file("repeats = 3\n" + BLOCK)))
+    assert len(cells(matrix.tasks())) == 2 * 3 * 2 * 3
+    assert len([task for task in matrix.tasks() if isinstance(task, Audit)]) == 3
+
+
+def test_equal_cells_of_two_blocks_merge(matrix_file):
+    once = load_matrix(str(matrix_file(BLOCK, "once"))).tasks()
+    twice = load_matrix(
+        str(matrix_file(BLOCK + BLOCK.replace("copycat(use_probability=true)", "copycat()"), "twice"))
+    )
+    assert cells(twice.tasks()) == cells(once)
+
+
+def test_a_sentinel_has_to_be_an_attack(matrix_file):
+    known = load_matrix(str(matrix_file('sentinels = ["copycat(use_probability=true)"]\n' + BLOCK, "known")))
+    assert known.tasks()
+    with pytest.raises(UsageError, match="did you mean 'copycat'"):
+        load_matrix(str(matrix_file('sentinels = ["copycut"]\n' + BLOCK, "unknown"))).tasks()
+
+
+def test_repeats_can_be_overridden(matrix_file):
+    matrix = load_matrix(str(matrix_file("repeats = 3\n" + BLOCK)))
+    assert {cell.repeat for cell in cells(matrix.tasks(repeats=2))} == {0, 1}
+
+
+def test_no_defense_is_an_empty_stack(matrix_file):
+    matrix = load_matrix(str(matrix_file(BLOCK)))
+    assert {cell.defense for cell in cells(matrix.tasks())} == {
+        (),
+        ("label_only",),
+        ("rounded(decimals=1)", "label_only"),
+    }
+
+
+def test_a_thief_who_asks_nothing_has_one_row_without_a_defense(matrix_file):
+    matrix = load_matrix(str(matrix_file(BLOCK.replace('"copycat",', '"own_labels",'))))
+    rows = [cell for cell in cells(matrix.tasks()) if cell.attack == "own_labels"]
+    assert {(cell.budget, cell.defense) for cell in rows} == {(0, ())}
+    assert len(rows) == matrix.repeats
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "key 'block' is missing"),
+        ("block = []", "block = .*at least 1"),
+        (BLOCK + "\ncolour = 1", "unknown key 'block.0.colour'"),
+        ("repeets = 2\n" + BLOCK, "unknown key 'repeets'; did you mean 'repeats'"),
+        ("repeats = 0\n" + BLOCK, "repeats = 0: input should be greater than or equal to 1"),
+        ("repeats = true\n" + BLOCK, "repeats = True"),
+        (
+            BLOCK.replace("[50, 100]", "[0]"),
+            "block.0.budget.0 = 0: input should be greater than or equal to 1",
+        ),
+        (BLOCK.replace("[50, 100]", "[]"), "block.0.budget"),
+        (
+            BLOCK + 'shows = "logits"',
+            "block.0.shows.0 = 'logits': input should be 'probabilities' or 'labels'",
+        ),
+        (BLOCK + "nonsense", "not TOML"),
+    ],
+)
+def test_a_bad_matrix_is_refused_with_file_key_and_value(matrix_file, text, message):
+    with pytest.raises(UsageError, match=f"tiny.toml: {message}"):
+        load_matrix(str(matrix_file(text)))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('victim = "mpl"', "unknown victim 'mpl'; did you mean 'mlp'"),
+        ('surrogate = "tree"', "unknown surrogate 'tree'"),
+        ('data = "mnits"', "unknown data set 'mnits'; did you mean 'mnist'"),
+        ('pool = "noize"', "unknown pool 'noize'; did you mean 'noise'"),
+        ('knowledge = "full"', "attack 'copycat' cannot use knowledge='full'; it supports none"),
+    ],
+)
+def test_an_unknown_name_on_an_axis_brings_the_nearest(matrix_file, line, message):
+    with pytest.raises(UsageError, match=message):
+        load_matrix(str(matrix_file(BLOCK + line))).tasks()
+
+
+def test_an_unknown_matrix_brings_the_nearest():
+    with pytest.raises(UsageError, match="unknown matrix 'digit'; did you mean 'digits'"):
+        load_matrix("digit")
+    with pytest.raises(UsageError, match=r"no matrix file nothing.toml"):
+        load_matrix("nothing.toml")
+
+
+@pytest.mark.parametrize("name", list(matrices.shipped()))
+def test_every_shipped_matrix_expands(name):
+    matrix = load_matrix(name)
+    assert matrix.name == name.rpartition("/")[2]
+    assert matrix.description
+    assert cells(matrix.tasks())
+
+
+def test_only_keeps_what_every_axis_admits(matrix_file):
+    tasks = load_matrix(str(matrix_file(BLOCK))).tasks()
+    kept = select(tasks, ["budget=50", "defense=label_only", "defense=none", "repeat=1"])
+    assert {(c.budget, c.repeat) for c in cells(kept)} == {(50, 1)}
+    assert {c.defense for c in cells(kept)} == {(), ("label_only",)}
+    assert {a.defense for a in kept if isinstance(a, Audit)} == {(), ("label_only",)}
+
+
+def test_only_names_attacks_by_plugin_or_in_full(matrix_file):
+    tasks = load_matrix(str(matrix_file(BLOCK))).tasks()
+    assert len(cells(select(tasks, ["attack=copycat"]))) == len(cells(tasks))
+    assert len(cells(select(tasks, ["attack=copycat(use_probability=true)"]))) == len(cells(tasks)) / 2
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("budget", "write axis=value"),
+        ("bugdet=50", "did you mean 'budget'"),
+        ("budget=51", "nothing in this matrix has it; did you mean '50'"),
+        ("defense=label", "did you mean .*'label_only'"),
+    ],
+)
+def test_a_bad_only_is_refused(matrix_file, only, message):
+    with pytest.raises(UsageError, match=message):
+        select(load_matrix(str(matrix_file(BLOCK))).tasks(), [only])
+
+
+def test_an_only_that_leaves_nothing_is_refused(matrix_file):
+    text = BLOCK + BLOCK.replace("[50, 100]", "[200]").replace('"none", "label_only"', '"top_k"')
+    tasks = load_matrix(str(matrix_file(text))).tasks()
+    with pytest.raises(UsageError, match="no cells left"):
+        select(tasks, ["budget=200", "defense=none"])
+
+
+def test_a_reference_takes_the_place_of_every_victim(matrix_file):
+    tasks = load_matrix(str(matrix_file(BLOCK))).tasks(victim="mine.py:make")
+    assert {str(task.victim) for task in tasks} == {"mine.py:make"}
+
+
+def test_cells_that_may_share_a_training_do_not_stand_beside_each_other(matrix_file):
+    order = cells(load_matrix(str(matrix_file(BLOCK))).tasks())
+    alike = [(c.attack, c.budget, c.repeat) for c in order]
+    assert all(alike[place] != alike[place + 1] for place in range(len(alike) - 1))
+
+
+def test_an_optional_pool_is_measured_where_its_data_is(matrix_file, tmp_path, data_root):
+    matrix = load_matrix(str(matrix_file('detect = ["noise", "usps?", "cifar10?"]\n' + BLOCK)))
+
+    def measured(root):
+        return {task.pools for task in matrix.tasks(data_root=root) if isinstance(task, Audit)}
+
+    assert measured(tmp_path) == {("noise",)}
+    assert ("noise", "usps") in {pools[:2] for pools in measured(data_root)}
+
+
+def test_an_unknown_optional_pool_is_refused(matrix_file):
+    with pytest.raises(UsageError, match="unknown pool 'noize'"):
+        load_matrix(str(matrix_file('detect = ["noize?"]\n' + BLOCK))).tasks()
+
+
+def test_how_the_thief_trains_and_what_the_victim_saw_are_axes(matrix_file):
+    text = """
+[[block]]
+attack = "copycat"
+budget = 50
+splits = ["disjoint", "official"]
+training = ["rule", "rule(epochs=3, loss=mse-log-softmax)"]
+"""
+    every = cells(load_matrix(str(matrix_file(text))).tasks(repeats=1))
+    assert {(cell.victim.splits, cell.training) for cell in every} == {
+        (splits, training)
+        for splits in ("disjoint", "official")
+        for training in ("rule", "rule(loss=mse-log-softmax, epochs=3)")
+    }
+    kept = cells(select(every, ["splits=official", "training=rule"]))
+    assert [(cell.victim.splits, cell.training) for cell in kept] == [("official", "rule")]
+
+
+def test_an_optional_pool_is_attacked_with_where_its_data_is(matrix_file, tmp_path, data_root):
+    text = '[[block]]\nattack = "copycat"\nbudget = 50\npool = ["noise", "usps?"]\n'
+    matrix = load_matrix(str(matrix_file(text)))
+    assert {cell.threat.pool for cell in cells(matrix.tasks(data_root=tmp_path))} == {"noise"}
+    assert {cell.threat.pool for cell in cells(matrix.tasks(data_root=data_root))} == {"noise", "usps"}
+
+
+def test_an_attack_on_membership_pays_for_every_record(matrix_file):
+    text = """
+[[block]]
+attack = ["membership_threshold(members=30)", "membership_threshold(members=30, target=surrogate)"]
+budget = [7, 9]
+"""
+    every = cells(load_matrix(str(matrix_file(text))).tasks(repeats=1))
+    assert sorted((cell.budget, "target=surrogate" in cell.attack) for cell in every) == [
+        *((7, True), (9, True), (60, False)),
+    ]
+
+
+def test_a_library_model_takes_no_recipe(matrix_file):
+    text = """
+[[block]]
+attack = "copycat"
+budget = 50
+surrogate = ["mlp", "sklearn-tree"]
+training = "rule(epochs=3)"
+"""
+    with pytest.raises(UsageError, match="'sklearn-tree' trains as its library does"):
+        load_matrix(str(matrix_file(text))).tasks()
+
+
+STUDY = """
+[[block]]
+attack = "copycat"
+budget = 50
+[study]
+title = "t"
+source = "s"
+verdict = "v"
+meaning = "m"
+[[study.table]]
+heading = "h"
+[[study.table.row]]
+id = "a"
+label = "l"
+metric = "extraction.fidelity"
+where = {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("where = {}", 'where = { atack = "copycat" }', "where.atack'; did you mean 'attack'"),
+        ('label = "l"', 'label = "l"\npublishd = 1.0', "row.0.publishd'; did you mean 'published'"),
+        ('heading = "h"', 'heading = "h"\nintroo = "i"', "table.0.introo'; did you mean 'intro'"),
+        ('title = "t"', 'title = "t"\nchoice = []', "study.choice'; did you mean 'choices'"),
+    ],
+)
+def test_an_unknown_key_of_a_study_brings_those_of_its_place(matrix_file, before, after, said):
+    load_matrix(str(matrix_file(STUDY)))
+    with pytest.raises(UsageError, match=said):
+        load_matrix(str(matrix_file(STUDY.replace(before, after))))

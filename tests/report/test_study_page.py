@@ -1,0 +1,395 @@
+import json
+import re
+import tomllib
+from collections import Counter
+
+import numpy as np
+import pytest
+from made_study import META, load, made
+from matplotlib.figure import Figure
+
+from bench.analysis.findings import Findings
+from bench.analysis.study_results import Value, evaluate
+from bench.cli.session import report as write_from
+from bench.metrics.intervals import Interval
+from bench.plan import matrix
+from bench.plan.matrix import shipped
+from bench.plan.study import Row
+from bench.plan.study_validation import bound
+from bench.report import membership
+from bench.report.figures import study as study_figures
+from bench.report.page import write_report
+from bench.store import Record, Store
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Study, records and meta of the made run."""
+    made_matrix, tasks = load(tmp_path_factory.mktemp("run"))
+    study = bound(made_matrix, tasks)
+    return (
+        study,
+        [made(task) for task in tasks],
+        META | {"study": study.model_dump(), "matrix_text": made_matrix.text},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    _, records, meta = run
+    return write_report(records, meta, tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def text(page):
+    return page.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the figures out, which take most of a page's time."""
+    for kind in ("beside", "confusion", "roc"):
+        monkeypatch.setattr(study_figures, kind, lambda _: None)
+
+
+def section(text, heading):
+    return re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def line(text, label):
+    """The cells of the first table row that begins with a label."""
+    found = next(line for line in text.splitlines() if line.startswith(f"| {label}"))
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_a_page_says_title_verdict_and_source_first_and_how_it_was_made_last(text):
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    assert headings[0] == "A made study"
+    assert headings[1:4] == ["Extraction", "Membership", "What the defense costs"]
+    assert headings[4:7] == ["What the published number meant", "Choices", "Membership inference"]
+    assert headings[-3:] == ["Flags", "Failed cells", "How it was made"]
+    before = text.split("## Extraction")[0]
+    assert before.index("**Verdict.** published 89.66 %") < before.index("Source: nobody, 2026")
+    assert "[[study.table.row]]" in section(text, "How it was made")
+    assert "- optimiser: not named, so Adam" in section(text, "Choices")
+
+
+def test_a_study_without_a_page_is_a_section_of_the_usual_report(run, text, tmp_path):
+    _, records, meta = run
+    inside = write_report(records, meta | {"study": meta["study"] | {"page": False}}, tmp_path)
+    usual = inside.read_text(encoding="utf-8")
+    assert "## Verdict" in usual
+    own = section(usual, "A made study")
+    assert re.findall(r"^### (.*)$", own, re.MULTILINE)[-2:] == ["What the published number meant", "Choices"]
+    label = "MSE on log-softmax, no defense"
+    assert line(own, label) == line(section(text, "Extraction"), label)
+    shown = set(re.findall(r"\((figures/[^)]+\.svg)\)", usual))
+    assert shown == {f"figures/{each.name}" for each in (tmp_path / "figures").iterdir()}
+    assert any("published" in each for each in shown)
+
+
+def test_a_row_shows_published_measured_difference_and_repeats(run, text):
+    study, records, _ = run
+    value = evaluate(study, records)["mse-none"]
+    cells = line(section(text, "Extraction"), "MSE on log-softmax, no defense")
+    assert cells[1] == "89.66 %"
+    measured = 100 * value.interval.value
+    assert cells[2].startswith(f"**{measured:.1f} % [{100 * value.interval.low:.1f}, ")
+    assert cells[3] == f"{measured - 89.66:+.1f} points"
+    assert cells[4] == "5 ⚑ overlap"
+    assert line(text, "the rule, no defense")[1::2] == ["–", "–"]
+
+
+def test_a_table_without_published_numbers_has_no_column_for_them(text):
+    assert "published" not in section(text, "What the defense costs").split("**How to read")[0]
+    assert line(text, "honest accuracy behind the stack")[1:] == ["**95.1 % [93.1, 96.1]**", "audit"]
+
+
+def test_the_alternative_that_was_used_is_named_in_its_row(text):
+    assert (
+        "<br>*usps, since emnist-digits is not on this machine*" in line(text, "non-members from another")[0]
+    )
+
+
+def test_slots_are_filled_with_measured_and_published_numbers(run, text):
+    study, records, _ = run
+    values = evaluate(study, records)
+    expected = (
+        f"left 67.44 % there and {values['mse-labels'].short} here; {values['drop'].short} of the theft."
+    )
+    assert expected in section(text, "What the published number meant")
+    assert f"here {values['mse-none'].text}, by" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_overlap_is_explained_where_a_cell_has_it(run, text, tmp_path):
+    assert "*overlap*: the inputs sent" in section(text, "Flags")
+    assert "MSE on log-softmax, labels only" in section(text, "Flags")
+    _, records, meta = run
+    clean = [Record(**(vars(r) | {"info": r.info | {"flags": []}})) for r in records]
+    page = write_report(clean, meta, tmp_path).read_text(encoding="utf-8")
+    assert "No cell is flagged." in section(page, "Flags")
+    assert "⚑ overlap" not in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_flags_of_some_repeats_are_counted(run, tmp_path):
+    _, records, meta = run
+    moving = [
+        Record(
+            **(vars(r) | {"info": r.info | {"flags": ["still_moving"] * (r.spec.get("repeat") in (0, 3))}})
+        )
+        for r in records
+    ]
+    page = write_report(moving, meta, tmp_path).read_text(encoding="utf-8")
+    assert line(page, "MSE on log-softmax, no defense")[-1] == "5 ⚑ still_moving (2 of 5)"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_is_missing_or_failed_is_shown_in_its_row(run, tmp_path):
+    _, records, meta = run
+
+    def broken(record):
+        return record.kind == "cell" and "mse" in record.spec["training"]
+
+    gone = [
+        Record(r.key, r.kind, r.spec, "failed", error="ValueError: <nan> | no") if broken(r) else r
+        for r in records
+        if not (r.kind == "audit" and len(r.spec["defense"]) == 2)
+    ]
+    page = write_report(gone, meta | {"counts": {"failed": 60}}, tmp_path).read_text(encoding="utf-8")
+    assert "failed: ValueError: &lt;nan&gt; \\" in line(page, "MSE on log-softmax, no defense")[2]
+    assert line(page, "honest accuracy behind the stack")[1:] == ["not run", "–"]
+    assert "here (failed), by" in page
+    assert "not complete" in page
+    assert "ValueError" in section(page, "Failed cells")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_repeat_is_said_to_have_no_interval(run, tmp_path):
+    _, records, meta = run
+    page = write_report([r for r in records if not r.spec.get("repeat")], meta, tmp_path)
+    assert line(page.read_text(encoding="utf-8"), "the rule, no defense")[-1] == "1 of 5 (no interval)"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_store_of_a_study_gives_the_page_of_the_study(run, tmp_path):
+    _, records, meta = run
+    with Store(tmp_path / "store.sqlite", create=True) as store:
+        waited = [r for r in records if r.spec.get("pool") == "usps"]
+        other = [(f"emnist {r.key}", r.kind, r.spec | {"pool": "emnist-digits"}) for r in waited]
+        store.set_plan([(r.key, r.kind, r.spec) for r in records] + other)
+        store.set_meta(study=meta["study"], matrix="made")
+        for record in records:
+            store.put(record)
+    page = write_from(tmp_path / "store.sqlite", tmp_path / "out").read_text(encoding="utf-8")
+    assert page.startswith("# A made study\n")
+    # What is planned is waited for: usps does not take its place.
+    assert line(page, "non-members from another data set")[2] == "not run"
+    assert "cells missing: 10" in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_comment_holds_what_an_index_needs_and_cannot_end_itself(run, text, tmp_path):
+    told = json.loads(re.search(r"^<!-- study: (.*) -->$", text, re.MULTILINE)[1])
+    assert told["title"] == "A made study"
+    assert told["headline"]["published"] == "89.66 %"
+    assert told["headline"]["measured"].startswith("87.")
+    assert told["headline"]["competent_label"] == "the rule, no defense"
+    _, records, meta = run
+    sly = meta | {"study": meta["study"] | {"verdict": "a --> b\n-- c"}}
+    page = write_report(records, sly, tmp_path).read_text(encoding="utf-8")
+    comment = re.search(r"^<!-- study: (.*) -->$", page, re.MULTILINE)[1]
+    assert "--" not in comment
+    assert json.loads(comment)["verdict"] == "a --> b -- c"
+
+
+# --- figures
+
+
+def test_every_linked_figure_is_there_and_every_figure_is_linked(page, text):
+    linked = set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", text))
+    there = {f"figures/{path.name}" for path in (page.parent / "figures").iterdir()}
+    assert linked == there
+    assert there == {f"figures/{name}.svg" for name in ("published-1", "published-2", "confusion-1", "roc-2")}
+
+
+def test_the_same_records_give_the_same_bytes_also_over_an_ordinary_report(run, tmp_path):
+    _, records, meta = run
+    plain = {name: value for name, value in meta.items() if name != "study"}
+    write_report(records, plain, tmp_path / "b")
+    assert (tmp_path / "b/figures/roc-1.svg").exists()
+    for name in ("a", "b"):
+        write_report(records, meta, tmp_path / name)
+    files = [
+        {p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.*") if p.is_file()} for name in ("a", "b")
+    ]
+    assert files[0] == files[1]
+    write_report(records, plain, tmp_path / "b")
+    assert not (tmp_path / "b/figures/published-1.svg").exists()
+
+
+def test_figures_carry_no_date_and_no_opaque_ground(page):
+    for path in (page.parent / "figures").iterdir():
+        svg = path.read_text(encoding="utf-8")
+        assert "<dc:date>" not in svg
+        assert "fill: #ffffff" not in svg
+
+
+def written(figure: Figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_a_confusion_matrix_is_summed_over_repeats_and_its_mistakes_stand_in_it(run, page):
+    study, records, _ = run
+    own = evaluate(study, records)["mse-none"].records
+    counts = np.sum([record.info["confusion"] for record in own], axis=0)
+    figure = study_figures.confusion({"one": counts})
+    assert Counter(written(figure)) == Counter(str(count) for count in counts.ravel() if count)
+    svg = (page.parent / "figures/confusion-1.svg").read_text(encoding="utf-8")
+    assert f">{counts[0, 0]}<" in svg
+    truth, copy = np.argwhere(counts * (1 - np.eye(10)) == (counts * (1 - np.eye(10))).max())[0]
+    (label,) = (t for t in figure.axes[0].texts if t.get_position() == (copy, truth))
+    assert label.get_text() == str(counts[truth, copy])
+    assert figure.axes[0].get_ylabel() == "truth"
+
+
+def test_published_and_measured_stand_where_the_numbers_are():
+    row = Row(id="a", label="a copy", published=89.66, metric="x")
+    drawn = study_figures.beside([Value(row, "ok", Interval(0.887, 0.88, 0.893))])
+    lines = drawn.axes[0].lines
+    assert [list(each.get_xdata()) for each in lines if each.get_marker() == "D"] == [[89.66]]
+    assert [list(each.get_xdata()) for each in lines if each.get_marker() == "o"] == [[pytest.approx(88.7)]]
+    assert any(list(each.get_xdata()) == pytest.approx([88.0, 89.3]) for each in lines)
+    assert (
+        study_figures.beside([Value(row.model_copy(update={"published": None}), "ok", Interval(1, 1, 1))])
+        is None
+    )
+
+
+def test_units_have_axes_of_their_own():
+    units = [("%", 90.0), ("s", 111.2), ("", 0.91)]
+    rows = [Row(id=f"r{place}", label=unit, published=p, unit=unit) for place, (unit, p) in enumerate(units)]
+    figure = study_figures.beside([Value(row, "not run") for row in rows])
+    assert [axes.get_xlabel() for axes in figure.axes] == ["%", "seconds", "value"]
+
+
+def test_roc_axes_are_logarithmic_with_guessing_as_their_diagonal():
+    figure = study_figures.roc({"some": [(0.001, 0.0), (0.01, 0.05), (1.0, 1.0)], "none": [(0.001, 0.0)]})
+    (axes,) = figure.axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    guessing, some = axes.lines
+    assert list(guessing.get_xdata()) == list(guessing.get_ydata())
+    assert list(some.get_ydata()) == [0.05, 1.0]
+    assert study_figures.roc({}) is None
+
+
+# --- membership inference in ordinary reports
+
+
+@pytest.fixture(scope="module")
+def ordinary(run, tmp_path_factory):
+    _, records, meta = run
+    plain = {name: value for name, value in meta.items() if name != "study"}
+    return write_report(records, plain, tmp_path_factory.mktemp("ordinary")).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_membership_does_not_enter_the_verdict_on_extraction(ordinary, run, tmp_path):
+    verdict = ordinary.split("## Verdict")[1].split("## Membership inference")[0]
+    assert "membership" not in verdict.replace("`membership", "").split("Names in full")[0]
+    _, records, _ = run
+    only = [record for record in records if "membership" in str(record.spec.get("attack"))]
+    page = write_report(only, META, tmp_path).read_text(encoding="utf-8")
+    assert "## Verdict" not in page
+    assert "no verdict" not in page
+    assert "`membership_threshold(members=2000" in page
+
+
+def test_an_attack_no_better_than_guessing_finds_nothing_and_nothing_more_is_said(ordinary):
+    part = section(ordinary, "Membership inference")
+    same = next(x for x in part.splitlines() if "from the same data" in x)
+    assert "**this attack finds nothing** (AUC 0.500 [0." in same
+    assert "leak" not in part
+
+
+def test_what_needs_no_victim_is_not_called_membership(run, ordinary):
+    part = section(ordinary, "Membership inference")
+    other = next(x for x in part.splitlines() if "from usps" in x)
+    assert "better than guessing" in other
+    assert "a classifier that never asks the victim (AUC 0.980" in other
+    assert "need not be membership" in other
+    _, records, _ = run
+    for metrics, expected in (
+        ({"membership.without_victim_auc": 0.5}, "better than guessing"),
+        ({"membership.auc": 0.3}, "worse than guessing"),
+    ):
+        own = [r for r in records if r.spec.get("pool") == "usps"]
+        own = [Record(**(vars(r) | {"metrics": r.metrics | metrics})) for r in own]
+        said = membership.said(membership.inferences(Findings(own, {})))
+        assert expected in said
+        assert "never asks" not in said
+    single = membership.inferences(Findings([r for r in own if r.spec["repeat"] == 0], {}))
+    assert "one repeat has no interval" in membership.said(single)
+
+
+def test_the_membership_table_shows_achieved_rates_and_what_stands_beside(ordinary):
+    cells = line(section(ordinary, "Membership inference"), "mnist/lenet | the victim | usps")
+    assert cells[3:6] == ["none", "membership_black_box", "5"]
+    assert cells[6].startswith("70.0 [")
+    assert cells[8].startswith("0.740 [")
+    assert cells[9].endswith("(0.98)")
+    assert cells[10] == "–"
+    assert cells[11].startswith("1.0 [")
+    assert cells[13].startswith("0.980 [")
+    assert "(figures/roc-1.svg)" in ordinary
+
+
+def test_a_stolen_target_is_named_and_curves_are_the_mean_of_the_repeats(run):
+    _, records, _ = run
+    own = [r for r in records if "threshold" in str(r.spec.get("attack")) and r.spec["pool"] == "usps"]
+    stolen = [
+        Record(**(vars(r) | {"spec": r.spec | {"attack": r.spec["attack"].replace("=victim", "=surrogate")}}))
+        for r in own
+    ]
+    own[0].info["roc"] = [[x, 0.0] for x, _ in own[0].info["roc"]]
+    found = membership.inferences(Findings([*own, *stolen], {}))
+    assert [one.target for one in found] == ["mlp stolen with 4,000 queries", "the victim"]
+    x, y = found[1].curve()[20]
+    assert y == pytest.approx(0.8 * own[1].info["roc"][20][1])
+    assert x == own[1].info["roc"][20][0]
+    names = membership.labels(found)
+    assert len(set(names)) == 2
+    assert all("non-members" not in name for name in names)
+
+
+def test_many_curves_are_drawn_in_several_figures(run, tmp_path):
+    _, records, _ = run
+    first = next(r for r in records if r.spec.get("pool") == "usps")
+    many = [
+        Record(**(vars(first) | {"spec": first.spec | {"budget": budget, "pool": pool}}))
+        for budget in (1, 2, 3, 4, 5)
+        for pool in ("usps", "kmnist")
+    ]
+    found = membership.inferences(Findings(many, {}))
+    shown = membership.curves(found, tmp_path / "figures", "roc-1")
+    assert [re.search(r"\((figures/.*svg)\)", part)[1] for part in shown] == [
+        "figures/roc-1-1.svg",
+        "figures/roc-1-2.svg",
+    ]
+    assert [part.count("kmnist (near)") for part in shown] == [5, 0]
+    assert [part.count("usps (near)") for part in shown] == [0, 5]
+
+
+# --- the shipped studies
+
+
+STUDIES = [name for name, file in shipped().items() if "study" in tomllib.loads(file.read_text())]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("here", [True, False])
+def test_the_rows_of_a_shipped_study_find_their_cells_with_and_without_optional_data(name, here, monkeypatch):
+    monkeypatch.setattr(matrix, "_here", lambda *_: here)
+    loaded = matrix.load_matrix(name)
+    assert bound(loaded, loaded.tasks()).rows

@@ -1,0 +1,140 @@
+"""A real scheduler and real workers on loopback, in processes of their own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bench.errors import StoreError, UsageError
+from bench.runner import dask_backend
+from bench.runner.context import Workbench
+from bench.runner.run import Setting
+from bench.store import Store
+
+MATRIX = """
+name = "spread"
+description = "enough cells to lose a worker in the middle of them"
+repeats = 2
+plugins = ["mine.py"]
+
+[[block]]
+data = "digits"
+victim = "mlp"
+surrogate = "mlp"
+attack = ["copycat", "labels", "knockoff"]
+defense = ["none", "halve", "gaussian_noise(scale=0.2)"]
+budget = [20, 40]
+"""
+PLUGIN = """
+from defenses.base import OutputDefense
+
+class Halve(OutputDefense):
+    name = "halve"
+    paper = "none"
+    def __call__(self, preds):
+        return (preds + preds.mean(axis=1, keepdims=True)) / 2
+"""
+
+
+def started(*command):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *command, "--no-dashboard"], stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture
+def scheduler():
+    process = started("scheduler", "--host", "127.0.0.1", "--port", "0")
+    address = next(
+        found[0] for line in process.stderr if (found := re.search(r"tcp://127\.0\.0\.1:\d+", line))
+    )
+    yield address
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def workers(scheduler, tmp_path):
+    # Each in a folder of its own, without data: what it needs reaches it over the wire.
+    environment = os.environ | {"MOATBENCH_CACHE": str(tmp_path / "nothing"), "MOATBENCH_DATA": str(tmp_path)}
+    command = [sys.executable, "-m", "dask", "worker", scheduler, "--no-nanny", "--nthreads", "2"]
+    processes = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        processes.append(
+            subprocess.Popen(
+                [*command, "--no-dashboard"], cwd=tmp_path / name, env=environment, stderr=subprocess.DEVNULL
+            )
+        )
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def moatbench(tmp_path, *options):
+    (tmp_path / "spread.toml").write_text(MATRIX)
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    command = [sys.executable, "-m", "bench", "run", str(tmp_path / "spread.toml"), *map(str, options)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(path):
+    try:
+        with Store(path) as store:
+            return len(store.done())
+    except StoreError:
+        return 0
+
+
+def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, workers, tmp_path):
+    far, near = tmp_path / "far.sqlite", tmp_path / "near.sqlite"
+    running = moatbench(tmp_path, "--store", far, "--out", tmp_path / "far", "--dask", scheduler)
+    while not finished(far) and running.poll() is None:
+        time.sleep(0.2)
+    done = finished(far)
+    workers[0].send_signal(signal.SIGKILL)
+    told, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, told
+    assert 0 < done < 39, "the worker was to die in the middle"
+    local = moatbench(tmp_path, "--store", near, "--out", tmp_path / "near", "--jobs", 1)
+    told, _ = local.communicate(timeout=600)
+    assert local.returncode == 0, told
+    with Store(far) as one, Store(near) as other:
+        found, wanted = ({r.key: r.comparable() for r in store.records()} for store in (one, other))
+    assert len(found) == 39
+    assert found == wanted
+
+
+def test_an_address_at_which_nobody_answers_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_backend, "PATIENCE", 1)
+    work = dask_backend.work([], Setting(tmp_path, None), Workbench(tmp_path), "tcp://127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
+        next(work)
+
+
+def test_a_scheduler_without_workers_is_not_waited_for_forever(scheduler, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_backend, "PATIENCE", 2)
+    work = dask_backend.work([], Setting(tmp_path, None), Workbench(tmp_path), scheduler)
+    with pytest.raises(UsageError, match="no worker has joined the scheduler"):
+        next(work)
+
+
+def test_a_worker_that_joins_late_with_other_versions_is_turned_away(monkeypatch):
+    supply = dask_backend.Supply("run", b"", {}, memo=False, device="cpu")
+    monkeypatch.setattr(dask_backend, "versions", lambda: supply.versions | {"numpy": "0.1"})
+    with pytest.raises(UsageError, match=r"this worker has numpy 0\.1, not [\d.]+"):
+        supply.setup(None)
+    assert "run" not in dask_backend._settings
+
+
+@pytest.mark.usefixtures("workers")
+def test_what_a_worker_cannot_unpack_is_said(scheduler, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_backend, "_kept", lambda *_: b"no pickle")
+    work = dask_backend.work([], Setting(tmp_path, None), Workbench(tmp_path), scheduler)
+    with pytest.raises(UsageError, match="a worker cannot take what it needs"):
+        next(work)

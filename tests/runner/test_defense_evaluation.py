@@ -1,0 +1,276 @@
+"""Audits: what honest users pay for each defense, on the digits victim."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bench.runner import defense_evaluation as audits
+from bench.runner.context import Workbench
+from bench.runner.defense_evaluation import Measured, run_audit, suspicion
+from bench.tasks import Audit
+
+STACKS = {
+    "none": (),
+    "label_only": ("label_only",),
+    "gaussian_noise": ("gaussian_noise(scale=0.1)",),
+    "mahalanobis": ("mahalanobis(fpr=0.05, action=refuse, layers=all)",),
+    "by_cost": ("reverse_sigmoid(gamma=0.1, l1=0.3)", "mahalanobis(action=label_only, layers=all, l1=0.02)"),
+}
+POOLS = ("noise", "in-distribution")
+MOST = {
+    "honest.l1_mean": 2,
+    "honest.l1_max": 2,
+    "honest.nll": 28,
+    "contract.support": 10,
+    "contract.entropy": math.log(10),
+}
+USE = {f"honest.{name}" for name in ("l1_mean", "l1_max", "nll", "ece", "aurc")}
+SHARES = {
+    f"honest.{name}"
+    for name in (
+        *("top1_kept", "accuracy", "accuracy_undefended"),
+        *("refused", "flagged", "client_refused", "client_flagged"),
+    )
+}
+
+
+@pytest.fixture(scope="module")
+def audit_of(workbench, digits_spec):
+    made = {}
+
+    def run(name):
+        if name not in made:
+            made[name] = run_audit(Audit(digits_spec, STACKS[name], POOLS, 3, 0), workbench)
+        return made[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_values_are_in_range_and_inside_their_intervals(name, audit_of):
+    found = audit_of(name)
+    assert set(found.metrics) >= SHARES | USE
+    for key, value in found.metrics.items():
+        if key.endswith("queries_until"):
+            assert value is None or value >= 1
+            continue
+        assert math.isfinite(value), key
+        least = -1 if key == "honest.accuracy_lost" else 0
+        assert least <= value <= MOST.get(key, 1) + 1e-9, key
+        if key != "honest.l1_max" and not key.startswith("contract."):
+            low, high = found.info["intervals"][key]
+            assert low <= value <= high, key
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_an_audit_without_a_defense_costs_nothing_and_others_know_it(name, audit_of, digits_victim):
+    found = audit_of(name).metrics
+    assert found["honest.accuracy_undefended"] == pytest.approx(digits_victim.accuracy())
+    if name == "none":
+        assert found["honest.top1_kept"] == 1
+        assert found["honest.l1_mean"] == found["honest.l1_max"] == 0
+        assert found["honest.accuracy"] == found["honest.accuracy_undefended"]
+        assert found["honest.refused"] == found["honest.client_flagged"] == 0
+
+
+def test_label_only_keeps_the_label_and_loses_the_ranking(audit_of):
+    found, none = audit_of("label_only").metrics, audit_of("none").metrics
+    error = 1 - found["honest.accuracy"]
+    assert found["honest.top1_kept"] == 1
+    assert found["honest.accuracy"] == none["honest.accuracy"]
+    assert found["honest.aurc"] == pytest.approx(error)
+    assert found["honest.aurc"] > 2 * none["honest.aurc"]
+    assert found["honest.ece"] == pytest.approx(error)
+    assert found["honest.nll"] == pytest.approx(error * -math.log(1e-12))
+    assert 0 < found["honest.l1_mean"] < 0.3
+
+
+def test_what_answers_look_like_is_seen_without_training(audit_of):
+    labels, noise, gate = (audit_of(name) for name in ("label_only", "gaussian_noise", "mahalanobis"))
+    assert labels.metrics["contract.support"] == 1
+    assert labels.metrics["contract.entropy"] == 0
+    assert labels.metrics["contract.alone"] == labels.metrics["contract.again"] == 1
+    assert noise.metrics["contract.alone"] == 1  # the same seeds, query by query
+    assert noise.metrics["contract.again"] < 0.1
+    assert gate.metrics["contract.refused.noise"] == gate.metrics["detection.noise"] > 0.9
+    assert labels.info["drawn"] == {}
+    for name, values in noise.info["drawn"].items():
+        assert len(values) == 3
+        assert np.mean(values) == pytest.approx(noise.metrics[name], rel=0.1)
+    assert len(set(noise.info["drawn"]["honest.nll"])) == 3
+
+
+def test_an_answer_that_depends_on_its_batch_is_seen(monkeypatch, workbench, digits_spec):
+    def every_winner_in_every_row(_, preds):
+        labels = np.zeros_like(preds)
+        labels[:, np.argmax(preds, axis=1)] = 1
+        return labels
+
+    monkeypatch.setattr("defenses.label_only.LabelOnly.__call__", every_winner_in_every_row)
+    fresh = Workbench(workbench.data_root, None)
+    assert run_audit(Audit(digits_spec, STACKS["label_only"], (), 1, 0), fresh).metrics["contract.alone"] == 0
+
+
+def test_noise_costs_labels_and_distance(audit_of):
+    found = audit_of("gaussian_noise").metrics
+    assert found["honest.top1_kept"] < 1
+    assert found["honest.l1_mean"] > 0.1
+    assert found["honest.refused"] == found["honest.flagged"] == 0
+
+
+def test_refusals_count_as_misses_and_not_as_distance(audit_of, workbench, digits_spec, digits_victim):
+    found = audit_of("mahalanobis").metrics
+    test = digits_victim.splits.test
+    refused = workbench.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(test.x, "one").refused
+    right = digits_victim.probabilities(test.x).argmax(axis=1) == test.y
+    assert found["honest.refused"] == found["honest.flagged"] == pytest.approx(refused.mean())
+    assert found["honest.top1_kept"] == pytest.approx(1 - refused.mean())
+    assert found["honest.accuracy"] == pytest.approx((right & ~refused).mean())
+    assert found["honest.l1_max"] == 0
+
+
+def test_a_client_is_a_hundred_queries_and_a_shorter_last_one_is_left_out(audit_of, workbench, digits_spec):
+    found = audit_of("mahalanobis").metrics
+    x = workbench.victim(digits_spec).splits.test.x
+    refused = workbench.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").refused
+    clients = [refused[start : start + 100].any() for start in (0, 100, 200, 300)]
+    assert found["honest.client_refused"] == found["honest.client_flagged"] == np.mean(clients)
+
+
+def test_a_detector_is_measured_on_the_test_split_and_on_every_pool(audit_of):
+    found = audit_of("mahalanobis").metrics
+    for pool in ("test", *POOLS):
+        assert {f"detection.{pool}", f"detection.{pool}.client", f"detection.{pool}.queries_until"} <= set(
+            found
+        )
+    assert found["detection.noise"] > 0.9
+    assert found["detection.noise.client"] == 1
+    assert found["detection.noise.queries_until"] == 1
+    assert found["detection.test"] == found["honest.flagged"] < 0.15
+    assert found["detection.in-distribution"] < 0.15
+
+
+def test_the_ranking_of_queries_needs_no_threshold(audit_of):
+    found = audit_of("mahalanobis").metrics
+    assert found["detection.noise.auroc"] > 0.99
+    assert 0.4 < found["detection.in-distribution.auroc"] < 0.6
+    assert "detection.test.auroc" not in found
+
+
+def test_a_query_is_flagged_where_it_is_more_suspicious_than_allowed(workbench, digits_spec, digits_victim):
+    stack = workbench.stack(digits_spec, STACKS["mahalanobis"], 0)
+    x = digits_victim.splits.test.x
+    flagged = workbench.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").flagged
+    assert flagged.any()
+    assert ((suspicion(stack, digits_victim, x) > 1) == flagged).all()
+    assert suspicion(workbench.stack(digits_spec, (), 0), digits_victim, x) is None
+
+
+@pytest.mark.parametrize("name", ["none", "label_only", "gaussian_noise"])
+def test_what_flags_nothing_has_no_detection(name, audit_of):
+    assert not [key for key in audit_of(name).metrics if key.startswith("detection")]
+
+
+def test_claims_and_latency_are_kept(audit_of):
+    found = audit_of("mahalanobis")
+    assert found.info["claims"]["may_refuse"] is True
+    assert found.info["claims"]["stochastic"] is False
+    assert set(found.costs["latency_us"]) == {"1", "256"}
+
+
+def test_what_was_found_for_a_cost_is_kept_beside_what_it_costs(audit_of):
+    sigmoid, gate = STACKS["by_cost"]
+    resolved = audit_of("by_cost").info["resolved"]
+    assert set(resolved) == {sigmoid, gate}
+    assert resolved[sigmoid].startswith("reverse_sigmoid(beta=0.0")
+    assert resolved[gate].startswith("mahalanobis(fpr=0.")
+    assert audit_of("by_cost").metrics["honest.l1_mean"] == pytest.approx(0.3, abs=0.05)
+    assert audit_of("mahalanobis").info["resolved"] == {}
+
+
+def test_a_gate_given_by_its_cost_is_judged_as_a_gate(audit_of, workbench, digits_spec, digits_victim):
+    assert audit_of("by_cost").metrics["detection.noise.auroc"] > 0.99
+    x = digits_victim.splits.test.x
+    flagged = workbench.api(digits_spec, STACKS["by_cost"], 0, 0).ask(x, "one").flagged
+    stack = workbench.stack(digits_spec, STACKS["by_cost"], 0)
+    assert flagged.any()
+    assert ((suspicion(stack, digits_victim, x) > 1) == flagged).all()
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "mahalanobis"])
+def test_the_same_audit_twice_is_the_same(name, audit_of, workbench, digits_spec):
+    another = Workbench(workbench.data_root, None)
+    again = run_audit(Audit(digits_spec, STACKS[name], POOLS, 3, 0), another)
+    assert again.metrics == audit_of(name).metrics
+    assert again.info == audit_of(name).info
+
+
+def test_what_does_not_vary_is_asked_once(workbench, digits_spec, monkeypatch):
+    asked = []
+    ask = audits._ask
+
+    def count(audit, bench, x, repeat):
+        asked.append(repeat)
+        return ask(audit, bench, x, repeat)
+
+    monkeypatch.setattr(audits, "_ask", count)
+    run_audit(Audit(digits_spec, (), (), 3, 0), workbench)
+    assert asked == [0]
+    run_audit(Audit(digits_spec, STACKS["gaussian_noise"], (), 3, 0), workbench)
+    assert asked == [0, 0, 1, 2]
+
+
+def test_repeats_of_an_input_are_resampled_together():
+    """Four repeats that say the same tell no more than one."""
+    rng = np.random.default_rng(0)
+    raw = rng.dirichlet(np.ones(3), 150)
+    told, truth = raw[:, ::-1].copy(), rng.integers(0, 3, 150)
+    one, four = Measured(), Measured()
+    audits._honest(one, [told], raw, truth, 0)
+    audits._honest(four, [told] * 4, raw, truth, 0)
+    for key in USE - {"honest.l1_max"}:
+        # The risk at coverage 1/150 has no counterpart among 600 answers.
+        near = 0.01 if key == "honest.aurc" else 1e-9
+        assert four.values[key] == pytest.approx(one.values[key], abs=near)
+        assert four.intervals[key] == pytest.approx(one.intervals[key], abs=near)
+
+
+def test_inputs_refused_in_some_repeats_count_where_they_were_answered():
+    raw = np.tile([0.9, 0.1], (30, 1))
+    partly = raw.copy()
+    partly[::2] = np.nan
+    found = Measured()
+    audits._honest(found, [raw, partly], raw, np.zeros(30, np.int64), 0)
+    assert found.values["honest.top1_kept"] == found.values["honest.accuracy"] == 0.75
+    assert found.values["honest.accuracy_lost"] == pytest.approx(0.25)
+    assert found.values["honest.l1_mean"] == 0
+    assert found.values["honest.ece"] == pytest.approx(0.1)
+
+
+def test_a_calibration_error_that_resampling_lifts_stays_in_its_interval():
+    raw = np.tile([0.75, 0.25], (40, 1))
+    found = Measured()
+    audits._honest(found, [raw], raw, np.arange(40) // 30, 0)
+    low, high = found.intervals["honest.ece"]
+    assert low <= found.values["honest.ece"] < 1e-9 < high
+
+
+def test_where_everything_is_refused_there_is_no_use_to_measure():
+    raw = np.eye(3)[[0, 1, 2]]
+    found = Measured()
+    audits._honest(found, [np.full((3, 3), np.nan)], raw, np.array([0, 1, 1]), 0)
+    assert found.values["honest.top1_kept"] == found.values["honest.accuracy"] == 0
+    assert not set(found.values) & USE
+
+
+def test_a_pool_that_is_never_flagged_has_no_first_flag():
+    found = Measured()
+    found.detection("quiet", np.zeros(250, dtype=bool))
+    assert found.values["detection.quiet"] == found.values["detection.quiet.client"] == 0
+    assert found.values["detection.quiet.queries_until"] is None
+    flagged = np.zeros(300, dtype=bool)
+    flagged[[4, 199]] = True
+    found.detection("late", flagged)
+    assert found.values["detection.late.client"] == pytest.approx(2 / 3)
+    assert found.values["detection.late.queries_until"] == 100

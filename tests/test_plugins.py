@@ -1,0 +1,190 @@
+import importlib
+import linecache
+import sys
+from types import SimpleNamespace
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from bench.errors import UsageError
+from bench.plugins import Registry, attacks, defenses, load_file, parse_call
+
+PLUGIN = '''
+from typing import Annotated
+from pydantic import Field
+from moatbench import Answers, Defense
+
+class Halve(Defense):
+    """Halve the confidence."""
+    name = "halve"
+    def __init__(self, *, factor: Annotated[float, Field(gt=0, le=1)] = 0.5) -> None:
+        self.factor = factor
+    def answer(self, batch):
+        return Answers.of(batch.probabilities * self.factor)
+'''
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("none", ("none", {})),
+        ("a()", ("a", {})),
+        ("a(b=1, c=0.5)", ("a", {"b": 1, "c": 0.5})),
+        ("a(b=true, c=False)", ("a", {"b": True, "c": False})),
+        ("a(b=refuse, c='x y')", ("a", {"b": "refuse", "c": "x y"})),
+        ("a(b=-1)", ("a", {"b": -1})),
+    ],
+)
+def test_a_call_is_read_as_name_and_values(text, parsed):
+    assert parse_call(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "a(", "a(1)", "a(**b)", "a.b(c=1)", "a(b=c.d)", "a(b=f())", "1"])
+def test_anything_else_is_refused(text):
+    with pytest.raises(UsageError, match="cannot read"):
+        parse_call(text)
+
+
+@pytest.mark.parametrize("registry", [attacks, defenses], ids=["attacks", "defenses"])
+def test_every_plugin_builds_bare_and_its_text_builds_it_again(registry):
+    assert registry.names()
+    for name in registry.names():
+        text = registry.canonical(name)
+        assert registry.canonical(text) == text
+        assert len(registry.source_digest(text)) == 64
+
+
+def test_an_unknown_name_brings_the_nearest():
+    with pytest.raises(UsageError, match="unknown attack 'copykat'; did you mean 'copycat'"):
+        attacks.build("copykat")
+
+
+def test_an_unknown_parameter_brings_the_nearest():
+    with pytest.raises(UsageError, match="'rounded' has no parameter 'decimal'; did you mean 'decimals'"):
+        defenses.build("rounded(decimal=1)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rounded(decimals=0)", r"decimals=0; integer in \[1, 15\] is allowed"),
+        ("rounded(decimals=1.5)", r"decimals=1.5"),
+        ("rounded(decimals=true)", r"decimals=True"),
+        ("mahalanobis(fpr=0.9)", r"fpr=0.9; number in \(0, 0.5\] is allowed"),
+        ("mahalanobis(action=explode)", r"action='explode'; one of noise, label_only, refuse is allowed"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_range(text, message):
+    with pytest.raises(UsageError, match=message):
+        defenses.build(text)
+
+
+def test_parameters_that_contradict_each_other_are_refused():
+    with pytest.raises(UsageError, match="learns from labels only"):
+        attacks.build("knockoff(sampling_strategy=adaptive, use_probability=true)")
+
+
+def test_a_file_adds_its_plugins(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    registry = Registry("defense", "defenses", "defenses.base:Defense")
+    registry.add_file(path)
+    assert "halve" in registry.names()
+    assert registry.canonical("halve") == "halve(factor=0.5)"
+
+
+def test_an_edited_plugin_has_another_source(tmp_path):
+    digests = []
+    for folder, text in (("one", PLUGIN), ("two", PLUGIN.replace("= 0.5", "= 0.4"))):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "mine.py"
+        path.write_text(text)
+        registry = Registry("defense", "defenses", "defenses.base:Defense")
+        registry.add_file(path)
+        digests.append(registry.source_digest("halve"))
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    "how", ["from thieves.sums import half", "from thieves import sums", "import thieves.sums"]
+)
+def test_what_a_plugin_imports_from_its_own_package_is_part_of_its_source(how, tmp_path, monkeypatch):
+    package = tmp_path / "thieves"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "mine.py").write_text(f"{how}\n{PLUGIN}")
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for value in ("0.5", "0.4", "0.4"):
+        (package / "sums.py").write_text(f"half = {value}\n")
+        for name in [name for name in sys.modules if name.startswith("thieves")]:
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        module = importlib.import_module("thieves.mine")
+        registry = Registry("defense", "defenses", "defenses.base:Defense")
+        registry._extra = registry._plugins(module)
+        digests.append(registry.source_digest("halve"))
+    assert digests[0] != digests[1] == digests[2]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match="no Python file"):
+        attacks.add_file(tmp_path / "nothing.py")
+
+
+def test_a_broken_file_leaves_no_half_made_module(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("raise KeyError('x')")
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            attacks.add_file(path)
+
+
+def test_values_that_fit_are_shown_in_words():
+    from inspect import Parameter
+
+    from bench.plugins import describe
+
+    def words(annotation):
+        return describe(Parameter("p", Parameter.KEYWORD_ONLY, annotation=annotation))
+
+    assert words(Annotated[int, Field(ge=1)]) == "integer in [1, inf)"
+    assert words(Literal["a", "b"]) == "one of a, b"
+    assert words(bool) == "boolean"
+
+
+def test_an_entry_point_adds_a_plugin(tmp_path, monkeypatch):
+    path = tmp_path / "theirs.py"
+    path.write_text(PLUGIN)
+    module = load_file(path)
+
+    def installed(group):
+        return [SimpleNamespace(load=lambda: module.Halve)] if group == "moatbench.defenses" else []
+
+    monkeypatch.setattr("importlib.metadata.entry_points", installed)
+    registry = Registry("defense", "defenses", "defenses.base:Defense")
+    assert registry.canonical("halve(factor=0.25)") == "halve(factor=0.25)"
+    assert "halve" not in Registry("attack", "attacks", "attacks.base:Attack").names()
+
+
+def test_a_registry_can_be_told_of_another_way_to_build(tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    asked = []
+
+    def otherwise(kind, cls, values):
+        asked.append((kind, cls.name, values))
+        return cls(factor=1.0) if values.get("whole") else None
+
+    monkeypatch.setattr("bench.analysis.display_names.otherwise", otherwise, raising=False)
+    registry = Registry(
+        "defense", "defenses", "defenses.base:Defense", "bench.analysis.display_names:otherwise"
+    )
+    registry.add_file(path)
+    assert registry.canonical("halve(whole=true)") == "halve(factor=1.0)"
+    assert registry.canonical("halve") == "halve(factor=0.5)"
+    assert asked == [("defense", "halve", {"whole": True}), ("defense", "halve", {})]
+    with pytest.raises(UsageError, match="no parameter 'half'"):
+        registry.build("halve(half=true)")
