@@ -1,16 +1,19 @@
 """moatbench's public names, on one page. Plugins and other people's code import only this."""
 
+import warnings
+from typing import Any
+
 from attacks.base import (
     Api,
     Attack,
     Extraction,
     Known,
-    Learner,
-    LearnerFactory,
     MembershipInference,
     Pool,
+    RandomSeeds,
     Records,
-    Streams,
+    Surrogate,
+    SurrogateFactory,
     Target,
     TransferSet,
 )
@@ -33,10 +36,10 @@ from defenses.base import (
     Calibration,
     Claims,
     Defense,
+    DefenseStack,
     OutputDefense,
-    Path,
     ScreenDefense,
-    Stack,
+    StrengthRange,
 )
 
 __all__ = [
@@ -48,24 +51,24 @@ __all__ = [
     "Calibration",
     "Claims",
     "Defense",
+    "DefenseStack",
     "Extraction",
     "Known",
     "Labelled",
-    "Learner",
-    "LearnerFactory",
     "MembershipInference",
     "MissingDataError",
     "MoatbenchError",
     "OutputDefense",
-    "Path",
     "Plugin",
     "Pool",
+    "RandomSeeds",
     "Records",
     "ScreenDefense",
     "Splits",
-    "Stack",
     "StoreError",
-    "Streams",
+    "StrengthRange",
+    "Surrogate",
+    "SurrogateFactory",
     "Target",
     "TransferSet",
     "UsageError",
@@ -75,3 +78,21 @@ __all__ = [
     "legacy_numpy",
     "random_state",
 ]
+
+_RENAMED = {
+    "Learner": "Surrogate",
+    "LearnerFactory": "SurrogateFactory",
+    "Path": "StrengthRange",
+    "Stack": "DefenseStack",
+    "Streams": "RandomSeeds",
+}
+"""Names of 0.1, which work until 0.3."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return a renamed class under its old name, with a warning that says the new one."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _RENAMED[name]
+    warnings.warn(f"moatbench.{name} is now moatbench.{new}", FutureWarning, stacklevel=2)
+    return globals()[new]

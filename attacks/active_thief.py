@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attacks.base import Api, Array, Extraction, Images, LearnerFactory, Pool, Predictor, Streams, TransferSet
+from attacks.base import (
+    Api,
+    Array,
+    Extraction,
+    Images,
+    Pool,
+    Predictor,
+    RandomSeeds,
+    SurrogateFactory,
+    TransferSet,
+)
 from attacks.labels import named
 from bench.seeds import random_state
 
@@ -58,7 +68,7 @@ class ActiveThief(Extraction):
         self.rounds = rounds
         self.use_probability = use_probability
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget batch by batch; what is refused teaches nothing and is not asked again."""
         asked, told = self.buy(api, pool, learner, streams, api.budget)
         useful = self.useful(told)
@@ -66,7 +76,7 @@ class ActiveThief(Extraction):
         return TransferSet(np.ascontiguousarray(pool.x[asked[useful]]), learnt)
 
     def buy(
-        self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams, budget: int
+        self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds, budget: int
     ) -> tuple[Places, Array]:
         """Return the places of the pool that were asked, in order, and the answers (n, classes) as told."""
         left = random_state(streams.order).permutation(len(pool.x))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from attacks.active_thief import ActiveThief
-from attacks.base import Api, Array, Extraction, Images, LearnerFactory, Pool, Streams, TransferSet
+from attacks.base import Api, Array, Extraction, Images, Pool, RandomSeeds, SurrogateFactory, TransferSet
 from attacks.labels import Labels, named
 from attacks.recover import hypothesis
 
@@ -85,7 +85,7 @@ class Auto(Extraction):
         """Return None: what the pool cannot use of a budget goes into repeats."""
         return None
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget; a few inputs come twice, unless it is certain that nothing is drawn.
 
         Facts: ``small_budget`` (1 below 200 queries), ``repeated`` (queries that were repeats), and
@@ -112,7 +112,7 @@ class Auto(Extraction):
         return TransferSet(np.ascontiguousarray(learnt), targets.astype(np.float32), facts=facts)
 
 
-def buy(api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> tuple[Places, Array]:
+def buy(api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> tuple[Places, Array]:
     """Return the places of the pool that were asked, repeats last, and the answers (n, classes) as told.
 
     A few inputs come twice even where the pool would hold new ones, unless the thief knows that there
@@ -144,7 +144,7 @@ def top(answers: Array) -> Array:
 
 
 def readings(
-    x: Images, answers: Array, rest: Images, api: Api, learner: LearnerFactory, plain: str
+    x: Images, answers: Array, rest: Images, api: Api, learner: SurrogateFactory, plain: str
 ) -> list[Reading]:
     """Return the readings worth judging, what takes most from the answers first; none twice.
 
@@ -175,7 +175,7 @@ def _alike(a: Reading, b: Reading) -> bool:
 
 
 def judged(
-    x: Images, answers: Array, rest: Images, found: Sequence[Reading], learner: LearnerFactory
+    x: Images, answers: Array, rest: Images, found: Sequence[Reading], learner: SurrogateFactory
 ) -> list[Array]:
     """Return for each reading the negative log-likelihoods (m,) of the labels told, out of fold.
 
@@ -209,7 +209,7 @@ def lessons(
     x: Images,
     parts: Sequence[tuple[Reading, Mask]],
     rest: Images,
-    learner: LearnerFactory,
+    learner: SurrogateFactory,
     effort: float,
 ) -> list[tuple[Images, Array]]:
     """Return what a copy learns from each part: a reading, and the rows of ``x`` that it may use."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.base import Api, Array, Extraction, Images, LearnerFactory, Pool, Streams, TransferSet
+from attacks.base import Api, Array, Extraction, Images, Pool, RandomSeeds, SurrogateFactory, TransferSet
 from bench.seeds import derive, random_state
 
 Counts = NDArray[np.int64]
@@ -67,7 +67,7 @@ class Average(Extraction):
         """Return None: where the pool is exhausted, what is left goes into repeats."""
         return None
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget on new inputs and repeats; a row for each input that was answered.
 
         Facts: ``repeated``, how many of the queries were repeats.
@@ -173,9 +173,9 @@ def rehearsed(
     met: tuple[float, Array],
     y: Labels,
     attack: Average,
-    learner: LearnerFactory,
+    learner: SurrogateFactory,
     x: Images,
-    streams: Streams,
+    streams: RandomSeeds,
 ) -> int:
     """Return which of ``plans`` steals the pool's own labels ``y`` best, behind the noise that was met.
 

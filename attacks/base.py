@@ -87,7 +87,7 @@ class TransferSet:
 
 
 @dataclass(frozen=True)
-class Streams:
+class RandomSeeds:
     """Seeds of the attack's random streams: ``order`` draws queries, ``choices`` decides (a bandit)."""
 
     order: int
@@ -112,7 +112,7 @@ class Api(Protocol):
         """
 
 
-class Learner(Protocol):
+class Surrogate(Protocol):
     """A surrogate that learns while the attack buys, as adaptive attacks need."""
 
     def step(self, x: Images, y: Array) -> None:
@@ -129,10 +129,10 @@ Predictor = Callable[[Images], Array]
 """A trained copy: from inputs (n, …) to (n, classes) probabilities."""
 
 
-class LearnerFactory(Protocol):
+class SurrogateFactory(Protocol):
     """Makes and trains surrogates of the thief's architecture, as many as he likes: that costs no query."""
 
-    def __call__(self) -> Learner:
+    def __call__(self) -> Surrogate:
         """Return a freshly initialised online surrogate; NotApplicable where it cannot learn by steps."""
         ...
 
@@ -181,7 +181,7 @@ class Extraction(Attack):
     """True for an attack that means to match the best of the others, whatever the defense."""
 
     @abstractmethod
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend ``api.budget`` queries from the pool and return what was learnt, refused rows dropped."""
 
 
@@ -228,7 +228,7 @@ class MembershipInference(Attack):
         return listed if self.target == "surrogate" else [2 * self.members * self.queries_per_record]
 
     @abstractmethod
-    def infer(self, api: Api, known: Records, asked: Records, streams: Streams) -> Array:
+    def infer(self, api: Api, known: Records, asked: Records, streams: RandomSeeds) -> Array:
         """Return (n,) scores in [0, 1] for the ``asked`` records; above .5 says "member".
 
         ``known`` is disjoint from ``asked``, and all that may be learnt from; ``asked.member`` is

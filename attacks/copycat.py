@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from art.attacks.extraction import CopycatCNN
 
-from attacks.base import Api, Extraction, LearnerFactory, Pool, Streams, TransferSet
+from attacks.base import Api, Extraction, Pool, RandomSeeds, SurrogateFactory, TransferSet
 from attacks.recorder import extract
 
 
@@ -22,6 +22,6 @@ class Copycat(Extraction):
     def __init__(self, *, use_probability: bool = False) -> None:
         self.use_probability = use_probability
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement."""
         return extract(CopycatCNN, api, pool, streams.order, use_probability=self.use_probability)

@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from scipy.linalg import lstsq
 from scipy.optimize import minimize
 
-from attacks.base import Api, Array, Extraction, Images, LearnerFactory, Pool, Streams, Target, TransferSet
+from attacks.base import (
+    Api,
+    Array,
+    Extraction,
+    Images,
+    Pool,
+    RandomSeeds,
+    SurrogateFactory,
+    Target,
+    TransferSet,
+)
 from bench.seeds import random_state
 
 TOLERANCE = 1e-3
@@ -31,7 +41,7 @@ FOLDS, MANY, STEPS = 5, 2_000, 150
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearModel:
     """A solved victim: softmax of ``weights`` (d, classes) and ``bias`` (classes,), float64."""
 
     weights: Array
@@ -69,7 +79,7 @@ class EquationSolving(Extraction):
             return "the victim's log-odds are not linear in its input, so there are no equations to solve"
         return ""
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement, and solve."""
         asked = pool.x[random_state(streams.order).permutation(len(pool.x))[: api.budget]]
         told = api.predict(asked)
@@ -84,7 +94,7 @@ class EquationSolving(Extraction):
         )
 
 
-def solve(x: Images, told: Array) -> tuple[Linear, int | None]:
+def solve(x: Images, told: Array) -> tuple[LinearModel, int | None]:
     """Return the linear model that explains answers (n, classes) to inputs (n, …), and how many it took.
 
     The number is None unless the first so many answers give away all the others. Without any
@@ -92,7 +102,7 @@ def solve(x: Images, told: Array) -> tuple[Linear, int | None]:
     """
     flat = _flat(x)
     if not len(flat):
-        return Linear(np.zeros((flat.shape[1], told.shape[1])), np.zeros(told.shape[1])), None
+        return LinearModel(np.zeros((flat.shape[1], told.shape[1])), np.zeros(told.shape[1])), None
     usable = (told > 0).all(axis=1)
     odds = log_odds(told[usable])
     needed = queries_needed(flat[usable], odds)
@@ -112,11 +122,11 @@ def log_odds(told: Array) -> Array:
     return odds
 
 
-def least_squares(x: Array, odds: Array) -> Linear:
+def least_squares(x: Array, odds: Array) -> LinearModel:
     """Return the model of least squared error in the log-odds (n, classes); of those, the smallest."""
     middle, level = x.mean(axis=0), odds.mean(axis=0)
     weights = lstsq(x - middle, odds - level, cond=RANK, lapack_driver="gelsy", check_finite=False)[0]
-    return Linear(weights, level - middle @ weights)
+    return LinearModel(weights, level - middle @ weights)
 
 
 def queries_needed(x: Array, odds: Array) -> int | None:
@@ -145,7 +155,7 @@ def queries_needed(x: Array, odds: Array) -> int | None:
     return high
 
 
-def explain(x: Array, told: Array) -> Linear:
+def explain(x: Array, told: Array) -> LinearModel:
     """Return the softmax that explains inexact answers (n, classes) best: what it was not shown judges."""
     middle = x.mean(axis=0)
     # Along the principal axes of the inputs, the curvature of either measure is nearly diagonal.
@@ -153,7 +163,7 @@ def explain(x: Array, told: Array) -> Linear:
     axes = axes[lengths > RANK * lengths[0]].T
     theta = _choose(_Rows.read((x - middle) @ axes, told))
     weights = axes @ theta[:-1]
-    return Linear(weights, theta[-1] - middle @ weights)
+    return LinearModel(weights, theta[-1] - middle @ weights)
 
 
 def _choose(rows: _Rows) -> Array:
@@ -250,7 +260,7 @@ class _Rows:
         return float(loss + ridge / 2 * (theta[:-1] ** 2).sum()), gradient
 
 
-def _residual(copy: Linear, x: Images, told: Array) -> float | None:
+def _residual(copy: LinearModel, x: Images, told: Array) -> float | None:
     """Return the root mean square error over the entries (n, classes) that were not cut off."""
     seen = _Rows.read(_flat(x), told).cut == 0
     return float(np.sqrt(((copy(x) - told)[seen] ** 2).mean())) if seen.any() else None

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from attacks.base import Api, Array, Extraction, Images, LearnerFactory, Pool, Streams, Target, TransferSet
+from attacks.base import (
+    Api,
+    Array,
+    Extraction,
+    Images,
+    Pool,
+    RandomSeeds,
+    SurrogateFactory,
+    Target,
+    TransferSet,
+)
 from bench.plugins import format_call
 from bench.seeds import derive, random_state
 
@@ -98,7 +108,7 @@ class Evade(Extraction):
             return f"own={self.own}: beside pool {pool.name!r} there are {there} inputs of the victim's kind"
         return ""
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget on what looks most honest; whoever owns nothing draws at random.
 
         Facts: ``blended``, the mean share of own input in the queries; ``clients``, accounts used.

@@ -41,7 +41,7 @@ CHUNK = 128
 
 
 @dataclass(frozen=True)
-class Curve:
+class SigmoidMap:
     """The map g for one entry, cut where it turns: monotone pieces, from small probabilities to large.
 
     ``pieces``: for each (p, g) with g rising along the arrays, (m,) float64 both. ``turn``: the
@@ -54,7 +54,7 @@ class Curve:
     turn: float | None
 
     @classmethod
-    def of(cls, beta: float, gamma: float, points: int = POINTS) -> Curve:
+    def of(cls, beta: float, gamma: float, points: int = POINTS) -> SigmoidMap:
         """Tabulate g at ``points`` on either side of a half; parameters as reverse_sigmoid takes them."""
         low = np.concatenate([[0.0], np.geomspace(EDGE / 1000, 0.5, points)])
         p = np.concatenate([low, 1 - low[-2::-1]])
@@ -125,7 +125,7 @@ def _rising(p: Array, g: Array) -> tuple[Array, Array]:
 
 
 def invert(
-    told: Array, curve: Curve, guess: Array | None = None, slack: float = EXACT
+    told: Array, curve: SigmoidMap, guess: Array | None = None, slack: float = EXACT
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Return what rows (n, classes) were turned into ``told`` (n, classes), and (n,) which were explained.
 
@@ -146,7 +146,7 @@ def invert(
     return rows, found
 
 
-def plausibility(p: Array, curve: Curve, guess: Array | None = None) -> Array:
+def plausibility(p: Array, curve: SigmoidMap, guess: Array | None = None) -> Array:
     """Return (m,) log-densities of the answers that rows (m, classes) are turned into.
 
     The log-odds of a row are taken to be normal around those of ``guess`` (n, classes), with standard
@@ -165,7 +165,7 @@ def plausibility(p: Array, curve: Curve, guess: Array | None = None) -> Array:
 
 
 def solutions(
-    told: Array, curve: Curve, guess: Array | None = None, slack: float = EXACT
+    told: Array, curve: SigmoidMap, guess: Array | None = None, slack: float = EXACT
 ) -> tuple[Numbers, Array]:
     """Return all rows that explain ``told`` (n, classes): whose they are (m,), and the rows (m, classes)."""
     rows: list[Numbers] = [np.zeros(0, dtype=np.int64)]
@@ -178,7 +178,7 @@ def solutions(
     return np.concatenate(rows), np.concatenate(all_p)
 
 
-def _solutions(told: Array, curve: Curve, guess: Array | None, slack: float) -> tuple[Numbers, Array]:
+def _solutions(told: Array, curve: SigmoidMap, guess: Array | None, slack: float) -> tuple[Numbers, Array]:
     """Return all rows that explain ``told``: whose they are (m,), and the probabilities (m, classes)."""
     classes = told.shape[1]
     likely = _likely(told, guess)
@@ -215,7 +215,7 @@ def _likely(told: Array, guess: Array | None) -> Numbers:
     return np.concatenate([order[:, : LIKELY // 2], order[:, -(LIKELY - LIKELY // 2) :]], axis=1)
 
 
-def _choices(entries: int, curve: Curve, above: int) -> Numbers:
+def _choices(entries: int, curve: SigmoidMap, above: int) -> Numbers:
     """Return (choices, entries): which piece each of the entries lies on.
 
     Beyond the turning point t lie at most 1 / t entries. One that exceeds 1 - t leaves the others less
@@ -245,14 +245,14 @@ def _chosen(each: Array, likely: Numbers, choices: Numbers) -> Array:
     return np.asarray(total)
 
 
-def _preimages(v: Array, curve: Curve, piece: Numbers) -> Array:
+def _preimages(v: Array, curve: SigmoidMap, piece: Numbers) -> Array:
     p = curve.preimage(v, 0)
     for number in range(1, len(curve.pieces)):
         p = np.where(piece == number, curve.preimage(v, number), p)
     return p
 
 
-def _refined(told: Array, curve: Curve, piece: Numbers, low: Array, high: Array, slack: float) -> Array:
+def _refined(told: Array, curve: SigmoidMap, piece: Numbers, low: Array, high: Array, slack: float) -> Array:
     """Return (m, classes) probabilities that sum to 1, by bisection over the sum; NaN where g misses."""
     rising = _preimages(told * high[:, None], curve, piece).sum(axis=1) > 1
     for _ in range(HALVINGS):
@@ -271,7 +271,7 @@ def _refined(told: Array, curve: Curve, piece: Numbers, low: Array, high: Array,
 
 
 def _at_the_end(
-    told: Array, curve: Curve, likely: Numbers, choices: Numbers, guess: Array | None
+    told: Array, curve: SigmoidMap, likely: Numbers, choices: Numbers, guess: Array | None
 ) -> tuple[Numbers, Array]:
     """Return the solutions in which the largest entry is the largest value of g, as where it is clipped.
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from attacks.inversion import Array
-from attacks.inversion_sigmoid import EDGE, Curve, answer
+from attacks.inversion_sigmoid import EDGE, SigmoidMap, answer
 
 TIED = 1e-8
 """Relative difference within which two entries of a row count as equal."""
@@ -57,7 +57,7 @@ def fitted(told: Array, guess: Callable[[], Array]) -> tuple[float, float]:
         least = least_floors(told, tied)
 
         def apart(beta: float, gamma: float, points: int, error: float) -> float:
-            far = disagreement(told, tied, Curve.of(beta, gamma, points))
+            far = disagreement(told, tied, SigmoidMap.of(beta, gamma, points))
             # Rows that hold nothing to go by never agree; those that do, agree to many digits.
             return float(np.log(far + error).mean())
 
@@ -137,7 +137,7 @@ def level(told: Array) -> Array:
     return np.asarray(np.where(close.any(axis=1), rows[np.arange(len(rows)), place], np.nan))
 
 
-def disagreement(told: Array, tied: Array, curve: Curve) -> Array:
+def disagreement(told: Array, tied: Array, curve: SigmoidMap) -> Array:
     """Return (n,), by how much rows fail to sum to 1 if their ``tied`` (n,) entries were next to zero.
 
     In nats: the logarithm of what the top-1 leaves, less that of what the others take.
@@ -155,6 +155,6 @@ def disagreement(told: Array, tied: Array, curve: Curve) -> Array:
     return best
 
 
-def _outside(v: Array, curve: Curve, piece: int) -> Array:
+def _outside(v: Array, curve: SigmoidMap, piece: int) -> Array:
     _, g = curve.pieces[piece]
     return np.asarray(np.maximum(g[0] - v, 0) + np.maximum(v - g[-1], 0))

@@ -119,7 +119,7 @@ class Flattening(Label):
         return cells.divided(entry + (top - entry) * cells.one_hot(rows))
 
 
-class Cell(Inversion):
+class AnswerRegion(Inversion):
     """A defense that leaves an interval for each entry: the likeliest row within it."""
 
     guided, sums, exact = True, False, False
@@ -140,7 +140,7 @@ class Cell(Inversion):
         return rows, np.ones(len(told), dtype=bool)
 
 
-class Rounding(Cell):
+class Rounding(AnswerRegion):
     """rounded."""
 
     @property
@@ -162,7 +162,7 @@ class Rounding(Cell):
         return cells.rounded_cell(told, self.parameters["decimals"])
 
 
-class Truncation(Cell):
+class Truncation(AnswerRegion):
     """top_k."""
 
     def fit(self, told: Array, guess: Guess) -> Parameters:
@@ -180,7 +180,7 @@ class Truncation(Cell):
         return cells.top_k_cell(told, int(self.parameters["k"]))
 
 
-class CutOff(Cell):
+class CutOff(AnswerRegion):
     """high_confidence. A row that was cut whole says next to nothing until there is a guess to hold it to."""
 
     def fit(self, told: Array, guess: Guess) -> Parameters:
@@ -239,7 +239,7 @@ class Sigmoid(Inversion):
 
     def undo(self, told: Array, guess: Array | None, view: View) -> tuple[Array, Mask]:
         """Return the mean of the rows that explain an answer, by plausibility."""
-        curve = sigmoid.Curve.of(self.parameters["beta"], self.parameters["gamma"])
+        curve = sigmoid.SigmoidMap.of(self.parameters["beta"], self.parameters["gamma"])
         if not view.exact:
             return sigmoid.invert(told, curve, guess, sigmoid.LOOSE)
         rows, found = sigmoid.invert(told, curve, guess)

@@ -12,10 +12,10 @@ from attacks.base import (
     Array,
     Extraction,
     Images,
-    Learner,
-    LearnerFactory,
     Pool,
-    Streams,
+    RandomSeeds,
+    Surrogate,
+    SurrogateFactory,
     Target,
     TransferSet,
 )
@@ -71,7 +71,7 @@ class Jbda(Extraction):
         """Return None: it makes its own inputs."""
         return None
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget; raises NotApplicable for a surrogate that cannot learn by steps."""
         student, seen = learner(), 0
         order = random_state(streams.order).permutation(len(pool.x))
@@ -99,14 +99,14 @@ class Jbda(Extraction):
             x, y = np.concatenate([x, queries[answered]]), np.concatenate([y, learnt])
         return TransferSet(np.ascontiguousarray(x), y.astype(np.float32))
 
-    def moved(self, student: Learner, x: Images, targets: Array) -> Images:
+    def moved(self, student: Surrogate, x: Images, targets: Array) -> Images:
         """Return the inputs (n, …) after all steps towards ``targets`` (n, classes), in [0, 1]."""
         for _ in range(self.steps):
             x = np.clip(x - np.float32(self.step) * np.sign(student.gradient(x, targets)), 0, 1)
         return x
 
 
-def train(student: Learner, x: Images, y: Array, choices: np.random.RandomState) -> Learner:
+def train(student: Surrogate, x: Images, y: Array, choices: np.random.RandomState) -> Surrogate:
     """Let the student take its steps on random batches of what was bought, and return it."""
     for _ in range(STUDENT_STEPS):
         # With replacement: batches never shrink to one row, which batch normalisation cannot take.

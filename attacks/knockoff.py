@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from art.attacks.extraction import KnockoffNets
 
-from attacks.base import Api, Extraction, LearnerFactory, Pool, Streams, Target, TransferSet
+from attacks.base import Api, Extraction, Pool, RandomSeeds, SurrogateFactory, Target, TransferSet
 from attacks.recorder import extract
 from bench.seeds import random_state
 
@@ -56,7 +56,7 @@ class Knockoff(Extraction):
         """Return the pool's size for the random draw, which never repeats; None for the bandit, which may."""
         return size if self.sampling_strategy == "random" else None
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget; refused queries teach nothing and earn the bandit nothing."""
         if self.sampling_strategy == "random":
             return extract(
@@ -76,7 +76,7 @@ class Knockoff(Extraction):
         self,
         api: Api,
         pool: Pool,
-        learner: LearnerFactory,
+        learner: SurrogateFactory,
         order: np.random.RandomState,
         choices: np.random.RandomState,
     ) -> TransferSet:

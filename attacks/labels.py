@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.base import Api, Array, Extraction, LearnerFactory, Pool, Streams, TransferSet
+from attacks.base import Api, Array, Extraction, Pool, RandomSeeds, SurrogateFactory, TransferSet
 from bench.seeds import random_state
 
 
@@ -23,7 +23,7 @@ class Labels(Extraction):
     knowledge = ("none", "family", "full")
     row_by_row = False
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement."""
         asked = pool.x[random_state(streams.order).permutation(len(pool.x))[: api.budget]]
         told = api.predict(asked)

@@ -13,7 +13,7 @@ from art.attacks.inference.membership_inference import MembershipInferenceBlackB
 from pydantic import Field
 from sklearn.exceptions import ConvergenceWarning
 
-from attacks.base import Api, Array, Images, MembershipInference, Records, Streams
+from attacks.base import Api, Array, Images, MembershipInference, RandomSeeds, Records
 from bench.seeds import legacy_numpy
 
 MAX_ITER = 1_000
@@ -46,7 +46,7 @@ class MembershipBlackBox(MembershipInference):
         super().__init__(members=members, target=target)
         self.model = model
 
-    def infer(self, api: Api, known: Records, asked: Records, streams: Streams) -> Array:
+    def infer(self, api: Api, known: Records, asked: Records, streams: RandomSeeds) -> Array:
         """Return (n,) probabilities of membership, by the trained model."""
         plain = self.model == "softmax_lr"
         art = MembershipInferenceBlackBox(

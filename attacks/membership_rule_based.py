@@ -9,7 +9,7 @@ import numpy as np
 from art.attacks.inference.membership_inference import MembershipInferenceBlackBoxRuleBased
 from art.estimators.classification import BlackBoxClassifier
 
-from attacks.base import Api, Array, Images, MembershipInference, Records, Streams
+from attacks.base import Api, Array, Images, MembershipInference, RandomSeeds, Records
 
 
 class MembershipRuleBased(MembershipInference):
@@ -27,7 +27,7 @@ class MembershipRuleBased(MembershipInference):
         """Return what asking about the judged half of the records costs; for a surrogate, the listed ones."""
         return listed if self.target == "surrogate" else [self.members]
 
-    def infer(self, api: Api, known: Records, asked: Records, streams: Streams) -> Array:
+    def infer(self, api: Api, known: Records, asked: Records, streams: RandomSeeds) -> Array:
         """Return 1 for records labelled right, 0 for wrong, .5 for refused."""
         client = _Client(api, asked.x.shape[1:])
         # ART counts the classes that occur and dies where one is missing; one-hot labels are not counted.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attacks.base import Api, Extraction, LearnerFactory, Pool, Streams, Target, TransferSet
+from attacks.base import Api, Extraction, Pool, RandomSeeds, SurrogateFactory, Target, TransferSet
 
 
 class OwnLabels(Extraction):
@@ -20,6 +20,6 @@ class OwnLabels(Extraction):
         """Return why not, unless the pool's labels mean what the victim's do."""
         return "" if pool.same_classes else f"the labels of pool {pool.name!r} are not the victim's classes"
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Return the pool with one-hot labels; sends nothing."""
         return TransferSet(pool.x, np.eye(api.nb_classes, dtype=np.float32)[pool.y])

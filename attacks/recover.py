@@ -14,9 +14,9 @@ from attacks.base import (
     Extraction,
     Images,
     Known,
-    LearnerFactory,
     Pool,
-    Streams,
+    RandomSeeds,
+    SurrogateFactory,
     TransferSet,
 )
 from attacks.inversion import one_hot
@@ -69,7 +69,7 @@ class Recover(Extraction):
     row_by_row = False
     prefix = False
 
-    def acquire(self, api: Api, pool: Pool, learner: LearnerFactory, streams: Streams) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement, and recover."""
         asked = pool.x[random_state(streams.order).permutation(len(pool.x))[: api.budget]]
         told = api.predict(asked)
@@ -84,7 +84,7 @@ class Recover(Extraction):
         )
 
 
-def hypothesis(known: Sequence[Known], x: Images, told: Array, learner: LearnerFactory) -> Recovered:
+def hypothesis(known: Sequence[Known], x: Images, told: Array, learner: SurrogateFactory) -> Recovered:
     """Return what answers ``told`` (n, classes) to inputs ``x`` say, if the defenses are the ``known`` ones.
 
     No answer may be refused (NaN). The same arguments give the same result.
@@ -162,7 +162,7 @@ class _Stack:
         return Recovered(rows, worth, found & worth, None)
 
 
-def _guess(x: Images, targets: Array, worth: Mask, learner: LearnerFactory) -> Array:
+def _guess(x: Images, targets: Array, worth: Mask, learner: SurrogateFactory) -> Array:
     """Return (n, classes), what copies say of rows that they were not trained on, fold by fold."""
     fold = np.arange(len(x)) % FOLDS
     said = np.empty(targets.shape)

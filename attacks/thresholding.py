@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 import numpy as np
 
-from attacks.base import Api, Array, MembershipInference, Records, Streams
+from attacks.base import Api, Array, MembershipInference, RandomSeeds, Records
 
 
 class Thresholding(MembershipInference):
@@ -20,7 +20,7 @@ class Thresholding(MembershipInference):
     def evidence(self, api: Api, records: Records) -> Array:
         """Return (n,) numbers, larger for members if the paper is right; NaN where nothing was answered."""
 
-    def infer(self, api: Api, known: Records, asked: Records, streams: Streams) -> Array:
+    def infer(self, api: Api, known: Records, asked: Records, streams: RandomSeeds) -> Array:
         """Return (n,) scores in [0, 1]: the evidence, with the threshold at .5."""
         threshold = best_threshold(self.evidence(api, known), known.member)
         distance = self.evidence(api, asked) - threshold

@@ -50,7 +50,7 @@ class ThreatModel:
 class Cell:
     """One attack on one defended victim at one budget, once. A pure function of this value.
 
-    ``training``: how the thief trains, as :class:`bench.models.training_config.Rule` spells it.
+    ``training``: how the thief trains, as :class:`bench.models.training_config.TrainingConfig` spells it.
     ``repeats``: how many there are; they are trained as a group, which is part of what a cell is.
     """
 
@@ -86,7 +86,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Audit:
+class DefenseEvaluation:
     """What honest users pay for a defense, and what its detector flags on each pool."""
 
     victim: VictimSpec
@@ -108,4 +108,4 @@ class Audit:
         }
 
 
-Task = Cell | Audit
+Task = Cell | DefenseEvaluation

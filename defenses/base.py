@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Path:
+class StrengthRange:
     """How a family goes from weak to strong: along one of its parameters, the others as given.
 
     The ends are values of ``parameter``, or the name of the one that bounds it. ``whole``: it takes
@@ -148,8 +149,20 @@ class Defense(Plugin):
 
     Where none is named, reports flag the defense: nobody who knows it has tried.
     """
-    path: ClassVar[Path | None] = None
-    """The family's way from weak to strong, None for a single point; :mod:`defenses.cost` walks it."""
+    strength: ClassVar[StrengthRange | None] = None
+    """The family's range from weak to strong, None for a single point; :mod:`defenses.cost` searches it."""
+
+    def __init_subclass__(cls, **parameters: Any) -> None:
+        """Take over a range that is declared as ``path``, as moatbench 0.1 had it, with a warning."""
+        super().__init_subclass__(**parameters)
+        old = vars(cls).get("path")
+        if isinstance(old, StrengthRange):
+            warnings.warn(
+                f"{cls.__name__}.path is now called strength: strength = StrengthRange(…)",
+                FutureWarning,
+                stacklevel=2,
+            )
+            cls.strength = old
 
     @property
     def claims(self) -> Claims:
@@ -165,13 +178,13 @@ class Defense(Plugin):
         """Learn thresholds from the calibration split; called once per victim, before any query."""
 
     def at(self, value: float, calibration: Calibration) -> Defense:
-        """Return this fitted defense, fitted anew at another ``value`` of its path's parameter.
+        """Return this fitted defense, fitted anew at another ``value`` of its range's parameter.
 
         A defense whose fit takes long may reuse what does not depend on that parameter.
         """
         family: Any = type(self)
         values = {name: getattr(self, name) for name in self.parameters()}
-        other: Defense = family(**values | ({self.path.parameter: value} if self.path else {}))
+        other: Defense = family(**values | ({self.strength.parameter: value} if self.strength else {}))
         other.fit(calibration)
         return other
 
@@ -249,7 +262,7 @@ class ScreenDefense(Defense):
 
 
 @dataclass(frozen=True)
-class Stack:
+class DefenseStack:
     """Defenses one behind another: each sees the answers of the one before. Empty: no defense."""
 
     defenses: tuple[Defense, ...] = field(default_factory=tuple)

@@ -27,16 +27,16 @@ from sklearn.exceptions import NotFittedError
 from bench.errors import NotApplicable, UsageError
 from bench.plugins import checked, format_call
 from bench.seeds import derive, legacy_numpy
-from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, OutputDefense, Stack
+from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, DefenseStack, OutputDefense
 
 BOUNDS = {"l1": "a mean L1", "l1_max": "a largest L1"}
 """The ways to give a cost, and what to call it."""
 TOLERANCE = 0.01
-"""Share of the cost asked for by which a continuous path may stay below it."""
+"""Share of the cost asked for by which a continuous strength range may stay below it."""
 LEAST = 0.5
-"""Share of the cost asked for that a path must spend where it goes in steps other than whole numbers."""
+"""Share of the cost asked for that must be spent where steps are not whole numbers."""
 STEPS = 31
-"""Strengths between the two ends of a path that are looked at first."""
+"""Strengths between the two ends of a strength range that are looked at first."""
 HALVINGS = 40
 """Times that the interval between two of them is halved, at most."""
 ANSWERS = 10_000
@@ -49,60 +49,62 @@ EPSILON = inspect.Parameter(
 def by_cost(kind: str, family: type[Defense], values: dict[str, Any]) -> Defense | None:
     """Return the defense that ``values`` give by an honest cost; None where they give none.
 
-    Raises UsageError for a family without a path, for a cost outside (0, 2], and where two of the
-    path's parameter, ``l1`` and ``l1_max`` are given.
+    Raises UsageError for a family without a strength range, for a cost outside (0, 2], and where two
+    of the range's parameter, ``l1`` and ``l1_max`` are given.
     """
     own = family.parameters()
     asked = [key for key in BOUNDS if key in values and key not in own]
     if not asked:
         return None
-    bound, path = asked[0], family.path
-    if path is None:
-        reason = "it declares no path from weak to strong" if own else "it is a single point"
+    bound, strength = asked[0], family.strength
+    if strength is None:
+        reason = "it declares no strength range from weak to strong" if own else "it is a single point"
         raise UsageError(f"{kind} {family.name!r} takes no {bound}: {reason}")
     if len(asked) > 1:
         raise UsageError(f"{kind} {family.name!r} takes l1 or l1_max, not both")
-    if path.parameter in values:
+    if strength.parameter in values:
         raise UsageError(
-            f"{kind} {family.name!r} takes {path.parameter} or {bound}, not both: "
-            f"{path.parameter} is what is found for the cost"
+            f"{kind} {family.name!r} takes {strength.parameter} or {bound}, not both: "
+            f"{strength.parameter} is what is found for the cost"
         )
-    others = {key: parameter for key, parameter in own.items() if key != path.parameter}
+    others = {key: parameter for key, parameter in own.items() if key != strength.parameter}
     given = checked(kind, family, values, others | {bound: EPSILON.replace(name=bound)})
-    made = OutputHonestCost if issubclass(family, OutputDefense) else HonestCost
+    made = OutputUtilityLossTarget if issubclass(family, OutputDefense) else UtilityLossTarget
     return made(family, given, bound)
 
 
-class HonestCost(Defense):
+class UtilityLossTarget(Defense):
     """A defense given by what it costs honest users: ``fit`` finds how strong it may be for that.
 
-    Strength grows from the weakest end of the family's path until the next step would, for the first
+    Strength grows from the weakest end of the family's range until the next step would, for the first
     time, cost more than was asked for; the cost need not grow evenly, nor all the way. Where it is
     continuous, what is found costs at most 1 % less than that. Where it goes in steps it may cost less:
     along whole numbers anything above nothing, in other steps (gates, cut-offs) at least half.
 
-    ``family``: the defense's class. ``given``: its parameters but the path's, and the cost under the
+    ``family``: the defense's class. ``given``: its parameters but the range's, and the cost under the
     name ``bound``. Fitted: ``effective``, the defense that was found, which answers from then on.
     """
 
     def __init__(self, family: type[Defense], given: dict[str, Any], bound: str) -> None:
-        path: Any = family.path
+        strength: Any = family.strength
         self._family, self._given, self._bound, self._epsilon = family, given, bound, given[bound]
         # What the harness reads from any defense is the family's.
-        vars(self).update(given, name=family.name, paper=family.paper, known_by=family.known_by, path=path)
+        vars(self).update(
+            given, name=family.name, paper=family.paper, known_by=family.known_by, strength=strength
+        )
         self._others = {key: value for key, value in given.items() if key != bound}
-        self._ends = path.ends(given)
-        inside = [] if path.whole else [sum(self._ends) / 2]
+        self._ends = strength.ends(given)
+        inside = [] if strength.whole else [sum(self._ends) / 2]
         self._along = [self._made(value) for value in (*self._ends, *inside)]
         self._found: Defense | None = None
 
     def _made(self, value: float) -> Defense:
-        path: Any = self._family.path
-        made: Defense = self._family(**self._others | {path.parameter: value})
+        strength: Any = self._family.strength
+        made: Defense = self._family(**self._others | {strength.parameter: value})
         return made
 
     def __repr__(self) -> str:
-        """Return the call that makes this defense: the cost stands for the path's parameter."""
+        """Return the call that makes this defense: the cost stands for the strength's parameter."""
         return format_call(self.name, self._given)
 
     @property
@@ -112,8 +114,8 @@ class HonestCost(Defense):
 
     @property
     def claims(self) -> Claims:
-        """Those of the defense that was found; before ``fit``, what the whole path promises."""
-        return Stack(tuple(self._along)).claims if self._found is None else self._found.claims
+        """Those of the defense that was found; before ``fit``, what the whole range promises."""
+        return DefenseStack(tuple(self._along)).claims if self._found is None else self._found.claims
 
     def _standing(self) -> Defense:
         if self._found is None:
@@ -132,9 +134,9 @@ class HonestCost(Defense):
         self._found = strongest.at(found, calibration)
 
     def _search(self, cost: Callable[[float], float]) -> float:
-        """Return the path's last value before ``cost`` is above the one asked for."""
-        path: Any = self._family.path
-        steps = list(_steps(*self._ends, whole=path.whole))
+        """Return the range's last value before ``cost`` is above the one asked for."""
+        strength: Any = self._family.strength
+        steps = list(_steps(*self._ends, whole=strength.whole))
         below, above = steps[0], None
         if cost(below) > self._epsilon:
             weakest = f"{self._at(below)}, its weakest,"
@@ -151,18 +153,18 @@ class HonestCost(Defense):
                 raise self._unreachable("cannot reach", f"{self._at(most)}, its {which},", cost(most))
             return max(steps, key=cost)
         for _ in range(HALVINGS):
-            middle = (below + above) // 2 if path.whole else (below + above) / 2
+            middle = (below + above) // 2 if strength.whole else (below + above) / 2
             if middle in (below, above) or cost(below) >= (1 - TOLERANCE / 2) * self._epsilon:
                 break
             below, above = (below, middle) if cost(middle) > self._epsilon else (middle, above)
-        if cost(below) <= (0 if path.whole else LEAST * self._epsilon):
+        if cost(below) <= (0 if strength.whole else LEAST * self._epsilon):
             steps_over = f"its cost goes in steps, and after {cost(below):.3g} {self._at(above)}"
             raise self._unreachable("has nothing at", steps_over, cost(above))
         return below
 
     def _at(self, value: float) -> str:
-        path: Any = self._family.path
-        return f"{path.parameter}={value:.6g}"
+        strength: Any = self._family.strength
+        return f"{strength.parameter}={value:.6g}"
 
     def _unreachable(self, verb: str, where: str, cost: float) -> NotApplicable:
         refuses = "; a refused query has no distance" if self.claims.may_refuse else ""
@@ -170,12 +172,12 @@ class HonestCost(Defense):
         return NotApplicable(f"{self.name} {verb} {asked} on this victim: {where} costs {cost:.3g}{refuses}")
 
 
-class OutputHonestCost(HonestCost, OutputDefense):
+class OutputUtilityLossTarget(UtilityLossTarget, OutputDefense):
     """The same of an output defense: once fitted, it works in ART as one."""
 
     def __init__(self, family: type[Defense], given: dict[str, Any], bound: str) -> None:
         OutputDefense.__init__(self)
-        HonestCost.__init__(self, family, given, bound)
+        UtilityLossTarget.__init__(self, family, given, bound)
 
     def __call__(self, preds: Any) -> Any:
         """Return what the defense that was found makes of ``preds`` (n, classes)."""
@@ -192,10 +194,10 @@ def _steps(weakest: float, strongest: float, *, whole: bool) -> Iterator[float]:
 
 
 def _cost(fitted: Defense, calibration: Calibration, which: int, value: float) -> float:
-    """Return what ``fitted`` costs honest users at ``value`` of its path: 0, the mean; 1, the largest."""
-    path: Any = fitted.path
+    """Return what ``fitted`` costs honest users at ``value`` of its range: 0, the mean; 1, the largest."""
+    strength: Any = fitted.strength
     values = {name: getattr(fitted, name) for name in fitted.parameters()}
-    text = format_call(fitted.name, values | {path.parameter: value})
+    text = format_call(fitted.name, values | {strength.parameter: value})
     if text not in calibration.costs:
         distances = _distances(fitted.at(value, calibration), calibration)
         calibration.costs[text] = (distances.mean(), distances.max()) if len(distances) else (0.0, 0.0)

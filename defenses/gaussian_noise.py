@@ -14,7 +14,7 @@ from art.defences.postprocessor import GaussianNoise as ArtGaussianNoise
 from pydantic import Field
 
 from bench.seeds import legacy_numpy
-from defenses.base import Answers, Batch, Claims, OutputDefense, Path
+from defenses.base import Answers, Batch, Claims, OutputDefense, StrengthRange
 
 
 class GaussianNoise(OutputDefense, ArtGaussianNoise):  # type: ignore[misc]  # ART is untyped
@@ -26,7 +26,7 @@ class GaussianNoise(OutputDefense, ArtGaussianNoise):  # type: ignore[misc]  # A
     name = "gaussian_noise"
     paper = "Chandrasekaran et al. 2018, arXiv 1811.02054 (data-independent randomization)"
     known_by = ("average", "recover", "auto")
-    path = Path("scale", 1e-5, 10.0)
+    strength = StrengthRange("scale", 1e-5, 10.0)
 
     def __init__(self, *, scale: Annotated[float, Field(gt=0, le=10)] = 0.2) -> None:
         ArtGaussianNoise.__init__(self, scale=scale)

@@ -9,7 +9,7 @@ from typing import Annotated
 from art.defences.postprocessor import HighConfidence as ArtHighConfidence
 from pydantic import Field
 
-from defenses.base import Claims, OutputDefense, Path
+from defenses.base import Claims, OutputDefense, StrengthRange
 
 
 class HighConfidence(OutputDefense, ArtHighConfidence):  # type: ignore[misc]  # ART is untyped
@@ -21,7 +21,7 @@ class HighConfidence(OutputDefense, ArtHighConfidence):  # type: ignore[misc]  #
     name = "high_confidence"
     paper = "Tramèr et al. 2016, arXiv 1609.02943, section 7"
     known_by = ("recover", "labels", "auto")
-    path = Path("cutoff", 1e-6, 1.0)
+    strength = StrengthRange("cutoff", 1e-6, 1.0)
 
     def __init__(self, *, cutoff: Annotated[float, Field(gt=0, le=1)] = 0.25) -> None:
         ArtHighConfidence.__init__(self, cutoff=cutoff)

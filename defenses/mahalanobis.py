@@ -52,8 +52,8 @@ from defenses.base import (
     Defense,
     Images,
     Mask,
-    Path,
     ScreenDefense,
+    StrengthRange,
 )
 
 Reader = Callable[[Images], Sequence[NDArray[np.float32]]]
@@ -127,7 +127,7 @@ class Mahalanobis(ScreenDefense):
     name = "mahalanobis"
     paper = "Lee et al. 2018, arXiv 1807.03888; Hendrycks, Gimpel 2017, arXiv 1610.02136"
     known_by = ("evade",)
-    path = Path("fpr", 1e-3, 0.5)
+    strength = StrengthRange("fpr", 1e-3, 0.5)
 
     thresholds_: Array
     flagged_: float

@@ -18,7 +18,7 @@ from pydantic import Field
 from sklearn.exceptions import NotFittedError
 from sklearn.tree import DecisionTreeClassifier
 
-from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, Images, Mask, Path
+from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, Images, Mask, StrengthRange
 
 LEAF = 10
 """Training rows in a leaf of the tree, at least: with fewer, nearly all of its answers are one-hot."""
@@ -44,7 +44,7 @@ class ModelSwitch(Defense):
     name = "model_switch"
     paper = "study fashion-noise; Kariyappa et al. 2021 (ICLR), ensemble of diverse models"
     known_by = ("recover", "average", "auto")
-    path = Path("share", 0.0, 1.0)
+    strength = StrengthRange("share", 0.0, 1.0)
 
     tree_: DecisionTreeClassifier
 

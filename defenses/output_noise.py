@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from defenses.base import Array, Claims, NoisyDefense, Path
+from defenses.base import Array, Claims, NoisyDefense, StrengthRange
 
 
 class OutputNoise(NoisyDefense):
@@ -32,7 +32,7 @@ class OutputNoise(NoisyDefense):
     name = "output_noise"
     paper = "studies owasp-digits, fashion-noise; Orekondy et al. 2020, arXiv 1906.10908 (label kept)"
     known_by = ("average", "recover", "auto")
-    path = Path("scale", 1e-5, 10.0)
+    strength = StrengthRange("scale", 1e-5, 10.0)
 
     def __init__(
         self,

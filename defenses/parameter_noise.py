@@ -15,7 +15,7 @@ from pydantic import Field
 from sklearn.exceptions import NotFittedError
 
 from bench.errors import NotApplicable
-from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, Images, Path
+from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, Images, StrengthRange
 
 
 class ParameterNoise(Defense):
@@ -31,7 +31,7 @@ class ParameterNoise(Defense):
     name = "parameter_noise"
     paper = "study fashion-noise; Chaudhuri et al. 2011, arXiv 0912.0071 (output perturbation, without its ε)"
     known_by = ("auto",)
-    path = Path("scale", 1e-4, 10.0)
+    strength = StrengthRange("scale", 1e-4, 10.0)
 
     def __init__(self, *, scale: Annotated[float, Field(gt=0, le=10)] = 0.05) -> None:
         self.scale = scale

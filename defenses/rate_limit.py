@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from defenses.base import Answers, Batch, Claims, Defense, Path
+from defenses.base import Answers, Batch, Claims, Defense, StrengthRange
 
 
 class RateLimit(Defense):
@@ -23,7 +23,7 @@ class RateLimit(Defense):
     name = "rate_limit"
     paper = "OWASP Machine Learning Security Top 10, ML05:2023; study owasp-digits"
     known_by = ("evade",)
-    path = Path("limit", "window", 1, whole=True)
+    strength = StrengthRange("limit", "window", 1, whole=True)
 
     def __init__(
         self, *, limit: Annotated[int, Field(ge=1)] = 60, window: Annotated[int, Field(ge=1)] = 100

@@ -10,7 +10,7 @@ import numpy as np
 from art.defences.postprocessor import ReverseSigmoid as ArtReverseSigmoid
 from pydantic import Field
 
-from defenses.base import Claims, OutputDefense, Path
+from defenses.base import Claims, OutputDefense, StrengthRange
 
 
 class ReverseSigmoid(OutputDefense, ArtReverseSigmoid):  # type: ignore[misc]  # ART is untyped
@@ -23,7 +23,7 @@ class ReverseSigmoid(OutputDefense, ArtReverseSigmoid):  # type: ignore[misc]  #
     name = "reverse_sigmoid"
     paper = "Lee et al. 2018, arXiv 1806.00054 (reverse sigmoid)"
     known_by = ("recover", "labels", "auto")
-    path = Path("beta", 1e-5, 10.0)
+    strength = StrengthRange("beta", 1e-5, 10.0)
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Annotated
 from art.defences.postprocessor import Rounded as ArtRounded
 from pydantic import Field
 
-from defenses.base import Claims, OutputDefense, Path
+from defenses.base import Claims, OutputDefense, StrengthRange
 
 
 class Rounded(OutputDefense, ArtRounded):  # type: ignore[misc]  # ART is untyped
@@ -17,7 +17,7 @@ class Rounded(OutputDefense, ArtRounded):  # type: ignore[misc]  # ART is untype
     name = "rounded"
     paper = "Tramèr et al. 2016, arXiv 1609.02943, section 7"
     known_by = ("recover", "labels", "auto")
-    path = Path("decimals", 15, 1, whole=True)
+    strength = StrengthRange("decimals", 15, 1, whole=True)
 
     def __init__(self, *, decimals: Annotated[int, Field(ge=1, le=15)] = 3) -> None:
         ArtRounded.__init__(self, decimals=decimals)

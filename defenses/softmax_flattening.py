@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from defenses.base import Array, Claims, NoisyDefense, Path
+from defenses.base import Array, Claims, NoisyDefense, StrengthRange
 
 
 class SoftmaxFlattening(NoisyDefense):
@@ -24,7 +24,7 @@ class SoftmaxFlattening(NoisyDefense):
     name = "softmax_flattening"
     paper = "study mnist-mea-mia, step 5; Chen, Pattabiraman 2023, arXiv 2307.01610 (output modification)"
     known_by = ("labels", "auto")
-    path = Path("bias", 1.0, 1e-9)
+    strength = StrengthRange("bias", 1.0, 1e-9)
 
     def __init__(
         self,

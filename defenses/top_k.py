@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from defenses.base import Claims, OutputDefense, Path
+from defenses.base import Claims, OutputDefense, StrengthRange
 
 
 class TopK(OutputDefense):
@@ -22,7 +22,7 @@ class TopK(OutputDefense):
     name = "top_k"
     paper = "Orekondy et al. 2019, arXiv 1812.02766 (truncated posteriors)"
     known_by = ("recover", "labels", "auto")
-    path = Path("k", 1000, 1, whole=True)
+    strength = StrengthRange("k", 1000, 1, whole=True)
     params: ClassVar[list[str]] = ["k"]
 
     def __init__(self, *, k: Annotated[int, Field(ge=1)] = 3) -> None:

@@ -10,7 +10,7 @@ from bench.data import datasets, query_pools
 from bench.errors import MissingDataError
 from bench.plugins import attacks, defenses
 from bench.runner import run
-from bench.runner.context import Workbench
+from bench.runner.context import WorkerContext
 from bench.tasks import ThreatModel, VictimSpec
 
 REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
@@ -52,19 +52,19 @@ def digits_spec():
 
 
 @pytest.fixture(scope="session")
-def workbench(tmp_path_factory):
+def context(tmp_path_factory):
     """A workbench with the digits victim; it needs no downloaded data."""
-    return Workbench(tmp_path_factory.mktemp("no-data"), tmp_path_factory.mktemp("memo"))
+    return WorkerContext(tmp_path_factory.mktemp("no-data"), tmp_path_factory.mktemp("memo"))
 
 
 @pytest.fixture(scope="session")
-def digits_victim(workbench, digits_spec):
-    return workbench.victim(digits_spec)
+def digits_victim(context, digits_spec):
+    return context.victim(digits_spec)
 
 
 @pytest.fixture(scope="session")
-def digits_pool(workbench, digits_spec):
-    return workbench.pool(digits_spec, "in-distribution", 0)
+def digits_pool(context, digits_spec):
+    return context.pool(digits_spec, "in-distribution", 0)
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ def membership(spec):
     }
 
 
-def audit(spec):
+def evaluation(spec):
     metrics = {"honest.accuracy": 0.951, "honest.top1_kept": 0.96, "honest.accuracy_lost": 0.01}
     gate = "mahalanobis" in str(spec["defense"])
     metrics |= {"honest.refused": 0.05, "honest.l1_mean": 0.1, "detection.usps": 0.97} if gate else {}
@@ -208,7 +208,9 @@ def audit(spec):
 def made(task, **fields):
     """Return the record of a task, as if it had run."""
     spec = task.spec()
-    kind = audit if task.kind == "audit" else membership if "membership" in spec["attack"] else extraction
+    kind = (
+        evaluation if task.kind == "audit" else membership if "membership" in spec["attack"] else extraction
+    )
     return Record(f"{task.kind} {spec}", task.kind, spec, **({"status": "ok"} | kind(spec) | fields))
 
 

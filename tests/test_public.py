@@ -27,6 +27,35 @@ def test_the_public_names_are_there_and_sorted():
     assert all(hasattr(moatbench, name) for name in moatbench.__all__)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Learner", "Surrogate"),
+        ("LearnerFactory", "SurrogateFactory"),
+        ("Path", "StrengthRange"),
+        ("Stack", "DefenseStack"),
+        ("Streams", "RandomSeeds"),
+    ],
+)
+def test_a_renamed_class_works_under_its_old_name_with_a_warning_that_says_the_new_one(old, new):
+    with pytest.warns(FutureWarning, match=f"moatbench.{old} is now moatbench.{new}"):
+        assert getattr(moatbench, old) is getattr(moatbench, new)
+
+
+def test_a_name_that_never_was_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="Thief"):
+        _ = moatbench.Thief
+
+
+def test_a_strength_range_under_its_old_name_works_with_a_warning():
+    with pytest.warns(FutureWarning, match="strength = StrengthRange"):
+
+        class Old(moatbench.OutputDefense):
+            path = moatbench.StrengthRange("scale", 0.1, 1.0)
+
+    assert Old.strength == Old.path
+
+
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

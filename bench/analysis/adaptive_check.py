@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bench import plugins
-from bench.analysis.attacker_results import Sample, common
+from bench.analysis.attacker_results import AttackerResult, common
 from bench.analysis.comparison import best_of
 from bench.analysis.display_names import TRAINED
 from bench.analysis.findings import Findings
-from bench.analysis.threat_models import Defense, Threat
+from bench.analysis.threat_models import Defense, VictimThreatModel
 from bench.errors import UsageError
 from bench.metrics.intervals import Interval, paired_difference
 from bench.plugins import parse_call
@@ -33,11 +33,11 @@ Differences are paired."""
 class Match:
     """One meeting of a universal attacker with the best of the others; ``ahead`` is its lead (a fraction)."""
 
-    threat: Threat
+    threat: VictimThreatModel
     defense: Defense
     budget: int
     attacker: str
-    sample: Sample
+    sample: AttackerResult
     other: str
     ahead: Interval
 
@@ -65,7 +65,7 @@ def matches(findings: Findings) -> Iterator[Match]:
                         yield Match(threat, defense, budget, name, sample, best.attacker, ahead)
 
 
-def _universal(sample: Sample) -> bool:
+def _universal(sample: AttackerResult) -> bool:
     try:
         attack = plugins.attacks.get(parse_call(sample.attack.partition(TRAINED)[0])[0])
     except UsageError:
@@ -73,11 +73,11 @@ def _universal(sample: Sample) -> bool:
     return bool(getattr(attack, "universal", False))
 
 
-def _fact(sample: Sample, name: str) -> bool:
+def _fact(sample: AttackerResult, name: str) -> bool:
     return any(record.metrics.get(name) for record in sample.records)
 
 
-def section(findings: Findings, numbers: Mapping[Threat, int]) -> list[str]:
+def section(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[str]:
     """Return the report's section on it: the tally, the places where it does not stand, then all."""
     met = [match for match in matches(findings) if match.threat in numbers]
     if not met:
@@ -98,7 +98,7 @@ def section(findings: Findings, numbers: Mapping[Threat, int]) -> list[str]:
     return [HEADING, INTRO.format(names=names), tally, _table(findings, missed, numbers), every]
 
 
-def _table(findings: Findings, met: list[Match], numbers: Mapping[Threat, int]) -> str:
+def _table(findings: Findings, met: list[Match], numbers: Mapping[VictimThreatModel, int]) -> str:
     rows = [
         [
             f"T{numbers[match.threat]}",
@@ -115,7 +115,7 @@ def _table(findings: Findings, met: list[Match], numbers: Mapping[Threat, int]) 
     return markdown(headers, rows, text=3)
 
 
-def _read(sample: Sample) -> str:
+def _read(sample: AttackerResult) -> str:
     """Return how the repeats read the answers: ``recovered 4, labels 1``."""
     kept = Counter(
         key.removeprefix(READ_AS).replace("_", " ")

@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.display_names import attacker_of
-from bench.analysis.threat_models import UNDEFENDED, Defense, Threat, defense_of
+from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
 from bench.store import Record
 
 NEAR_CHANCE = "near_chance"
 EMPTY = frozenset({NEAR_CHANCE, "nothing_learnt"})
 """Flags of copies that hold next to nothing of the victim: that two of them agree says nothing."""
 
-Place: TypeAlias = tuple[Threat, Defense, int]
+Condition: TypeAlias = tuple[VictimThreatModel, Defense, int]
 """Where attackers meet: a threat model, a defense and a budget."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class AttackerResult:
     """One attacker at one budget.
 
     ``hits``: (repeats, test inputs) uint8, 1 where its copy agrees with the victim. ``ranked``: False
@@ -40,40 +40,40 @@ class Sample:
     aware: bool = False
 
 
-def collected(records: Sequence[Record]) -> dict[Place, dict[str, Sample]]:
+def collected(records: Sequence[Record]) -> dict[Condition, dict[str, AttackerResult]]:
     """Return the extraction cells that ran, as samples by place and attacker."""
-    found: dict[tuple[Place, str], dict[int, Record]] = defaultdict(dict)
+    found: dict[tuple[Condition, str], dict[int, Record]] = defaultdict(dict)
     for record in records:
         if record.status == "ok" and record.kind == "cell" and "agreement" in record.arrays:
             spec = record.spec
-            place = (Threat.of(spec), defense_of(spec), int(spec["budget"]))
+            place = (VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))
             found[place, attacker_of(spec)][int(spec["repeat"])] = record
     weak = {
         (threat, budget, attack)
         for ((threat, defense, budget), attack), by_repeat in found.items()
         if defense == UNDEFENDED and any(NEAR_CHANCE in _flags(record) for record in by_repeat.values())
     }
-    samples: dict[Place, dict[str, Sample]] = defaultdict(dict)
+    samples: dict[Condition, dict[str, AttackerResult]] = defaultdict(dict)
     for (place, attack), by_repeat in found.items():
         threat, _, budget = place
         samples[place][attack] = _sample(attack, by_repeat, ranked=(threat, budget, attack) not in weak)
     return samples
 
 
-def _sample(attack: str, by_repeat: Mapping[int, Record], *, ranked: bool) -> Sample:
+def _sample(attack: str, by_repeat: Mapping[int, Record], *, ranked: bool) -> AttackerResult:
     repeats = tuple(sorted(by_repeat))
     records = tuple(by_repeat[repeat] for repeat in repeats)
     flags = Counter(flag for record in records for flag in _flags(record))
     hits = np.stack([record.arrays["agreement"] for record in records])
     aware = str(records[0].spec["knowledge"]) != "none"
-    return Sample(attack, repeats, hits, flags, records, ranked, aware)
+    return AttackerResult(attack, repeats, hits, flags, records, ranked, aware)
 
 
 def _flags(record: Record) -> list[str]:
     return list(record.info.get("flags", ()))
 
 
-def common(a: Sample, b: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def common(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the hits of both in the repeats that both have, in one order."""
     left, right = dict(zip(a.repeats, a.hits, strict=True)), dict(zip(b.repeats, b.hits, strict=True))
     shared = [repeat for repeat in a.repeats if repeat in right]
@@ -82,20 +82,22 @@ def common(a: Sample, b: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return np.stack([left[r] for r in shared]), np.stack([right[r] for r in shared])
 
 
-def same(a: Sample, b: Sample) -> bool:
+def same(a: AttackerResult, b: AttackerResult) -> bool:
     """Return whether both agree with the victim on the same inputs in every repeat that both have."""
     left, right = common(a, b)
     return len(left) > 0 and left.shape == right.shape and bool((left == right).all())
 
 
-def only(sample: Sample, repeats: Sequence[int]) -> NDArray[np.uint8]:
+def only(sample: AttackerResult, repeats: Sequence[int]) -> NDArray[np.uint8]:
     """Return the hits of these repeats, in this order."""
     if sample.repeats == tuple(repeats):
         return sample.hits
     return sample.hits[[sample.repeats.index(repeat) for repeat in repeats]]
 
 
-def met(field: Mapping[str, Sample], others: Mapping[str, Sample]) -> dict[str, Sample]:
+def met(
+    field: Mapping[str, AttackerResult], others: Mapping[str, AttackerResult]
+) -> dict[str, AttackerResult]:
     """Return the attackers that are among ``others`` too.
 
     An attacker that one row lacks would make the other look weaker: rows are compared under the
@@ -105,14 +107,16 @@ def met(field: Mapping[str, Sample], others: Mapping[str, Sample]) -> dict[str, 
     return {name: sample for name, sample in field.items() if sample.attack in known}
 
 
-def one_under_several_names(samples: Mapping[Place, Mapping[str, Sample]]) -> dict[str, list[str]]:
+def one_under_several_names(
+    samples: Mapping[Condition, Mapping[str, AttackerResult]],
+) -> dict[str, list[str]]:
     """Return for every attacker all that make its copies, itself among them, in order.
 
     Two are one if they agree with the victim on the same inputs wherever both were run, and
     somewhere did so with copies that had something to differ in: neither empty nor perfect. Attackers
     that agree at one place by luck, or where a budget leaves them no choice, differ at another.
     """
-    places: dict[str, list[Place]] = defaultdict(list)
+    places: dict[str, list[Condition]] = defaultdict(list)
     for place in sorted(samples, key=lambda place: (place[0].order, *place[1:])):
         for attack in samples[place]:
             places[attack].append(place)
@@ -129,12 +133,15 @@ def one_under_several_names(samples: Mapping[Place, Mapping[str, Sample]]) -> di
 
 
 def _pairs(
-    samples: Mapping[Place, Mapping[str, Sample]], places: Sequence[Place], one: str, other: str
-) -> Iterator[tuple[Sample, Sample]]:
+    samples: Mapping[Condition, Mapping[str, AttackerResult]],
+    places: Sequence[Condition],
+    one: str,
+    other: str,
+) -> Iterator[tuple[AttackerResult, AttackerResult]]:
     return ((samples[p][one], samples[p][other]) for p in places if other in samples[p])
 
 
-def _alike(pairs: Iterator[tuple[Sample, Sample]]) -> bool | None:
+def _alike(pairs: Iterator[tuple[AttackerResult, AttackerResult]]) -> bool | None:
     """Return whether all pairs are the same; None where none of them could tell."""
     told = None
     for a, b in pairs:

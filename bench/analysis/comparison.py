@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from bench.analysis.attacker_results import Sample, common, met
-from bench.metrics.intervals import Interval, Strongest, paired_difference, strongest
+from bench.analysis.attacker_results import AttackerResult, common, met
+from bench.metrics.intervals import BestAttack, Interval, paired_difference, strongest
 
-Field: TypeAlias = Mapping[str, Sample]
+CandidateAttacks: TypeAlias = Mapping[str, AttackerResult]
 """Every attacker that counts against one defense at one budget, by name."""
 
 
 @dataclass(frozen=True)
-class Unaware:
+class NonAdaptive:
     """The strongest of the attackers that are told nothing of the defense, beside the strongest of all.
 
     ``gap``: as a standing's, under these attackers alone. ``knowing``: by how much fidelity of the
     strongest of all is above theirs (a fraction), None where they share no repeat.
     """
 
-    best: Strongest
+    best: BestAttack
     gap: Interval | None
     knowing: Interval | None
 
 
 @dataclass(frozen=True)
-class Standing:
+class BestAttackResult:
     """The strongest attacker against one defense at one budget; None where no attacker is ranked.
 
     ``gap``: by how much fidelity is below the strongest against no defense (a fraction; above 0: the
@@ -37,21 +37,23 @@ class Standing:
     None where every attacker knows the defense, or none does.
     """
 
-    best: Strongest | None
+    best: BestAttack | None
     gap: Interval | None
     flags: Counter[str]
     repeats: int
     to_labels: Interval | None = None
-    unaware: Unaware | None = None
+    unaware: NonAdaptive | None = None
 
 
-def best_of(field: Field) -> Strongest | None:
+def best_of(field: CandidateAttacks) -> BestAttack | None:
     """Return the strongest of those in the field that are ranked; None where none is."""
     ranked = {name: sample.hits for name, sample in field.items() if sample.ranked}
     return strongest(ranked) if ranked else None
 
 
-def stand(field: Field, undefended: Field, labels: Field) -> Standing:
+def stand(
+    field: CandidateAttacks, undefended: CandidateAttacks, labels: CandidateAttacks
+) -> BestAttackResult:
     """Return how a defense stands against ``field``.
 
     ``undefended``, ``labels``: the fields against no defense and against ``label_only`` at the same
@@ -59,9 +61,9 @@ def stand(field: Field, undefended: Field, labels: Field) -> Standing:
     """
     best = best_of(field)
     if best is None:
-        return Standing(None, None, sum((s.flags for s in field.values()), Counter()), 0)
+        return BestAttackResult(None, None, sum((s.flags for s in field.values()), Counter()), 0)
     sample = field[best.attacker]
-    return Standing(
+    return BestAttackResult(
         best,
         lead(undefended, field),
         sample.flags,
@@ -71,7 +73,7 @@ def stand(field: Field, undefended: Field, labels: Field) -> Standing:
     )
 
 
-def lead(others: Field, field: Field) -> Interval | None:
+def lead(others: CandidateAttacks, field: CandidateAttacks) -> Interval | None:
     """Return by how much the strongest of ``others`` that is in ``field`` too leads the field's strongest."""
     best = best_of(field)
     rivals = met(others, field)
@@ -82,7 +84,7 @@ def lead(others: Field, field: Field) -> Interval | None:
     return paired_difference(theirs, ours) if len(ours) else None
 
 
-def _unaware(field: Field, undefended: Field) -> Unaware | None:
+def _unaware(field: CandidateAttacks, undefended: CandidateAttacks) -> NonAdaptive | None:
     told_nothing = {name: sample for name, sample in field.items() if not sample.aware}
     best, best_of_all = best_of(told_nothing), best_of(field)
     if best is None or best_of_all is None or len(told_nothing) == len(field):
@@ -90,4 +92,4 @@ def _unaware(field: Field, undefended: Field) -> Unaware | None:
     theirs, ours = common(field[best_of_all.attacker], told_nothing[best.attacker])
     knowing = paired_difference(theirs, ours) if len(ours) else None
     rivals = {name: sample for name, sample in undefended.items() if not sample.aware}
-    return Unaware(best, lead(rivals, told_nothing), knowing)
+    return NonAdaptive(best, lead(rivals, told_nothing), knowing)

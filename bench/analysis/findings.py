@@ -10,37 +10,39 @@ from itertools import product
 from typing import Any
 
 from bench.analysis.attacker_results import (
-    NEAR_CHANCE,
-    Place,
-    Sample,
+    AttackerResult,
+    Condition,
     collected,
-    common,
     met,
     one_under_several_names,
     only,
     same,
 )
-from bench.analysis.comparison import Standing, best_of, stand
+from bench.analysis.comparison import BestAttackResult, best_of, stand
 from bench.analysis.display_names import attacker_names, attacker_of, joined, short_names
-from bench.analysis.threat_models import UNDEFENDED, Defense, Threat, defense_of, is_label_only, victim_of
-from bench.metrics.intervals import Interval, Strongest, mean_interval
+from bench.analysis.threat_models import (
+    UNDEFENDED,
+    Defense,
+    VictimThreatModel,
+    defense_of,
+    is_label_only,
+    victim_of,
+)
+from bench.metrics.intervals import BestAttack, Interval, mean_interval
 from bench.metrics.query_multiplier import Multiplier, query_multiplier
 from bench.seeds import derive
 from bench.store import Record
 
-# The nouns of a verdict, for those who read one.
-__all__ = ["NEAR_CHANCE", "Findings", "Row", "Sample", "Standing", "common"]
-
 
 @dataclass(frozen=True)
-class Row:
+class DefenseResult:
     """A defense under a threat model: its standing by budget, query multiplier and audit."""
 
-    threat: Threat
+    threat: VictimThreatModel
     defense: Defense
-    standings: dict[int, Standing]
+    standings: dict[int, BestAttackResult]
     multiplier: Multiplier | None
-    audit: Record | None
+    evaluation: Record | None
 
 
 class Findings:
@@ -52,26 +54,26 @@ class Findings:
         self._intervals: dict[int, Interval] = {}
         self._reference = reference_budget
         self._data: dict[str, str] = {}
-        self.audits: dict[tuple[str, Defense], Record] = {}
-        self.memo: dict[Any, Any] = {}
+        self.evaluations: dict[tuple[str, Defense], Record] = {}
+        self.training_cache: dict[Any, Any] = {}
         """What other modules have computed from these findings, under keys of their own."""
         for record in records:
             self._data[victim_of(record.spec)] = str(record.spec["data"])
             if record.kind == "audit" and record.status == "ok":
-                self.audits[victim_of(record.spec), defense_of(record.spec)] = record
+                self.evaluations[victim_of(record.spec), defense_of(record.spec)] = record
         cells = sorted({attacker_of(record.spec) for record in records if record.kind == "cell"})
         self._attack_names = attacker_names(cells)
         raw = collected(records)
         self._alike = one_under_several_names(raw)
-        self.samples: dict[Place, dict[str, Sample]] = {
+        self.samples: dict[Condition, dict[str, AttackerResult]] = {
             place: self._merged(each) for place, each in raw.items()
         }
         stacks = sorted({defense_of(record.spec) for record in records})
         self._defense_names = short_names((text for stack in stacks for text in stack), limit=26)
 
-    def _merged(self, samples: Mapping[str, Sample]) -> dict[str, Sample]:
+    def _merged(self, samples: Mapping[str, AttackerResult]) -> dict[str, AttackerResult]:
         """Name the samples for readers; one attacker under several names becomes one."""
-        groups: dict[str, list[Sample]] = defaultdict(list)
+        groups: dict[str, list[AttackerResult]] = defaultdict(list)
         for text in sorted(samples):
             groups[self._alike[text][0]].append(samples[text])
         return {
@@ -82,24 +84,26 @@ class Findings:
         }
 
     @cached_property
-    def threats(self) -> list[Threat]:
+    def threats(self) -> list[VictimThreatModel]:
         """All threat models, the best-equipped thief of each victim first."""
         return sorted({threat for threat, _, _ in self.samples}, key=lambda threat: threat.order)
 
     @cached_property
-    def worst(self) -> list[Threat]:
+    def worst(self) -> list[VictimThreatModel]:
         """The threat models of the best-equipped thieves: those that no other in this run can imitate."""
         weaker = {imitated for threat in self.threats for imitated in threat.weaker()}
         return [threat for threat in self.threats if threat not in weaker]
 
     @cached_property
-    def places(self) -> dict[Threat, dict[Defense, list[int]]]:
+    def places(self) -> dict[VictimThreatModel, dict[Defense, list[int]]]:
         """The budgets, sorted, per threat model and defense; budget 0 (no query) is not among them.
 
         A thief who knows more also meets the defenses that were run only against one who knows less,
         at the budgets that he was run at: there he does what the other can.
         """
-        found: dict[Threat, dict[Defense, set[int]]] = {threat: defaultdict(set) for threat in self.threats}
+        found: dict[VictimThreatModel, dict[Defense, set[int]]] = {
+            threat: defaultdict(set) for threat in self.threats
+        }
         for threat, defense, budget in sorted(self.samples, key=lambda place: place[2]):
             if budget:
                 found[threat][defense].add(budget)
@@ -117,7 +121,7 @@ class Findings:
             for threat, defenses in found.items()
         }
 
-    def _met_by(self, threat: Threat) -> set[Defense]:
+    def _met_by(self, threat: VictimThreatModel) -> set[Defense]:
         return {defense for owner, defense, _ in self.samples if owner == threat}
 
     def defense_name(self, defense: Defense) -> str:
@@ -133,13 +137,13 @@ class Findings:
         """Return the short names of all attacks and defenses by their full texts."""
         return self._attack_names | self._defense_names
 
-    def interval(self, sample: Sample) -> Interval:
+    def interval(self, sample: AttackerResult) -> Interval:
         """Return the sample's mean fidelity with its interval."""
         if id(sample) not in self._intervals:
             self._intervals[id(sample)] = mean_interval(sample.hits)
         return self._intervals[id(sample)]
 
-    def seen(self, threat: Threat) -> Iterator[tuple[Defense, int, str, Sample]]:
+    def seen(self, threat: VictimThreatModel) -> Iterator[tuple[Defense, int, str, AttackerResult]]:
         """Give what was measured under this very threat model: defense, budget, attacker and sample."""
         for row in self.rows[threat]:
             budgets = sorted(self.places[threat][row.defense])
@@ -150,44 +154,50 @@ class Findings:
     def audits_of(self, victim: str) -> list[tuple[Defense, Record]]:
         """Return a victim's audits, that of no defense first."""
         return sorted(
-            ((defense, audit) for (owner, defense), audit in self.audits.items() if owner == victim),
+            (
+                (defense, evaluation)
+                for (owner, defense), evaluation in self.evaluations.items()
+                if owner == victim
+            ),
             key=lambda pair: pair[0],
         )
 
-    def wanted(self, threat: Threat) -> int | None:
+    def wanted(self, threat: VictimThreatModel) -> int | None:
         """Return the reference budget that the run names for the victim's data set."""
         return self._reference.get(self._data[threat.victim])
 
-    def reference(self, threat: Threat) -> int | None:
+    def reference(self, threat: VictimThreatModel) -> int | None:
         """Return the budget whose fidelity the query multiplier asks for, if the run has it undefended."""
         budget = self.wanted(threat)
         return budget if budget in self.places[threat].get(UNDEFENDED, []) else None
 
-    def headline(self, threat: Threat) -> list[int]:
+    def headline(self, threat: VictimThreatModel) -> list[int]:
         """Return the budgets of the verdict: the reference and the largest."""
         every = sorted({budget for budgets in self.places[threat].values() for budget in budgets})
         return sorted({budget for budget in (self.reference(threat), *every[-1:]) if budget})
 
-    def replays(self, threat: Threat, defense: Defense) -> bool:
+    def replays(self, threat: VictimThreatModel, defense: Defense) -> bool:
         """Return whether a thief can take the argmax and have what ``label_only`` would have given."""
         if not defense:
             return True
-        audit = self.audits.get((threat.victim, defense))
-        if audit is None or is_label_only(defense):
+        evaluation = self.evaluations.get((threat.victim, defense))
+        if evaluation is None or is_label_only(defense):
             return False
-        claims = audit.info.get("claims", {})
-        kept = audit.metrics.get("honest.top1_kept") == 1
+        claims = evaluation.info.get("claims", {})
+        kept = evaluation.metrics.get("honest.top1_kept") == 1
         return bool(
             kept and claims.get("keeps_label") and not claims.get("ties") and not claims.get("may_refuse")
         )
 
-    def candidates(self, threat: Threat, defense: Defense, budget: int) -> dict[str, Sample]:
+    def candidates(
+        self, threat: VictimThreatModel, defense: Defense, budget: int
+    ) -> dict[str, AttackerResult]:
         """Return every attacker that counts, by name: seen, imitated from weaker thieves, or replayed.
 
         To replay needs no knowledge of the defense that is attacked, whatever the thief knew of
         ``label_only``.
         """
-        field: dict[str, Sample] = {}
+        field: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
             note = "" if source == threat else f" (as one who {source.apart(threat)})"
             for name, sample in self.samples.get((source, defense, budget), {}).items():
@@ -204,7 +214,7 @@ class Findings:
     def _label_only(self) -> list[Defense]:
         return sorted({defense for _, defense, _ in self.samples if is_label_only(defense)})
 
-    def standing(self, threat: Threat, defense: Defense, budget: int) -> Standing:
+    def standing(self, threat: VictimThreatModel, defense: Defense, budget: int) -> BestAttackResult:
         """Return the strongest attacker, and its distances from the strongest against others."""
         undefended = self.candidates(threat, UNDEFENDED, budget) if defense else {}
         labels = [] if is_label_only(defense) else self._label_only
@@ -216,9 +226,9 @@ class Findings:
         )
 
     @cached_property
-    def rows(self) -> dict[Threat, list[Row]]:
+    def rows(self) -> dict[VictimThreatModel, list[DefenseResult]]:
         """Per threat model a row a defense: none first, then the one that leaves the thief least."""
-        rows: dict[Threat, list[Row]] = {}
+        rows: dict[VictimThreatModel, list[DefenseResult]] = {}
         for threat, defenses in self.places.items():
             first = (self.headline(threat) or [0])[0]
             each = [self._row(threat, defense, budgets) for defense, budgets in defenses.items()]
@@ -227,12 +237,12 @@ class Findings:
             )
         return rows
 
-    def _row(self, threat: Threat, defense: Defense, budgets: Sequence[int]) -> Row:
+    def _row(self, threat: VictimThreatModel, defense: Defense, budgets: Sequence[int]) -> DefenseResult:
         standings = {budget: self.standing(threat, defense, budget) for budget in budgets}
-        audit = self.audits.get((threat.victim, defense))
-        return Row(threat, defense, standings, self._multiplier(threat, defense), audit)
+        evaluation = self.evaluations.get((threat.victim, defense))
+        return DefenseResult(threat, defense, standings, self._multiplier(threat, defense), evaluation)
 
-    def _multiplier(self, threat: Threat, defense: Defense) -> Multiplier | None:
+    def _multiplier(self, threat: VictimThreatModel, defense: Defense) -> Multiplier | None:
         reference = self.reference(threat)
         if reference is None or not defense:
             return None
@@ -250,12 +260,12 @@ class Findings:
         seed = derive("multiplier", *vars(threat).values(), *defense)
         return query_multiplier(defended, undefended, reference, seed=seed)
 
-    def _ranked(self, threat: Threat, defense: Defense) -> dict[int, dict[str, Sample]]:
+    def _ranked(self, threat: VictimThreatModel, defense: Defense) -> dict[int, dict[str, AttackerResult]]:
         fields = {b: self.candidates(threat, defense, b) for b in self.places[threat][defense]}
         ranked = {b: {n: s for n, s in field.items() if s.ranked} for b, field in fields.items()}
         return {budget: field for budget, field in ranked.items() if field}
 
-    def floor(self, threat: Threat) -> Strongest | None:
+    def floor(self, threat: VictimThreatModel) -> BestAttack | None:
         """Return the best zero-query thief: what its own labelled data give before any query."""
         for source in (threat, *threat.weaker()):
             if own := self.samples.get((source, UNDEFENDED, 0)):
@@ -263,6 +273,6 @@ class Findings:
         return None
 
 
-def _left(row: Row, budget: int) -> float:
+def _left(row: DefenseResult, budget: int) -> float:
     standing = row.standings.get(budget)
     return standing.best.interval.value if standing and standing.best else 2.0

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.analysis.findings import Findings, Row
+from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.flag_labels import flags, named
-from bench.analysis.threat_models import UNDEFENDED, Defense, Threat
+from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.metrics.intervals import Interval
 from bench.plugins import parse_call
 from bench.report.tables import DASH, markdown, number, ranged
@@ -46,7 +46,7 @@ class Point:
     estimates decide. ``flags``: the row's reliability flags in words, empty without.
     """
 
-    row: Row
+    row: DefenseResult
     place: int
     cost: float
     stolen: Interval
@@ -54,7 +54,7 @@ class Point:
     flags: str
 
 
-def panels(findings: Findings, threat: Threat) -> dict[Cost, list[Point]]:
+def panels(findings: Findings, threat: VictimThreatModel) -> dict[Cost, list[Point]]:
     """Return the points at the first headline budget, by each cost that some defense pays.
 
     No panel where fewer than two defenses, none included, have both a ranked attacker and an audit.
@@ -65,13 +65,13 @@ def panels(findings: Findings, threat: Threat) -> dict[Cost, list[Point]]:
         for place, row in enumerate(findings.rows[threat])
         if (standing := row.standings.get(budget)) and standing.best
     ]
-    undefended = findings.audits.get((threat.victim, UNDEFENDED))
+    undefended = findings.evaluations.get((threat.victim, UNDEFENDED))
     found = {}
     for cost in COSTS:
         known = [
             (value, place, row, stolen)
             for place, row, stolen in ranked
-            if (value := paid(row.audit, undefended, cost)) is not None
+            if (value := paid(row.evaluation, undefended, cost)) is not None
         ]
         worse = dominated([(value, stolen.value) for value, _, _, stolen in known])
         if len(known) > 1 and any(value > PAYS for value, *_ in known):
@@ -82,9 +82,9 @@ def panels(findings: Findings, threat: Threat) -> dict[Cost, list[Point]]:
     return found
 
 
-def paid(audit: Record | None, undefended: Record | None, cost: Cost) -> float | None:
+def paid(evaluation: Record | None, undefended: Record | None, cost: Cost) -> float | None:
     """Return what honest users pay, as it is shown; None where it was not measured."""
-    value = audit.metrics.get(cost.metric) if audit else None
+    value = evaluation.metrics.get(cost.metric) if evaluation else None
     before = undefended.metrics.get(cost.metric) if undefended else None
     if value is None or (cost.added and before is None):
         return None

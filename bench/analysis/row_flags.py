@@ -12,16 +12,14 @@ from functools import partial
 from typing import Any
 
 from bench import plugins
-from bench.analysis.attacker_results import Sample, common
-from bench.analysis.findings import Findings, Row
-from bench.analysis.threat_models import UNDEFENDED, Threat, defense_of
+from bench.analysis.attacker_results import AttackerResult, common
+from bench.analysis.findings import DefenseResult, Findings
+from bench.analysis.threat_models import UNDEFENDED, VictimThreatModel, defense_of
 from bench.errors import UsageError
-from bench.metrics.flags import FLAGS, Flag, label
+from bench.metrics.flags import FLAGS
 from bench.metrics.intervals import Interval, paired_difference
 from bench.models.victims import EXPECTED, EXPECTED_OFFICIAL
 from bench.plugins import parse_call
-
-__all__ = ["FLAGS", "Flag", "Raised", "label", "row_flags"]
 
 WIDE = 0.02
 """Half-width (2 points) above which a gap's interval cannot place a defense among others."""
@@ -32,41 +30,41 @@ FLIP = 1e-6
 
 
 @dataclass(frozen=True)
-class Raised:
+class RaisedWarning:
     """A flag that a row raises. ``flag``: its name; ``detail``: one clause with the numbers seen."""
 
     flag: str
     detail: str
 
 
-def row_flags(findings: Findings, row: Row) -> list[Raised]:
+def row_flags(findings: Findings, row: DefenseResult) -> list[RaisedWarning]:
     """Return the flags that a row raises, by number.
 
     What depends on the budget is tested at those of the verdict: the reference and the largest. The
     flags of cells are those of the row's strongest attackers there.
     """
     case = _Case(findings, row)
-    return [Raised(name, detail) for name in FLAGS if (detail := _TESTS[name](case))]
+    return [RaisedWarning(name, detail) for name in FLAGS if (detail := _TESTS[name](case))]
 
 
 class _Case:
     """A row as the tests below want it, each of which returns a detail, or nothing."""
 
-    def __init__(self, findings: Findings, row: Row) -> None:
+    def __init__(self, findings: Findings, row: DefenseResult) -> None:
         self.findings, self.row = findings, row
         spent = [budget for budget in findings.headline(row.threat) if budget in row.standings]
         self.standings = {b: row.standings[b] for b in spent or sorted(row.standings)[-1:]}
         self.fields = {b: findings.candidates(row.threat, row.defense, b) for b in self.standings}
-        self.claims: Mapping[str, Any] = row.audit.info.get("claims", {}) if row.audit else {}
+        self.claims: Mapping[str, Any] = row.evaluation.info.get("claims", {}) if row.evaluation else {}
 
     @property
-    def family(self) -> list[Threat]:
+    def family(self) -> list[VictimThreatModel]:
         """The threat models that differ from the row's by what the thief knows, its own among them."""
         mine = self.row.threat
         return [t for t in self.findings.threats if replace(t, knowledge=mine.knowledge) == mine]
 
     @property
-    def better_informed(self) -> list[Threat]:
+    def better_informed(self) -> list[VictimThreatModel]:
         """Those of the family whose thieves know more than the row's."""
         mine = self.row.threat
         return [t for t in self.family if t != mine and t not in set(mine.weaker())]
@@ -82,10 +80,12 @@ class _Case:
 
 
 def _randomised(case: _Case) -> str:
-    if case.row.audit is None or not case.claims.get("stochastic"):
+    if case.row.evaluation is None or not case.claims.get("stochastic"):
         return ""
     answer = "the same" if case.claims.get("consistent_noise") else "another"
-    return f"{case.row.audit.spec['repeats']} draws in the audit; an input asked again gets {answer} answer"
+    return (
+        f"{case.row.evaluation.spec['repeats']} draws in the audit; an input asked again gets {answer} answer"
+    )
 
 
 def _averaging_helps(case: _Case) -> str:
@@ -103,7 +103,7 @@ def _averaging_helps(case: _Case) -> str:
 
 
 def _labels_flip(case: _Case) -> str:
-    metrics = case.row.audit.metrics if case.row.audit else {}
+    metrics = case.row.evaluation.metrics if case.row.evaluation else {}
     kept, refused = metrics.get("honest.top1_kept"), metrics.get("honest.refused") or 0.0
     if kept is None:
         return ""
@@ -134,7 +134,7 @@ def _aware_attacker_wins(case: _Case) -> str:
     return _joined(told)
 
 
-def _aware(sample: Sample, row: Row, declared: Iterable[str]) -> bool:
+def _aware(sample: AttackerResult, row: DefenseResult, declared: Iterable[str]) -> bool:
     """Return whether this thief was told of the defense, or was built against it and can use such news.
 
     One who is replayed on the labels met another defense.
@@ -190,14 +190,14 @@ def _wide_interval(case: _Case) -> str:
 
 
 def _detector_fit(case: _Case) -> str:
-    audit, threat = case.row.audit, case.row.threat
-    if audit is None or not case.claims.get("may_flag"):
+    evaluation, threat = case.row.evaluation, case.row.threat
+    if evaluation is None or not case.claims.get("may_flag"):
         return ""
     told, own = [], ["train"]
-    if audit.spec.get("splits") == "official":
-        own += ["in-distribution", str(audit.spec["data"])]
+    if evaluation.spec.get("splits") == "official":
+        own += ["in-distribution", str(evaluation.spec["data"])]
         told.append("its thresholds were set on images that the victim was trained on")
-    judged = [pool for pool in audit.spec.get("pools", ()) if pool in own]
+    judged = [pool for pool in evaluation.spec.get("pools", ()) if pool in own]
     if judged:
         told.append(f"it judges pool {' and '.join(judged)}, images that it was fitted on")
     if threat.pool in own:
@@ -206,13 +206,13 @@ def _detector_fit(case: _Case) -> str:
 
 
 def _weak_victim(case: _Case) -> str:
-    audit = case.row.audit or case.findings.audits.get((case.row.threat.victim, UNDEFENDED))
-    if audit is None:
+    evaluation = case.row.evaluation or case.findings.evaluations.get((case.row.threat.victim, UNDEFENDED))
+    if evaluation is None:
         return ""
-    data, official = str(audit.spec["data"]), audit.spec.get("splits") == "official"
-    kind = str(audit.spec["victim"]).removesuffix(" (official splits)").removeprefix(f"{data}/")
+    data, official = str(evaluation.spec["data"]), evaluation.spec.get("splits") == "official"
+    kind = str(evaluation.spec["victim"]).removesuffix(" (official splits)").removeprefix(f"{data}/")
     wanted = (EXPECTED_OFFICIAL if official else EXPECTED).get((data, kind))
-    reached = audit.metrics.get("honest.accuracy_undefended")
+    reached = evaluation.metrics.get("honest.accuracy_undefended")
     if wanted is None or reached is None or reached >= wanted - BELOW:
         return ""
     return f"{100 * reached:.1f} % of the test split is right, {100 * wanted:.1f} % is expected"
@@ -226,7 +226,7 @@ def _no_declared_attacker(case: _Case) -> str:
         if record.kind == "cell"
         and record.status == "ok"
         and defense_of(record.spec) == row.defense
-        and Threat.of(record.spec) in family
+        and VictimThreatModel.of(record.spec) in family
     }
     told = []
     for name, known_by in case.declared():
@@ -263,7 +263,9 @@ _TESTS: dict[str, Callable[[_Case], str]] = {
 }
 
 
-def _duel(budget: int, challengers: Mapping[str, Sample], others: Mapping[str, Sample]) -> str:
+def _duel(
+    budget: int, challengers: Mapping[str, AttackerResult], others: Mapping[str, AttackerResult]
+) -> str:
     """Tell by how much the strongest challenger beats the strongest of the others; nothing if it may not."""
     ours, theirs = ({n: s for n, s in side.items() if s.ranked} for side in (challengers, others))
     if not ours or not theirs:
@@ -275,15 +277,15 @@ def _duel(budget: int, challengers: Mapping[str, Sample], others: Mapping[str, S
     return f"{first} is {_points(ahead)} points ahead of {second} at {budget:,} queries"
 
 
-def _highest(field: Mapping[str, Sample]) -> str:
+def _highest(field: Mapping[str, AttackerResult]) -> str:
     return max(sorted(field), key=lambda name: _mean(field[name]))
 
 
-def _mean(sample: Sample) -> float:
+def _mean(sample: AttackerResult) -> float:
     return float(sample.hits.mean())
 
 
-def _fact(sample: Sample, name: str) -> bool:
+def _fact(sample: AttackerResult, name: str) -> bool:
     """Return whether an attack's own number is above 0 in some repeat."""
     return any((record.metrics.get(f"extraction.{name}") or 0) > 0 for record in sample.records)
 

@@ -15,7 +15,7 @@ from scipy import special
 from bench.analysis.study_units import SIGNED, number, said, scale
 from bench.errors import nearest
 from bench.metrics.intervals import Interval, mean_interval, paired_difference, value_interval
-from bench.plan.study import SECONDS, Row, Study, facts, groups, matching
+from bench.plan.study import SECONDS, PublishedValue, Study, facts, groups, matching
 from bench.store import Record
 
 ARRAYS = {"extraction.fidelity": "agreement", "extraction.accuracy": "correct"}
@@ -36,7 +36,7 @@ class Value:
     audits. ``planned``: how many repeats there should be. ``note``: which alternative was taken.
     """
 
-    row: Row
+    row: PublishedValue
     status: str
     interval: Interval = NOTHING
     by_repeat: Mapping[int, float] = field(default_factory=dict)
@@ -97,7 +97,12 @@ def evaluate(
 
 
 def _measured(
-    study: Study, row: Row, records: Sequence[Record], missing: Sequence[dict[str, Any]], *, whole: bool
+    study: Study,
+    row: PublishedValue,
+    records: Sequence[Record],
+    missing: Sequence[dict[str, Any]],
+    *,
+    whole: bool,
 ) -> Value:
     kind = "audit" if row.audited else "cell"
     having = [record for record in records if record.kind == kind]
@@ -134,7 +139,7 @@ def _instead(
     return "; ".join(parts)
 
 
-def _of_group(row: Row, records: Sequence[Record], planned: int, note: str) -> Value:
+def _of_group(row: PublishedValue, records: Sequence[Record], planned: int, note: str) -> Value:
     good = sorted((r for r in records if r.status == "ok"), key=lambda r: int(r.spec.get("repeat", 0)))
     if not good:
         bad = next((r for r in records if r.status == "failed"), next(iter(records), None))
@@ -150,7 +155,7 @@ def _of_group(row: Row, records: Sequence[Record], planned: int, note: str) -> V
     return Value(row, "ok", _interval(row, own, values), by_repeat, own, planned, note=note)
 
 
-def _single(row: Row, record: Record) -> float | None:
+def _single(row: PublishedValue, record: Record) -> float | None:
     """Return one record's value; None where it has none, or took its training from the memo."""
     start, _, name = row.metric.partition(".")
     if f"{start}." in SECONDS:
@@ -163,7 +168,7 @@ def _single(row: Row, record: Record) -> float | None:
     return record.metrics.get(row.metric)
 
 
-def _absent(row: Row, records: Sequence[Record]) -> str:
+def _absent(row: PublishedValue, records: Sequence[Record]) -> str:
     if row.metric.startswith(SECONDS):
         shared = all(record.info.get("shared") for record in records)
         return "every training came from the memo" if shared else "no such time was taken"
@@ -175,7 +180,7 @@ def _first_line(text: str | None) -> str:
     return next(iter((text or "").splitlines()), "")
 
 
-def _interval(row: Row, records: Sequence[Record], values: Sequence[float]) -> Interval:
+def _interval(row: PublishedValue, records: Sequence[Record], values: Sequence[float]) -> Interval:
     """Return mean and limits, by what the metric is made of; no limits with fewer than two repeats."""
     if row.audited:
         low, high = records[0].info.get("intervals", {}).get(row.metric) or (math.nan, math.nan)
@@ -228,7 +233,7 @@ def _over_judged(interval: Interval, records: Sequence[Record], metric: str) -> 
     return Interval(interval.value, interval.value - half, interval.value + half)
 
 
-def _derived(row: Row, a: Value, b: Value) -> Value:
+def _derived(row: PublishedValue, a: Value, b: Value) -> Value:
     for part in (a, b):
         if part.status != "ok":
             return Value(row, part.status, reason=f"it needs {part.row.label}", planned=part.planned)
@@ -258,7 +263,7 @@ def _paired(a: Value, b: Value, shared: Sequence[int]) -> Interval | None:
     return paired_difference(left, right)
 
 
-def _apply(row: Row, a: float, b: float) -> float:
+def _apply(row: PublishedValue, a: float, b: float) -> float:
     if row.difference:
         return a - b
     return (a - b) / a if a else math.nan

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import math
 
-from bench.plan.study import Row
+from bench.plan.study import PublishedValue
 
 SIGNED = ("gap", "_lost")
 """Ends of metrics that are differences of shares: in points, and at times below 0."""
 
 
-def number(row: Row, value: float) -> str:
+def number(row: PublishedValue, value: float) -> str:
     """Return a measured value in the row's unit: shares times 100, seconds to three digits."""
     return _written(row, scale(row) * value, "")
 
 
-def points(row: Row, difference: float) -> str:
+def points(row: PublishedValue, difference: float) -> str:
     """Return a difference in the row's unit with its sign: ``-1.0 points``."""
     text = _written(row, difference, "+")
     return f"{text} points" if row.unit == "%" else said(row, text)
 
 
-def published(row: Row) -> str:
+def published(row: PublishedValue) -> str:
     """Return the published number with its unit, digit for digit."""
     return "" if row.published is None else said(row, str(row.published))
 
 
-def said(row: Row, text: str) -> str:
+def said(row: PublishedValue, text: str) -> str:
     """Return a number with the row's unit; a difference of shares is in points."""
     between = row.difference or row.metric.endswith(SIGNED)
     return f"{text} {'points' if between and row.unit == '%' else row.unit}".strip()
 
 
-def scale(row: Row) -> int:
+def scale(row: PublishedValue) -> int:
     """Return what a measured fraction is multiplied by."""
     return 100 if row.unit == "%" else 1
 
 
-def _written(row: Row, value: float, sign: str) -> str:
+def _written(row: PublishedValue, value: float, sign: str) -> str:
     digits = {"%": 1, "": 3}.get(row.unit, 0)
     if row.unit == "s" and value:
         digits = max(0, 2 - math.floor(math.log10(abs(value))))

@@ -17,7 +17,7 @@ _SHOWS = ("labels", "probabilities")
 
 
 @dataclass(frozen=True)
-class Threat:
+class VictimThreatModel:
     """A victim and what its thief has: the unit that every verdict, table and figure is about."""
 
     victim: str
@@ -28,7 +28,7 @@ class Threat:
     shows: str
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any]) -> Threat:
+    def of(cls, spec: Mapping[str, Any]) -> VictimThreatModel:
         """Read the threat model from a cell's spec."""
         names = ("access", "pool", "knowledge", "surrogate", "shows")
         return cls(victim_of(spec), **{name: str(spec[name]) for name in names})
@@ -40,7 +40,7 @@ class Threat:
         shows, knowledge = _rank(_SHOWS, self.shows), _rank(_KNOWLEDGE, self.knowledge)
         return self.victim, place, self.pool, self.surrogate, -shows, -knowledge, self.shows, self.knowledge
 
-    def weaker(self) -> Iterator[Threat]:
+    def weaker(self) -> Iterator[VictimThreatModel]:
         """Give the threat models whose thieves this one can imitate: shown no more, knowing no more."""
         shows = _SHOWS[: _rank(_SHOWS, self.shows)]
         knowledge = _KNOWLEDGE[: _rank(_KNOWLEDGE, self.knowledge)]
@@ -62,7 +62,7 @@ class Threat:
             "knowledge": knows.get(self.knowledge, "knows the defense and its parameters"),
         }
 
-    def apart(self, other: Threat) -> str:
+    def apart(self, other: VictimThreatModel) -> str:
         """Return in words what this thief has that ``other`` has not."""
         theirs = other.facts()
         return " and ".join(fact for axis, fact in self.facts().items() if fact != theirs[axis])

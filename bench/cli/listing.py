@@ -42,9 +42,9 @@ def _plugins(plugins: Registry[Plugin]) -> str:
         for key, parameter in cls.parameters().items():
             default = "required" if parameter.default is parameter.empty else repr(parameter.default)
             rows.append(("", f"    {key}", default, describe(parameter)))
-        path = getattr(cls, "path", None)
-        if path is not None:
-            rows.append(("", "    l1, l1_max", f"in place of {path.parameter}", "honest cost in (0, 2]"))
+        strength = getattr(cls, "strength", None)
+        if strength is not None:
+            rows.append(("", "    l1, l1_max", f"in place of {strength.parameter}", "honest cost in (0, 2]"))
     return tabulate(rows, headers=["name", "what it does", "default", "allowed"])
 
 

@@ -66,7 +66,7 @@ class Session:
         store = store or home / "store.sqlite"
         setting = execute.Setting(
             data_root=datasets.data_root(data_root),
-            memo=store.parent / f"{store.stem}.memo",
+            training_cache=store.parent / f"{store.stem}.memo",
             plugins=tuple(matrix.plugin_files),
             device=found_device(device),
         )
@@ -107,7 +107,7 @@ class Session:
         return counts, report(self.store, self.out)
 
 
-def _workers(address: str) -> execute.Elsewhere:
+def _workers(address: str) -> execute.Backend:
     """Return what hands tasks to the workers of a Dask scheduler; raises UsageError without the extra."""
     try:
         from bench.runner import dask_backend as cluster

@@ -10,7 +10,7 @@ from bench.errors import UsageError, nearest
 from bench.gate import render
 from bench.gate.baseline import Baseline, read
 from bench.gate.compare import Comparison, compare, meant
-from bench.gate.rows import Family, Verdict, differences
+from bench.gate.rows import Decision, RowKind, differences
 
 FINE, REGRESSION, INCOMPLETE = 0, 1, 3
 KINDS = ("matrix", "victim", "versions")
@@ -66,7 +66,7 @@ def gate(
 def _demand_families(comparison: Comparison, *runs: Baseline) -> None:
     """Raise UsageError where a family of rows is empty, which would be silent whatever happens."""
     found = {row.family for row in comparison.rows}
-    for family, wanted in ((Family.strength, "attacked cells"), (Family.contract, "audits")):
+    for family, wanted in ((RowKind.strength, "attacked cells"), (RowKind.contract, "audits")):
         if family not in found:
             raise UsageError(f"the runs share no {wanted}, so that there is no {family.value} to compare")
     attacks = {str(each.spec["attack"]) for run in runs for each in run.records if "attack" in each.spec}
@@ -80,10 +80,10 @@ def code(comparison: Comparison, *, strict: bool = False) -> int:
 
     ``strict``: changed answers count as a regression, and what cannot be told as not compared.
     """
-    regression, lost = [Verdict.weaker, Verdict.costlier], [Verdict.failed, Verdict.missing]
+    regression, lost = [Decision.weaker, Decision.costlier], [Decision.failed, Decision.missing]
     if strict:
-        regression.append(Verdict.changed)
-        lost.append(Verdict.cannot_tell)
+        regression.append(Decision.changed)
+        lost.append(Decision.cannot_tell)
     if comparison.of(*regression):
         return REGRESSION
     return INCOMPLETE if comparison.of(*lost) else FINE

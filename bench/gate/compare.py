@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 
 from scipy import special
 
-from bench.analysis.attacker_results import Sample
+from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.attacker_results import common as shared
 from bench.gate.baseline import Baseline
 from bench.gate.decisions import Trial, judged, needed
 from bench.gate.defense_rows import answered, honest
-from bench.gate.rows import Family, Names, Row, Side, Verdict, absent, in_step
+from bench.gate.rows import ComparisonRow, Decision, Names, RowKind, Side, absent, in_step
 from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import (
     Contrast,
@@ -48,11 +48,11 @@ TOLERANCE = 0.02
 class Comparison:
     """All rows, what they rest on in words, and whether repeats were compared in pairs."""
 
-    rows: list[Row]
+    rows: list[ComparisonRow]
     paired: bool
     tolerance: float
 
-    def of(self, *verdicts: Verdict) -> list[Row]:
+    def of(self, *verdicts: Decision) -> list[ComparisonRow]:
         """Return the rows with one of these verdicts."""
         return [row for row in self.rows if row.verdict in verdicts]
 
@@ -66,12 +66,12 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     named = {str(text) for side in sides for text in side.baseline.meta.get("sentinels") or ()}
     tests = [*_strength(*sides, names, prior, tolerance, paired=paired)]
     tests += _sentinels(*sides, names, prior, tolerance, named, paired=paired)
-    facts: list[Row] = []
-    for place in before_and_after(sides[0].audits, sides[1].audits):
+    facts: list[ComparisonRow] = []
+    for place in before_and_after(sides[0].evaluations, sides[1].evaluations):
         where = ", ".join([place[0], names.stack(place[1])])
-        audits = sides[0].audits[place], sides[1].audits[place]
-        tests += honest(where, *audits, tolerance, paired=paired)
-        facts += answered(where, *audits)
+        evaluations = sides[0].evaluations[place], sides[1].evaluations[place]
+        tests += honest(where, *evaluations, tolerance, paired=paired)
+        facts += answered(where, *evaluations)
     return Comparison([*absent(*sides, names), *judged(tests), *facts], paired, tolerance)
 
 
@@ -98,7 +98,7 @@ def _strength(
         if both:
             fields = {name: old[name] for name in both}, {name: new[name] for name in both}
             yield _tested(
-                Family.strength, names.place(place), *fields, names, prior, tolerance, paired=paired
+                RowKind.strength, names.place(place), *fields, names, prior, tolerance, paired=paired
             )
 
 
@@ -120,7 +120,7 @@ def _sentinels(
             if meant(str(old[attack].records[0].spec["attack"]), named) and not alone:
                 fields = {attack: old[attack]}, {attack: new[attack]}
                 yield _tested(
-                    Family.sentinel, names.place(place), *fields, names, prior, tolerance, paired=paired
+                    RowKind.sentinel, names.place(place), *fields, names, prior, tolerance, paired=paired
                 )
 
 
@@ -131,10 +131,10 @@ def meant(attack: str, named: Collection[str]) -> bool:
 
 
 def _tested(
-    family: Family,
+    family: RowKind,
     place: str,
-    old: Mapping[str, Sample],
-    new: Mapping[str, Sample],
+    old: Mapping[str, AttackerResult],
+    new: Mapping[str, AttackerResult],
     names: Names,
     prior: Prior,
     tolerance: float,
@@ -145,7 +145,9 @@ def _tested(
     best = [max(field, key=lambda name: float(field[name].hits.mean())) for field in (old, new)]
     levels = [float(field[name].hits.mean()) for field, name in zip((old, new), best, strict=True)]
     what = names.attack(best[0]) + (f", now {names.attack(best[1])}" if best[0] != best[1] else "")
-    row = Row(family, place, what, Verdict.same, levels[0], levels[1], Interval(levels[1] - levels[0], 0, 0))
+    row = ComparisonRow(
+        family, place, what, Decision.same, levels[0], levels[1], Interval(levels[1] - levels[0], 0, 0)
+    )
     if paired and all(_equal(old[name], new[name]) for name in old):
         return Trial(replace(row, note="to the last bit"), apart=0.0)
     found = {(o, t): _contrast(new[o], old[t], paired=paired) for o in new for t in old}
@@ -188,7 +190,7 @@ def _tested(
     )
 
 
-def _contrast(ours: Sample, theirs: Sample, *, paired: bool) -> Contrast | None:
+def _contrast(ours: AttackerResult, theirs: AttackerResult, *, paired: bool) -> Contrast | None:
     """Return the contrast of two attackers; in pairs, of the repeats both have, None if there are none."""
     if not paired:
         return contrast(ours.hits, theirs.hits, paired=False)
@@ -196,5 +198,5 @@ def _contrast(ours: Sample, theirs: Sample, *, paired: bool) -> Contrast | None:
     return contrast(first, second, paired=True) if len(first) else None
 
 
-def _equal(a: Sample, b: Sample) -> bool:
+def _equal(a: AttackerResult, b: AttackerResult) -> bool:
     return a.hits.shape == b.hits.shape and a.hits.tobytes() == b.hits.tobytes()

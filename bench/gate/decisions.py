@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from scipy import special
 
-from bench.gate.rows import Family, Row, Verdict
+from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.pooled_difference import Contrast, Prior
 
 ALPHA = 0.05
@@ -19,7 +19,7 @@ ALPHA = 0.05
 class Trial:
     """A row with its p-values before anything is corrected."""
 
-    row: Row
+    row: ComparisonRow
     weaker: float = 1.0
     stronger: float = 1.0
     apart: float = 1.0
@@ -30,21 +30,21 @@ class Trial:
     """Whether the row's verdict is a fact already."""
 
 
-def judged(tests: Sequence[Trial]) -> list[Row]:
+def judged(tests: Sequence[Trial]) -> list[ComparisonRow]:
     """Return the rows with their verdicts; Holm's procedure over all that are tested, in either direction."""
     tested = [test for test in tests if not test.settled]
     weaker, stronger = holm([test.weaker for test in tested]), holm([test.stronger for test in tested])
     rows = [test.row for test in tests if test.settled]
     for test, worse, better in zip(tested, weaker, stronger, strict=True):
-        honest = test.row.family is Family.honest
+        honest = test.row.family is RowKind.honest
         if worse:
-            verdict, note = Verdict.costlier if honest else Verdict.weaker, ""
+            verdict, note = Decision.costlier if honest else Decision.weaker, ""
         elif better:
-            verdict, note = Verdict.stronger, ""
+            verdict, note = Decision.stronger, ""
         elif test.apart <= ALPHA:
-            verdict, note = Verdict.same, test.row.note
+            verdict, note = Decision.same, test.row.note
         else:
-            verdict, note = Verdict.cannot_tell, test.still(ALPHA / len(tested))
+            verdict, note = Decision.cannot_tell, test.still(ALPHA / len(tested))
         row = replace(test.row, verdict=verdict, note=note)
         rows.append(cheaper(row) if honest else row)
     return rows
@@ -74,7 +74,7 @@ def needed(each: Contrast, prior: Prior, tolerance: float, alpha: float) -> str:
     return f"about {number:,} repeats would" if number <= 10_000 else "more repeats than anybody has would"
 
 
-def cheaper(row: Row) -> Row:
+def cheaper(row: ComparisonRow) -> ComparisonRow:
     """Return a row on honest users with a note where it is for the better."""
     note = "honest users pay less"
-    return replace(row, note=note) if row.verdict is Verdict.stronger else row
+    return replace(row, note=note) if row.verdict is Decision.stronger else row

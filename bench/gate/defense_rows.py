@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from bench.gate.decisions import Trial, cheaper, needed
-from bench.gate.rows import Family, Row, Verdict
+from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import Contrast, Prior, chance_above, chance_below
 from bench.store import Record
@@ -52,18 +52,18 @@ def honest(where: str, old: Record, new: Record, tolerance: float, *, paired: bo
     limits["honest.nll"] = ("negative log-likelihood", 1, NATS, "nats")
     for name, (label, way, limit, unit) in limits.items():
         before, after = old.metrics.get(name), new.metrics.get(name)
-        row = Row(Family.honest, where, label, Verdict.same, before, after, unit=unit)
+        row = ComparisonRow(RowKind.honest, where, label, Decision.same, before, after, unit=unit)
         if before is None or after is None:
             if before is not after:
-                yield Trial(replace(row, verdict=Verdict.missing), settled=True)
+                yield Trial(replace(row, verdict=Decision.missing), settled=True)
             continue
-        drawn = [list((audit.info.get("drawn") or {}).get(name, ())) for audit in (old, new)]
+        drawn = [list((evaluation.info.get("drawn") or {}).get(name, ())) for evaluation in (old, new)]
         spread = None if drawn[0] == drawn[1] else draws(*drawn, paired=paired)
         if spread is None:
             worse = way * (after - before)
             row = replace(row, difference=Interval(after - before, math.nan, math.nan))
             if abs(worse) > limit + ROUNDING:
-                row = replace(row, verdict=Verdict.costlier if worse > 0 else Verdict.stronger)
+                row = replace(row, verdict=Decision.costlier if worse > 0 else Decision.stronger)
             yield Trial(cheaper(row), settled=True)
         else:
             yield _noisy(row, Contrast(way * (after - before), *spread), way, limit)
@@ -91,7 +91,7 @@ def draws(
     return spread, freedom, weight, 0.0, min(len(side) for side in moving)
 
 
-def _noisy(row: Row, each: Contrast, way: int, limit: float) -> Trial:
+def _noisy(row: ComparisonRow, each: Contrast, way: int, limit: float) -> Trial:
     error = Prior().error(each)
     half = float(special.stdtrit(error.freedom, 0.975)) * error.size
     value = way * each.value
@@ -104,7 +104,7 @@ def _noisy(row: Row, each: Contrast, way: int, limit: float) -> Trial:
     )
 
 
-def answered(where: str, old: Record, new: Record) -> Iterator[Row]:
+def answered(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
     """Give the facts of answers that have changed, or one row that says that none has."""
     facts = [facts_of(old), facts_of(new)]
     rows = []
@@ -116,23 +116,27 @@ def answered(where: str, old: Record, new: Record) -> Iterator[Row]:
             name, name.replace("contract.", "").replace("detection.", "flagged, ").replace(".", ", ")
         )
         if before is None or after is None:
-            rows.append(Row(Family.contract, where, label, Verdict.changed, before, after, unit=""))
+            rows.append(
+                ComparisonRow(RowKind.contract, where, label, Decision.changed, before, after, unit="")
+            )
         elif abs(after - before) > (1 if name == "contract.latency" else FACT) + ROUNDING:
             away = Interval(after - before, math.nan, math.nan)
-            rows.append(Row(Family.contract, where, label, Verdict.changed, before, after, away, ""))
-    same = Row(Family.contract, where, "every fact of its answers", Verdict.same, unit="")
+            rows.append(
+                ComparisonRow(RowKind.contract, where, label, Decision.changed, before, after, away, "")
+            )
+    same = ComparisonRow(RowKind.contract, where, "every fact of its answers", Decision.same, unit="")
     yield from rows or [same]
 
 
-def facts_of(audit: Record) -> dict[str, float | None]:
+def facts_of(evaluation: Record) -> dict[str, float | None]:
     """Return the facts of answers that an audit holds, by metric."""
-    found = {name: audit.metrics[name] for name in FACTS if name in audit.metrics}
-    for name, value in audit.metrics.items():
+    found = {name: evaluation.metrics[name] for name in FACTS if name in evaluation.metrics}
+    for name, value in evaluation.metrics.items():
         parts = name.split(".")
         share = parts[0] == "detection" and len(parts) == 2
         if share or name.startswith("contract.refused."):
             found[name] = value
-    taken = audit.info.get("latency_us") or {}
+    taken = evaluation.info.get("latency_us") or {}
     if "256" in taken:
         found["contract.latency"] = float(round(math.log10(max(float(taken["256"]), 0.1))))
     return found

@@ -12,37 +12,37 @@ from tabulate import tabulate
 
 from bench.gate.compare import Comparison
 from bench.gate.decisions import ALPHA
-from bench.gate.rows import Family, Row, Verdict
+from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.intervals import Interval
 from bench.report.tables import DASH, markdown
 
 SAID = {
-    Verdict.failed: "did not run through",
-    Verdict.missing: "missing from the candidate",
-    Verdict.weaker: "easier to steal",
-    Verdict.costlier: "dearer for honest users",
-    Verdict.changed: "answered otherwise",
-    Verdict.cannot_tell: "not to be told",
-    Verdict.stronger: "better",
-    Verdict.same: "the same",
+    Decision.failed: "did not run through",
+    Decision.missing: "missing from the candidate",
+    Decision.weaker: "easier to steal",
+    Decision.costlier: "dearer for honest users",
+    Decision.changed: "answered otherwise",
+    Decision.cannot_tell: "not to be told",
+    Decision.stronger: "better",
+    Decision.same: "the same",
 }
 """What a verdict means, for the line that counts them; the worst first, as everywhere."""
 HEADERS = ("verdict", "what", "where", "baseline", "candidate", "difference", "")
 FAMILIES = {
-    Family.strength: "the strongest attacker against a defense, by threat model and budget",
-    Family.sentinel: "attackers that the matrix names because they react to what a defense is for",
-    Family.honest: "what honest users pay, on the same test inputs",
-    Family.contract: "what answers look like, on frozen probes",
+    RowKind.strength: "the strongest attacker against a defense, by threat model and budget",
+    RowKind.sentinel: "attackers that the matrix names because they react to what a defense is for",
+    RowKind.honest: "what honest users pay, on the same test inputs",
+    RowKind.contract: "what answers look like, on frozen probes",
 }
 
 
 def headline(comparison: Comparison) -> str:
     """Return the outcome in one sentence."""
-    alarms = comparison.of(Verdict.weaker, Verdict.costlier)
-    lost = comparison.of(Verdict.failed, Verdict.missing)
-    unsure = comparison.of(Verdict.cannot_tell)
+    alarms = comparison.of(Decision.weaker, Decision.costlier)
+    lost = comparison.of(Decision.failed, Decision.missing)
+    unsure = comparison.of(Decision.cannot_tell)
     if alarms:
-        return f"Regression: {_count(comparison, Verdict.weaker, Verdict.costlier)}."
+        return f"Regression: {_count(comparison, Decision.weaker, Decision.costlier)}."
     if lost:
         return f"No regression was found, but not everything was compared: {_count(comparison, *LOST)}."
     if unsure:
@@ -50,10 +50,10 @@ def headline(comparison: Comparison) -> str:
     return "No regression."
 
 
-LOST = (Verdict.failed, Verdict.missing)
+LOST = (Decision.failed, Decision.missing)
 
 
-def _count(comparison: Comparison, *verdicts: Verdict) -> str:
+def _count(comparison: Comparison, *verdicts: Decision) -> str:
     found = Counter(row.verdict for row in comparison.of(*verdicts))
     return ", ".join(f"{found[verdict]} {SAID[verdict]}" for verdict in verdicts if found[verdict])
 
@@ -78,17 +78,17 @@ def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
 
 def terminal(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     """Return the comparison for a terminal: what is not the same, then the outcome."""
-    rows = [_cells(row) for row in ordered(comparison) if row.verdict is not Verdict.same]
+    rows = [_cells(row) for row in ordered(comparison) if row.verdict is not Decision.same]
     table = [tabulate(rows, headers=HEADERS, disable_numparse=True)] if rows else []
-    counts = _count(comparison, *Verdict)
+    counts = _count(comparison, *Decision)
     return "\n\n".join([*table, "\n".join([counts, *basis(comparison, notes), headline(comparison)])])
 
 
 def summary(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     """Return the comparison as Markdown."""
-    different = [row for row in ordered(comparison) if row.verdict is not Verdict.same]
-    same = [row for row in ordered(comparison) if row.verdict is Verdict.same]
-    parts = ["# moatbench gate", f"**{headline(comparison)}**", _count(comparison, *Verdict) + "."]
+    different = [row for row in ordered(comparison) if row.verdict is not Decision.same]
+    same = [row for row in ordered(comparison) if row.verdict is Decision.same]
+    parts = ["# moatbench gate", f"**{headline(comparison)}**", _count(comparison, *Decision) + "."]
     if different:
         parts.append(markdown(HEADERS, [_cells(row) for row in different], text=len(HEADERS)))
     parts.append("\n".join(f"- {line}" for line in basis(comparison, notes)))
@@ -113,16 +113,16 @@ def as_json(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     return json.dumps(told, indent=1, allow_nan=False) + "\n"
 
 
-def ordered(comparison: Comparison) -> list[Row]:
+def ordered(comparison: Comparison) -> list[ComparisonRow]:
     """Return the rows, the worst verdicts first."""
-    order, families = list(Verdict), list(Family)
+    order, families = list(Decision), list(RowKind)
     return sorted(
         comparison.rows,
         key=lambda row: (order.index(row.verdict), families.index(row.family), row.place, row.what),
     )
 
 
-def _fields(row: Row) -> Iterator[tuple[str, Any]]:
+def _fields(row: ComparisonRow) -> Iterator[tuple[str, Any]]:
     yield from (("family", row.family.value), ("verdict", row.verdict.value))
     yield from (("place", row.place), ("what", row.what), ("unit", row.unit), ("note", row.note))
     yield from (("before", row.before), ("after", row.after))
@@ -130,7 +130,7 @@ def _fields(row: Row) -> Iterator[tuple[str, Any]]:
     yield "difference", [value if math.isfinite(value) else None for value in limits] or None
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ComparisonRow) -> list[str]:
     return [
         row.verdict.value,
         f"{row.family.value}: {row.what}",
@@ -142,13 +142,13 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _level(row: Row, value: float | None) -> str:
+def _level(row: ComparisonRow, value: float | None) -> str:
     if value is None:
         return DASH
     return f"{100 * value:.1f} %" if row.unit == "%" else f"{value:.3g} {row.unit}".strip()
 
 
-def _difference(row: Row) -> str:
+def _difference(row: ComparisonRow) -> str:
     if row.difference is None:
         return DASH
     scale, digits = (100, "+.1f") if row.unit == "%" else (1, "+.3g")

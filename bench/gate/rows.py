@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bench.analysis.attacker_results import Place, Sample, collected
+from bench.analysis.attacker_results import AttackerResult, Condition, collected
 from bench.analysis.display_names import short_names
-from bench.analysis.threat_models import UNDEFENDED, Defense, Threat, defense_of, victim_of
+from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
 from bench.gate.baseline import Baseline
 from bench.metrics.intervals import Interval
 from bench.store import Record
 
 
-class Family(StrEnum):
+class RowKind(StrEnum):
     """What a row is about."""
 
     strength = "strength"
@@ -25,7 +25,7 @@ class Family(StrEnum):
     contract = "contract"
 
 
-class Verdict(StrEnum):
+class Decision(StrEnum):
     """What is said of a row."""
 
     failed = "failed"
@@ -39,17 +39,17 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One line of a comparison.
 
     ``before``, ``after``: as a share, or in ``unit``; ``difference``: after less before, with its 95 %
     interval where there is one. ``note``: what else to know.
     """
 
-    family: Family
+    family: RowKind
     place: str
     what: str
-    verdict: Verdict
+    verdict: Decision
     before: float | None = None
     after: float | None = None
     difference: Interval | None = None
@@ -64,20 +64,20 @@ class Side:
         """Sort the records by where they belong."""
         self.baseline = baseline
         self.samples = collected(baseline.records)
-        self.audits: dict[tuple[str, Defense], Record] = {}
+        self.evaluations: dict[tuple[str, Defense], Record] = {}
         self.groups: dict[str, list[Record]] = {}
         for record in baseline.records:
             self.groups.setdefault(group_of(record.spec), []).append(record)
             if record.kind == "audit" and record.status == "ok":
-                self.audits[victim_of(record.spec), defense_of(record.spec)] = record
+                self.evaluations[victim_of(record.spec), defense_of(record.spec)] = record
 
-    def field(self, place: Place, *, every: bool = False) -> dict[str, Sample]:
+    def field(self, place: Condition, *, every: bool = False) -> dict[str, AttackerResult]:
         """Return the ranked attackers at a place, those that a better-equipped thief imitates included.
 
         ``every``: the others too; who was ranked in the baseline has to be looked at in the candidate.
         """
         threat, defense, budget = place
-        found: dict[str, Sample] = {}
+        found: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
             note = "" if source == threat else f" (as one who {source.apart(threat)})"
             for attack, sample in self.samples.get((source, defense, budget), {}).items():
@@ -150,7 +150,7 @@ def in_step(before: Side, after: Side) -> bool:
     return met
 
 
-def absent(before: Side, after: Side, names: Names) -> Iterable[Row]:
+def absent(before: Side, after: Side, names: Names) -> Iterable[ComparisonRow]:
     """Give a row for everything that the baseline has a result of and the candidate has not."""
     for group, records in before.groups.items():
         others = after.groups.get(group, [])
@@ -158,18 +158,18 @@ def absent(before: Side, after: Side, names: Names) -> Iterable[Row]:
         here, there = (sum(record.status == "ok" for record in side) for side in (records, others))
         if here and wrong:
             reason = (wrong[0].error or "").strip().splitlines()
-            yield _without(records[0], names, Verdict.failed, reason[0] if reason else "")
+            yield _without(records[0], names, Decision.failed, reason[0] if reason else "")
         elif there < here:
-            yield _without(records[0], names, Verdict.missing, "")
+            yield _without(records[0], names, Decision.missing, "")
 
 
-def _without(record: Record, names: Names, verdict: Verdict, note: str) -> Row:
+def _without(record: Record, names: Names, verdict: Decision, note: str) -> ComparisonRow:
     spec = record.spec
     if record.kind == "audit":
         place = f"{victim_of(spec)}, {names.stack(defense_of(spec))}"
-        return Row(Family.honest, place, "what honest users pay", verdict, note=note)
-    place = names.place((Threat.of(spec), defense_of(spec), int(spec["budget"])))
-    return Row(Family.strength, place, names.attack(str(spec["attack"])), verdict, note=note)
+        return ComparisonRow(RowKind.honest, place, "what honest users pay", verdict, note=note)
+    place = names.place((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"])))
+    return ComparisonRow(RowKind.strength, place, names.attack(str(spec["attack"])), verdict, note=note)
 
 
 class Names:
@@ -181,7 +181,7 @@ class Names:
         self._attacks = short_names(sorted({str(spec["attack"]) for spec in specs if "attack" in spec}))
         texts = sorted({text for spec in specs for text in spec["defense"]})
         self._defenses = short_names(texts, limit=40)
-        self._threats = {Threat.of(spec) for spec in specs if "attack" in spec}
+        self._threats = {VictimThreatModel.of(spec) for spec in specs if "attack" in spec}
 
     def attack(self, attack: str) -> str:
         """Return an attacker's name; what stands in parentheses after it stays."""
@@ -194,7 +194,7 @@ class Names:
         """Return the name of a stack of defenses."""
         return " + ".join(self._defenses[text] for text in defense) or "none"
 
-    def place(self, place: Place) -> str:
+    def place(self, place: Condition) -> str:
         """Return a place in a few words: the defense, the budget, and what the thief has."""
         threat, defense, budget = place
         told = {

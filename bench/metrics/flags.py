@@ -36,7 +36,7 @@ MEANING = {
 
 
 @dataclass(frozen=True)
-class Flag:
+class ReliabilityWarning:
     """A flag: its number, as METHOD.md has it, its name in stores and tables, what it says in a clause."""
 
     number: int
@@ -44,7 +44,10 @@ class Flag:
     meaning: str
 
 
-FLAGS = {name: Flag(number, name, text) for number, (name, text) in enumerate(MEANING.items(), start=1)}
+FLAGS = {
+    name: ReliabilityWarning(number, name, text)
+    for number, (name, text) in enumerate(MEANING.items(), start=1)
+}
 """Every flag by name."""
 
 

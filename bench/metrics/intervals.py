@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-Hits: TypeAlias = NDArray[Any]
+Agreement: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
 
 FEW = 5
@@ -36,7 +36,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Strongest:
+class BestAttack:
     """The attacker with the highest mean, and an interval of the highest true mean of ``candidates``."""
 
     attacker: str
@@ -44,7 +44,7 @@ class Strongest:
     candidates: int
 
 
-def mean_interval(hits: Hits, confidence: float = 0.95) -> Interval:
+def mean_interval(hits: Agreement, confidence: float = 0.95) -> Interval:
     """Return the mean of ``hits`` (repeats, inputs) with a two-sided interval over both; see `bounds`.
 
     No inputs or no repeats: all NaN. Raises ValueError for another shape or values that are not finite.
@@ -54,7 +54,7 @@ def mean_interval(hits: Hits, confidence: float = 0.95) -> Interval:
     return Interval(_mean(as_table(hits)), low, high)
 
 
-def bounds(hits: Hits, lower_alpha: float, upper_alpha: float) -> tuple[float, float]:
+def bounds(hits: Agreement, lower_alpha: float, upper_alpha: float) -> tuple[float, float]:
     """Return one-sided limits of the true mean, each missed with its own probability.
 
     Crossed random effects without replication: with the mean squares of repeats, inputs and rest,
@@ -105,7 +105,7 @@ def share_interval(successes: int, n: int, confidence: float = 0.95) -> Interval
     return Interval(successes / n, low, high)
 
 
-def paired_difference(a: Hits, b: Hits, confidence: float = 0.95) -> Interval:
+def paired_difference(a: Agreement, b: Agreement, confidence: float = 0.95) -> Interval:
     """Return the mean of ``a - b`` for rows that share streams: repeat r and input t are the same in both.
 
     The interval is that of `bounds` on the differences, without Wilson's step. Two rows without a
@@ -120,7 +120,7 @@ def paired_difference(a: Hits, b: Hits, confidence: float = 0.95) -> Interval:
     return Interval(_mean(table), low, high)
 
 
-def unpaired_difference(a: Hits, b: Hits, confidence: float = 0.95) -> Interval:
+def unpaired_difference(a: Agreement, b: Agreement, confidence: float = 0.95) -> Interval:
     """Return the difference of means for rows that share nothing; repeats and inputs may differ.
 
     The distances from each mean to its limits add in squares (Newcombe; Zou and Donner), which is
@@ -133,7 +133,7 @@ def unpaired_difference(a: Hits, b: Hits, confidence: float = 0.95) -> Interval:
     return Interval(value, low, high)
 
 
-def strongest(hits_by_attacker: Mapping[str, Hits], confidence: float = 0.95) -> Strongest:
+def strongest(hits_by_attacker: Mapping[str, Agreement], confidence: float = 0.95) -> BestAttack:
     """Return the attacker with the highest mean (ties: first name) and an interval of the highest true mean.
 
     The winner's own interval would be that of the luckiest of K. With tail a = alpha / 2 the limits here are
@@ -151,10 +151,10 @@ def strongest(hits_by_attacker: Mapping[str, Hits], confidence: float = 0.95) ->
     limits = [bounds(hits_by_attacker[name], tail / len(names), tail) for name in names]
     best = max(names, key=lambda name: means[name])
     interval = Interval(means[best], max(low for low, _ in limits), max(high for _, high in limits))
-    return Strongest(best, interval, len(names))
+    return BestAttack(best, interval, len(names))
 
 
-def as_table(hits: Hits) -> Floats:
+def as_table(hits: Agreement) -> Floats:
     """Return hits as finite doubles (repeats, inputs); raises ValueError for anything else."""
     table = np.asarray(hits, dtype=np.float64)
     if table.ndim != 2:

@@ -29,7 +29,7 @@ GRID = np.geomspace(1e-4, 1, 41)
 
 
 @dataclass(frozen=True)
-class Curve:
+class RocCurve:
     """Every operating point of a ranking, from "nobody" to "everybody": counts, rising together."""
 
     false: NDArray[np.int64]
@@ -38,7 +38,7 @@ class Curve:
     members: int
 
     @classmethod
-    def of(cls, member: Mask, score: Array) -> Curve:
+    def of(cls, member: Mask, score: Array) -> RocCurve:
         """Walk through the distinct scores, highest first."""
         order = np.argsort(-score, kind="stable")
         ranked = member[order]
@@ -60,7 +60,7 @@ def membership(member: Mask, score: Array) -> dict[str, float | None]:
     ``tpr_at_1``: share of members found where at most 1 % of non-members are taken for members, and
     ``fpr_at_1`` the share that really is; the same at .1 %, None with fewer than 1,000 non-members.
     """
-    curve, said = Curve.of(member, score), score > 0.5
+    curve, said = RocCurve.of(member, score), score > 0.5
     found: dict[str, float | None] = {
         "membership.accuracy": float((said == member).mean()),
         "membership.balanced_accuracy": float((said[member].mean() + 1 - said[~member].mean()) / 2),
@@ -74,7 +74,7 @@ def membership(member: Mask, score: Array) -> dict[str, float | None]:
 
 def roc(member: Mask, score: Array) -> list[list[float]]:
     """Return [[fpr, tpr], …] on :data:`GRID`: the share of members found at no more than that rate."""
-    curve = Curve.of(member, score)
+    curve = RocCurve.of(member, score)
     return [[float(target), curve.at(target)[1]] for target in GRID]
 
 
@@ -92,7 +92,7 @@ def errors(member: Mask, score: Array) -> dict[str, float | None]:
     comes out as 0 for being all right or all wrong: counts get one more of each kind, the placements
     of DeLong one more in the middle.
     """
-    said, curve = score > 0.5, Curve.of(member, score)
+    said, curve = score > 0.5, RocCurve.of(member, score)
     right, wrong = binomial_error(said[member]), binomial_error(said[~member])
     share = curve.members / len(member)
     found: dict[str, float | None] = {
@@ -118,7 +118,7 @@ def binomial_error(hits: Mask) -> float:
     return float(np.sqrt(likely * (1 - likely) / len(hits)))
 
 
-def _error_at(curve: Curve, target: float) -> float:
+def _error_at(curve: RocCurve, target: float) -> float:
     fpr, tpr = curve.at(target)
     likely = (fpr * curve.non_members + 1) / (curve.non_members + 2)
     slack = float(np.sqrt(likely * (1 - likely) / curve.non_members))

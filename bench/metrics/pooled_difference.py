@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from bench.metrics.intervals import Floats, Hits, as_table
+from bench.metrics.intervals import Agreement, Floats, as_table
 
 NEWTON = 50
 """Steps in which the inverse of the trigamma function is found; a handful will do."""
@@ -49,7 +49,7 @@ class Error:
     freedom: float
 
 
-def contrast(first: Hits, second: Hits, *, paired: bool) -> Contrast:
+def contrast(first: Agreement, second: Agreement, *, paired: bool) -> Contrast:
     """Return the contrast of two tables (repeats, inputs); ``paired``: repeat r is the same in both.
 
     Raises ValueError where the test inputs, or for pairs the repeats, are not equally many.

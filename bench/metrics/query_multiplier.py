@@ -14,9 +14,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metrics.intervals import Floats, Hits, as_table, tail_of
+from bench.metrics.intervals import Agreement, Floats, as_table, tail_of
 
-Curve: TypeAlias = Mapping[int, Mapping[str, Hits]]
+FidelityCurve: TypeAlias = Mapping[int, Mapping[str, Agreement]]
 
 TIE = 1e-9
 """Fidelities closer than this are equal: far below one hit, far above rounding."""
@@ -39,8 +39,8 @@ class Multiplier:
 
 
 def query_multiplier(
-    defended: Curve,
-    undefended: Curve,
+    defended: FidelityCurve,
+    undefended: FidelityCurve,
     reference_budget: int,
     *,
     seed: int,
@@ -102,7 +102,7 @@ def query_multiplier(
     )
 
 
-def _shape_of(*curves: Curve) -> tuple[int, int]:
+def _shape_of(*curves: FidelityCurve) -> tuple[int, int]:
     """Return the one shape of all hits in these curves; check everything that can be wrong with them."""
     if not all(curves) or not all(chain.from_iterable(curve.values() for curve in curves)):
         raise ValueError("Both curves need at least one budget, and every budget at least one attacker.")
@@ -124,11 +124,13 @@ def _draws(rng: np.random.Generator, items: int, draws: int, resamples: int) -> 
     return np.vstack([np.ones(items), counts]).astype(np.float32)
 
 
-def _envelope(curve: Curve, repeat_counts: NDArray[np.float32], input_counts: NDArray[np.float32]) -> Floats:
+def _envelope(
+    curve: FidelityCurve, repeat_counts: NDArray[np.float32], input_counts: NDArray[np.float32]
+) -> Floats:
     """Return per draw the highest mean at each budget, made non-decreasing: (draws, ascending budgets)."""
     from scipy.optimize import isotonic_regression
 
-    def total(hits: Hits) -> Floats:
+    def total(hits: Agreement) -> Floats:
         # Sums of 0/1 hits times counts are whole numbers that float32 holds exactly, in any order.
         by_repeat = (np.asarray(hits, dtype=np.float32) @ input_counts.T).T
         return np.asarray((by_repeat * repeat_counts).sum(axis=1, dtype=np.float64))

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from bench.models.determinism import device, flushed
 from bench.models.fast.backprop import Chain, Layer, Learning, Rectified, SideBySide, layers
 from bench.models.networks import Network
-from bench.models.training import Recipe, Weights, aims, batches, rate_at, snapshot
+from bench.models.training import TrainingSchedule, Weights, aims, batches, rate_at, snapshot
 
 STACKED = frozenset({"mlp", "mlp128", "logistic"})
 """Architectures of which repeats are trained as one model; convolutions gain nothing by it on a CPU."""
 
 
-class Stack:
+class BatchedNetwork:
     """The layers of perceptrons of one shape side by side."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -56,7 +56,7 @@ def train_stacked(
     networks: Sequence[Network],
     xs: Sequence[NDArray[np.float32]],
     ys: Sequence[NDArray[np.float32]],
-    recipe: Recipe,
+    recipe: TrainingSchedule,
     seeds: Sequence[int],
 ) -> list[tuple[Weights, Weights]]:
     """Train each network on its own ``xs`` (n, …), ``ys`` (n, classes), as :func:`training.train` does.
@@ -70,7 +70,7 @@ def train_stacked(
     targets = _padded([aims(y, recipe) for y in ys]).to(where)
     rows, shares = _schedule([len(x) for x in xs], recipe, seeds)
     members = torch.arange(len(networks), device=where)[:, None]
-    stack = Stack([network.to(where) for network in networks])
+    stack = BatchedNetwork([network.to(where) for network in networks])
     together = Chain(stack.layers(), loss=recipe.loss, weight_decay=recipe.weight_decay)
     half = [snapshot(network) for network in networks]
     for step in range(1, recipe.steps + 1):
@@ -96,7 +96,7 @@ def _padded(arrays: Sequence[NDArray[np.float32]]) -> Tensor:
 
 
 def _schedule(
-    sizes: Sequence[int], recipe: Recipe, seeds: Sequence[int]
+    sizes: Sequence[int], recipe: TrainingSchedule, seeds: Sequence[int]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return each step's rows (members, batch) and every row's share of its member's mean loss.
 

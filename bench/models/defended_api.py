@@ -15,14 +15,14 @@ from attacks.base import Known
 from bench.errors import BudgetError
 from bench.models.victims import Victim
 from bench.seeds import derive
-from defenses.base import Answers, Batch, Stack
+from defenses.base import Answers, Batch, DefenseStack
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
 
 
 @dataclass
-class Bill:
+class QueryAccount:
     """What was asked, and what that took: wall and CPU seconds, in the model and in the defense apart."""
 
     sent: int = 0
@@ -46,7 +46,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
     def __init__(
         self,
         victim: Victim,
-        stack: Stack,
+        stack: DefenseStack,
         *,
         budget: int | None,
         seed: int,
@@ -60,7 +60,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
             clip_values=(0.0, 1.0),
         )
         self.budget = budget
-        self.bill = Bill()
+        self.account = QueryAccount()
         self.known = None if knowledge == "none" else known(stack, parameters=knowledge == "full")
         self._victim, self._stack, self._shows = victim, stack, shows
         self._numbers: dict[str, int] = defaultdict(int)
@@ -79,9 +79,9 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         x = np.ascontiguousarray(x, dtype=np.float32)
         if x.shape[1:] != self._victim.shape:
             raise ValueError(f"queries must be (n, {self._victim.shape}), got {x.shape}")
-        if self.budget is not None and self.bill.sent + len(x) > self.budget:
+        if self.budget is not None and self.account.sent + len(x) > self.budget:
             raise BudgetError(
-                f"the attack asked for {len(x)} answers with {self.budget - self.bill.sent} left of a "
+                f"the attack asked for {len(x)} answers with {self.budget - self.account.sent} left of a "
                 f"budget of {self.budget}"
             )
         start, start_cpu = time.perf_counter(), time.process_time()
@@ -100,20 +100,20 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         if self._shows == "labels":
             answers = Answers(only_labels(answers.probabilities), answers.refused, answers.flagged)
         self._numbers[client] += len(x)
-        bill = self.bill
-        bill.seconds_model += asked - start
-        bill.seconds_defense += time.perf_counter() - asked
-        bill.cpu_model += asked_cpu - start_cpu
-        bill.cpu_defense += time.process_time() - asked_cpu
-        bill.sent += len(x)
+        account = self.account
+        account.seconds_model += asked - start
+        account.seconds_defense += time.perf_counter() - asked
+        account.cpu_model += asked_cpu - start_cpu
+        account.cpu_defense += time.process_time() - asked_cpu
+        account.sent += len(x)
         refused = int(np.count_nonzero(answers.refused))
-        bill.refused += refused
-        bill.answered += len(x) - refused
-        bill.flagged += int(np.count_nonzero(answers.flagged))
+        account.refused += refused
+        account.answered += len(x) - refused
+        account.flagged += int(np.count_nonzero(answers.flagged))
         return answers
 
 
-def known(stack: Stack, *, parameters: bool) -> tuple[Known, ...]:
+def known(stack: DefenseStack, *, parameters: bool) -> tuple[Known, ...]:
     """Return what there is to know of the defenses, in the order in which they answer."""
     standing = [defense.effective for defense in stack.defenses]
     return tuple(

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Apprentice:
+class InterimSurrogates:
     """A thief's surrogates in one cell: untrained ones that learn step by step, and trained ones.
 
     ``seed``: that of the cell's training, so that an untrained surrogate here is the one that the copy
@@ -33,14 +33,14 @@ class Apprentice:
     classes: int
     seed: int
     how: str = "rule"
-    memo: Path | None = None
+    training_cache: Path | None = None
 
     def __call__(self) -> OnlineSurrogate:
         """Return an untrained surrogate; raises NotApplicable for a model that has no steps."""
         return surrogates.online(self.architecture, self.shape, self.classes, self.seed, self.how)
 
     def fit(self, sets: Sequence[tuple[Images, Array]], effort: float = 1.0) -> list[Predictor]:
-        """Train a copy on each set of inputs (n, …) and targets (n, classes); see LearnerFactory.
+        """Train a copy on each set of inputs (n, …) and targets (n, classes); see SurrogateFactory.
 
         All that is handed over together is one stack where the architecture allows it. Unqueried
         inputs, of which a rule may make use at the end, play no part here.
@@ -59,7 +59,7 @@ class Apprentice:
             self.architecture,
             self.classes,
             seeds,
-            self.memo,
+            self.training_cache,
             rule(self.how).supervised(),
             effort=effort,
         )

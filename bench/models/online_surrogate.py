@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bench.models.determinism import flushed
 from bench.models.networks import Network
-from bench.models.training import Learner, Recipe, scaled
+from bench.models.training import Optimizer, TrainingSchedule, scaled
 
 MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # torch has no other name
 """Modules that do something else in training."""
@@ -26,7 +26,7 @@ class OnlineSurrogate:
         # Changing the mode walks all modules, which takes longer than asking a small network.
         self._modal = any(isinstance(module, MODAL) for module in network.modules())
         self._mean, self._std = mean, std
-        self._rate, self._learner = learning_rate, Learner(network, Recipe(1))
+        self._rate, self._learner = learning_rate, Optimizer(network, TrainingSchedule(1))
 
     @flushed()
     def step(self, x: NDArray[np.float32], y: NDArray[np.float64]) -> None:

@@ -25,7 +25,7 @@ from bench.models.determinism import RULE, device, torch_seed, versions
 from bench.models.networks import Network, Shape
 from bench.models.online_surrogate import OnlineSurrogate
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator
-from bench.models.training import Recipe, Weights
+from bench.models.training import TrainingSchedule, Weights
 from bench.models.training_config import rule
 
 Images = NDArray[np.float32]
@@ -34,7 +34,7 @@ CONFIDENT = 0.95
 """Probability from which a copy's own label of an input that was not asked about counts as known."""
 
 
-class Copy(Protocol):
+class TrainedSurrogate(Protocol):
     """A copy of the victim, however it was made."""
 
     @property
@@ -53,7 +53,7 @@ class Copy(Protocol):
 
 
 @dataclass(frozen=True)
-class Surrogate:
+class NetworkSurrogate:
     """A trained network: its weights after half of the steps and after all of them."""
 
     architecture: str
@@ -82,7 +82,7 @@ class Surrogate:
 
 
 @dataclass(frozen=True)
-class Solved:
+class SolvedSurrogate:
     """A copy that no steps led to: solved for, or fitted by a library.
 
     ``answer``: from inputs (n, …) to (n, classes) probabilities.
@@ -105,17 +105,17 @@ def fit(
     architecture: str,
     classes: int,
     seeds: Sequence[int],
-    memo: Path | None = None,
+    training_cache: Path | None = None,
     how: str = "rule",
     *,
     rest: Sequence[Images] | None = None,
     effort: float = 1.0,
-) -> list[Copy]:
+) -> list[TrainedSurrogate]:
     """Train one copy on each transfer set, or take them from the folder ``memo`` if they are there.
 
     The sets are those of all repeats of a cell; small architectures are trained as one stacked
     model, so all of them belong to the call. ``seeds`` draw initialisation and batches, one a set.
-    ``how``: the training rule or what a recipe changes in it (:class:`bench.models.training_config.Rule`).
+    ``how``: a :class:`bench.models.training_config.TrainingConfig` as text.
     ``rest``: inputs (m, …) beside each set that were not asked about, for a rule that learns from
     them too. ``effort``: share of the rule's steps to take.
     An empty transfer set gives the untrained network. scikit-learn's models have recipes of their own.
@@ -123,31 +123,35 @@ def fit(
     changed = rule(how)
     if changed.semi_supervised:
         alone = changed.supervised()
-        teachers = fit(bought, architecture, classes, seeds, memo, alone, effort=effort)
+        teachers = fit(bought, architecture, classes, seeds, training_cache, alone, effort=effort)
         bought = [
             pseudo_labelled(each, teacher, left)
             for each, teacher, left in zip(
                 bought, teachers, rest or [each.x[:0] for each in bought], strict=True
             )
         ]
-        return fit(bought, architecture, classes, seeds, memo, alone, effort=effort)
+        return fit(bought, architecture, classes, seeds, training_cache, alone, effort=effort)
     if architecture in ESTIMATORS:
         return [
-            Solved(fit_estimator(architecture, each, classes, seed))
+            SolvedSurrogate(fit_estimator(architecture, each, classes, seed))
             for each, seed in zip(bought, seeds, strict=True)
         ]
     channels, height, width = bought[0].x.shape[1:]
     shape = (channels, height, width)
     if architecture not in STACKED and len(bought) > 1:
         one_by_one = (
-            fit([each], architecture, classes, [seed], memo, how, effort=effort)
+            fit([each], architecture, classes, [seed], training_cache, how, effort=effort)
             for each, seed in zip(bought, seeds, strict=True)
         )
         return [copy for copies in one_by_one for copy in copies]
     recipe = changed.recipe(architecture, shape, max(len(each.x) for each in bought))
     recipe = replace(recipe, steps=max(1, round(effort * recipe.steps)))
     scale = (changed.mean, changed.std)
-    path = memo / f"{_key(bought, architecture, recipe, scale, seeds)}.safetensors" if memo else None
+    path = (
+        training_cache / f"{_key(bought, architecture, recipe, scale, seeds)}.safetensors"
+        if training_cache
+        else None
+    )
     weights = _recall(path, len(bought))
     shared = weights is not None
     if weights is None:
@@ -155,12 +159,12 @@ def fit(
         weights = _train(xs, [each.y for each in bought], architecture, classes, recipe, seeds)
         _remember(path, weights)
     return [
-        Surrogate(architecture, shape, classes, half, full, recipe.steps, shared, *scale)
+        NetworkSurrogate(architecture, shape, classes, half, full, recipe.steps, shared, *scale)
         for half, full in weights
     ]
 
 
-def pseudo_labelled(bought: TransferSet, teacher: Copy, rest: Images) -> TransferSet:
+def pseudo_labelled(bought: TransferSet, teacher: TrainedSurrogate, rest: Images) -> TransferSet:
     """Return what was bought with the confident part of ``rest`` (m, …), labelled by the teacher.
 
     Lee 2013, "Pseudo-Label": the top-1 of a model trained on what is labelled is taken for the truth,
@@ -179,7 +183,7 @@ def _train(
     ys: Sequence[NDArray[np.float32]],
     architecture: str,
     classes: int,
-    recipe: Recipe,
+    recipe: TrainingSchedule,
     seeds: Sequence[int],
 ) -> list[tuple[Weights, Weights]]:
     channels, height, width = xs[0].shape[1:]
@@ -220,7 +224,7 @@ def _initial(architecture: str, shape: Shape, classes: int, seed: int) -> Networ
 def _key(
     bought: Sequence[TransferSet],
     architecture: str,
-    recipe: Recipe,
+    recipe: TrainingSchedule,
     scale: tuple[float, float],
     seeds: Sequence[int],
 ) -> str:

@@ -21,7 +21,7 @@ Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingSchedule:
     """How a network is trained. ``decay``: the learning rate falls to zero along a half cosine.
 
     ``loss``: "cross-entropy", or "mse-log-softmax" with the ``constant`` that is added before the log.
@@ -62,7 +62,7 @@ def batches(n: int, batch_size: int, steps: int, seed: int) -> Iterator[Tensor]:
 
 @flushed()
 def train(
-    network: Network, x: NDArray[np.float32], y: NDArray[np.float32], recipe: Recipe, seed: int
+    network: Network, x: NDArray[np.float32], y: NDArray[np.float32], recipe: TrainingSchedule, seed: int
 ) -> tuple[Weights, Weights]:
     """Train in place and return the weights after half of the steps and after all.
 
@@ -72,7 +72,7 @@ def train(
     where = device()
     inputs, targets = torch.from_numpy(x).to(where), torch.from_numpy(aims(y, recipe)).to(where)
     half = snapshot(network)
-    learner = Learner(network.to(where).train(), recipe)
+    learner = Optimizer(network.to(where).train(), recipe)
     for step, rows in enumerate(batches(len(inputs), recipe.batch_size, recipe.steps, seed), 1):
         chosen = rows.to(where)
         learner.step(inputs[chosen], targets[chosen], rate_at(recipe, step))
@@ -82,10 +82,10 @@ def train(
     return half, snapshot(network)
 
 
-class Learner:
+class Optimizer:
     """A network that learns in place, a step a call; by hand where it is a chain of known layers."""
 
-    def __init__(self, network: Network, recipe: Recipe) -> None:
+    def __init__(self, network: Network, recipe: TrainingSchedule) -> None:
         self._network, self._recipe = network, recipe
         by_hand = layers(network)
         self._chain: Chain | None = None
@@ -127,7 +127,7 @@ def scaled(x: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float3
     return result
 
 
-def aims(y: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
+def aims(y: NDArray[np.float32], recipe: TrainingSchedule) -> NDArray[np.float32]:
     """Return what the loss compares a network's output with: ``y`` (n, classes), or its log."""
     if recipe.loss == "cross-entropy":
         return y
@@ -135,7 +135,7 @@ def aims(y: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
     return logs
 
 
-def row_losses(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
+def row_losses(outputs: Tensor, targets: Tensor, recipe: TrainingSchedule) -> Tensor:
     """Return the loss of each row (…, n) for logits and :func:`aims` (…, n, classes)."""
     likely = torch.log_softmax(outputs, dim=-1)
     if recipe.loss == "cross-entropy":
@@ -143,7 +143,7 @@ def row_losses(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     return (likely - targets).square().mean(dim=-1)
 
 
-def rate_at(recipe: Recipe, step: int) -> float:
+def rate_at(recipe: TrainingSchedule, step: int) -> float:
     """Return the learning rate of a step, which counts from 1."""
     if not recipe.decay:
         return recipe.learning_rate

@@ -12,13 +12,13 @@ from bench.plugins import Plugin, checked, format_call, parse_call
 
 if TYPE_CHECKING:
     from bench.models.networks import Shape
-    from bench.models.training import Recipe
+    from bench.models.training import TrainingSchedule
 
 RATES = {"logistic": 1e-2}
 """Learning rates that differ from the rule's; a linear model needs larger steps to arrive."""
 
 
-class Rule(Plugin):
+class TrainingConfig(Plugin):
     """The training rule, and what a published recipe changes in it.
 
     Unchanged it is a fixed number of Adam steps: 1,000 for images smaller than 20×20; else the
@@ -77,7 +77,7 @@ class Rule(Plugin):
             changed.pop("constant", None)
         return format_call(self.name, changed)
 
-    def recipe(self, architecture: str, shape: Shape, n: int) -> Recipe:
+    def recipe(self, architecture: str, shape: Shape, n: int) -> TrainingSchedule:
         """Return the recipe for an architecture and ``n`` bought answers on images of ``shape``."""
         from bench.models import training  # torch takes a second to import; reading a matrix needs none of it
 
@@ -86,7 +86,7 @@ class Rule(Plugin):
             steps = training.epochs(n, self.batch_size, self.epochs)
         else:
             steps = 1_000 if small else max(2_500, training.epochs(n, self.batch_size, 20))
-        return training.Recipe(
+        return training.TrainingSchedule(
             steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate or RATES.get(architecture, 3e-3),
@@ -96,10 +96,10 @@ class Rule(Plugin):
         )
 
 
-def rule(text: str) -> Rule:
+def rule(text: str) -> TrainingConfig:
     """Return the rule that ``rule(key=value, …)`` describes; raises UsageError naming key and range."""
     name, values = parse_call(text)
-    if name != Rule.name:
+    if name != TrainingConfig.name:
         raise UsageError(f"unknown training {name!r}; write rule or rule(key=value, …)")
-    made: dict[str, Any] = checked("training", Rule, values)
-    return Rule(**made)
+    made: dict[str, Any] = checked("training", TrainingConfig, values)
+    return TrainingConfig(**made)

@@ -199,11 +199,11 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
     return victim
 
 
-def victim_recipe(n: int) -> training.Recipe:
+def victim_recipe(n: int) -> training.TrainingSchedule:
     """Return how a torch victim is trained: enough epochs to be a model worth stealing."""
     small = n < 5_000
     passes = 60 if small else 12
-    return training.Recipe(
+    return training.TrainingSchedule(
         training.epochs(n, 64, passes), learning_rate=1e-3 if small else 2e-3, weight_decay=1e-5
     )
 

@@ -16,8 +16,8 @@ from bench.data import datasets, query_pools
 from bench.errors import MissingDataError, UsageError, nearest
 from bench.models import training_config
 from bench.models.sklearn_surrogates import ESTIMATORS
-from bench.plan.study import Headline, Row, Study, Table, Where
-from bench.tasks import Audit, Cell, Task, ThreatModel, VictimSpec
+from bench.plan.study import Headline, PublishedValue, Study, Table, Where
+from bench.tasks import Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
 
 ARCHITECTURES = ("mlp", "mlp128", "lenet", "cnn", "resnet18", "logistic")
 """Networks that victims and surrogates can be."""
@@ -120,13 +120,15 @@ class Matrix(pydantic.BaseModel):
             number = repeats or block.repeats or self.repeats
             cells.update(dict.fromkeys(self._cells(block, victim, number, data_root)))
         order = sorted(cells, key=_order)
-        audits: dict[tuple[VictimSpec, tuple[str, ...]], Audit] = {}
+        evaluations: dict[tuple[VictimSpec, tuple[str, ...]], DefenseEvaluation] = {}
         for cell in order:
             place = (cell.victim, cell.defense)
-            if place not in audits:
+            if place not in evaluations:
                 several = repeats or self.repeats
-                audits[place] = Audit(*place, self._detect(cell.victim, data_root), several, self.seed)
-        return [*audits.values(), *order]
+                evaluations[place] = DefenseEvaluation(
+                    *place, self._detect(cell.victim, data_root), several, self.seed
+                )
+        return [*evaluations.values(), *order]
 
     def _detect(self, victim: VictimSpec, root: Path | None) -> tuple[str, ...]:
         own = () if victim.is_reference else (victim.data,)
@@ -245,8 +247,8 @@ def select(cells: Iterable[Task], only: Iterable[str]) -> list[Task]:
     if not kept:
         raise UsageError("the matrix has no cells left after --only; loosen it")
     defended = {(task.victim, task.defense) for task in kept}
-    audits = [t for t in tasks if isinstance(t, Audit) and (t.victim, t.defense) in defended]
-    return [*audits, *kept]
+    evaluations = [t for t in tasks if isinstance(t, DefenseEvaluation) and (t.victim, t.defense) in defended]
+    return [*evaluations, *kept]
 
 
 def _names(task: Task, axis: str) -> set[str]:
@@ -323,7 +325,7 @@ def _model_at(place: Sequence[int | str]) -> type[pydantic.BaseModel]:
         "study": Study,
         "headline": Headline,
         "table": Table,
-        "row": Row,
+        "row": PublishedValue,
         "where": Where,
     }
     found: type[pydantic.BaseModel] = Matrix

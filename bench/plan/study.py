@@ -67,7 +67,7 @@ class Where(_Strict):
             yield dict(zip(axes, values, strict=True))
 
 
-class Row(_Strict):
+class PublishedValue(_Strict):
     """One line of a table: a published number, or none, beside a measured one.
 
     ``unit``: measured shares are shown times 100 for "%". ``digits``: decimals, instead of the
@@ -103,7 +103,7 @@ class Table(_Strict):
 
     heading: str
     intro: str = ""
-    row: Annotated[list[Row], pydantic.Field(min_length=1)]
+    row: Annotated[list[PublishedValue], pydantic.Field(min_length=1)]
 
 
 class Headline(_Strict):
@@ -133,11 +133,11 @@ class Study(_Strict):
     table: Annotated[list[Table], pydantic.Field(min_length=1)]
 
     @property
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, PublishedValue]:
         """All rows by their names, in order."""
         return {row.id: row for table in self.table for row in table.row}
 
-    def complain(self, row: Row | None, problem: str) -> NoReturn:
+    def complain(self, row: PublishedValue | None, problem: str) -> NoReturn:
         """Raise UsageError with the study and the row that have the problem."""
         where = f", row {row.id!r}" if row else ""
         raise UsageError(f"study {self.title!r}{where}: {problem}")

@@ -10,7 +10,7 @@ from bench import plugins
 from bench.errors import UsageError, nearest
 from bench.models import training_config
 from bench.plan.matrix import Matrix
-from bench.plan.study import SECONDS, SLOT, Row, Study, Where, facts, groups, listed, matching
+from bench.plan.study import SECONDS, SLOT, PublishedValue, Study, Where, facts, groups, listed, matching
 from bench.plugins import parse_call
 from bench.tasks import Task
 
@@ -56,7 +56,7 @@ def _check_names(study: Study) -> None:
             study.complain(None, f"headline.published = {name!r}: that row has no published number")
 
 
-def _check_kind(study: Study, row: Row) -> None:
+def _check_kind(study: Study, row: PublishedValue) -> None:
     measured = row.where is not None and bool(row.metric)
     if (measured, bool(row.relative_drop), bool(row.difference)).count(True) != 1 or (
         not measured and (row.where or row.metric)
@@ -72,7 +72,7 @@ def _check_kind(study: Study, row: Row) -> None:
         study.complain(row, "confusion = true: only metrics extraction.… have a confusion matrix")
 
 
-def _known_row(study: Study, row: Row | None, key: str, name: str) -> Row:
+def _known_row(study: Study, row: PublishedValue | None, key: str, name: str) -> PublishedValue:
     if name not in study.rows:
         study.complain(row, f"{key}: no row {name!r}; {nearest(name, study.rows)}")
     return study.rows[name]
@@ -88,7 +88,9 @@ def _check_slot(study: Study, key: str, slot: str) -> None:
         study.complain(None, f"{key}: {{{slot}}}, but that row has no published number")
 
 
-def _bound_row(study: Study, row: Row, tasks: Sequence[Task], optional: Collection[str]) -> Row:
+def _bound_row(
+    study: Study, row: PublishedValue, tasks: Sequence[Task], optional: Collection[str]
+) -> PublishedValue:
     specs = [task.spec() for task in tasks if task.kind == ("audit" if row.audited else "cell")]
     where = _spelled(study, row, specs)
     for choice in where.choices():
@@ -102,7 +104,7 @@ def _bound_row(study: Study, row: Row, tasks: Sequence[Task], optional: Collecti
     return row.model_copy(update={"where": where})
 
 
-def _spelled(study: Study, row: Row, specs: Sequence[dict[str, Any]]) -> Where:
+def _spelled(study: Study, row: PublishedValue, specs: Sequence[dict[str, Any]]) -> Where:
     """Return ``where`` with attacks, defenses and training as the tasks spell them."""
     canonical: dict[str, Callable[[str], str]] = {
         "attack": plugins.attacks.canonical,
@@ -126,7 +128,7 @@ def _spelled(study: Study, row: Row, specs: Sequence[dict[str, Any]]) -> Where:
     return row.where.model_copy(update=changed)
 
 
-def _ambiguous(study: Study, row: Row, found: Sequence[Mapping[str, Any]]) -> NoReturn:
+def _ambiguous(study: Study, row: PublishedValue, found: Sequence[Mapping[str, Any]]) -> NoReturn:
     known = [facts(spec) for spec in found]
     apart = {axis: sorted({str(fact[axis]) for fact in known}) for axis in known[0]}
     open_axes = [f"{axis} ({', '.join(values)})" for axis, values in apart.items() if len(values) > 1]
@@ -134,7 +136,9 @@ def _ambiguous(study: Study, row: Row, found: Sequence[Mapping[str, Any]]) -> No
     study.complain(row, f"where leaves {len(found)} groups of cells, which differ in {differ}; name one")
 
 
-def _nothing(study: Study, row: Row, choice: Mapping[str, Any], specs: Sequence[dict[str, Any]]) -> NoReturn:
+def _nothing(
+    study: Study, row: PublishedValue, choice: Mapping[str, Any], specs: Sequence[dict[str, Any]]
+) -> NoReturn:
     known = [facts(spec) for spec in specs]
     for axis, value in choice.items():
         if not matching({axis: value}, specs):
@@ -154,7 +158,9 @@ def _nothing(study: Study, row: Row, choice: Mapping[str, Any], specs: Sequence[
     study.complain(row, "where: nothing in this matrix has all of it together; loosen it")
 
 
-def _check_metric(study: Study, row: Row, spec: Mapping[str, Any], optional: Collection[str]) -> None:
+def _check_metric(
+    study: Study, row: PublishedValue, spec: Mapping[str, Any], optional: Collection[str]
+) -> None:
     if row.audited:
         pool = re.sub(r"\.(client|queries_until|auroc)$", "", row.metric.removeprefix("detection."))
         known = ("test", *spec["pools"], *optional)

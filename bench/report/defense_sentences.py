@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.analysis.comparison import Standing
-from bench.analysis.findings import Findings, Row
+from bench.analysis.comparison import BestAttackResult
+from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.flag_labels import named
-from bench.analysis.threat_models import Threat
+from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
 from bench.report.tables import number
@@ -25,7 +25,7 @@ PAID = {
 NOTHING = "nothing that can be told from zero"
 
 
-def readings(findings: Findings, threat: Threat) -> list[str]:
+def readings(findings: Findings, threat: VictimThreatModel) -> list[str]:
     """Return a line for each defense under this threat model, at the first headline budget that it met."""
     return [
         f"**{named(findings, row)}** {reading(findings, row)}."
@@ -34,13 +34,13 @@ def readings(findings: Findings, threat: Threat) -> list[str]:
     ]
 
 
-def reading(findings: Findings, row: Row) -> str:
+def reading(findings: Findings, row: DefenseResult) -> str:
     """Return what a defense buys and costs, in a clause or two without a full stop."""
     budget = next((b for b in findings.headline(row.threat) if b in row.standings), 0)
     standing = row.standings.get(budget)
     if standing is None or standing.gap is None:
         return "is not compared: no attacker is ranked both with it and without"
-    price = _price(row.audit)
+    price = _price(row.evaluation)
     paid = f"for {price}" if price else "at no honest cost that can be told from zero"
     effects = _effects(standing.gap, row.multiplier, budget)
     if effects:
@@ -66,13 +66,13 @@ def _effects(gap: Interval | None, multiplier: Multiplier | None, budget: int) -
     return " and ".join(told)
 
 
-def _unaware_multiplier(findings: Findings, row: Row) -> Multiplier | None:
+def _unaware_multiplier(findings: Findings, row: DefenseResult) -> Multiplier | None:
     """Return the multiplier against the thief who differs in that he does not know the defense."""
     other = findings.rows.get(replace(row.threat, knowledge="none"), [])
     return next((each.multiplier for each in other if each.defense == row.defense), None)
 
 
-def _to_the_unaware(standing: Standing) -> str:
+def _to_the_unaware(standing: BestAttackResult) -> str:
     knowing = standing.unaware.knowing if standing.unaware else None
     if knowing is None:
         return ""
@@ -82,13 +82,13 @@ def _to_the_unaware(standing: Standing) -> str:
     return "; knowing it is not shown to help"
 
 
-def _price(audit: Record | None) -> str:
+def _price(evaluation: Record | None) -> str:
     """Return what honest users pay, as far as it is told from zero."""
     told: list[str] = []
-    if audit is None:
+    if evaluation is None:
         return ""
     for metric, (words, scale, digits) in PAID.items():
-        value, limits = audit.metrics.get(metric), audit.info.get("intervals", {}).get(metric)
+        value, limits = evaluation.metrics.get(metric), evaluation.info.get("intervals", {}).get(metric)
         shown = number(scale * value, digits) if value is not None else ""
         if limits and limits[0] > 0 and float(shown) > 0:
             told.append(words.format(shown))

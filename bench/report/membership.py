@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.analysis.display_names import attacker_of
 from bench.analysis.findings import Findings
 from bench.analysis.study_results import over_repeats
-from bench.analysis.threat_models import Threat, defense_of
+from bench.analysis.threat_models import VictimThreatModel, defense_of
 from bench.metrics.intervals import Interval
 from bench.plugins import parse_call
 from bench.report.figures import study as study_figures
@@ -75,7 +75,7 @@ def inferences(findings: Findings, records: Sequence[Record] | None = None) -> l
 
 def _inference(findings: Findings, group: Sequence[Record]) -> Inference:
     spec = group[0].spec
-    threat, attack = Threat.of(spec), findings.attack_name(attacker_of(spec))
+    threat, attack = VictimThreatModel.of(spec), findings.attack_name(attacker_of(spec))
     target = "the victim"
     if parse_call(str(spec["attack"]))[1].get("target") == "surrogate":
         target = f"{threat.surrogate} stolen with {spec['budget']:,} queries"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis import adaptive_check
-from bench.analysis.findings import Findings, Row
+from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.flag_labels import named
 from bench.analysis.pareto import front_table, panels
-from bench.analysis.threat_models import Threat
+from bench.analysis.threat_models import VictimThreatModel
 from bench.report import membership, sections, study_page, tables
 from bench.report.defense_sentences import readings
 from bench.report.figures import extraction
@@ -60,16 +60,16 @@ def write_report(records: Sequence[Record], meta: Mapping[str, Any], out: Path) 
     parts += [*sections.gaps(meta), *_verdict(findings, numbers, other=bool(inferred))]
     for threat in threats:
         parts += _threat(findings, threat, numbers[threat], drawn)
-    victims = {threat.victim for threat in numbers} | {victim for victim, _ in findings.audits}
+    victims = {threat.victim for threat in numbers} | {victim for victim, _ in findings.evaluations}
     parts += [*_heatmaps(drawn), *adaptive_check.section(findings, numbers)]
     parts += [*(study_page.section(records, meta, findings, out / "figures") if study else ()), *inferred]
-    parts += sections.audits(findings, sorted(victims)) + sections.timing(findings)
+    parts += sections.evaluations(findings, sorted(victims)) + sections.timing(findings)
     parts += sections.flags(findings, numbers)
     parts += sections.troubles(findings, meta) + sections.made(meta)
     return sections.written(out / "report.md", parts)
 
 
-def _verdict(findings: Findings, numbers: Mapping[Threat, int], *, other: bool) -> list[str]:
+def _verdict(findings: Findings, numbers: Mapping[VictimThreatModel, int], *, other: bool) -> list[str]:
     """Return the verdict on extraction; ``other``: another section has results even if this has none."""
     if not numbers:
         return (
@@ -93,7 +93,7 @@ def _in_one_line(lines: Sequence[str], shown: int = 15) -> list[str]:
     return ["**In one line,** each claim resting on an interval:", listed[0], rest] if lines else []
 
 
-def _overview(findings: Findings, numbers: Mapping[Threat, int]) -> list[str]:
+def _overview(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[str]:
     """Return the worst case: what the best-equipped thieves of each victim and pool leave of defenses."""
     if len(numbers) < 2:
         return []
@@ -123,7 +123,12 @@ others can do all that they can. Thieves whom another of this run can imitate ar
 
 
 def _worst(
-    findings: Findings, threat: Threat, number: int, told: Sequence[Row], *, knowing: bool
+    findings: Findings,
+    threat: VictimThreatModel,
+    number: int,
+    told: Sequence[DefenseResult],
+    *,
+    knowing: bool,
 ) -> list[str]:
     budget = findings.headline(threat)[0]
     undefended = findings.rows[threat][0].standings.get(budget)
@@ -138,7 +143,9 @@ def _worst(
     return [*cells, static] if knowing else cells
 
 
-def _threat(findings: Findings, threat: Threat, number: int, drawn: Mapping[str, str]) -> list[str]:
+def _threat(
+    findings: Findings, threat: VictimThreatModel, number: int, drawn: Mapping[str, str]
+) -> list[str]:
     curves, costs = drawn.get(f"T{number}-curves"), drawn.get(f"T{number}-pareto")
     return [
         f"## T{number} in detail",

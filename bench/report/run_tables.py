@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.analysis.display_names import attacker_of
 from bench.analysis.findings import Findings
-from bench.analysis.threat_models import Threat, defense_of, victim_of
+from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
 from bench.report.tables import DASH, markdown
 from bench.store import Record
 
@@ -70,7 +70,7 @@ def trouble_table(findings: Findings, status: str) -> str:
         if record.status == status:
             what = findings.attack_name(attacker_of(record.spec)) if record.kind == "cell" else "audit"
             has = (
-                ", ".join(list(Threat.of(record.spec).facts().values())[1:])
+                ", ".join(list(VictimThreatModel.of(record.spec).facts().values())[1:])
                 if record.kind == "cell"
                 else DASH
             )

@@ -11,8 +11,8 @@ from typing import Any
 
 from bench.analysis.findings import Findings
 from bench.analysis.flag_labels import raised
-from bench.analysis.row_flags import FLAGS, label
-from bench.analysis.threat_models import Threat
+from bench.analysis.threat_models import VictimThreatModel
+from bench.metrics.flags import FLAGS, label
 from bench.report import run_tables, utility_tables
 from bench.report.tables import DASH, details, markdown
 
@@ -48,7 +48,7 @@ def names(findings: Findings) -> str:
     return details("Names in full", markdown(["short", "in full"], long, text=2)) if long else ""
 
 
-def audits(findings: Findings, victims: Iterable[str]) -> list[str]:
+def evaluations(findings: Findings, victims: Iterable[str]) -> list[str]:
     """Return what each defense costs honest users, what its detector flags, and what it adds to a query."""
     parts: list[str] = []
     everyone = list(victims)
@@ -85,7 +85,7 @@ def timing(findings: Findings) -> list[str]:
     return ["## Timing", TIMING, table] if table else []
 
 
-def flags(findings: Findings, numbers: Mapping[Threat, int]) -> list[str]:
+def flags(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[str]:
     """Return the section on flags: what each says, then which rows and cells raise it, folded.
 
     ``numbers``: the number that each threat model has in the report.

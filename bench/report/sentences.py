@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.findings import Findings, Row
+from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.flag_labels import flags, named
-from bench.analysis.threat_models import Threat
+from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.intervals import Interval
 from bench.report.tables import measured, ranged, times
 
 
-def title(threat: Threat) -> str:
+def title(threat: VictimThreatModel) -> str:
     """Return a threat model in words."""
     victim, *thief = threat.facts().values()
     return f"`{victim}` against a thief who {', '.join(thief)}"
 
 
-def told_apart(findings: Findings, threat: Threat, budget: int) -> list[Row]:
+def told_apart(findings: Findings, threat: VictimThreatModel, budget: int) -> list[DefenseResult]:
     """Return the defenses whose gap at ``budget`` has an interval above 0, the largest gap first."""
     rows = [row for row in _compared(findings, threat, budget) if _gap(row, budget).low > 0]
     return sorted(rows, key=lambda row: (-_gap(row, budget).value, row.defense))
 
 
-def _compared(findings: Findings, threat: Threat, budget: int) -> list[Row]:
+def _compared(findings: Findings, threat: VictimThreatModel, budget: int) -> list[DefenseResult]:
     standings = [(row, row.standings.get(budget)) for row in findings.rows[threat]]
     return [row for row, standing in standings if standing and standing.gap]
 
 
-def _gap(row: Row, budget: int) -> Interval:
+def _gap(row: DefenseResult, budget: int) -> Interval:
     gap = row.standings[budget].gap
     assert gap is not None  # noqa: S101  # only rows that _compared let through
     return gap
 
 
-def words(findings: Findings, threat: Threat) -> list[str]:
+def words(findings: Findings, threat: VictimThreatModel) -> list[str]:
     """Return the verdict on one threat model as sentences; each claim rests on an interval."""
     budgets = findings.headline(threat)
     lines = [_open_door(findings, threat, budgets)]
@@ -43,7 +43,7 @@ def words(findings: Findings, threat: Threat) -> list[str]:
     return [line for line in lines if line]
 
 
-def _open_door(findings: Findings, threat: Threat, budgets: Sequence[int]) -> str:
+def _open_door(findings: Findings, threat: VictimThreatModel, budgets: Sequence[int]) -> str:
     said, mark = [], ""
     for row in findings.rows[threat]:
         for budget in budgets if not row.defense else []:
@@ -63,7 +63,7 @@ def _percent(interval: Interval) -> str:
     return f"{value} %{bracket}{limits}"
 
 
-def _against(findings: Findings, threat: Threat, budget: int) -> str:
+def _against(findings: Findings, threat: VictimThreatModel, budget: int) -> str:
     told = told_apart(findings, threat, budget)
     rest = [row for row in _compared(findings, threat, budget) if row not in told]
     at = f"**At {budget:,} queries**"
@@ -85,7 +85,7 @@ def _against(findings: Findings, threat: Threat, budget: int) -> str:
     return said
 
 
-def _queries(findings: Findings, threat: Threat) -> str:
+def _queries(findings: Findings, threat: VictimThreatModel) -> str:
     known = [(row, row.multiplier) for row in findings.rows[threat] if row.multiplier]
     if not known:
         wanted = findings.wanted(threat)
@@ -107,12 +107,12 @@ def _queries(findings: Findings, threat: Threat) -> str:
     return f"{start} most with {name}: {times(most)} times as many."
 
 
-def _price(findings: Findings, threat: Threat, budget: int) -> str:
+def _price(findings: Findings, threat: VictimThreatModel, budget: int) -> str:
     said = []
     for row in told_apart(findings, threat, budget)[:3]:
-        if row.audit is not None:
-            parts = [f"{measured(row.audit, 'honest.accuracy_lost', 100)} points of accuracy"]
-            parts += [f"mean L1 {measured(row.audit, 'honest.l1_mean', digits=3)}"]
-            parts += [f"{measured(row.audit, 'honest.refused', 100)} % of queries refused"]
+        if row.evaluation is not None:
+            parts = [f"{measured(row.evaluation, 'honest.accuracy_lost', 100)} points of accuracy"]
+            parts += [f"mean L1 {measured(row.evaluation, 'honest.l1_mean', digits=3)}"]
+            parts += [f"{measured(row.evaluation, 'honest.refused', 100)} % of queries refused"]
             said.append(f"{named(findings, row)}: {', '.join(parts)}")
     return f"**What honest users pay for that.** {'; '.join(said)}." if said else ""

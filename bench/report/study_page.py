@@ -56,7 +56,7 @@ def write(records: Sequence[Record], meta: Mapping[str, Any], out: Path) -> Path
     parts = [f"# {study.title}", _comment(study, values), *sections.gaps(meta)]
     parts += _body(study, values, findings, folder, "##")
     parts += membership.summary(membership.inferences(findings))
-    parts += sections.audits(findings, sorted({victim for victim, _ in findings.audits}))
+    parts += sections.evaluations(findings, sorted({victim for victim, _ in findings.evaluations}))
     parts += sections.timing(findings)
     parts += [*_flags(records, values), *sections.troubles(findings, meta)]
     parts += [sections.names(findings), *sections.made(meta)]

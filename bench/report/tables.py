@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from bench.analysis.comparison import Standing
-from bench.analysis.findings import Findings, Row
+from bench.analysis.comparison import BestAttackResult
+from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.flag_labels import FLAG, flags
-from bench.analysis.threat_models import Threat
+from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.intervals import Interval, value_interval
 from bench.metrics.query_multiplier import Multiplier
 from bench.store import Record
@@ -77,7 +77,7 @@ def measured(record: Record, metric: str, scale: float = 1, digits: int = 1) -> 
     return ranged(Interval(value, low, high), scale, digits)
 
 
-def standing_cells(standing: Standing | None) -> tuple[str, str, str]:
+def standing_cells(standing: BestAttackResult | None) -> tuple[str, str, str]:
     """Return the strongest attacker's fidelity with its name, the gap, and the gap to ``label_only``."""
     if standing is None:
         return DASH, DASH, DASH
@@ -89,7 +89,7 @@ def standing_cells(standing: Standing | None) -> tuple[str, str, str]:
     return shown, ranged(standing.gap), ranged(standing.to_labels)
 
 
-def verdict_table(findings: Findings, threat: Threat) -> str:
+def verdict_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return one row a defense: fidelity and gaps at the headline budgets, queries, honest users' price."""
     budgets = findings.headline(threat)
     headers = ["defense"]
@@ -108,17 +108,17 @@ def verdict_table(findings: Findings, threat: Threat) -> str:
     return markdown(headers, rows)
 
 
-def _price(row: Row) -> list[str]:
-    if row.audit is None:
+def _price(row: DefenseResult) -> list[str]:
+    if row.evaluation is None:
         return [DASH] * 3
     return [
-        measured(row.audit, "honest.accuracy_lost", 100),
-        measured(row.audit, "honest.l1_mean", digits=3),
-        measured(row.audit, "honest.refused", 100),
+        measured(row.evaluation, "honest.accuracy_lost", 100),
+        measured(row.evaluation, "honest.l1_mean", digits=3),
+        measured(row.evaluation, "honest.refused", 100),
     ]
 
 
-def budget_table(findings: Findings, threat: Threat) -> str:
+def budget_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return the strongest attacker for every defense and budget."""
     rows = []
     for row in findings.rows[threat]:
@@ -143,7 +143,7 @@ def budget_table(findings: Findings, threat: Threat) -> str:
     return markdown(headers, rows, text=2)
 
 
-def attack_table(findings: Findings, threat: Threat) -> str:
+def attack_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return fidelity by defense and attack, a column a budget, with the repeats where they differ."""
     rows: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     every = {b for budgets in findings.places[threat].values() for b in budgets}
@@ -160,7 +160,7 @@ def attack_table(findings: Findings, threat: Threat) -> str:
     return f"Fidelity in %, mean of n = {most} repeats unless said.\n\n" + markdown(headers, table, text=2)
 
 
-def companion_table(findings: Findings, threat: Threat) -> str:
+def companion_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return what stands beside fidelity, at the largest budget."""
     budget = findings.headline(threat)[-1]
     rows = []

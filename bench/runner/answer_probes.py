@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.metrics import extraction
-from bench.runner.context import Workbench
-from bench.tasks import Audit
+from bench.runner.context import WorkerContext
+from bench.tasks import DefenseEvaluation
 
 Array = NDArray[np.float64]
 
@@ -19,7 +19,9 @@ SAME = 1e-9
 """Difference up to which two answers are the same."""
 
 
-def contract(audit: Audit, workbench: Workbench, answers: Sequence[Array]) -> dict[str, float | None]:
+def contract(
+    evaluation: DefenseEvaluation, context: WorkerContext, answers: Sequence[Array]
+) -> dict[str, float | None]:
     """Return the facts by name, as metrics ``contract.…``.
 
     ``answers``: (n, classes) to the test inputs, in each repeat; NaN rows are refusals. ``support``:
@@ -29,10 +31,10 @@ def contract(audit: Audit, workbench: Workbench, answers: Sequence[Array]) -> di
     """
     told = np.concatenate(answers)
     told = told[np.isfinite(told).all(axis=1)]
-    x = workbench.victim(audit.victim).splits.test.x[:PROBES]
+    x = context.victim(evaluation.victim).splits.test.x[:PROBES]
 
     def ask(*batches: NDArray[np.float32]) -> Array:
-        api = workbench.api(audit.victim, audit.defense, audit.seed, 0)
+        api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, 0)
         return np.concatenate([api.ask(batch, "probe").probabilities for batch in batches])
 
     once, alone, twice = ask(x), ask(*(row[None] for row in x)), ask(x, x)

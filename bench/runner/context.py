@@ -18,7 +18,7 @@ from bench.models.defended_api import DefendedAPI
 from bench.models.victims import Victim, load_victim
 from bench.seeds import derive
 from bench.tasks import VictimSpec
-from defenses.base import Calibration, Stack
+from defenses.base import Calibration, DefenseStack
 
 T = TypeVar("T")
 HONEST_CLIENT = 100
@@ -26,11 +26,11 @@ HONEST_CLIENT = 100
 
 
 @dataclass
-class Workbench:
+class WorkerContext:
     """Loads on demand and remembers. ``memo``: folder of trainings that cells share."""
 
     data_root: Path
-    memo: Path | None = None
+    training_cache: Path | None = None
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Any) -> Any:
@@ -82,13 +82,13 @@ class Workbench:
         self.victim(spec).expect(pool.x)
         return pool
 
-    def stack(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> Stack:
+    def stack(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> DefenseStack:
         """Return the defenses, fitted on this victim's calibration split."""
-        stack: Stack = self.once((spec, defense, seed), partial(self._fitted, spec, defense, seed))
+        stack: DefenseStack = self.once((spec, defense, seed), partial(self._fitted, spec, defense, seed))
         return stack
 
-    def _fitted(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> Stack:
-        stack = Stack(tuple(plugins.defenses.build(text) for text in defense))
+    def _fitted(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> DefenseStack:
+        stack = DefenseStack(tuple(plugins.defenses.build(text) for text in defense))
         if stack.defenses:
             stack.fit(self.once(("calibration", spec, seed), partial(self._calibration, spec, seed)))
         return stack

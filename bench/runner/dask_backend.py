@@ -24,7 +24,7 @@ from distributed.scheduler import KilledWorker
 from bench.errors import UsageError
 from bench.models.determinism import versions
 from bench.runner import run as execute
-from bench.runner.context import Workbench
+from bench.runner.context import WorkerContext
 from bench.store import Record
 from bench.tasks import Cell
 
@@ -41,9 +41,11 @@ _alone = threading.Lock()
 class Supply(WorkerPlugin):
     """Carries victims, pools and outside plugins to a worker, and takes them away after the run."""
 
-    def __init__(self, run: str, kept: bytes, plugins: Mapping[str, str], *, memo: bool, device: str) -> None:
+    def __init__(
+        self, run: str, kept: bytes, plugins: Mapping[str, str], *, training_cache: bool, device: str
+    ) -> None:
         self.name = f"moatbench-{run}"
-        self.run, self.kept, self.plugins, self.memo = run, kept, dict(plugins), memo
+        self.run, self.kept, self.plugins, self.training_cache = run, kept, dict(plugins), training_cache
         self.device = device
         self.versions = versions()
 
@@ -59,8 +61,8 @@ class Supply(WorkerPlugin):
         for name, text in self.plugins.items():
             files.append(self.folder / name)
             files[-1].write_text(text, encoding="utf-8")
-        memo = self.folder / "memo" if self.memo else None
-        setting = execute.Setting(self.folder, memo, tuple(files), self.device)
+        training_cache = self.folder / "memo" if self.training_cache else None
+        setting = execute.Setting(self.folder, training_cache, tuple(files), self.device)
         with _alone:
             execute.opened(setting).carry(cloudpickle.loads(self.kept))
         _settings[self.run] = setting
@@ -73,7 +75,7 @@ class Supply(WorkerPlugin):
 
 
 def work(
-    todo: Sequence[execute.Item], setting: execute.Setting, workbench: Workbench, address: str
+    todo: Sequence[execute.Item], setting: execute.Setting, context: WorkerContext, address: str
 ) -> Iterator[Record]:
     """Yield records as the workers of the scheduler at ``address`` make them, in any order.
 
@@ -90,8 +92,8 @@ def work(
         _require_workers(client, address)
         run = uuid.uuid4().hex
         plugins = {path.name: path.read_text(encoding="utf-8") for path in setting.plugins}
-        kept, memo = _kept(todo, workbench), setting.memo is not None
-        supply = Supply(run, kept, plugins, memo=memo, device=setting.device)
+        kept, training_cache = _kept(todo, context), setting.training_cache is not None
+        supply = Supply(run, kept, plugins, training_cache=training_cache, device=setting.device)
         log.info("sending %.0f MiB of victims and pools to each worker", len(supply.kept) / 2**20)
         try:
             client.register_plugin(supply)
@@ -144,13 +146,13 @@ def _there(run: str, items: Sequence[execute.Item]) -> list[Record]:
         return execute.perform(_settings[run], items)
 
 
-def _kept(todo: Sequence[execute.Item], workbench: Workbench) -> bytes:
+def _kept(todo: Sequence[execute.Item], context: WorkerContext) -> bytes:
     """Return the victims and pools that these tasks need, pickled; what files define goes by value."""
     for task, _ in todo:
         names = [task.threat.pool] if isinstance(task, Cell) else task.pools
         for name in names:
-            workbench.pool(task.victim, name, task.seed)
+            context.pool(task.victim, name, task.seed)
     for name, module in list(sys.modules.items()):
         if name.startswith("moatbench_file_"):
             cloudpickle.register_pickle_by_value(module)
-    return bytes(cloudpickle.dumps(workbench.carried()))
+    return bytes(cloudpickle.dumps(context.carried()))

@@ -14,40 +14,40 @@ from bench.metrics import extraction, intervals
 from bench.metrics.membership import area_error, area_under_curve
 from bench.models.victims import Victim
 from bench.runner.answer_probes import contract
-from bench.runner.context import HONEST_CLIENT, Workbench
+from bench.runner.context import HONEST_CLIENT, WorkerContext
 from bench.seeds import derive
 from bench.store import Outcome
-from bench.tasks import Audit
-from defenses.base import Answers, Batch, Stack
+from bench.tasks import DefenseEvaluation
+from defenses.base import Answers, Batch, DefenseStack
 
 Array = NDArray[np.float64]
 RESAMPLES = 200
 """Bootstrap samples behind the intervals of calibration error and risk-coverage."""
 
 
-def run_audit(audit: Audit, workbench: Workbench) -> Outcome:
+def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> Outcome:
     """Send the test split as honest clients of 100 queries, then every pool past the detector."""
-    victim = workbench.victim(audit.victim)
-    stack = workbench.stack(audit.victim, audit.defense, audit.seed)
+    victim = context.victim(evaluation.victim)
+    stack = context.stack(evaluation.victim, evaluation.defense, evaluation.seed)
     claims = stack.claims
-    repeats = audit.repeats if claims.stochastic else 1
+    repeats = evaluation.repeats if claims.stochastic else 1
     test = victim.splits.test
     raw = victim.probabilities(test.x)
-    traffic = [_ask(audit, workbench, test.x, repeat) for repeat in range(repeats)]
+    traffic = [_ask(evaluation, context, test.x, repeat) for repeat in range(repeats)]
 
     found = Measured()
-    _honest(found, [answers.probabilities for answers in traffic], raw, test.y, audit.seed)
+    _honest(found, [answers.probabilities for answers in traffic], raw, test.y, evaluation.seed)
     found.over_rows("honest.refused", np.stack([answers.refused for answers in traffic]))
     found.over_rows("honest.flagged", np.stack([answers.flagged for answers in traffic]))
     found.over_clients("honest.client_refused", traffic[0].refused)
     found.over_clients("honest.client_flagged", traffic[0].flagged)
-    found.values |= contract(audit, workbench, [answers.probabilities for answers in traffic])
+    found.values |= contract(evaluation, context, [answers.probabilities for answers in traffic])
     if claims.may_flag:
         found.detection("test", traffic[0].flagged)
         honest = suspicion(stack, victim, test.x)
-        for name in audit.pools:
-            pool = workbench.pool(audit.victim, name, audit.seed)
-            met = _ask(audit, workbench, pool.x, 0)
+        for name in evaluation.pools:
+            pool = context.pool(evaluation.victim, name, evaluation.seed)
+            met = _ask(evaluation, context, pool.x, 0)
             found.detection(name, met.flagged)
             found.values[f"contract.refused.{name}"] = float(met.refused.mean())
             found.ranking(name, honest, suspicion(stack, victim, pool.x))
@@ -60,13 +60,15 @@ def run_audit(audit: Audit, workbench: Workbench) -> Outcome:
             # What was found for those that are given by their honest cost.
             "resolved": {repr(d): repr(d.effective) for d in stack.defenses if d.effective is not d},
         },
-        costs={"latency_us": _latency(audit, workbench, test.x)},
+        costs={"latency_us": _latency(evaluation, context, test.x)},
     )
 
 
-def _ask(audit: Audit, workbench: Workbench, x: NDArray[np.float32], repeat: int) -> Answers:
+def _ask(
+    evaluation: DefenseEvaluation, context: WorkerContext, x: NDArray[np.float32], repeat: int
+) -> Answers:
     """Send ``x`` (n, …) as clients of 100 queries each, all to one API."""
-    api = workbench.api(audit.victim, audit.defense, audit.seed, repeat)
+    api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, repeat)
     parts = [
         api.ask(x[start : start + HONEST_CLIENT], f"honest-{start}")
         for start in range(0, len(x), HONEST_CLIENT)
@@ -78,7 +80,7 @@ def _ask(audit: Audit, workbench: Workbench, x: NDArray[np.float32], repeat: int
     )
 
 
-def suspicion(stack: Stack, victim: Victim, x: NDArray[np.float32]) -> Array | None:
+def suspicion(stack: DefenseStack, victim: Victim, x: NDArray[np.float32]) -> Array | None:
     """Return (n,) how suspicious each input is to the stack's screens: above 1, one of them flags it.
 
     A screen tells by ``scores(batch)``, (n, tests), and the ``thresholds_`` (tests,) that it was
@@ -197,16 +199,18 @@ def _honest(found: Measured, answers: list[Array], raw: Array, truth: NDArray[np
         found.add(name, intervals.Interval(value, min(float(low), value), max(float(high), value)))
 
 
-def _latency(audit: Audit, workbench: Workbench, x: NDArray[np.float32]) -> dict[str, float]:
+def _latency(
+    evaluation: DefenseEvaluation, context: WorkerContext, x: NDArray[np.float32]
+) -> dict[str, float]:
     """Return microseconds a query that the defense adds, at batches of 1 and 256; medians."""
     taken = {}
     for batch, times in ((1, 21), (256, 5)):
         rows = x[np.arange(batch) % len(x)]
         seconds = []
         for _ in range(times):
-            api = workbench.api(audit.victim, audit.defense, audit.seed, 0)
+            api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, 0)
             start = time.perf_counter()
             api.predict(rows)
-            seconds.append(time.perf_counter() - start - api.bill.seconds_model)
+            seconds.append(time.perf_counter() - start - api.account.seconds_model)
         taken[str(batch)] = statistics.median(seconds) / batch * 1e6
     return taken

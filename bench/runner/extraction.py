@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.base import Extraction, Pool, Streams, Target, TransferSet
+from attacks.base import Extraction, Pool, RandomSeeds, Target, TransferSet
 from bench.errors import NotApplicable
 from bench.metrics import extraction
 from bench.metrics import flags as checks
 from bench.models import surrogates
-from bench.models.defended_api import Bill
-from bench.models.interim_surrogates import Apprentice
-from bench.models.surrogates import Copy, Solved
+from bench.models.defended_api import QueryAccount
+from bench.models.interim_surrogates import InterimSurrogates
+from bench.models.surrogates import SolvedSurrogate, TrainedSurrogate
 from bench.models.training_config import rule
 from bench.models.victims import Victim
-from bench.runner.context import Workbench
+from bench.runner.context import WorkerContext
 from bench.runner.timing import Clock, memory_mib
 from bench.seeds import derive
 from bench.store import Outcome
@@ -31,57 +31,57 @@ ON_QUERIES = 2_000
 """Bought inputs on which the copy is compared with the victim, at most: the first ones."""
 
 
-def run(cells: Sequence[Cell], attack: Extraction, workbench: Workbench) -> list[Outcome]:
+def run(cells: Sequence[Cell], attack: Extraction, context: WorkerContext) -> list[Outcome]:
     """Run all repeats of a cell; raises NotApplicable where the attack makes no sense."""
     first = cells[0]
-    victim = workbench.victim(first.victim)
-    pool = workbench.pool(first.victim, first.threat.pool, first.seed)
+    victim = context.victim(first.victim)
+    pool = context.pool(first.victim, first.threat.pool, first.seed)
     reason = attack.applicable(pool, Target(victim.classes, victim.linear))
     if reason:
         raise NotApplicable(reason)
-    purchases = [buy(cell, attack, pool, workbench) for cell in cells]
+    purchases = [buy(cell, attack, pool, context) for cell in cells]
     clock = Clock()
     with clock.measure("train"):
-        copies = _copies(cells, [purchase.bought for purchase in purchases], pool, workbench)
+        copies = _copies(cells, [purchase.bought for purchase in purchases], pool, context)
     return [
-        measure(cell, purchase, copy, clock.share(len(cells)), workbench)
+        measure(cell, purchase, copy, clock.share(len(cells)), context)
         for cell, purchase, copy in zip(cells, purchases, copies, strict=True)
     ]
 
 
 def _copies(
-    cells: Sequence[Cell], bought: Sequence[TransferSet], pool: Pool, workbench: Workbench
-) -> Sequence[Copy]:
-    finished = [Solved(each.copy) for each in bought if each.copy is not None]
+    cells: Sequence[Cell], bought: Sequence[TransferSet], pool: Pool, context: WorkerContext
+) -> Sequence[TrainedSurrogate]:
+    finished = [SolvedSurrogate(each.copy) for each in bought if each.copy is not None]
     if len(finished) == len(bought):
         return finished
     first, seeds = cells[0], [training_seed(cell) for cell in cells]
     rest = None
     if rule(first.training).semi_supervised:
         rest = [pool.x[_unqueried(pool.x, each.x)] for each in bought]
-    classes = workbench.victim(first.victim).classes
+    classes = context.victim(first.victim).classes
     return surrogates.fit(
-        bought, first.threat.surrogate, classes, seeds, workbench.memo, first.training, rest=rest
+        bought, first.threat.surrogate, classes, seeds, context.training_cache, first.training, rest=rest
     )
 
 
 @dataclass(frozen=True)
-class Purchase:
+class Acquisition:
     """What an attack bought, what it was billed, and how long that took."""
 
     bought: TransferSet
-    bill: Bill
+    account: QueryAccount
     clock: Clock
 
 
-def buy(cell: Cell, attack: Extraction, pool: Pool, workbench: Workbench) -> Purchase:
+def buy(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) -> Acquisition:
     """Let the attack spend its budget at a fresh API; the API is all of the victim that it sees."""
-    victim, threat, clock = workbench.victim(cell.victim), cell.threat, Clock()
-    streams = Streams(
+    victim, threat, clock = context.victim(cell.victim), cell.threat, Clock()
+    streams = RandomSeeds(
         order=derive(cell.seed, "order", str(cell.victim), threat.pool, cell.repeat),
         choices=derive(cell.seed, "choices", cell.attack, cell.repeat),
     )
-    api = workbench.api(
+    api = context.api(
         cell.victim,
         cell.defense,
         cell.seed,
@@ -90,14 +90,19 @@ def buy(cell: Cell, attack: Extraction, pool: Pool, workbench: Workbench) -> Pur
         shows=threat.shows,
         knowledge=threat.knowledge,
     )
-    learner = Apprentice(
-        threat.surrogate, victim.shape, victim.classes, training_seed(cell), cell.training, workbench.memo
+    learner = InterimSurrogates(
+        threat.surrogate,
+        victim.shape,
+        victim.classes,
+        training_seed(cell),
+        cell.training,
+        context.training_cache,
     )
     with clock.measure("acquire"):
         bought = attack.acquire(api, pool, learner, streams)
-    clock.wall |= {"query_model": api.bill.seconds_model, "query_defense": api.bill.seconds_defense}
-    clock.cpu |= {"query_model": api.bill.cpu_model, "query_defense": api.bill.cpu_defense}
-    return Purchase(bought, api.bill, clock)
+    clock.wall |= {"query_model": api.account.seconds_model, "query_defense": api.account.seconds_defense}
+    clock.cpu |= {"query_model": api.account.cpu_model, "query_defense": api.account.cpu_defense}
+    return Acquisition(bought, api.account, clock)
 
 
 def training_seed(cell: Cell) -> int:
@@ -105,16 +110,18 @@ def training_seed(cell: Cell) -> int:
     return derive(cell.seed, "training", cell.threat.surrogate, cell.training, cell.repeat)
 
 
-def measure(cell: Cell, purchase: Purchase, copy: Copy, training: Clock, workbench: Workbench) -> Outcome:
+def measure(
+    cell: Cell, purchase: Acquisition, copy: TrainedSurrogate, training: Clock, context: WorkerContext
+) -> Outcome:
     """Compare the copy with the undefended victim, and with the deployed one, on the test split."""
-    victim, bought, clock = workbench.victim(cell.victim), purchase.bought, purchase.clock
-    pool = workbench.pool(cell.victim, cell.threat.pool, cell.seed)
+    victim, bought, clock = context.victim(cell.victim), purchase.bought, purchase.clock
+    pool = context.pool(cell.victim, cell.threat.pool, cell.seed)
     test = victim.splits.test
     with clock.measure("evaluate"):
         told, half = copy.probabilities(test.x), copy.probabilities_half(test.x)
         on_queries = _on_queries(copy, victim, bought.x[:ON_QUERIES])
-    truth = workbench.truth(cell.victim)
-    deployed = workbench.deployed(cell.victim, cell.defense, cell.seed, cell.repeat)
+    truth = context.truth(cell.victim)
+    deployed = context.deployed(cell.victim, cell.defense, cell.seed, cell.repeat)
     guess = told.argmax(axis=1)
     agreement, correct = guess == truth.argmax(axis=1), guess == test.y
     fidelity_half = None if half is None else float((half.argmax(axis=1) == truth.argmax(axis=1)).mean())
@@ -124,23 +131,23 @@ def measure(cell: Cell, purchase: Purchase, copy: Copy, training: Clock, workben
     if pool.overlaps or (pool.access == "in-distribution" and cell.victim.splits == "official"):
         flags.append("overlap")
     fresh = _unqueried(test.x, bought.x) if pool.overlaps == "test" else np.ones(len(test.x), dtype=bool)
-    bill = purchase.bill
+    account = purchase.account
     return Outcome(
         metrics=extraction.extraction(told, truth, test.y, deployed)
         | {
             "extraction.fidelity_half": fidelity_half,
             "extraction.fidelity_unqueried": extraction.share(agreement, fresh),
             "extraction.fidelity_on_queries": on_queries,
-            "extraction.answered": bill.answered / bill.sent if bill.sent else None,
+            "extraction.answered": account.answered / account.sent if account.sent else None,
         }
         | {f"extraction.{name}": value for name, value in bought.facts.items()},
         arrays={"agreement": agreement.astype(np.uint8), "correct": correct.astype(np.uint8)},
         info={
             "queries": {
-                "sent": bill.sent,
-                "answered": bill.answered,
-                "refused": bill.refused,
-                "flagged": bill.flagged,
+                "sent": account.sent,
+                "answered": account.answered,
+                "refused": account.refused,
+                "flagged": account.flagged,
             },
             "learnt": len(bought.x),
             "steps": copy.steps,
@@ -151,7 +158,7 @@ def measure(cell: Cell, purchase: Purchase, copy: Copy, training: Clock, workben
     )
 
 
-def _costs(clock: Clock, training: Clock, copy: Copy) -> dict[str, Any]:
+def _costs(clock: Clock, training: Clock, copy: TrainedSurrogate) -> dict[str, Any]:
     return {
         "seconds": clock.wall | training.wall,
         "cpu_seconds": clock.cpu | training.cpu,
@@ -166,7 +173,7 @@ def _unqueried(x: Images, queries: Images) -> NDArray[np.bool_]:
     return np.array([hashlib.blake2b(row.tobytes()).digest() not in asked for row in x], dtype=bool)
 
 
-def _on_queries(copy: Copy, victim: Victim, queries: Images) -> float | None:
+def _on_queries(copy: TrainedSurrogate, victim: Victim, queries: Images) -> float | None:
     if not len(queries):
         return None
     guess, label = copy.probabilities(queries).argmax(axis=1), victim.probabilities(queries).argmax(axis=1)

@@ -13,16 +13,16 @@ import numpy as np
 from art.estimators.classification import BlackBoxClassifier
 from numpy.typing import NDArray
 
-from attacks.base import Api, MembershipInference, Pool, Streams, Target, TransferSet
+from attacks.base import Api, MembershipInference, Pool, RandomSeeds, Target, TransferSet
 from bench.errors import BudgetError, NotApplicable
 from bench.metrics import membership
 from bench.models import surrogates
-from bench.models.defended_api import Bill
-from bench.models.surrogates import Copy
+from bench.models.defended_api import QueryAccount
+from bench.models.surrogates import TrainedSurrogate
 from bench.models.victims import Victim
-from bench.runner.context import Workbench
+from bench.runner.context import WorkerContext
 from bench.runner.extraction import training_seed
-from bench.runner.membership_data import OWN, Sample, draw, non_members
+from bench.runner.membership_data import OWN, MembershipData, draw, non_members
 from bench.runner.timing import Clock, memory_mib
 from bench.seeds import derive, random_state
 from bench.store import Outcome
@@ -32,19 +32,19 @@ Images = NDArray[np.float32]
 Array = NDArray[np.float64]
 
 
-def run(cells: Sequence[Cell], attack: MembershipInference, workbench: Workbench) -> list[Outcome]:
+def run(cells: Sequence[Cell], attack: MembershipInference, context: WorkerContext) -> list[Outcome]:
     """Run all repeats of a cell; raises NotApplicable where the attack makes no sense."""
     first = cells[0]
-    victim = workbench.victim(first.victim)
-    pool = workbench.pool(first.victim, first.threat.pool, first.seed)
+    victim = context.victim(first.victim)
+    pool = context.pool(first.victim, first.threat.pool, first.seed)
     reason = attack.applicable(pool, Target(victim.classes, victim.linear))
     if reason:
         raise NotApplicable(reason)
     others = non_members(pool, victim, attack.target)
     samples = [draw(cell, attack.members, victim, others) for cell in cells]
-    served = _copies(cells, workbench) if attack.target == "surrogate" else _victims(cells, workbench)
+    served = _copies(cells, context) if attack.target == "surrogate" else _victims(cells, context)
     return [
-        measure(cell, attack, sample, service, workbench)
+        measure(cell, attack, sample, service, context)
         for cell, sample, service in zip(cells, samples, served, strict=True)
     ]
 
@@ -54,19 +54,19 @@ class Service:
     """Whom the attack asks, and what making that took. ``bill``: what the victim's API was asked."""
 
     api: Api
-    bill: Bill
+    account: QueryAccount
     clock: Clock
     facts: dict[str, Any]
     shared: bool = False
 
 
-def _victims(cells: Sequence[Cell], workbench: Workbench) -> list[Service]:
-    apis = [_api(cell, workbench) for cell in cells]
-    return [Service(api, api.bill, Clock(), {}) for api in apis]
+def _victims(cells: Sequence[Cell], context: WorkerContext) -> list[Service]:
+    apis = [_api(cell, context) for cell in cells]
+    return [Service(api, api.account, Clock(), {}) for api in apis]
 
 
-def _api(cell: Cell, workbench: Workbench) -> Any:
-    return workbench.api(
+def _api(cell: Cell, context: WorkerContext) -> Any:
+    return context.api(
         cell.victim, cell.defense, cell.seed, cell.repeat, budget=cell.budget, shows=cell.threat.shows
     )
 
@@ -76,7 +76,7 @@ class CopyApi(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
 
     budget = sys.maxsize
 
-    def __init__(self, copy: Copy, victim: Victim) -> None:
+    def __init__(self, copy: TrainedSurrogate, victim: Victim) -> None:
         super().__init__(
             predict_fn=self.predict,
             input_shape=victim.shape,
@@ -90,10 +90,10 @@ class CopyApi(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         return self._copy.probabilities(np.ascontiguousarray(x, dtype=np.float32))
 
 
-def _copies(cells: Sequence[Cell], workbench: Workbench) -> list[Service]:
+def _copies(cells: Sequence[Cell], context: WorkerContext) -> list[Service]:
     """Steal the victim with the cell's budget, once a repeat, and serve the copies."""
-    first, victim = cells[0], workbench.victim(cells[0].victim)
-    pool = workbench.pool(first.victim, OWN, first.seed)
+    first, victim = cells[0], context.victim(cells[0].victim)
+    pool = context.pool(first.victim, OWN, first.seed)
     if first.budget > len(pool.x):
         raise BudgetError(
             f"budget {first.budget} is larger than what pool {OWN!r} supplies ({len(pool.x)} inputs); "
@@ -101,24 +101,24 @@ def _copies(cells: Sequence[Cell], workbench: Workbench) -> list[Service]:
         )
     bought, bills, clocks = [], [], []
     for cell in cells:
-        api, clock = _api(cell, workbench), Clock()
+        api, clock = _api(cell, context), Clock()
         with clock.measure("acquire"):
             bought.append(_buy(cell, pool, api))
-        bills.append(api.bill)
+        bills.append(api.account)
         clocks.append(clock)
     training = Clock()
     with training.measure("train"):
         seeds = [training_seed(cell) for cell in cells]
         copies = surrogates.fit(
-            bought, first.threat.surrogate, victim.classes, seeds, workbench.memo, first.training
+            bought, first.threat.surrogate, victim.classes, seeds, context.training_cache, first.training
         )
     each = training.share(len(cells))
     for clock in clocks:
         clock.wall |= each.wall
         clock.cpu |= each.cpu
     return [
-        Service(CopyApi(copy, victim), bill, clock, {"learnt": len(x.x), "steps": copy.steps}, copy.shared)
-        for copy, bill, clock, x in zip(copies, bills, clocks, bought, strict=True)
+        Service(CopyApi(copy, victim), account, clock, {"learnt": len(x.x), "steps": copy.steps}, copy.shared)
+        for copy, account, clock, x in zip(copies, bills, clocks, bought, strict=True)
     ]
 
 
@@ -134,11 +134,11 @@ def _buy(cell: Cell, pool: Pool, api: Api) -> TransferSet:
 
 
 def measure(
-    cell: Cell, attack: MembershipInference, sample: Sample, service: Service, workbench: Workbench
+    cell: Cell, attack: MembershipInference, sample: MembershipData, service: Service, context: WorkerContext
 ) -> Outcome:
     """Let the attack score the records it is asked about, and compare with the truth."""
-    member, clock, bill = sample.asked.member, service.clock, service.bill
-    streams = Streams(
+    member, clock, account = sample.asked.member, service.clock, service.account
+    streams = RandomSeeds(
         order=derive(cell.seed, "order", str(cell.victim), cell.threat.pool, cell.repeat),
         choices=derive(cell.seed, "choices", cell.attack, cell.repeat),
     )
@@ -147,9 +147,9 @@ def measure(
         score = np.asarray(attack.infer(service.api, sample.known, hidden, streams), dtype=np.float64)
     if score.shape != member.shape or not bool(np.all((score >= 0) & (score <= 1))):
         raise ValueError(f"attack {attack.name!r} must return ({len(member)},) scores in [0, 1]")
-    clock.wall |= {"query_model": bill.seconds_model, "query_defense": bill.seconds_defense}
-    clock.cpu |= {"query_model": bill.cpu_model, "query_defense": bill.cpu_defense}
-    beside, beside_errors = _beside(cell, sample, workbench)
+    clock.wall |= {"query_model": account.seconds_model, "query_defense": account.seconds_defense}
+    clock.cpu |= {"query_model": account.cpu_model, "query_defense": account.cpu_defense}
+    beside, beside_errors = _beside(cell, sample, context)
     flags = []
     if service.facts.get("learnt") == 0:
         flags.append("nothing_learnt")
@@ -159,10 +159,10 @@ def measure(
         metrics=membership.membership(member, score) | beside | {"membership.records": len(member)},
         info={
             "queries": {
-                "sent": bill.sent,
-                "answered": bill.answered,
-                "refused": bill.refused,
-                "flagged": bill.flagged,
+                "sent": account.sent,
+                "answered": account.answered,
+                "refused": account.refused,
+                "flagged": account.flagged,
             },
             **service.facts,
             "flags": flags,
@@ -182,12 +182,12 @@ Measured = tuple[dict[str, float | None], dict[str, float | None]]
 """Metrics, and their standard errors, by name."""
 
 
-def _beside(cell: Cell, sample: Sample, workbench: Workbench) -> Measured:
+def _beside(cell: Cell, sample: MembershipData, context: WorkerContext) -> Measured:
     """Return what stands beside every attack: the victim's gap, and records told apart without it."""
-    gap: Measured = workbench.once(("gap", cell.victim), partial(_gap, workbench.victim(cell.victim)))
+    gap: Measured = context.once(("gap", cell.victim), partial(_gap, context.victim(cell.victim)))
     seed = derive(cell.seed, "without victim", str(cell.victim), cell.threat.pool, cell.repeat)
     key = ("without victim", sample.digest(), seed)
-    apart: Measured = workbench.once(key, partial(without_victim, sample, seed))
+    apart: Measured = context.once(key, partial(without_victim, sample, seed))
     return gap[0] | apart[0], gap[1] | apart[1]
 
 
@@ -205,7 +205,7 @@ def _gap(victim: Victim) -> Measured:
     )
 
 
-def without_victim(sample: Sample, seed: int) -> Measured:
+def without_victim(sample: MembershipData, seed: int) -> Measured:
     """Tell members from non-members by their pixels alone: trained on the known records, judged on the asked.
 
     100 extremely randomised trees (Geurts et al. 2006) with leaves of 5 records or more. What they

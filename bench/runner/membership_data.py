@@ -21,7 +21,7 @@ FEWEST = 20
 
 
 @dataclass(frozen=True)
-class Sample:
+class MembershipData:
     """The records of one repeat, disjoint: ``known`` to the attacker, and ``asked`` about.
 
     Half of each are members, so that accuracy and balanced accuracy are one number.
@@ -64,7 +64,7 @@ def _digest(row: Images) -> bytes:
     return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
-def draw(cell: Cell, members: int, victim: Victim, others: Labelled) -> Sample:
+def draw(cell: Cell, members: int, victim: Victim, others: Labelled) -> MembershipData:
     """Draw members from the victim's training split and as many non-members from ``others``.
 
     At most ``members`` of each, half of them (rounded down) known; in an order that tells nothing,
@@ -90,4 +90,4 @@ def draw(cell: Cell, members: int, victim: Victim, others: Labelled) -> Sample:
             np.repeat([True, False], half)[order],
         )
 
-    return Sample(pick(slice(half)), pick(slice(half, 2 * half)))
+    return MembershipData(pick(slice(half)), pick(slice(half, 2 * half)))

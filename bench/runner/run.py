@@ -21,8 +21,8 @@ from bench.data import query_pools
 from bench.errors import BudgetError, NotApplicable
 from bench.models.determinism import on, single_thread, versions
 from bench.runner.cells import run_cells
-from bench.runner.context import Workbench
-from bench.runner.defense_evaluation import run_audit
+from bench.runner.context import WorkerContext
+from bench.runner.defense_evaluation import evaluate_defense
 from bench.store import Outcome, Record, Store
 from bench.tasks import Cell, Task, VictimSpec
 
@@ -34,35 +34,35 @@ class Setting:
     """What a worker needs beside the task: where data and shared trainings are, outside plugins, a device."""
 
     data_root: Path
-    memo: Path | None
+    training_cache: Path | None
     plugins: tuple[Path, ...] = ()
     device: str = "cpu"
 
 
 @cache
-def opened(setting: Setting) -> Workbench:
+def opened(setting: Setting) -> WorkerContext:
     """Return this process' workbench of a setting, its plugins known."""
     for path in setting.plugins:
         registry.attacks.add_file(path)
         registry.defenses.add_file(path)
-    return Workbench(setting.data_root, setting.memo)
+    return WorkerContext(setting.data_root, setting.training_cache)
 
 
 Item = tuple[Task, str]
 """A task and its key."""
-Elsewhere = Callable[[Sequence[Item], Setting, Workbench], Iterator[Record]]
+Backend = Callable[[Sequence[Item], Setting, WorkerContext], Iterator[Record]]
 """What does tasks away from here, and yields their records as they are made, in any order."""
 
 
 def perform(setting: Setting, items: Sequence[Item]) -> list[Record]:
     """Run one audit, or the wanted repeats of one cell, in this process; an error becomes failed records."""
-    workbench, first = opened(setting), items[0][0]
+    context, first = opened(setting), items[0][0]
     try:
         with single_thread(), on(setting.device):
             if isinstance(first, Cell):
-                outcomes = dict(zip(first.group(), run_cells(first.group(), workbench), strict=True))
+                outcomes = dict(zip(first.group(), run_cells(first.group(), context), strict=True))
                 return [_record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)]
-            return [_record(items[0], "ok", run_audit(first, workbench))]
+            return [_record(items[0], "ok", evaluate_defense(first, context))]
     except NotApplicable as reason:
         return [_record(item, "not_applicable", error=str(reason)) for item in items]
     except Exception as error:  # noqa: BLE001  # whatever a plugin raises must not stop the others
@@ -126,7 +126,7 @@ def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str], device: str
     return found
 
 
-def prepare(tasks: Sequence[Task], workbench: Workbench) -> dict[VictimSpec, str]:
+def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, str]:
     """Load or train every victim, look at every pool, and return the victims' fingerprints.
 
     Raises the error that the first cells would raise, before anything has run: missing data, a bad
@@ -135,13 +135,11 @@ def prepare(tasks: Sequence[Task], workbench: Workbench) -> dict[VictimSpec, str
     cells = [task for task in tasks if isinstance(task, Cell)]
     detected = (name for task in tasks if not isinstance(task, Cell) for name in task.pools)
     for name in dict.fromkeys((*(cell.threat.pool for cell in cells), *detected)):
-        query_pools.require(name, workbench.data_root)
-    fingerprints = {
-        spec: workbench.victim(spec).fingerprint for spec in dict.fromkeys(t.victim for t in tasks)
-    }
+        query_pools.require(name, context.data_root)
+    fingerprints = {spec: context.victim(spec).fingerprint for spec in dict.fromkeys(t.victim for t in tasks)}
     wanted = dict.fromkeys((cell.victim, cell.threat.pool, cell.attack, cell.budget) for cell in cells)
     for spec, pool, attack, budget in wanted:
-        splits = workbench.victim(spec).splits
+        splits = context.victim(spec).splits
         sizes = {"train": len(splits.train), "pool": len(splits.pool), "test": len(splits.test)}
         size = query_pools.size(pool, spec.data, sizes)
         supply = registry.attacks.build(attack).supply(size)
@@ -181,7 +179,7 @@ def run(
     *,
     jobs: int,
     fresh: bool = False,
-    elsewhere: Elsewhere | None = None,
+    elsewhere: Backend | None = None,
     progress: Callable[[Iterable[Record], int, int], Iterable[Record]] = lambda records, _done, _all: records,
 ) -> Counter[str]:
     """Run what the store does not have yet; return how many tasks ended in which status.
@@ -192,10 +190,10 @@ def run(
     processes here; the workbench holds the victims.
     """
     started = time.time()
-    workbench = opened(setting)
+    context = opened(setting)
     with single_thread():
-        fingerprints = prepare(tasks, workbench)
-        victims = [_describe(spec, workbench) for spec in fingerprints]
+        fingerprints = prepare(tasks, context)
+        victims = [_describe(spec, context) for spec in fingerprints]
     named = keys(tasks, fingerprints, setting.device)
     if fresh:
         store.clear()
@@ -203,7 +201,7 @@ def run(
     done = store.done()
     todo = [(task, key) for task, key in zip(tasks, named, strict=True) if key not in done]
     store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=setting.device)
-    records = elsewhere(todo, setting, workbench) if elsewhere and todo else work(todo, setting, jobs)
+    records = elsewhere(todo, setting, context) if elsewhere and todo else work(todo, setting, jobs)
     for record in progress(records, len(tasks) - len(todo), len(tasks)):
         store.put(record)
         if record.status == "failed":
@@ -211,14 +209,14 @@ def run(
     finished = time.time()
     counts = store.counts()
     store.set_meta(finished=finished, ran=len(todo))
-    if setting.memo is not None and not store.missing():
+    if setting.training_cache is not None and not store.missing():
         # The memo serves one run; its trainings would outweigh the results a hundredfold.
-        shutil.rmtree(setting.memo, ignore_errors=True)
+        shutil.rmtree(setting.training_cache, ignore_errors=True)
     return counts
 
 
-def _describe(spec: VictimSpec, workbench: Workbench) -> dict[str, Any]:
-    victim = workbench.victim(spec)
+def _describe(spec: VictimSpec, context: WorkerContext) -> dict[str, Any]:
+    victim = context.victim(spec)
     accuracy = victim.accuracy()
     if victim.expected is not None and accuracy < victim.expected:
         log.warning("victim %s reaches %.3f, below the expected %.3f", spec, accuracy, victim.expected)

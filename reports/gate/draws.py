@@ -52,7 +52,7 @@ class Bank:
     hits: Mapping[Group, Hits]
     told: Mapping[Group, Sequence[dict[str, Any]]]
     specs: Mapping[Group, Mapping[str, Any]]
-    audits: Mapping[str, Record]
+    evaluations: Mapping[str, Record]
     meta: Mapping[str, Any]
 
     @classmethod
@@ -62,11 +62,11 @@ class Bank:
         if missing:
             raise ValueError(f"the bank lacks {len(missing)} results; moatbench run goes on with it")
         rows: dict[Group, dict[int, Record]] = {}
-        specs, audits = {}, {}
+        specs, evaluations = {}, {}
         for record in run.records:
             defense = record.spec["defense"][0] if record.spec["defense"] else NONE
             if record.kind == "audit":
-                audits[defense] = record
+                evaluations[defense] = record
                 continue
             group = record.spec["pool"], record.spec["attack"], defense
             specs[group] = record.spec
@@ -74,7 +74,7 @@ class Bank:
         order = {group: [each[repeat] for repeat in sorted(each)] for group, each in rows.items()}
         hits = {group: np.stack([each.arrays["agreement"] for each in order[group]]) for group in order}
         told = {group: [{"flags": each.info.get("flags", [])} for each in order[group]] for group in order}
-        return cls(hits, told, specs, audits, run.meta)
+        return cls(hits, told, specs, evaluations, run.meta)
 
     @property
     def repeats(self) -> int:
@@ -95,8 +95,8 @@ class Bank:
                 place, source = (pool, attack, defense), (pool, attack, of[defense])
                 hits[place], told[place] = self.hits[source], self.told[source]
                 specs[place] = self.specs[place]
-        audits = {defense: self.audits[of[defense]] for defense in SHIPPED}
-        return replace(self, hits=hits, told=told, specs=specs, audits=audits)
+        evaluations = {defense: self.evaluations[of[defense]] for defense in SHIPPED}
+        return replace(self, hits=hits, told=told, specs=specs, evaluations=evaluations)
 
     def lowered(self, points: float, where: set[Group], rng: np.random.Generator) -> Bank:
         """Return the bank with the means of some groups ``points`` lower, to within one hit.
@@ -116,10 +116,10 @@ class Bank:
 
         From draw to draw by between half and one and a half times as much.
         """
-        audits = dict(self.audits)
+        evaluations = dict(self.evaluations)
         for defense in defenses:
-            audit = audits[defense]
-            metrics, info = dict(audit.metrics), dict(audit.info)
+            evaluation = evaluations[defense]
+            metrics, info = dict(evaluation.metrics), dict(evaluation.info)
             drawn = dict(info.get("drawn") or {})
             for name, way in WORSE.items():
                 shift = -way * tolerances * (nats if name == "honest.nll" else share)
@@ -129,8 +129,8 @@ class Bank:
                         np.linspace(0.5, 1.5, len(drawn[name]))
                     )
                     drawn[name] = list(np.asarray(drawn[name]) + shift * uneven)
-            audits[defense] = replace(audit, metrics=metrics, info={**info, "drawn": drawn})
-        return replace(self, audits=audits)
+            evaluations[defense] = replace(evaluation, metrics=metrics, info={**info, "drawn": drawn})
+        return replace(self, evaluations=evaluations)
 
 
 def lower(table: Hits, points: float, rng: np.random.Generator) -> Hits:
@@ -175,17 +175,17 @@ class Draw:
                 Record("", "cell", {**spec, "repeat": place}, "ok", {}, {"agreement": row}, said)
                 for place, (row, said) in enumerate(zip(rows, told, strict=True))
             ]
-        for defense, audit in bank.audits.items():
+        for defense, evaluation in bank.evaluations.items():
             stack = [] if defense == NONE else [defense]
-            records.append(self._audited(replace(audit, spec={**audit.spec, "defense": stack})))
+            records.append(self._audited(replace(evaluation, spec={**evaluation.spec, "defense": stack})))
         return Baseline(bank.meta, records, [])
 
-    def _audited(self, audit: Record) -> Record:
+    def _audited(self, evaluation: Record) -> Record:
         """Return an audit of twenty draws of noise; every value moves by as much as the mean of its draws."""
-        drawn = {name: np.asarray(values) for name, values in (audit.info.get("drawn") or {}).items()}
+        drawn = {name: np.asarray(values) for name, values in (evaluation.info.get("drawn") or {}).items()}
         kept = {name: values[self.repeats] for name, values in drawn.items()}
-        metrics = dict(audit.metrics)
+        metrics = dict(evaluation.metrics)
         for name, values in kept.items():
             metrics[name] = float(metrics[name] or 0) + float(values.mean() - drawn[name].mean())
         told = {name: [float(each) for each in values] for name, values in kept.items()}
-        return replace(audit, metrics=metrics, info={**audit.info, "drawn": told})
+        return replace(evaluation, metrics=metrics, info={**evaluation.info, "drawn": told})

@@ -43,7 +43,7 @@ from measure import (
 from bench.gate.baseline import read
 from bench.gate.compare import TOLERANCE
 from bench.gate.defense_rows import NATS
-from bench.gate.rows import Family, Verdict
+from bench.gate.rows import Decision, RowKind
 from bench.metrics.intervals import share_interval
 from bench.report import sections
 from bench.report.figures.style import BLUE, GREY, STYLE, place_axes
@@ -154,7 +154,7 @@ def main() -> None:
     sections.written(given.out / "report.md", parts)
 
 
-def _loud(told: Counter[tuple[Family, Verdict]]) -> bool:
+def _loud(told: Counter[tuple[RowKind, Decision]]) -> bool:
     return any(count for (_, verdict), count in told.items() if verdict in ALARMS)
 
 
@@ -201,14 +201,14 @@ def _sure(shares: Sequence[float]) -> str:
     return f"beyond {EFFECTS[-1]} points"
 
 
-def _alarms(alarms: Mapping[Any, Sequence[Counter[tuple[Family, Verdict]]]]) -> list[str]:
+def _alarms(alarms: Mapping[Any, Sequence[Counter[tuple[RowKind, Decision]]]]) -> list[str]:
     rows = []
     for (mode, size), told in alarms.items():
         loud = sum(map(_loud, told))
         share = share_interval(loud, len(told))
-        whole: Counter[tuple[Family, Verdict]] = sum(told, Counter())
-        tested = Counter({key: n for key, n in whole.items() if key[0] is not Family.contract})
-        verdicts = (Verdict.same, Verdict.cannot_tell, Verdict.stronger)
+        whole: Counter[tuple[RowKind, Decision]] = sum(told, Counter())
+        tested = Counter({key: n for key, n in whole.items() if key[0] is not RowKind.contract})
+        verdicts = (Decision.same, Decision.cannot_tell, Decision.stronger)
         shares = [sum(n for (_, each), n in tested.items() if each is verdict) for verdict in verdicts]
         effect = "none" if not size else f"{100 * TOLERANCE:g} points (.05 nats) in every row"
         rows.append(
@@ -232,7 +232,7 @@ def _alarms(alarms: Mapping[Any, Sequence[Counter[tuple[Family, Verdict]]]]) -> 
 
 
 def _powers(
-    powers: Mapping[Any, Mapping[Family, Power]], widely: Mapping[Any, Mapping[Family, float]], out: Path
+    powers: Mapping[Any, Mapping[RowKind, Power]], widely: Mapping[Any, Mapping[RowKind, float]], out: Path
 ) -> list[str]:
     families = list(powers[PAIRED, EFFECTS[0]])
     with mpl.rc_context(STYLE):
@@ -277,9 +277,9 @@ def _powers(
 
 def _panel(
     axes: Axes,
-    family: Family,
-    powers: Mapping[Any, Mapping[Family, Power]],
-    widely: Mapping[Any, Mapping[Family, float]],
+    family: RowKind,
+    powers: Mapping[Any, Mapping[RowKind, Power]],
+    widely: Mapping[Any, Mapping[RowKind, float]],
 ) -> None:
     for mode, line in ((PAIRED, "-"), (APART, "--")):
         told = [powers[mode, effect][family] for effect in EFFECTS]
@@ -299,13 +299,13 @@ def _panel(
 def _planted(found: Mapping[tuple[str, Any], Caught]) -> list[str]:
     rows, seen = [], []
     for (what, mode), each in found.items():
-        shares = [f"{each.by[family]:.0%}" if each.by[family] else DASH for family in Family]
+        shares = [f"{each.by[family]:.0%}" if each.by[family] else DASH for family in RowKind]
         gains = [f"{each.strength:+.1f}", f"{each.sentinel:+.1f}"] if mode is PAIRED else ["", ""]
         rows.append([what if mode is PAIRED else "", mode.name, *gains, *shares, f"**{each.any:.0%}**"])
         if mode is PAIRED:
             always = [name for name, count in each.facts.items() if count >= RUNS["planted"] / 2]
             seen.append(f"- {what}: {', '.join(always) or DASH}.")
-    headers = ["change", "", "strongest thief", "soft-label thief", *map(str, Family), "any"]
+    headers = ["change", "", "strongest thief", "soft-label thief", *map(str, RowKind), "any"]
     return [
         "## Planted changes",
         PLANTS.format(runs=RUNS["planted"]),

@@ -17,20 +17,20 @@ from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from scipy import special
 
-from bench.analysis.threat_models import Threat, defense_of, victim_of
+from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
 from bench.gate.compare import TOLERANCE, Comparison, compare
 from bench.gate.decisions import ALPHA
 from bench.gate.defense_rows import NATS, SHARES
-from bench.gate.rows import Family, Names, Row, Side, Verdict
+from bench.gate.rows import ComparisonRow, Decision, Names, RowKind, Side
 from bench.metrics.intervals import Interval, mean_interval, paired_difference
 from bench.metrics.pooled_difference import Contrast, common, contrast
 
-ALARMS = (Verdict.weaker, Verdict.costlier)
+ALARMS = (Decision.weaker, Decision.costlier)
 EFFECTS = (0, 1, 2, 3, 4, 5, 6, 8)
 """True effects in points at which power is measured."""
 NOISY = "gaussian_noise(scale=0.2)"
 """The shipped defense by which honest users pay what is drawn."""
-TESTED = (Family.strength, Family.sentinel, Family.honest)
+TESTED = (RowKind.strength, RowKind.sentinel, RowKind.honest)
 """Families that are tested against the tolerance; what answers look like is seen, not tested."""
 SHIFTED = {SHARES[name][0] for name in WORSE if name in SHARES} | {"negative log-likelihood"}
 PLANTED = {
@@ -89,7 +89,7 @@ def _spread(some: Callable[[Sequence[int]], list[Any]], runs: int) -> list[Any]:
     return list(chain.from_iterable(told))
 
 
-def verdicts(comparison: Comparison) -> Counter[tuple[Family, Verdict]]:
+def verdicts(comparison: Comparison) -> Counter[tuple[RowKind, Decision]]:
     """Count the rows by family and verdict."""
     return Counter((row.family, row.verdict) for row in comparison.rows)
 
@@ -101,7 +101,7 @@ def changeable(bank: Bank, mode: Mode) -> set[Group]:
 
 def at_tolerance(
     bank: Bank, mode: Mode, tolerances: float, runs: int
-) -> list[Counter[tuple[Family, Verdict]]]:
+) -> list[Counter[tuple[RowKind, Decision]]]:
     """Return the verdicts of runs in which every row's true effect is so many tolerances."""
     before = bank
     if tolerances:
@@ -153,36 +153,36 @@ class Power:
     rows: int
 
 
-def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[Family, Power]:
+def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Power]:
     """Return the power against a true effect (points) at one place at a time, all else unchanged.
 
     What honest users pay is changed where noise is drawn: shares by as many points, likelihood in proportion
     to its own tolerance.
     """
     names = Names([Side(Draw.of(bank, seeded("names")).run(bank))] * 2)
-    found: dict[Family, dict[str, Counter[Verdict]]] = defaultdict(lambda: defaultdict(Counter))
+    found: dict[RowKind, dict[str, Counter[Decision]]] = defaultdict(lambda: defaultdict(Counter))
 
     def count(before: Bank, place: str, *what: Any) -> None:
-        def rows(comparison: Comparison) -> list[Row]:
+        def rows(comparison: Comparison) -> list[ComparisonRow]:
             # The strongest of a place, and a sentinel at it; what honest users pay behind a defense.
             return [row for row in comparison.rows if row.place == place and row.family in TESTED]
 
         for row in chain.from_iterable(many(before, bank, mode, runs, rows, "power", effect, place, *what)):
-            if row.family is not Family.honest or row.what in SHIFTED:
+            if row.family is not RowKind.honest or row.what in SHIFTED:
                 found[row.family][f"{row.what}, {row.place}"][row.verdict] += 1
 
     for pool, defense in sorted({(group[0], group[2]) for group in changeable(bank, mode)}):
         where = {group for group in bank.hits if (group[0], group[2]) == (pool, defense)}
         spec = bank.specs[min(where)]
         before = bank.lowered(effect / 100, where, seeded("lowered", effect, pool, defense))
-        count(before, names.place((Threat.of(spec), defense_of(spec), int(spec["budget"]))))
+        count(before, names.place((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))))
     before = bank.cheaper(effect / (100 * TOLERANCE), NATS, TOLERANCE, {NOISY})
-    victim = victim_of(bank.audits[NOISY].spec)
+    victim = victim_of(bank.evaluations[NOISY].spec)
     count(before, ", ".join([victim, names.stack((NOISY,))]))
     return {family: _power(rows) for family, rows in found.items()}
 
 
-def everywhere(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[Family, float]:
+def everywhere(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, float]:
     """Return the share of runs in which a family speaks, if all of its rows have a true effect (points)."""
     before = bank.lowered(effect / 100, changeable(bank, mode), seeded("lowered", effect))
     before = before.cheaper(effect / (100 * TOLERANCE), NATS, TOLERANCE, {NOISY})
@@ -193,14 +193,14 @@ def everywhere(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[Family,
     }
 
 
-def _power(rows: Mapping[str, Counter[Verdict]]) -> Power:
-    whole: Counter[Verdict] = sum(rows.values(), Counter())
+def _power(rows: Mapping[str, Counter[Decision]]) -> Power:
+    whole: Counter[Decision] = sum(rows.values(), Counter())
     alarm = {name: sum(told[verdict] for verdict in ALARMS) / told.total() for name, told in rows.items()}
     least = min(alarm, key=lambda name: alarm[name])
     return Power(
         sum(whole[verdict] for verdict in ALARMS) / whole.total(),
-        whole[Verdict.cannot_tell] / whole.total(),
-        whole[Verdict.same] / whole.total(),
+        whole[Decision.cannot_tell] / whole.total(),
+        whole[Decision.same] / whole.total(),
         alarm[least],
         least,
         whole.total(),
@@ -214,7 +214,7 @@ class Caught:
     strength: float
     sentinel: float
     where: str
-    by: dict[Family, float]
+    by: dict[RowKind, float]
     any: float
     facts: dict[str, int]
 
@@ -230,9 +230,9 @@ def caught(bank: Bank, whole: Bank, changes: Mapping[str, str], mode: Mode, runs
         for pool in {group[0] for group in moved}
     }
     where = max(best, key=lambda pool: best[pool])
-    spoken = {**dict.fromkeys(ALARMS, 1), Verdict.changed: 1}
+    spoken = {**dict.fromkeys(ALARMS, 1), Decision.changed: 1}
 
-    def loud(comparison: Comparison) -> tuple[set[Family], set[str]]:
+    def loud(comparison: Comparison) -> tuple[set[RowKind], set[str]]:
         rows = [row for row in comparison.rows if row.verdict in spoken]
         return {row.family for row in rows}, {f"{row.verdict}: {row.what}" for row in rows}
 
@@ -243,7 +243,7 @@ def caught(bank: Bank, whole: Bank, changes: Mapping[str, str], mode: Mode, runs
         100 * best[where],
         100 * max(told),
         where,
-        {family: sum(family in each for each, _ in seen) / runs for family in Family},
+        {family: sum(family in each for each, _ in seen) / runs for family in RowKind},
         sum(bool(each) for each, _ in seen) / runs,
         dict(sorted(facts.items(), key=lambda fact: (-fact[1], fact[0]))),
     )

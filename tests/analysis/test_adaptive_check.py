@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from test_page import INSIDE, META, REPEATS, audit, cell
+from test_page import INSIDE, META, REPEATS, cell, evaluation
 
 from bench.analysis import adaptive_check
 from bench.analysis.findings import Findings
@@ -12,7 +12,7 @@ from bench.report.page import write_report
 NONE, SIGMOID, ROUNDED = (), ("reverse_sigmoid(beta=1.0, gamma=0.5)",), ("rounded(decimals=1)",)
 SOFT, LABELS, AUTO = "copycat(use_probability=true)", "labels", "auto"
 FULL = INSIDE | {"knowledge": "full"}
-AUDITS = [audit(NONE), audit(SIGMOID), audit(ROUNDED)]
+AUDITS = [evaluation(NONE), evaluation(SIGMOID), evaluation(ROUNDED)]
 SHARES = {
     (NONE, SOFT): 0.80,
     (NONE, LABELS): 0.70,

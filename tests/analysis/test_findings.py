@@ -2,13 +2,14 @@ import re
 from dataclasses import replace
 
 import pytest
-from test_page import AUDITS, INSIDE, META, NEAR, REPEATS, audit, cell, hits, section
+from test_page import AUDITS, INSIDE, META, NEAR, REPEATS, cell, evaluation, hits, section
 
 from bench.analysis.attacker_results import same
 from bench.analysis.findings import Findings
 from bench.analysis.flag_labels import named
-from bench.analysis.row_flags import FLAGS, label, row_flags
-from bench.analysis.threat_models import Threat
+from bench.analysis.row_flags import row_flags
+from bench.analysis.threat_models import VictimThreatModel
+from bench.metrics.flags import FLAGS, label
 from bench.report.defense_sentences import reading, readings
 from bench.report.page import write_report
 
@@ -35,11 +36,11 @@ KEPT = {
 }
 KNOWING = {NONE: 0.80, LABEL_ONLY: 0.70, SIGMOID: 0.80, ROUNDED: 0.70}
 AUDITED = [
-    audit(NONE),
-    audit(LABEL_ONLY, l1=0.08),
-    audit(SIGMOID, l1=1.5, kept=0.98, lost=0.02),
-    audit(ROUNDED, l1=0.2, kept=0.97, lost=0.03, ties=True),
-    audit(USELESS),
+    evaluation(NONE),
+    evaluation(LABEL_ONLY, l1=0.08),
+    evaluation(SIGMOID, l1=1.5, kept=0.98, lost=0.02),
+    evaluation(ROUNDED, l1=0.2, kept=0.97, lost=0.03, ties=True),
+    evaluation(USELESS),
 ]
 
 
@@ -144,8 +145,10 @@ def test_what_an_attack_gets_by_knowing_is_not_put_down_to_one_who_does_not_know
 
 
 def test_replaying_the_label_needs_no_knowledge():
-    audits = [audit(d, **({"l1": 0.3} if d == SIGMOID else {})) for d in (NONE, LABEL_ONLY, SIGMOID)]
-    found = Findings([*audits, *static(), *knowing()], {"digits": 200})
+    evaluations = [
+        evaluation(d, **({"l1": 0.3} if d == SIGMOID else {})) for d in (NONE, LABEL_ONLY, SIGMOID)
+    ]
+    found = Findings([*evaluations, *static(), *knowing()], {"digits": 200})
     replayed = {
         name: sample
         for name, sample in found.candidates(found.threats[0], SIGMOID, 200).items()
@@ -198,9 +201,9 @@ def test_what_no_interval_shows_is_not_claimed(findings):
 
 
 def test_a_price_whose_interval_holds_zero_is_not_named():
-    audits = [audit(NONE), audit(SIGMOID, lost=0.005, l1=0.3)]
+    evaluations = [evaluation(NONE), evaluation(SIGMOID, lost=0.005, l1=0.3)]
     cells = [record for record in static() if tuple(record.spec["defense"]) in (NONE, SIGMOID)]
-    found = Findings([*audits, *cells], {"digits": 200})
+    found = Findings([*evaluations, *cells], {"digits": 200})
     said = reading(found, row_of(found, "none", SIGMOID))
     assert "for a mean L1 of 0.300" in said
     assert "accuracy" not in said
@@ -319,10 +322,10 @@ def test_two_perfect_copies_do_not_make_two_attackers_one():
 
 def test_parameters_found_by_honest_cost_are_shown_beside_what_they_cost(tmp_path):
     given = ("reverse_sigmoid(l1=0.3)",)
-    found = audit(given, l1=0.31, kept=0.99)
+    found = evaluation(given, l1=0.31, kept=0.99)
     found.info["resolved"] = {given[0]: "reverse_sigmoid(beta=1.0, gamma=0.0731)"}
     cells = [cell(INSIDE, d, SOFT, 200, r, share=0.7) for d in (NONE, given) for r in range(2)]
-    text = write_report([audit(NONE), found, *cells], META, tmp_path).read_text(encoding="utf-8")
+    text = write_report([evaluation(NONE), found, *cells], META, tmp_path).read_text(encoding="utf-8")
     part = section(text, "## Defenses given by their honest cost")
     assert re.search(
         r"`reverse_sigmoid\(l1=0\.3\)` +\| `reverse_sigmoid\(beta=1\.0, gamma=0\.0731\)` +\| +0\.310", part
@@ -336,6 +339,8 @@ def test_a_run_without_such_defenses_has_no_section_for_them(tmp_path):
 
 
 def test_the_order_of_knowledge_is_none_family_full():
-    threats = [Threat.of(cell(t, NONE, SOFT, 200, 0, share=0.5).spec) for t in (INSIDE, FAMILY, FULL)]
+    threats = [
+        VictimThreatModel.of(cell(t, NONE, SOFT, 200, 0, share=0.5).spec) for t in (INSIDE, FAMILY, FULL)
+    ]
     assert [t.knowledge for t in sorted(threats, key=lambda t: t.order)] == ["full", "family", "none"]
     assert {t.knowledge for t in threats[2].weaker() if t.shows == "probabilities"} == {"none", "family"}

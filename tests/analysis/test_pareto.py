@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from test_page import INSIDE, META, REPEATS, audit, cell
+from test_page import INSIDE, META, REPEATS, cell, evaluation
 
 from bench.analysis.findings import Findings
 from bench.analysis.pareto import COSTS, dominated, family, front_table, panels, path
@@ -33,10 +33,10 @@ def frontier(threat=INSIDE, attack=SOFT, repeats=REPEATS):
     sweep = {(text.format(value),): rest for text, points in SWEEPS.items() for value, *rest in points}
     sweep |= {NONE: (0.0, 0.8), LABEL_ONLY: (0.08, 0.66)}
     for defense, (l1, share) in sweep.items():
-        records.append(audit(defense, l1=l1, kept=1.0 if defense in (NONE, LABEL_ONLY) else 0.999))
+        records.append(evaluation(defense, l1=l1, kept=1.0 if defense in (NONE, LABEL_ONLY) else 0.999))
         records += [cell(threat, defense, attack, 200, r, share=share) for r in range(repeats)]
     gate = ("mahalanobis(action=refuse, fpr=0.05, space=deep)",)
-    records.append(audit(gate, kept=0.95, lost=0.045, refused=0.05, may_refuse=True, may_flag=True))
+    records.append(evaluation(gate, kept=0.95, lost=0.045, refused=0.05, may_refuse=True, may_flag=True))
     return records + [cell(threat, gate, attack, 200, r, share=0.55) for r in range(repeats)]
 
 
@@ -69,7 +69,7 @@ def test_the_front_falls_as_cost_rises_and_everything_grey_lies_above_it(drawn):
 def test_a_panel_is_there_only_where_some_defense_pays(drawn):
     # Made-up audits add likelihood with L1 and refuse at the gate, and never change risk-coverage.
     assert [cost.metric for cost in drawn] == ["honest.l1_mean", "honest.nll", "honest.refused"]
-    free = [audit(NONE), audit(LABEL_ONLY)]
+    free = [evaluation(NONE), evaluation(LABEL_ONLY)]
     free += [cell(INSIDE, d, SOFT, 200, r, share=0.7) for d in (NONE, LABEL_ONLY) for r in range(2)]
     findings = Findings(free, {"digits": 200})
     assert panels(findings, findings.threats[0]) == {}

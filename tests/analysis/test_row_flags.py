@@ -9,8 +9,8 @@ import pytest
 from attacks.base import Extraction
 from bench import plugins as registry
 from bench.analysis.findings import Findings
-from bench.analysis.row_flags import FLAGS, label, row_flags
-from bench.metrics.flags import MEANING
+from bench.analysis.row_flags import row_flags
+from bench.metrics.flags import FLAGS, MEANING, label
 from bench.store import Record
 from defenses.base import Defense
 
@@ -89,7 +89,7 @@ def cells(attack="seek", defense=WARD, share=0.8, *, budget=200, spread=0.0, rep
     return made
 
 
-def audit(defense=WARD, *, kept=1.0, refused=0.0, accuracy=0.96, pools=("noise",), spec=(), **claims):
+def evaluation(defense=WARD, *, kept=1.0, refused=0.0, accuracy=0.96, pools=("noise",), spec=(), **claims):
     whole = {**VICTIM, "defense": list(defense), "pools": list(pools), "repeats": 5, "seed": 0, **dict(spec)}
     metrics = {"honest.top1_kept": kept, "honest.refused": refused, "honest.accuracy_undefended": accuracy}
     return Record(repr(whole), "audit", whole, "ok", metrics, info={"claims": CLAIMS | claims})
@@ -137,8 +137,8 @@ def test_the_method_page_has_a_section_for_every_flag_in_order():
 
 
 def test_a_sound_row_raises_nothing():
-    assert raised(audit(), cells()) == {}
-    assert raised(audit(NONE), defense=NONE) == {}
+    assert raised(evaluation(), cells()) == {}
+    assert raised(evaluation(NONE), defense=NONE) == {}
 
 
 def test_a_row_without_an_audit_raises_nothing_that_only_an_audit_can_show():
@@ -146,19 +146,19 @@ def test_a_row_without_an_audit_raises_nothing_that_only_an_audit_can_show():
 
 
 def test_flags_come_in_the_order_of_their_numbers():
-    found = raised(audit(kept=0.9, stochastic=True), cells(spread=0.2, flags={"overlap": 5}))
+    found = raised(evaluation(kept=0.9, stochastic=True), cells(spread=0.2, flags={"overlap": 5}))
     assert list(found) == ["randomised", "labels_flip", "wide_interval", "overlap"]
 
 
 @pytest.mark.parametrize(("consistent", "answer"), [(False, "gets another"), (True, "gets the same")])
 def test_randomised_answers_are_flagged_with_what_asking_again_brings(consistent, answer):
-    found = raised(audit(stochastic=True, consistent_noise=consistent), cells())
+    found = raised(evaluation(stochastic=True, consistent_noise=consistent), cells())
     assert list(found) == ["randomised"]
     assert answer in found["randomised"]
 
 
 AGAIN = {"facts": {"repeated": 60.0}}
-NOISY = audit(stochastic=True)
+NOISY = evaluation(stochastic=True)
 
 
 def test_averaging_helps_where_one_who_asks_again_is_ahead_of_all_who_do_not():
@@ -183,9 +183,9 @@ def test_averaging_does_not_help_one_who(records, why):
 @pytest.mark.parametrize(
     ("seen", "flagged"),
     [
-        (audit(), False),
-        (audit(stochastic=True, consistent_noise=True), False),
-        (audit(counts_queries=True), True),
+        (evaluation(), False),
+        (evaluation(stochastic=True, consistent_noise=True), False),
+        (evaluation(counts_queries=True), True),
         ([], True),
     ],
 )
@@ -210,7 +210,7 @@ def test_one_who_is_not_ranked_beats_nobody():
 
 def test_averaging_against_no_defense_lowers_nothing():
     again = cells("pry", NONE, share=0.95, **AGAIN)
-    assert raised(audit(NONE, counts_queries=True), again, defense=NONE) == {}
+    assert raised(evaluation(NONE, counts_queries=True), again, defense=NONE) == {}
 
 
 @pytest.mark.parametrize(
@@ -222,16 +222,16 @@ def test_averaging_against_no_defense_lowers_nothing():
     ],
 )
 def test_labels_flip_among_the_answers(kept, refused, detail):
-    assert detail in raised(audit(kept=kept, refused=refused), cells())["labels_flip"]
+    assert detail in raised(evaluation(kept=kept, refused=refused), cells())["labels_flip"]
 
 
 @pytest.mark.parametrize("refused", [0.0, 22 / 447, 0.3, 1.0])
 def test_a_refusal_flips_no_label(refused):
-    assert raised(audit(kept=1 - refused, refused=refused), cells()) == {}
+    assert raised(evaluation(kept=1 - refused, refused=refused), cells()) == {}
 
 
 def test_a_thief_who_knows_the_defense_and_wins_is_flagged_on_both_rows():
-    records = (audit(), cells(share=0.7), cells(defense=NONE, share=0.85, **FULL))
+    records = (evaluation(), cells(share=0.7), cells(defense=NONE, share=0.85, **FULL))
     records += (cells("pry", share=0.78, **FULL),)
     for knowledge in ("none", "full"):
         found = raised(*records, knowledge=knowledge)
@@ -240,12 +240,12 @@ def test_a_thief_who_knows_the_defense_and_wins_is_flagged_on_both_rows():
 
 
 def test_whoever_was_told_is_aware_whether_the_defense_names_him_or_not():
-    found = raised(audit(), cells(share=0.7), cells("evade", share=0.78, **FULL))
+    found = raised(evaluation(), cells(share=0.7), cells("evade", share=0.78, **FULL))
     assert "evade (knowledge = full) is" in found["aware_attacker_wins"]
 
 
 def test_a_declared_attacker_who_can_use_knowledge_counts_as_aware_without_being_told():
-    found = raised(audit(), cells(share=0.7), cells("pry", share=0.78))
+    found = raised(evaluation(), cells(share=0.7), cells("pry", share=0.78))
     assert "pry is" in found["aware_attacker_wins"]
 
 
@@ -260,12 +260,12 @@ def test_a_declared_attacker_who_can_use_knowledge_counts_as_aware_without_being
     ],
 )
 def test_no_flag_for_an_aware_thief_who(records, why):
-    assert "aware_attacker_wins" not in raised(audit(), records, cells(share=0.7)), why
+    assert "aware_attacker_wins" not in raised(evaluation(), records, cells(share=0.7)), why
 
 
 def test_a_thief_who_learnt_of_another_defense_is_not_aware_of_this_one():
     other = cells("pry", ("label_only",), share=0.78, **FULL)
-    records = (audit(), other, cells(defense=NONE, share=0.85, **FULL), cells(share=0.7))
+    records = (evaluation(), other, cells(defense=NONE, share=0.85, **FULL), cells(share=0.7))
     # He is replayed on the labels here, which needs no knowledge.
     assert "aware_attacker_wins" not in raised(*records)
     assert "aware_attacker_wins" not in raised(*records, knowledge="full")
@@ -273,56 +273,56 @@ def test_a_thief_who_learnt_of_another_defense_is_not_aware_of_this_one():
 
 def test_near_chance_is_raised_where_nobody_is_ranked():
     weak = cells("pry", NONE, share=0.2, flags={"near_chance": 1})
-    found = raised(audit(NONE), weak, defense=NONE)
+    found = raised(evaluation(NONE), weak, defense=NONE)
     assert found == {}, "the strongest attacker is another, and is ranked"
     unranked = cells("pry", NONE, share=0.2, flags={"near_chance": 1}, **OFFICIAL)
-    found = raised(audit(NONE, spec=OFFICIAL, accuracy=0.995), unranked, defense=NONE)
+    found = raised(evaluation(NONE, spec=OFFICIAL, accuracy=0.995), unranked, defense=NONE)
     assert found == {"near_chance": "none of 1 attackers is ranked at 200 queries"}
 
 
 @pytest.mark.parametrize(("share", "flagged"), [(0.9, True), (0.6, False)])
 def test_near_chance_is_raised_where_one_who_is_not_ranked_is_ahead(share, flagged):
     weak = cells("pry", NONE, share=0.2, flags={"near_chance": 1})
-    found = raised(audit(), weak, cells("pry", share=share), cells(share=0.7))
+    found = raised(evaluation(), weak, cells("pry", share=share), cells(share=0.7))
     assert ("near_chance" in found) == flagged
 
 
 @pytest.mark.parametrize("flag", ["still_moving", "overlap", "nothing_learnt"])
 def test_a_row_inherits_the_cell_flags_of_its_strongest_attacker_and_of_no_other(flag):
     strong, weak = cells(share=0.75, flags={flag: 3}), cells("copycat", share=0.7)
-    assert raised(audit(), strong, weak) == {flag: "3 of 5 repeats at 200 queries"}
+    assert raised(evaluation(), strong, weak) == {flag: "3 of 5 repeats at 200 queries"}
     strong, weak = cells(share=0.75), cells("copycat", share=0.7, flags={flag: 3})
-    assert raised(audit(), strong, weak) == {}
+    assert raised(evaluation(), strong, weak) == {}
 
 
 def test_flags_are_those_of_the_budgets_in_the_verdict():
     undefended = [*cells(defense=NONE, budget=50), *cells(defense=NONE, budget=800)]
     moving = {"flags": {"still_moving": 1}}
     small = [*cells(budget=50, **moving), *cells(budget=800), *cells()]
-    assert raised(audit(), undefended, small) == {}
+    assert raised(evaluation(), undefended, small) == {}
     large = [*cells(budget=50), *cells(budget=800, **moving), *cells(**moving)]
     said = "1 of 5 repeats at 200 queries; 1 of 5 repeats at 800 queries"
-    assert raised(audit(), undefended, large) == {"still_moving": said}
+    assert raised(evaluation(), undefended, large) == {"still_moving": said}
 
 
 def test_a_gap_known_to_more_than_two_points_is_too_wide():
-    found = raised(audit(), cells(share=0.7, spread=0.05))
+    found = raised(evaluation(), cells(share=0.7, spread=0.05))
     assert re.fullmatch(r"±\d\.\d points at 200 queries", found["wide_interval"])
 
 
 def test_luck_that_both_rows_share_does_not_widen_a_gap():
     shared = {"spread": 0.05, "surrogate": "lenet"}
-    found = raised(audit(), cells(defense=NONE, share=0.8, **shared), cells(share=0.7, **shared))
+    found = raised(evaluation(), cells(defense=NONE, share=0.8, **shared), cells(share=0.7, **shared))
     assert found == {}
 
 
 def test_a_single_repeat_has_no_width_to_trust():
-    assert raised(audit(), cells(repeats=1)) == {"wide_interval": "a single repeat at 200 queries"}
+    assert raised(evaluation(), cells(repeats=1)) == {"wide_interval": "a single repeat at 200 queries"}
 
 
 def test_no_defense_is_not_ranked_and_needs_no_width():
     wide = cells("pry", NONE, share=0.9, spread=0.2)
-    assert raised(audit(NONE), wide, defense=NONE) == {}
+    assert raised(evaluation(NONE), wide, defense=NONE) == {}
 
 
 GATE = {"may_flag": True}
@@ -332,16 +332,20 @@ MNIST = {**OFFICIAL, "pool": "usps", "access": "near"}
 @pytest.mark.parametrize(
     ("seen", "sent", "detail"),
     [
-        (audit(**GATE, pools=("noise", "train")), cells(), "it judges pool train"),
-        (audit(**GATE), cells(pool="train"), "the thief sends train"),
-        (audit(**GATE, spec=OFFICIAL, accuracy=0.995), cells(**MNIST), "its thresholds were set on images"),
+        (evaluation(**GATE, pools=("noise", "train")), cells(), "it judges pool train"),
+        (evaluation(**GATE), cells(pool="train"), "the thief sends train"),
         (
-            audit(**GATE, spec=OFFICIAL, accuracy=0.995, pools=("mnist",)),
+            evaluation(**GATE, spec=OFFICIAL, accuracy=0.995),
+            cells(**MNIST),
+            "its thresholds were set on images",
+        ),
+        (
+            evaluation(**GATE, spec=OFFICIAL, accuracy=0.995, pools=("mnist",)),
             cells(**MNIST),
             "it judges pool mnist",
         ),
         (
-            audit(**GATE, spec=OFFICIAL, accuracy=0.995),
+            evaluation(**GATE, spec=OFFICIAL, accuracy=0.995),
             cells(**OFFICIAL),
             "the thief sends in-distribution, images",
         ),
@@ -356,10 +360,10 @@ def test_a_detector_judged_on_what_it_was_fitted_on_is_flagged(seen, sent, detai
 @pytest.mark.parametrize(
     ("seen", "sent"),
     [
-        (audit(**GATE, pools=("noise", "test", "in-distribution", "digits")), cells()),
-        (audit(**GATE), cells(pool="test")),
-        (audit(pools=("train",)), cells(pool="train")),
-        (audit(spec=OFFICIAL, accuracy=0.995), cells(**OFFICIAL)),
+        (evaluation(**GATE, pools=("noise", "test", "in-distribution", "digits")), cells()),
+        (evaluation(**GATE), cells(pool="test")),
+        (evaluation(pools=("train",)), cells(pool="train")),
+        (evaluation(spec=OFFICIAL, accuracy=0.995), cells(**OFFICIAL)),
     ],
 )
 def test_no_flag_where_the_traffic_is_new_or_nothing_is_detected(seen, sent):
@@ -378,25 +382,25 @@ def test_no_flag_where_the_traffic_is_new_or_nothing_is_detected(seen, sent):
     ],
 )
 def test_a_victim_half_a_point_below_its_expected_accuracy_is_weak(spec, accuracy, flagged):
-    found = raised(audit(spec=spec, accuracy=accuracy), cells(**spec))
+    found = raised(evaluation(spec=spec, accuracy=accuracy), cells(**spec))
     assert ("weak_victim" in found) == flagged
     if flagged:
         assert f"{100 * accuracy:.1f} %" in found["weak_victim"]
 
 
 def test_a_weak_victim_is_told_by_the_undefended_audit_where_a_row_has_none():
-    assert "weak_victim" in raised(audit(NONE, accuracy=0.9), cells())
+    assert "weak_victim" in raised(evaluation(NONE, accuracy=0.9), cells())
 
 
 def test_a_defense_that_names_no_attacker_is_flagged_also_inside_a_stack():
-    found = raised(audit(BARE), cells(defense=BARE), defense=BARE)
+    found = raised(evaluation(BARE), cells(defense=BARE), defense=BARE)
     assert found == {"no_declared_attacker": "bare declares none"}
     stack = (*WARD, *BARE)
-    assert raised(audit(stack), cells(defense=stack), defense=stack) == found
+    assert raised(evaluation(stack), cells(defense=stack), defense=stack) == found
 
 
 def test_declared_attackers_that_were_not_run_are_named():
-    found = raised(audit(), cells("copycat"))
+    found = raised(evaluation(), cells("copycat"))
     assert found == {"no_declared_attacker": "ward declares pry, seek, of which none was run here"}
 
 
@@ -413,12 +417,12 @@ def test_declared_attackers_that_were_not_run_are_named():
 def test_a_declared_attacker_counts_where_he_ran_against_this_defense_and_with_the_same_data(
     records, flagged
 ):
-    found = raised(audit(), records, cells("copycat"))
+    found = raised(evaluation(), records, cells("copycat"))
     assert ("no_declared_attacker" in found) == flagged
 
 
 def test_a_defense_whose_plugin_is_not_there_is_flagged_and_breaks_nothing():
-    found = raised(audit(("gone",)), cells(defense=("gone",)), defense=("gone",))
+    found = raised(evaluation(("gone",)), cells(defense=("gone",)), defense=("gone",))
     assert list(found) == ["no_declared_attacker"]
     assert "gone is not installed" in found["no_declared_attacker"]
 
@@ -428,9 +432,9 @@ def test_a_defense_whose_plugin_is_not_there_is_flagged_and_breaks_nothing():
 )
 def test_a_budget_that_the_strongest_attack_calls_too_small_is_flagged(own, said):
     facts = {} if own is None else {"small_budget": own}
-    assert raised(audit(), cells("pry", share=0.75, facts=facts)) == said
+    assert raised(evaluation(), cells("pry", share=0.75, facts=facts)) == said
 
 
 def test_a_budget_too_small_for_another_attack_than_the_strongest_is_fine():
     weak = cells("copycat", share=0.6, facts={"small_budget": 1.0})
-    assert raised(audit(), weak, cells(share=0.75)) == {}
+    assert raised(evaluation(), weak, cells(share=0.75)) == {}

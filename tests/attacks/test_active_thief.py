@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from attacks.active_thief import EFFORT, WIDER, ActiveThief, spread, uncertain
-from attacks.base import Pool, Streams
+from attacks.base import Pool, RandomSeeds
 from attacks.copycat import Copycat
 from bench.errors import UsageError
-from bench.models.interim_surrogates import Apprentice
+from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 
-STREAMS = Streams(order=11, choices=12)
+STREAMS = RandomSeeds(order=11, choices=12)
 STRATEGIES = ("uncertainty", "k-center", "both")
 
 
@@ -145,12 +145,10 @@ def test_both_takes_what_lies_apart_among_the_uncertain_alone():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_it_buys_nearer_to_the_victims_borders_than_chance_does(
-    strategy, workbench, digits_spec, digits_pool
-):
+def test_it_buys_nearer_to_the_victims_borders_than_chance_does(strategy, context, digits_spec, digits_pool):
     def margin(attack):
-        api = workbench.api(digits_spec, (), 0, 0, budget=100)
-        learner = Apprentice("mlp", (1, 8, 8), 10, 3)
+        api = context.api(digits_spec, (), 0, 0, budget=100)
+        learner = InterimSurrogates("mlp", (1, 8, 8), 10, 3)
         ranked = np.sort(attack.acquire(api, digits_pool, learner, STREAMS).y, axis=1)
         return (ranked[:, -1] - ranked[:, -2]).mean()
 
@@ -256,15 +254,15 @@ def test_two_classes_are_enough(strategy, pool):
 def test_it_depends_on_the_order_alone_and_touches_no_global_generator(strategy, pool):
     before = np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
     attack = ActiveThief(strategy=strategy, seeds=10)
-    streams = (STREAMS, STREAMS, Streams(11, 99), Streams(12, 12))
+    streams = (STREAMS, STREAMS, RandomSeeds(11, 99), RandomSeeds(12, 12))
     one, again, choices, order = (buy(attack, pool, 60, streams=each)[0].digest() for each in streams)
     assert one == again == choices != order
     assert (np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()) == before
 
 
-def test_a_surrogate_without_steps_can_choose_too(workbench, digits_spec, digits_pool):
-    api = workbench.api(digits_spec, (), 0, 0, budget=60)
-    learner = Apprentice("sklearn-logistic", (1, 8, 8), 10, 3)
+def test_a_surrogate_without_steps_can_choose_too(context, digits_spec, digits_pool):
+    api = context.api(digits_spec, (), 0, 0, budget=60)
+    learner = InterimSurrogates("sklearn-logistic", (1, 8, 8), 10, 3)
     bought = ActiveThief().acquire(api, digits_pool, learner, STREAMS)
     assert len(set(rows_of(bought.x))) == 60
 

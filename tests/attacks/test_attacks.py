@@ -13,17 +13,17 @@ import torch
 from art.attacks.extraction import KnockoffNets
 from art.estimators.classification import PyTorchClassifier
 
-from attacks.base import Extraction, Pool, Streams, Target, TransferSet
+from attacks.base import Extraction, Pool, RandomSeeds, Target, TransferSet
 from attacks.knockoff import Bandit, Rewards, drawn
 from attacks.recorder import Recorder
 from bench.models import surrogates
 from bench.models.defended_api import DefendedAPI
 from bench.models.determinism import torch_seed
-from bench.models.interim_surrogates import Apprentice
-from bench.models.training_config import Rule
+from bench.models.interim_surrogates import InterimSurrogates
+from bench.models.training_config import TrainingConfig
 from bench.plugins import Registry, attacks, defenses
 from bench.seeds import legacy_numpy, random_state
-from defenses.base import Answers, Claims, Defense, Stack
+from defenses.base import Answers, Claims, Defense, DefenseStack
 
 TARGET = Target(10, linear=False)
 
@@ -42,7 +42,7 @@ GUARDED = [
     "top_k(k=2) + gaussian_noise(scale=0.3) + rounded(decimals=2)",
 ]
 BUDGET = 24
-STREAMS = Streams(order=11, choices=12)
+STREAMS = RandomSeeds(order=11, choices=12)
 
 
 def parts(stack):
@@ -50,7 +50,7 @@ def parts(stack):
 
 
 def promises(stack):
-    return Stack(tuple(defenses.build(text) for text in parts(stack))).claims
+    return DefenseStack(tuple(defenses.build(text) for text in parts(stack))).claims
 
 
 KEEPS_LABELS = [
@@ -91,21 +91,21 @@ class Notebook(DefendedAPI):
 class Market:
     """Where attacks buy: one victim, one pool (half of it noise, which screens flag)."""
 
-    workbench: object
+    context: object
     spec: object
     pool: Pool
 
     def stack(self, text):
-        return self.workbench.stack(self.spec, parts(text), 0)
+        return self.context.stack(self.spec, parts(text), 0)
 
     def api(self, stack="none", budget=BUDGET, shows="probabilities", knowledge="none"):
         stack = self.stack(stack) if isinstance(stack, str) else stack
-        victim = self.workbench.victim(self.spec)
+        victim = self.context.victim(self.spec)
         return Notebook(victim, stack, budget=budget, seed=5, shows=shows, knowledge=knowledge)
 
     @property
     def learner(self):
-        return Apprentice("mlp", self.pool.x.shape[1:], 10, 3)
+        return InterimSurrogates("mlp", self.pool.x.shape[1:], 10, 3)
 
     def buy(self, attack, stack="none", budget=BUDGET, shows="probabilities", pool=None):
         """Return the transfer set and the API that sold it."""
@@ -115,8 +115,8 @@ class Market:
 
 
 @pytest.fixture(scope="module")
-def market(workbench, digits_spec, digits_pool):
-    noise = workbench.pool(digits_spec, "noise", 0)
+def market(context, digits_spec, digits_pool):
+    noise = context.pool(digits_spec, "noise", 0)
     mixed = Pool(
         name="mixed",
         x=np.concatenate([digits_pool.x[:60], noise.x[:60]]),
@@ -124,7 +124,7 @@ def market(workbench, digits_spec, digits_pool):
         access="in-distribution",
         same_classes=True,
     )
-    return Market(workbench, digits_spec, mixed)
+    return Market(context, digits_spec, mixed)
 
 
 def rows_of(x):
@@ -146,7 +146,7 @@ def global_states():
 def spends_exactly_the_budget(attack, market):
     for budget in (1, BUDGET) if attack.queries else (0,):
         _, api = market.buy(attack, budget=budget)
-        assert api.bill.sent == budget
+        assert api.account.sent == budget
         assert sum(map(len, api.asked)) == budget
 
 
@@ -168,10 +168,10 @@ def buys_rows_of_the_pool(attack, market):
 def learns_nothing_from_refusals(attack, market):
     if not attack.queries:
         return
-    for stack in (market.stack("mahalanobis(action=refuse)"), Stack((Refuse(everything=False),))):
+    for stack in (market.stack("mahalanobis(action=refuse)"), DefenseStack((Refuse(everything=False),))):
         bought, api = market.buy(attack, stack)
-        assert api.bill.sent == BUDGET
-        assert 0 < api.bill.refused < BUDGET
+        assert api.account.sent == BUDGET
+        assert 0 < api.account.refused < BUDGET
         asked = np.concatenate(api.asked)
         kept = ~market.api(stack, None).ask(asked, "another").refused
         if attack.row_by_row:
@@ -183,8 +183,8 @@ def learns_nothing_from_refusals(attack, market):
 def survives_a_wall(attack, market):
     if not attack.queries:
         return
-    bought, api = market.buy(attack, Stack((Refuse(everything=True),)))
-    assert api.bill.sent == api.bill.refused == BUDGET
+    bought, api = market.buy(attack, DefenseStack((Refuse(everything=True),)))
+    assert api.account.sent == api.account.refused == BUDGET
     assert bought.x.shape == (0, *market.pool.x.shape[1:])
     assert bought.y.shape == (0, 10)
     assert bought.x.dtype == bought.y.dtype == np.float32
@@ -219,7 +219,7 @@ def survives_every_defense(attack, market):
     for stack in GUARDED:
         bought, api = market.buy(attack, stack)
         if attack.row_by_row:
-            assert len(bought.x) == (api.bill.answered if attack.queries else len(market.pool.x)), stack
+            assert len(bought.x) == (api.account.answered if attack.queries else len(market.pool.x)), stack
         assert np.isfinite(bought.y).all(), stack
 
 
@@ -319,7 +319,7 @@ def test_what_a_pool_supplies_is_its_size_or_without_end(text, market):
     small = replace(market.pool, x=market.pool.x[:8], y=market.pool.y[:8])
     assert attack.supply(8) in (8, None)
     _, api = market.buy(attack, budget=attack.supply(8) or 20, pool=small)
-    assert not attack.queries or api.bill.sent >= 8
+    assert not attack.queries or api.account.sent >= 8
 
 
 @pytest.mark.parametrize("text", ADAPTIVE)
@@ -347,7 +347,7 @@ def test_the_bandits_two_streams_are_apart(market):
     attack = attacks.build(ADAPTIVE[0])
     found = {
         attack.acquire(market.api(), market.pool, market.learner, streams).digest()
-        for streams in (Streams(1, 1), Streams(1, 2), Streams(2, 1))
+        for streams in (RandomSeeds(1, 1), RandomSeeds(1, 2), RandomSeeds(2, 1))
     }
     assert len(found) == 3
 
@@ -364,8 +364,8 @@ def test_the_bandit_prefers_what_pays():
 def test_the_bandit_turns_away_from_what_is_refused(text, market, digits_only):
     rows = digits_only.y < 2
     pool = replace(digits_only, x=digits_only.x[rows], y=digits_only.y[rows])
-    bought, api = market.buy(attacks.build(text), Stack((Refuse(everything=False),)), 100, pool=pool)
-    assert len(bought.x) == api.bill.answered > 1.5 * api.bill.refused
+    bought, api = market.buy(attacks.build(text), DefenseStack((Refuse(everything=False),)), 100, pool=pool)
+    assert len(bought.x) == api.account.answered > 1.5 * api.account.refused
 
 
 def test_draws_are_numpys():
@@ -427,7 +427,7 @@ def digits_only(digits_pool):
 def thieved(shape):
     """Return ART's surrogate: the network, loss and optimiser of ours."""
     network = surrogates._initial("mlp", shape, 10, 3)
-    rule = Rule().recipe("mlp", shape, 1)
+    rule = TrainingConfig().recipe("mlp", shape, 1)
     return PyTorchClassifier(
         model=network,
         loss=torch.nn.CrossEntropyLoss(),
@@ -500,8 +500,8 @@ def test_arts_own_dies_where_ours_survives(stack, reward, market, sure):
             steal_with_art(market.api(stack, QUERIES), pool, reward)
     attack = attacks.build(f"knockoff(sampling_strategy=adaptive, reward={reward})")
     bought, api = market.buy(attack, stack, QUERIES, pool=pool)
-    assert api.bill.sent == QUERIES
-    assert len(bought.x) == api.bill.answered > 0
+    assert api.account.sent == QUERIES
+    assert len(bought.x) == api.account.answered > 0
 
 
 # --- own labels, and the recorder
@@ -509,7 +509,7 @@ def test_arts_own_dies_where_ours_survives(stack, reward, market, sure):
 
 def test_own_labels_are_the_pools(market):
     bought, api = market.buy(attacks.build("own_labels"))
-    assert api.bill.sent == 0
+    assert api.account.sent == 0
     assert (bought.x == market.pool.x).all()
     assert (bought.y.argmax(axis=1) == market.pool.y).all()
 
@@ -520,8 +520,8 @@ def test_own_labels_need_the_victims_classes(market):
     assert "not the victim's classes" in attack.applicable(replace(market.pool, same_classes=False), TARGET)
 
 
-def test_own_labels_make_no_sense_on_noise(workbench, digits_spec):
-    assert attacks.build("own_labels").applicable(workbench.pool(digits_spec, "noise", 0), TARGET)
+def test_own_labels_make_no_sense_on_noise(context, digits_spec):
+    assert attacks.build("own_labels").applicable(context.pool(digits_spec, "noise", 0), TARGET)
 
 
 def test_a_recorder_that_was_never_trained_has_bought_nothing(market):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from attacks.auto import Auto, Reading, judged, lessons, merged, richest, surprise
-from attacks.base import Pool, Streams
+from attacks.base import Pool, RandomSeeds
 from attacks.labels import Labels
 
-STREAMS = Streams(order=3, choices=4)
+STREAMS = RandomSeeds(order=3, choices=4)
 CLASSES = 3
 
 
@@ -209,7 +209,7 @@ def test_few_queries_are_read_as_labels_and_it_says_so(pool):
 
 
 @pytest.mark.parametrize("knowledge", ["none", "full"])
-def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, workbench, digits_spec):
+def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, context, digits_spec):
     from bench.plugins import attacks, defenses
     from bench.runner import extraction
     from bench.tasks import Cell, ThreatModel
@@ -220,7 +220,7 @@ def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, workbench, digits_spec
     measured = {}
     for text, model in (("auto", threat), ("copycat(use_probability=true)", plain), ("labels", plain)):
         cell = Cell(digits_spec, stack, model, attacks.canonical(text), 200, 0, 1, 0)
-        (outcome,) = extraction.run([cell], attacks.build(text), workbench)
+        (outcome,) = extraction.run([cell], attacks.build(text), context)
         measured[text] = outcome
     stolen = {text: outcome.metrics["extraction.fidelity"] for text, outcome in measured.items()}
     assert measured["auto"].metrics["extraction.read_as_as_is"] == 0

@@ -8,13 +8,13 @@ import pytest
 
 from attacks import average
 from attacks.average import Average, Ledger, evenly, noisy, numbers, rehearsed, strength
-from attacks.base import Known, Streams
+from attacks.base import Known, RandomSeeds
 from attacks.copycat import Copycat
-from bench.models.interim_surrogates import Apprentice
+from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
-from defenses.base import Answers, Claims, Defense, Stack
+from defenses.base import Answers, Claims, Defense, DefenseStack
 
-STREAMS = Streams(order=11, choices=12)
+STREAMS = RandomSeeds(order=11, choices=12)
 UNCHANGING = [
     (),
     ("rounded",),
@@ -70,9 +70,9 @@ class Rehearsal:
 
 
 @pytest.fixture
-def api(workbench, digits_spec):
+def api(context, digits_spec):
     def make(stack=(), budget=100, knowledge="none"):
-        return workbench.api(digits_spec, stack, 0, 0, budget=budget, knowledge=knowledge)
+        return context.api(digits_spec, stack, 0, 0, budget=budget, knowledge=knowledge)
 
     return make
 
@@ -84,7 +84,7 @@ def buy(api, digits_pool):
     ):
         seller = api(stack, budget, knowledge)
         learner = Rehearsal(quality).of(pool)
-        return (attack or Average()).acquire(seller, pool, learner, STREAMS), seller.bill
+        return (attack or Average()).acquire(seller, pool, learner, STREAMS), seller.account
 
     return purchase
 
@@ -95,8 +95,8 @@ def rows_of(x):
 
 def test_a_thief_who_knows_that_nothing_stands_buys_what_copycat_buys(buy):
     for budget in (1, 50, 500):
-        bought, bill = buy(budget=budget, knowledge="full")
-        assert bill.sent == budget
+        bought, account = buy(budget=budget, knowledge="full")
+        assert account.sent == budget
         assert bought.facts["repeated"] == 0
         assert bought.digest() == buy(Copycat(use_probability=True), budget=budget)[0].digest()
 
@@ -104,23 +104,23 @@ def test_a_thief_who_knows_that_nothing_stands_buys_what_copycat_buys(buy):
 @pytest.mark.parametrize("stack", UNCHANGING)
 def test_answers_that_do_not_change_are_probed_at_four_hundredths_and_no_more(stack, buy):
     for budget, probes in ((24, 0), (50, 2), (100, 4), (400, 4)):
-        bought, bill = buy(stack=stack, budget=budget)
+        bought, account = buy(stack=stack, budget=budget)
         plain, _ = buy(Copycat(use_probability=True), stack=stack, budget=budget - probes)
-        assert bill.sent == budget
+        assert account.sent == budget
         assert bought.facts["repeated"] == probes
         np.testing.assert_array_equal(bought.x, plain.x)
         np.testing.assert_allclose(bought.y, plain.y, atol=1e-6)
 
 
 def test_a_budget_above_the_pool_stays_unspent_where_answers_do_not_change(buy):
-    bought, bill = buy(budget=800)
+    bought, account = buy(budget=800)
     assert len(bought.x) == 500
-    assert bill.sent == 500 + bought.facts["repeated"] <= 504
+    assert account.sent == 500 + bought.facts["repeated"] <= 504
 
 
 def test_a_budget_above_the_pool_goes_into_repeats_where_answers_change(buy):
-    bought, bill = buy(stack=NOISE, budget=800)
-    assert bill.sent == 800
+    bought, account = buy(stack=NOISE, budget=800)
+    assert account.sent == 800
     assert len(set(rows_of(bought.x))) == len(bought.x) == 500
     assert bought.facts["repeated"] == 300
 
@@ -129,8 +129,8 @@ def test_a_budget_above_the_pool_goes_into_repeats_where_answers_change(buy):
     ("quality", "inputs"), [(lambda n: n / 1e4, 196), (lambda n: 0.9 if n < 60 else 0.1, 50)]
 )
 def test_the_plan_of_the_best_rehearsal_is_followed(quality, inputs, buy):
-    bought, bill = buy(stack=NOISE, budget=200, quality=quality)
-    assert bill.sent == 200
+    bought, account = buy(stack=NOISE, budget=200, quality=quality)
+    assert account.sent == 200
     assert len(set(rows_of(bought.x))) == len(bought.x) == inputs
     assert bought.facts["repeated"] == 200 - inputs
 
@@ -170,7 +170,7 @@ def test_votes_are_counted(buy):
 
 def test_what_was_answered_is_averaged_where_a_repeat_was_refused(api, digits_pool):
     seller = api(budget=40)
-    seller._stack = Stack((Odd(),))
+    seller._stack = DefenseStack((Odd(),))
     ledger = Ledger(seller, digits_pool.x[:10])
     ledger.ask(evenly(10, 20))
     ledger.ask(np.array([3] + [2] * 8))
@@ -180,43 +180,43 @@ def test_what_was_answered_is_averaged_where_a_repeat_was_refused(api, digits_po
     assert np.isfinite(bought.y).all()
     np.testing.assert_allclose(bought.y.sum(axis=1), 1, rtol=1e-6)
     assert bought.facts["repeated"] == 11
-    assert seller.bill.sent == 21
+    assert seller.account.sent == 21
 
 
 def test_a_wall_is_survived(api, digits_pool):
     seller = api(budget=50)
-    seller._stack = Stack((Wall(),))
+    seller._stack = DefenseStack((Wall(),))
     bought = Average().acquire(seller, digits_pool, Rehearsal(float), STREAMS)
-    assert seller.bill.sent == seller.bill.refused == 50
+    assert seller.account.sent == seller.account.refused == 50
     assert bought.x.shape == (0, 1, 8, 8)
     assert bought.y.shape == (0, 10)
 
 
 @pytest.mark.parametrize("budget", [1, 2, 10, 24])
 def test_tiny_budgets_buy_new_inputs_alone(budget, buy):
-    bought, bill = buy(stack=NOISE, budget=budget)
-    assert bill.sent == len(bought.x) == budget
+    bought, account = buy(stack=NOISE, budget=budget)
+    assert account.sent == len(bought.x) == budget
     assert bought.facts["repeated"] == 0
 
 
 def test_a_pool_of_one_input_is_asked_again_and_again(buy, digits_pool):
     one = replace(digits_pool, x=digits_pool.x[:1], y=digits_pool.y[:1])
-    bought, bill = buy(stack=NOISE, budget=64, pool=one)
-    assert bill.sent == 64
+    bought, account = buy(stack=NOISE, budget=64, pool=one)
+    assert account.sent == 64
     assert len(bought.x) == 1
     assert bought.facts["repeated"] == 63
 
 
 def test_a_small_pool_is_probed_for_what_it_leaves_over(buy, digits_pool):
     ten = replace(digits_pool, x=digits_pool.x[:10], y=digits_pool.y[:10])
-    bought, bill = buy(stack=NOISE, budget=12, pool=ten)
-    assert bill.sent == 12
+    bought, account = buy(stack=NOISE, budget=12, pool=ten)
+    assert account.sent == 12
     assert len(bought.x) == 10
     assert bought.facts["repeated"] == 2
 
 
 def test_two_runs_are_equal_with_real_rehearsals(api, digits_pool):
-    learner = Apprentice("logistic", (1, 8, 8), 10, 3)
+    learner = InterimSurrogates("logistic", (1, 8, 8), 10, 3)
     bought = [Average().acquire(api(NOISE, 100), digits_pool, learner, STREAMS) for _ in range(2)]
     assert bought[0].digest() == bought[1].digest()
 
@@ -267,7 +267,7 @@ def test_rehearsals_are_judged_on_inputs_that_no_plan_asks_about(most, digits_po
 
 @pytest.mark.parametrize(("scale", "best"), [(0.0, 0), (0.1, 0), (0.8, 1)])
 def test_a_rehearsal_asks_for_repeats_behind_strong_noise_alone(scale, best, digits_pool):
-    learner = Apprentice("logistic", (1, 8, 8), 10, 3)
+    learner = InterimSurrogates("logistic", (1, 8, 8), 10, 3)
     plans = [evenly(320, 320), evenly(80, 320)]
     met = (0.3, np.random.default_rng(0).normal(0, scale, (50, 10)))
     assert rehearsed(plans, met, digits_pool.y, Average(), learner, digits_pool.x, STREAMS) == best

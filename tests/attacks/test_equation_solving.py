@@ -8,15 +8,15 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from attacks import equation_solving
-from attacks.base import Pool, Streams, Target, TransferSet
+from attacks.base import Pool, RandomSeeds, Target, TransferSet
 from attacks.copycat import Copycat
-from attacks.equation_solving import FITS, EquationSolving, Linear, _Rows, explain, log_odds, solve
+from attacks.equation_solving import FITS, EquationSolving, LinearModel, _Rows, explain, log_odds, solve
 from bench.models.sklearn_surrogates import fit_estimator
 from bench.plugins import defenses
 from bench.tasks import VictimSpec
 
 LOGISTIC = VictimSpec("digits", "logistic", 0)
-STREAMS = Streams(order=11, choices=12)
+STREAMS = RandomSeeds(order=11, choices=12)
 CLASSES, SHAPE = 4, (1, 3, 3)
 ENOUGH = 10
 """Nine pixels and a bias."""
@@ -26,7 +26,7 @@ ENOUGH = 10
 class Teller:
     """An API that answers with ``tell`` of what a linear victim says."""
 
-    victim: Linear
+    victim: LinearModel
     tell: object
     budget: int
     nb_classes: int = CLASSES
@@ -39,7 +39,7 @@ class Teller:
 @pytest.fixture
 def victim():
     rng = np.random.default_rng(0)
-    return Linear(rng.normal(0, 2, (9, CLASSES)), rng.normal(0, 1, CLASSES))
+    return LinearModel(rng.normal(0, 2, (9, CLASSES)), rng.normal(0, 1, CLASSES))
 
 
 @pytest.fixture
@@ -74,10 +74,10 @@ def noisy(told):
 
 
 @pytest.mark.parametrize("name", ["noise", "synthetic", "glyphs", "sparse-noise", "gaussian-noise"])
-def test_300_images_of_no_real_data_give_a_logistic_victim_away(name, workbench):
-    victim = workbench.victim(LOGISTIC)
-    api = workbench.api(LOGISTIC, (), 0, 0, budget=300)
-    bought = EquationSolving().acquire(api, workbench.pool(LOGISTIC, name, 0), None, STREAMS)
+def test_300_images_of_no_real_data_give_a_logistic_victim_away(name, context):
+    victim = context.victim(LOGISTIC)
+    api = context.api(LOGISTIC, (), 0, 0, budget=300)
+    bought = EquationSolving().acquire(api, context.pool(LOGISTIC, name, 0), None, STREAMS)
     test = victim.splits.test.x
     assert (bought.copy(test).argmax(axis=1) == victim.probabilities(test).argmax(axis=1)).all()
     assert 60 <= bought.facts["queries_needed"] <= 65
@@ -209,10 +209,10 @@ STACKS = [
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_it_beats_retraining_on_the_same_answers(stack, workbench):
-    victim = workbench.victim(LOGISTIC)
-    api = workbench.api(LOGISTIC, (defenses.canonical(stack),), 0, 0, budget=250)
-    bought = EquationSolving().acquire(api, workbench.pool(LOGISTIC, "glyphs", 0), None, STREAMS)
+def test_it_beats_retraining_on_the_same_answers(stack, context):
+    victim = context.victim(LOGISTIC)
+    api = context.api(LOGISTIC, (defenses.canonical(stack),), 0, 0, budget=250)
+    bought = EquationSolving().acquire(api, context.pool(LOGISTIC, "glyphs", 0), None, STREAMS)
     test = victim.splits.test.x
     label = victim.probabilities(test).argmax(axis=1)
     solved = (bought.copy(test).argmax(axis=1) == label).mean()
@@ -236,7 +236,7 @@ def test_the_fit_that_is_chosen_explains_new_answers_nearly_as_well_as_the_best_
     for measure, ridges in FITS[1:]:
         for ridge in ridges:
             theta = rows.fit(measure, ridge, np.zeros((10, CLASSES)))
-            every.append(error(Linear(theta[:-1], theta[-1] - middle @ theta[:-1])))
+            every.append(error(LinearModel(theta[:-1], theta[-1] - middle @ theta[:-1])))
     assert error(explain(x, told)) < 1.1 * min(every)
     assert max(every) > 1.3 * min(every)
 

@@ -7,31 +7,31 @@ import pytest
 from sklearn.covariance import ledoit_wolf
 
 from attacks import evade
-from attacks.base import Pool, Streams, Target
+from attacks.base import Pool, RandomSeeds, Target
 from attacks.copycat import Copycat
 from attacks.evade import BATCH, Evade, Shadow, bare, blended, distances
 from bench.errors import UsageError
 from bench.plugins import attacks
 
-STREAMS = Streams(order=11, choices=12)
+STREAMS = RandomSeeds(order=11, choices=12)
 TARGET = Target(10, linear=False)
 REFUSE = ("mahalanobis(action=refuse)",)
 
 
 @pytest.fixture(scope="module")
-def pool(workbench, digits_spec, digits_pool):
+def pool(context, digits_spec, digits_pool):
     """Sixty digits and sixty images of noise, in turns; all other digits of the split can be owned."""
-    noise = workbench.pool(digits_spec, "noise", 0)
+    noise = context.pool(digits_spec, "noise", 0)
     x = np.stack([digits_pool.x[:60], noise.x[:60]], axis=1).reshape(120, 1, 8, 8)
     y = np.zeros(120, np.int64)
     return Pool("mixed", x, y, "near", same_classes=False, reference=digits_pool.x[60:])
 
 
 @pytest.fixture
-def buy(workbench, digits_spec, pool):
+def buy(context, digits_spec, pool):
     def purchase(attack, stack=(), budget=60, pool=pool, streams=STREAMS, **shown):
-        api = workbench.api(digits_spec, stack, 0, 0, budget=budget, **shown)
-        return attack.acquire(api, pool, None, streams), api.bill
+        api = context.api(digits_spec, stack, 0, 0, budget=budget, **shown)
+        return attack.acquire(api, pool, None, streams), api.account
 
     return purchase
 
@@ -100,7 +100,7 @@ def test_the_thief_owns_as_many_honest_inputs_as_it_says_and_more_of_them_includ
     for attack, streams in (
         (Evade(own=20), STREAMS),
         (Evade(own=50), STREAMS),
-        (Evade(own=50), Streams(11, 1)),
+        (Evade(own=50), RandomSeeds(11, 1)),
     ):
         buy(attack, streams=streams)
     few, many, others = seen
@@ -122,9 +122,9 @@ def test_it_learns_labels_or_whole_answers(buy, digits_victim):
 
 @pytest.mark.parametrize("use_probability", [True, False])
 def test_refused_queries_teach_nothing(use_probability, buy):
-    bought, bill = buy(Evade(use_probability=use_probability), REFUSE, budget=120)
-    assert bill.refused > 20
-    assert len(bought.x) == len(bought.y) == bill.answered
+    bought, account = buy(Evade(use_probability=use_probability), REFUSE, budget=120)
+    assert account.refused > 20
+    assert len(bought.x) == len(bought.y) == account.answered
     assert np.isfinite(bought.y).all()
 
 
@@ -175,8 +175,8 @@ def test_it_knows_of_the_gate():
 
 
 @pytest.fixture(scope="module")
-def noise(workbench, digits_spec):
-    return workbench.pool(digits_spec, "noise", 0)
+def noise(context, digits_spec):
+    return context.pool(digits_spec, "noise", 0)
 
 
 def test_what_is_not_used_is_not_spelled_so_that_old_names_stay():
@@ -222,10 +222,10 @@ def test_a_shadow_lets_most_honest_inputs_pass_and_asks_noise_to_blend(digits_po
 def test_a_gate_that_passes_no_noise_passes_most_blends(action, knowledge, buy, noise, digits_victim):
     gate = (f"mahalanobis(action={action})",)
     _, plain = buy(Copycat(), gate, 200, noise)
-    bought, bill = buy(Evade(blend=None, use_probability=True), gate, 200, noise, knowledge=knowledge)
+    bought, account = buy(Evade(blend=None, use_probability=True), gate, 200, noise, knowledge=knowledge)
     assert plain.flagged > 190
-    assert bill.sent == 200
-    assert bill.flagged < 60
+    assert account.sent == 200
+    assert account.flagged < 60
     assert 0.6 < bought.facts["blended"] <= 1
     wrong = np.abs(digits_victim.probabilities(bought.x) - bought.y).max(axis=1) > 0.5
     assert wrong.mean() < 0.03  # of the random distributions hardly one is left
@@ -276,7 +276,7 @@ def test_behind_other_defenses_a_strange_answer_is_no_refusal(buy, digits_pool):
 def test_behind_other_defenses_a_bare_label_is_no_refusal(buy, digits_pool):
     stack, attack = ("rounded(decimals=1)", "mahalanobis"), Evade(blend=None, use_probability=True)
     for order in range(5):  # among three own inputs, one that is not bare is a matter of luck
-        streams = Streams(order, order)
+        streams = RandomSeeds(order, order)
         bought, _ = buy(attack, stack, 100, digits_pool, streams, knowledge="family")
         assert bare(bought.y).mean() > 0.3
         assert bought.facts["blended"] < 0.1
@@ -286,11 +286,11 @@ def test_behind_other_defenses_a_bare_label_is_no_refusal(buy, digits_pool):
 
 
 @pytest.fixture
-def clients(workbench, digits_spec, pool):
+def clients(context, digits_spec, pool):
     """Buy, and tell which client was sent which inputs."""
 
     def purchase(attack, stack, budget, knowledge="full", pool=pool):
-        api = workbench.api(digits_spec, stack, 0, 0, budget=budget, knowledge=knowledge)
+        api = context.api(digits_spec, stack, 0, 0, budget=budget, knowledge=knowledge)
         seen, answer = {}, api.predict
 
         def predict(x, client="attacker"):
@@ -298,7 +298,7 @@ def clients(workbench, digits_spec, pool):
             return answer(x, client=client)
 
         api.predict = predict
-        return attack.acquire(api, pool, None, STREAMS), api.bill, seen
+        return attack.acquire(api, pool, None, STREAMS), api.account, seen
 
     return purchase
 
@@ -318,8 +318,8 @@ def test_accounts_take_turns_from_one_batch_to_the_next(clients, noise):
 
 def test_of_two_known_quotas_the_smaller_counts(clients):
     stack = ("rate_limit(limit=50)", "rate_limit(limit=20)")
-    _, bill, seen = clients(Evade(clients=None), stack, 120)
-    assert bill.refused == 0
+    _, account, seen = clients(Evade(clients=None), stack, 120)
+    assert account.refused == 0
     assert len(seen) == 6
 
 
@@ -348,8 +348,8 @@ def test_without_honest_inputs_accounts_are_all_there_is(buy, digits_pool):
 @pytest.mark.parametrize(("limit", "accounts"), [(1, 120), (25, 5), (60, 2), (99, 2)])
 def test_a_known_quota_is_never_overrun(limit, accounts, clients):
     gate = (f"rate_limit(limit={limit})",)
-    _, bill, seen = clients(Evade(clients=None), gate, 120)
-    assert (bill.sent, bill.refused) == (120, 0)
+    _, account, seen = clients(Evade(clients=None), gate, 120)
+    assert (account.sent, account.refused) == (120, 0)
     assert len(seen) == accounts
     assert max(map(len, seen.values())) == limit
 
@@ -363,10 +363,10 @@ def test_a_limit_that_limits_nothing_needs_one_account(clients):
 @pytest.mark.parametrize("limit", [1, 5, 25, 60])
 def test_a_quota_that_is_not_known_is_found_out_at_the_price_of_one_batch(limit, clients):
     gate = (f"rate_limit(limit={limit})",)
-    bought, bill, seen = clients(Evade(clients=None), gate, 120, "family")
-    assert bill.sent == 120
-    assert 0 < bill.refused <= BATCH
-    assert len(bought.x) == bill.answered == len(set(rows_of(bought.x)))
+    bought, account, seen = clients(Evade(clients=None), gate, 120, "family")
+    assert account.sent == 120
+    assert 0 < account.refused <= BATCH
+    assert len(bought.x) == account.answered == len(set(rows_of(bought.x)))
     assert {len(rows) for rows in list(seen.values())[1:-1]} <= {limit}
 
 
@@ -374,8 +374,8 @@ def test_a_refused_query_is_repeated_by_another_account_only_where_counters_are_
     gate = "mahalanobis(action=refuse)"
     _, _, alone = clients(Evade(clients=None), (gate,), 60, "family", noise)
     assert list(alone) == ["attacker"]
-    _, bill, both = clients(Evade(clients=None), (gate, "rate_limit"), 60, "family", noise)
-    assert bill.sent == 60
+    _, account, both = clients(Evade(clients=None), (gate, "rate_limit"), 60, "family", noise)
+    assert account.sent == 60
     assert len(both) > 1
 
 
@@ -387,9 +387,9 @@ def test_whoever_looks_at_answers_buys_a_prefix_too(knowledge, buy, noise):
     attack = Evade(blend=None, clients=None)
     large, _ = buy(attack, STACK, 150, noise, knowledge=knowledge)
     for budget in (1, 2, 10, 60):
-        small, bill = buy(attack, STACK, budget, noise, knowledge=knowledge)
-        assert bill.sent == budget
-        assert bill.answered - 3 <= len(small.x) == len(small.y) <= bill.answered
+        small, account = buy(attack, STACK, budget, noise, knowledge=knowledge)
+        assert account.sent == budget
+        assert account.answered - 3 <= len(small.x) == len(small.y) <= account.answered
         assert rows_of(small.x) == rows_of(large.x)[: len(small.x)]
         assert small.y.shape[1] == 10
 
@@ -404,7 +404,7 @@ def test_two_runs_of_one_thief_are_equal(buy, noise):
 
 def test_a_wall_is_paid_for_and_teaches_nothing(buy, pool):
     black = replace(pool, reference=np.zeros((20, 1, 8, 8), np.float32), x=np.ones_like(pool.x))
-    bought, bill = buy(Evade(own=20, blend=0.0, clients=None), REFUSE, 40, black, knowledge="none")
-    assert bill.sent == bill.refused == 40
+    bought, account = buy(Evade(own=20, blend=0.0, clients=None), REFUSE, 40, black, knowledge="none")
+    assert account.sent == account.refused == 40
     assert bought.x.shape == (0, 1, 8, 8)
     assert bought.y.shape == (0, 10)

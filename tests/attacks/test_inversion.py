@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 from attacks import inversion as cells
 from attacks import inversion_noise as noise
-from attacks.inversion_sigmoid import Curve, answer, invert, plausibility, solutions
+from attacks.inversion_sigmoid import SigmoidMap, answer, invert, plausibility, solutions
 from attacks.inversion_sigmoid_fit import fitted, level
 from bench.plugins import defenses
 from bench.seeds import legacy_numpy
@@ -128,7 +128,7 @@ def test_the_map_is_the_defense_and_every_solution_gives_the_answer(beta, gamma,
     raw = raw[:60]
     told = told_by(f"reverse_sigmoid(beta={beta}, gamma={gamma})", raw)
     np.testing.assert_allclose(answer(raw, beta, gamma), told, atol=1e-12)
-    row, p = solutions(told, Curve.of(beta, gamma))
+    row, p = solutions(told, SigmoidMap.of(beta, gamma))
     assert len(p)
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
     wrong = np.abs(answer(p, beta, gamma) - told[row]).max(axis=1)
@@ -139,7 +139,7 @@ def test_the_map_is_the_defense_and_every_solution_gives_the_answer(beta, gamma,
 
 @pytest.mark.parametrize(("beta", "gamma"), [(1, 0.05), (1, 0.2), (1, 0.5), (0.5, 0.2), (2, 0.2), (2, 0.5)])
 def test_what_the_victim_said_is_among_the_solutions(beta, gamma, raw):
-    row, p = solutions(answer(raw, beta, gamma), Curve.of(beta, gamma), raw)
+    row, p = solutions(answer(raw, beta, gamma), SigmoidMap.of(beta, gamma), raw)
     nearest = np.full(len(raw), np.inf)
     np.minimum.at(nearest, row, l1(p, raw[row]))
     # Missed: rows with an entry at a turning point, where two solutions fall together.
@@ -148,7 +148,7 @@ def test_what_the_victim_said_is_among_the_solutions(beta, gamma, raw):
 
 @pytest.mark.parametrize(("beta", "gamma"), [(2.0, 0.5), (2.0, 1.0), (0.5, 1.0)])
 def test_a_monotone_map_is_undone_exactly(beta, gamma, raw):
-    curve = Curve.of(beta, gamma)
+    curve = SigmoidMap.of(beta, gamma)
     assert curve.turn is None
     rows, found = invert(answer(raw, beta, gamma), curve)
     assert found.all()
@@ -158,14 +158,14 @@ def test_a_monotone_map_is_undone_exactly(beta, gamma, raw):
 @pytest.mark.parametrize("gamma", [0.05, 0.2, 0.5])
 def test_a_sure_victim_is_undone_without_a_guess(gamma):
     raw = victim(100, spread=9)
-    rows, found = invert(answer(raw, 1.0, gamma), Curve.of(1.0, gamma))
+    rows, found = invert(answer(raw, 1.0, gamma), SigmoidMap.of(1.0, gamma))
     assert found.mean() > 0.95
     assert np.median(l1(rows, raw)) < 1e-3
 
 
 @pytest.mark.parametrize("gamma", [0.05, 0.1, 0.2, 0.5, 5.0])
 def test_a_guess_chooses_among_the_solutions(gamma, raw):
-    told, curve = answer(raw, 1.0, gamma), Curve.of(1.0, gamma)
+    told, curve = answer(raw, 1.0, gamma), SigmoidMap.of(1.0, gamma)
     near = softmax(np.log(raw) + np.random.default_rng(0).normal(0, 1.5, raw.shape))
     alone, _ = invert(told, curve)
     guided, found = invert(told, curve, near)
@@ -179,7 +179,7 @@ def test_a_map_that_is_level_leaves_the_guess(raw):
     told = answer(raw, 1.0, 1.0)
     assert np.abs(told - 0.1).max() < 1e-8
     near = softmax(np.log(raw) + np.random.default_rng(0).normal(0, 0.5, raw.shape))
-    rows, found = invert(told, Curve.of(1.0, 1.0), near)
+    rows, found = invert(told, SigmoidMap.of(1.0, 1.0), near)
     assert found.all()
     assert np.median(l1(rows, near)) < 1e-3
 
@@ -187,7 +187,7 @@ def test_a_map_that_is_level_leaves_the_guess(raw):
 def test_clipping_leaves_the_label_and_bounds(raw):
     told = answer(raw, 10.0, 0.2)
     assert (told == told.max(axis=1, keepdims=True)).sum(axis=1).min() > 4
-    rows, found = invert(told, Curve.of(10.0, 0.2))
+    rows, found = invert(told, SigmoidMap.of(10.0, 0.2))
     assert found.all()
     assert (rows.argmax(axis=1) == raw.argmax(axis=1)).all()
     assert l1(rows, raw).mean() < 0.35
@@ -198,32 +198,32 @@ def test_any_number_of_classes(classes):
     raw = victim(60, classes, spread=4)
     told = answer(raw, 1.0, 0.3)
     near = softmax(np.log(raw) + np.random.default_rng(0).normal(0, 0.5, raw.shape))
-    rows, found = invert(told, Curve.of(1.0, 0.3), near)
+    rows, found = invert(told, SigmoidMap.of(1.0, 0.3), near)
     assert found.mean() > 0.9
     assert l1(rows, raw).mean() < 0.3 * l1(told, raw).mean()
 
 
 def test_what_nothing_explains_comes_back_as_it_is():
     told = np.eye(10)[:3]
-    rows, found = invert(told, Curve.of(1.0, 0.2))
+    rows, found = invert(told, SigmoidMap.of(1.0, 0.2))
     assert not found.any()
     assert (rows == told).all()
 
 
 def test_no_answer_is_no_row():
-    rows, found = invert(np.zeros((0, 10)), Curve.of(1.0, 0.2))
+    rows, found = invert(np.zeros((0, 10)), SigmoidMap.of(1.0, 0.2))
     assert rows.shape == (0, 10)
     assert found.shape == (0,)
 
 
 def test_elasticity_is_the_slope_of_the_logarithms():
-    curve, p, step = Curve.of(0.8, 0.3), np.array([[1e-6, 1e-3, 0.2, 0.7]]), 1e-6
+    curve, p, step = SigmoidMap.of(0.8, 0.3), np.array([[1e-6, 1e-3, 0.2, 0.7]]), 1e-6
     numeric = (np.log(curve(p * (1 + step))) - np.log(curve(p * (1 - step)))) / (2 * step)
     np.testing.assert_allclose(curve.elasticity(p), numeric, rtol=1e-4)
 
 
 def test_plausibility_changes_variables_rightly():
-    curve, p = Curve.of(0.8, 0.3), softmax(np.array([[2.0, 0.1, -1.3, -3.0]]))
+    curve, p = SigmoidMap.of(0.8, 0.3), softmax(np.array([[2.0, 0.1, -1.3, -3.0]]))
 
     def seen(odds):
         logs = np.log(answer(softmax(odds[None]), 0.8, 0.3))[0]

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from attacks import jbda
-from attacks.base import Pool, Streams, Target
+from attacks.base import Pool, RandomSeeds, Target
 from attacks.copycat import Copycat
 from attacks.jbda import Jbda, other_classes, train
 from bench.errors import NotApplicable, UsageError
-from bench.models.interim_surrogates import Apprentice
+from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 from bench.seeds import random_state
 
-STREAMS = Streams(order=11, choices=12)
+STREAMS = RandomSeeds(order=11, choices=12)
 SHAPE = (1, 1, 3)
 
 
@@ -78,11 +78,11 @@ def pool():
 
 
 @pytest.fixture
-def trained(workbench, digits_spec, digits_pool):
+def trained(context, digits_spec, digits_pool):
     """A network that learnt 200 digits."""
     x = digits_pool.x[:200]
-    y = workbench.api(digits_spec, (), 0, 0, budget=None).predict(x)
-    return train(Apprentice("mlp", (1, 8, 8), 10, 3)(), x, y, random_state(0)), x, y
+    y = context.api(digits_spec, (), 0, 0, budget=None).predict(x)
+    return train(InterimSurrogates("mlp", (1, 8, 8), 10, 3)(), x, y, random_state(0)), x, y
 
 
 def rows_of(x):
@@ -213,7 +213,7 @@ def test_it_needs_its_seeds_in_the_pool(pool):
 @pytest.mark.parametrize("budget", [5, 60])
 def test_a_surrogate_without_gradients_is_said_to_be_one_at_every_budget(budget, pool):
     with pytest.raises(NotApplicable, match="sklearn-tree"):
-        buy(Jbda(seeds=10), pool, budget, Apprentice("sklearn-tree", SHAPE, 3, 0))
+        buy(Jbda(seeds=10), pool, budget, InterimSurrogates("sklearn-tree", SHAPE, 3, 0))
 
 
 # --- what it is told
@@ -285,16 +285,16 @@ def test_it_learns_labels_or_whole_answers(pool):
 
 
 def test_it_depends_on_its_two_streams_alone_and_touches_no_global_generator(
-    workbench, digits_spec, digits_pool, monkeypatch
+    context, digits_spec, digits_pool, monkeypatch
 ):
     monkeypatch.setattr(jbda, "STUDENT_STEPS", 30)
     before = np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
 
     def purchase(streams):
-        api = workbench.api(digits_spec, (), 0, 0, budget=45)
-        return Jbda(seeds=20).acquire(api, digits_pool, Apprentice("mlp", (1, 8, 8), 10, 3), streams)
+        api = context.api(digits_spec, (), 0, 0, budget=45)
+        return Jbda(seeds=20).acquire(api, digits_pool, InterimSurrogates("mlp", (1, 8, 8), 10, 3), streams)
 
-    one, again, choices, order = map(purchase, (STREAMS, STREAMS, Streams(11, 99), Streams(12, 12)))
+    one, again, choices, order = map(purchase, (STREAMS, STREAMS, RandomSeeds(11, 99), RandomSeeds(12, 12)))
     assert one.digest() == again.digest()
     assert one.x[:20].tobytes() == choices.x[:20].tobytes()
     assert one.x[20:].tobytes() != choices.x[20:].tobytes()
@@ -305,7 +305,7 @@ def test_it_depends_on_its_two_streams_alone_and_touches_no_global_generator(
 def test_the_classes_are_drawn_anew_each_round_from_the_stream_of_choices(pool):
     """The student here is the same whatever it is taught, so that the classes alone tell queries apart."""
     one, _ = buy(Jbda(seeds=30), pool, 90)
-    other, _ = buy(Jbda(seeds=30), pool, 90, streams=Streams(11, 99))
+    other, _ = buy(Jbda(seeds=30), pool, 90, streams=RandomSeeds(11, 99))
     assert rows_of(one.x[:30]) == rows_of(other.x[:30])
     assert rows_of(one.x[30:60]) != rows_of(other.x[30:60])
     assert rows_of(one.x[30:60]) != rows_of(one.x[60:])

@@ -38,9 +38,9 @@ def cell(digits_spec, defense, attack, knowledge):
 
 @pytest.mark.parametrize("knowledge", ["family", "full"])
 @pytest.mark.parametrize(("defense", "attack"), PAIRS)
-def test_an_attack_that_knows_a_defense_steals_through_it(defense, attack, knowledge, workbench, digits_spec):
+def test_an_attack_that_knows_a_defense_steals_through_it(defense, attack, knowledge, context, digits_spec):
     one = cell(digits_spec, defense, attack, knowledge)
-    (outcome,) = extraction.run([one], attacks.build(attack), workbench)
+    (outcome,) = extraction.run([one], attacks.build(attack), context)
     assert outcome.info["queries"]["sent"] <= BUDGET
     # The undefended copy of the same draw has above .95; half of that is far above chance.
     assert outcome.metrics["extraction.fidelity"] > 0.5

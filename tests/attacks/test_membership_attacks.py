@@ -10,7 +10,7 @@ from art.estimators.classification import BlackBoxClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from attacks.base import MembershipInference, Records, Streams
+from attacks.base import MembershipInference, RandomSeeds, Records
 from attacks.membership_label_only import offsets, translated
 from attacks.thresholding import best_threshold
 from bench.errors import UsageError
@@ -27,7 +27,7 @@ EVERY = [
 ]
 QUICK = [text for text in EVERY if "nn" not in text]
 """Those that take no seconds to train."""
-STREAMS = Streams(order=11, choices=12)
+STREAMS = RandomSeeds(order=11, choices=12)
 
 
 def records(first, n=HALF, y=None, seed=0):

@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from attacks.base import Known, Pool, Streams
+from attacks.base import Known, Pool, RandomSeeds
 from attacks.copycat import Copycat
 from attacks.inversion import one_hot
 from attacks.inversions import INVERSIONS, View, inversion
 from attacks.recover import FEW, FOLDS, ROUNDS, Recover, hypothesis
-from bench.models.interim_surrogates import Apprentice
+from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks, defenses
 from bench.runner.cells import run_cells
 from bench.tasks import Cell
 
-STREAMS = Streams(order=11, choices=12)
+STREAMS = RandomSeeds(order=11, choices=12)
 GUIDED = [
     "reverse_sigmoid(gamma=0.3)",
     "rounded(decimals=1)",
@@ -55,15 +55,15 @@ def parts(stack):
 
 @pytest.fixture(scope="module")
 def learner(digits_victim):
-    return Apprentice("mlp", digits_victim.shape, 10, 3)
+    return InterimSurrogates("mlp", digits_victim.shape, 10, 3)
 
 
 @pytest.fixture
-def buy(workbench, digits_spec, digits_pool, learner):
+def buy(context, digits_spec, digits_pool, learner):
     """Return the transfer set and the API that sold it."""
 
     def purchase(stack, knowledge="full", budget=60, shows="probabilities", attack=None, pool=digits_pool):
-        api = workbench.api(digits_spec, parts(stack), 0, 0, budget=budget, shows=shows, knowledge=knowledge)
+        api = context.api(digits_spec, parts(stack), 0, 0, budget=budget, shows=shows, knowledge=knowledge)
         return (attack or Recover()).acquire(api, pool, learner, STREAMS), api
 
     return purchase
@@ -100,8 +100,8 @@ def test_targets_are_distributions_and_the_same_every_time(stack, knowledge, buy
     bought, api = buy(stack, knowledge)
     again, _ = buy(stack, knowledge)
     assert bought.digest() == again.digest()
-    assert api.bill.sent == 60
-    assert len(bought.x) == len(bought.y) <= api.bill.answered
+    assert api.account.sent == 60
+    assert len(bought.x) == len(bought.y) <= api.account.answered
     assert bought.y.dtype == np.float32
     assert (bought.y >= 0).all()
     np.testing.assert_allclose(bought.y.sum(axis=1), 1, atol=1e-5)
@@ -128,10 +128,10 @@ def test_few_answers_or_none_are_no_problem(stack, knowledge, budget, buy):
     assert np.isfinite(bought.y).all()
 
 
-def test_where_everything_is_refused_nothing_is_learnt(buy, workbench, digits_spec):
-    noise = workbench.pool(digits_spec, "noise", 0)
+def test_where_everything_is_refused_nothing_is_learnt(buy, context, digits_spec):
+    noise = context.pool(digits_spec, "noise", 0)
     bought, api = buy("reverse_sigmoid + mahalanobis(action=refuse)", pool=noise)
-    assert api.bill.refused == 60
+    assert api.account.refused == 60
     assert bought.x.shape == (0, 1, 8, 8)
     assert bought.y.shape == (0, 10)
     assert bought.facts["recovered"] is None
@@ -261,7 +261,7 @@ def test_rows_that_a_tree_answered_are_left_out(buy, digits_victim):
     bought, api = buy("model_switch(share=0.4)", budget=200)
     assert 90 < len(bought.x) < 150
     np.testing.assert_allclose(bought.y, digits_victim.probabilities(bought.x), atol=1e-6)
-    assert bought.facts["recovered"] == pytest.approx(len(bought.x) / api.bill.answered)
+    assert bought.facts["recovered"] == pytest.approx(len(bought.x) / api.account.answered)
 
 
 def test_if_a_tree_answered_everything_it_is_learnt(buy):
@@ -269,8 +269,8 @@ def test_if_a_tree_answered_everything_it_is_learnt(buy):
     assert len(bought.x) == 60
 
 
-def test_rows_drawn_by_a_gate_are_left_out(buy, workbench, digits_spec, digits_pool, digits_victim):
-    noise = workbench.pool(digits_spec, "noise", 0)
+def test_rows_drawn_by_a_gate_are_left_out(buy, context, digits_spec, digits_pool, digits_victim):
+    noise = context.pool(digits_spec, "noise", 0)
     mixed = Pool(
         "mixed",
         np.concatenate([digits_pool.x[:100], noise.x[:100]]),
@@ -279,7 +279,7 @@ def test_rows_drawn_by_a_gate_are_left_out(buy, workbench, digits_spec, digits_p
         same_classes=False,
     )
     bought, api = buy("mahalanobis(action=noise)", budget=200, pool=mixed)
-    assert api.bill.flagged > 80
+    assert api.account.flagged > 80
     right = l1(bought.y, digits_victim.probabilities(bought.x)) < 1e-5
     assert right.sum() > 85
     assert right.mean() > 0.93
@@ -334,12 +334,12 @@ def test_forward_of_flattening_is_its_mean_answer(said):
     )
 
 
-def test_it_steals_more_from_a_known_defense(workbench, digits_spec, threat):
+def test_it_steals_more_from_a_known_defense(context, digits_spec, threat):
     sigmoid = (defenses.canonical("reverse_sigmoid(gamma=0.5)"),)
 
     def fidelity(attack, knowledge, defense):
         cell = Cell(digits_spec, defense, replace(threat, knowledge=knowledge), attack, 200, 0, 3, 0)
-        return np.mean([each.metrics["extraction.fidelity"] for each in run_cells(cell.group(), workbench)])
+        return np.mean([each.metrics["extraction.fidelity"] for each in run_cells(cell.group(), context)])
 
     plain = attacks.canonical("copycat(use_probability=true)")
     undefended, poisoned = fidelity(plain, "none", ()), fidelity(plain, "none", sigmoid)

@@ -5,7 +5,7 @@ import pytest
 
 from attacks.base import Known
 from attacks.recover import hypothesis
-from bench.models.interim_surrogates import Apprentice
+from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks, defenses
 from defenses.base import Batch
 
@@ -21,7 +21,7 @@ def said(digits_victim, digits_pool):
 
 @pytest.fixture(scope="module")
 def learner(digits_victim):
-    return Apprentice("mlp", digits_victim.shape, 10, 3)
+    return InterimSurrogates("mlp", digits_victim.shape, 10, 3)
 
 
 def told_by(text, raw, x):
@@ -115,14 +115,14 @@ def test_labels_and_no_defense_are_left_as_they_are(said, learner):
     assert (hypothesis((Known("rounded"),), x, shown, learner).targets == shown).all()
 
 
-def test_against_no_defense_it_is_copycat_bit_for_bit(workbench, digits_spec):
+def test_against_no_defense_it_is_copycat_bit_for_bit(context, digits_spec):
     from bench.runner import extraction
     from bench.tasks import Cell, ThreatModel
 
-    pool = workbench.pool(digits_spec, "in-distribution", 0)
+    pool = context.pool(digits_spec, "in-distribution", 0)
     bought = []
     for text, knowledge in (("recover", "full"), ("copycat(use_probability=true)", "none")):
         threat = ThreatModel("in-distribution", "in-distribution", knowledge, "mlp", "probabilities")
         cell = Cell(digits_spec, (), threat, attacks.canonical(text), 60, 0, 1, 0)
-        bought.append(extraction.buy(cell, attacks.build(text), pool, workbench).bought.digest())
+        bought.append(extraction.buy(cell, attacks.build(text), pool, context).bought.digest())
     assert bought[0] == bought[1]

@@ -39,8 +39,8 @@ from bench.report.tables import markdown
 from bench.runner import extraction
 from bench.runner import run as execute
 from bench.runner.cells import run_cells
-from bench.runner.context import Workbench
-from bench.runner.defense_evaluation import run_audit
+from bench.runner.context import WorkerContext
+from bench.runner.defense_evaluation import evaluate_defense
 from bench.runner.timing import memory_mib
 from bench.store import Record, Store
 from bench.tasks import Cell, ThreatModel, VictimSpec
@@ -189,7 +189,7 @@ def fit(bench, spec, what, architecture, budget, steps, members, least, aim):
     y = bench.victim(spec).probabilities(x).astype(np.float32)
     shape = x.shape[1:]
     epochs = steps // training.epochs(budget, plain_art.BATCH, 1)
-    recipe = training.Recipe(training.epochs(budget, plain_art.BATCH, epochs), learning_rate=3e-3)
+    recipe = training.TrainingSchedule(training.epochs(budget, plain_art.BATCH, epochs), learning_rate=3e-3)
 
     def ours():
         with single_thread():
@@ -225,7 +225,7 @@ def knockoff(bench, spec):
     thief, shape = attacks.build(steal.attack), pool.x.shape[1:]
 
     def opened():
-        part, unasked = Workbench(bench.data_root), replace(victim)
+        part, unasked = WorkerContext(bench.data_root), replace(victim)
         unasked.expect(pool.x)
         part.carry({spec: unasked, (spec, "in-distribution", 0): pool})
         return part
@@ -284,7 +284,7 @@ class Job:
         ]
 
 
-def matrix(bench, job, what, least, aim, *, memo, device="cpu"):
+def matrix(bench, job, what, least, aim, *, training_cache, device="cpu"):
     """Return the row on cells of a matrix; victims were trained before. On a GPU, one process has it."""
     victim, network = bench.victim(job.spec), sold(bench, job.spec)
     pool, tasks = bench.pool(job.spec, "in-distribution", 0), job.tasks()
@@ -293,7 +293,7 @@ def matrix(bench, job, what, least, aim, *, memo, device="cpu"):
 
     def ours():
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
-            shared = Path(folder) / "memo" if memo else None
+            shared = Path(folder) / "memo" if training_cache else None
             setting = execute.Setting(bench.data_root, shared, device=device)
             jobs = len(os.sched_getaffinity(0)) if device == "cpu" else 1
             counts = execute.run(tasks, store, setting, jobs=jobs)
@@ -313,7 +313,7 @@ def residual(device, rows=640, epochs=5):
     rng, shape = np.random.default_rng(0), (3, 32, 32)
     x = rng.random((rows, *shape), dtype=np.float32)
     y = rng.dirichlet(np.ones(10), len(x)).astype(np.float32)
-    recipe = training.Recipe(training.epochs(len(x), plain_art.BATCH, epochs), learning_rate=3e-3)
+    recipe = training.TrainingSchedule(training.epochs(len(x), plain_art.BATCH, epochs), learning_rate=3e-3)
 
     def ours():
         with single_thread(), on(device):
@@ -411,7 +411,7 @@ def grown(what, cells):
 
 def alone(tasks):
     """Run cells here and print what they took, and the most memory."""
-    bench = Workbench(datasets.data_root(None))
+    bench = WorkerContext(datasets.data_root(None))
     with single_thread():
         for task in tasks[:4]:
             run_one(task, bench)
@@ -421,7 +421,7 @@ def alone(tasks):
 
 def run_one(task, bench):
     """Run a cell or an audit."""
-    return run_cells([task], bench) if isinstance(task, Cell) else run_audit(task, bench)
+    return run_cells([task], bench) if isinstance(task, Cell) else evaluate_defense(task, bench)
 
 
 def many(cells):
@@ -503,13 +503,15 @@ class Page:
         names, rows = (*STEALS[:2], ADAPTIVE), self.pairs if device == "cpu" else self.accelerated
         job = Job(self.digits, "mlp", 100, names, ("none", "reverse_sigmoid(beta=1.0, gamma=0.5)"), 5)
         what = "`digits`, what ART can run"
-        rows.append(matrix(self.bench, job, what, "5 ×", "10 ×", memo=True, device=device))
+        rows.append(matrix(self.bench, job, what, "5 ×", "10 ×", training_cache=True, device=device))
         if self.mnist:
             for architecture in ("lenet", "mlp"):
                 stacks = ("none", "rounded(decimals=1)")
                 job = Job(self.mnist, architecture, 500, STEALS[:2], stacks, 2, "rule(epochs=20)")
                 what = f"`mnist`, {architecture}, 20 epochs, without sharing"
-                rows.append(matrix(self.bench, job, what, "1.6 ×", "3 ×", memo=False, device=device))
+                rows.append(
+                    matrix(self.bench, job, what, "1.6 ×", "3 ×", training_cache=False, device=device)
+                )
 
     def gpu(self):
         """The same cells, and a larger network, with both on the accelerator."""
@@ -578,7 +580,7 @@ def main():
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Workbench(datasets.data_root(None), Path(folder))
+        bench = WorkerContext(datasets.data_root(None), Path(folder))
         digits, mnist = VictimSpec("digits", "mlp", 0), VictimSpec("mnist", "lenet", 0)
         try:
             bench.victim(mnist)

@@ -35,12 +35,12 @@ def one_thread():
 @pytest.mark.parametrize("batch", [1, 256])
 @pytest.mark.parametrize("text", DEFENSES)
 @pytest.mark.benchmark(group="answering a batch of queries")
-def test_answering(benchmark, text, batch, workbench, digits_spec, digits_victim):
+def test_answering(benchmark, text, batch, context, digits_spec, digits_victim):
     stack = () if text == "none" else (defenses.canonical(text),)
     rows = digits_victim.splits.test.x[np.arange(batch) % len(digits_victim.splits.test)]
 
     def fresh():
-        return (workbench.api(digits_spec, stack, 0, 0),), {}
+        return (context.api(digits_spec, stack, 0, 0),), {}
 
     benchmark.extra_info["queries"] = batch
     told = benchmark.pedantic(lambda api: api.predict(rows), setup=fresh, rounds=30, warmup_rounds=3)
@@ -73,7 +73,7 @@ def test_predicting(benchmark, architecture):
 
 
 @pytest.mark.benchmark(group="a cell beyond queries, training and evaluation")
-def test_overhead(benchmark, workbench, digits_spec, threat):
+def test_overhead(benchmark, context, digits_spec, threat):
     cell = Cell(digits_spec, (), threat, attacks.canonical("copycat"), 10, 0, 1, 0, "rule(epochs=1)")
-    (outcome,) = benchmark.pedantic(lambda: run_cells(cell.group(), workbench), rounds=10, warmup_rounds=1)
+    (outcome,) = benchmark.pedantic(lambda: run_cells(cell.group(), context), rounds=10, warmup_rounds=1)
     assert outcome.metrics["extraction.fidelity"] is not None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bench.errors import UsageError
 from bench.plugins import Registry, defenses, load_file
-from defenses.base import Answers, Batch, Calibration, Claims, Defense, OutputDefense, Stack
+from defenses.base import Answers, Batch, Calibration, Claims, Defense, DefenseStack, OutputDefense
 
 SHAPE = (1, 3, 3)
 CLASSES = 4
@@ -577,7 +577,7 @@ def test_reverse_sigmoid_survives_arts_float32_ones():
 
 
 def stack(*texts):
-    whole = Stack(tuple(defenses.build(text) for text in texts))
+    whole = DefenseStack(tuple(defenses.build(text) for text in texts))
     whole.fit(calibration())
     return whole
 
@@ -637,7 +637,7 @@ def test_two_noises_in_a_stack_are_two_noises():
 
 
 def test_a_stack_claims_what_every_member_keeps():
-    assert Stack().claims == Claims()
+    assert DefenseStack().claims == Claims()
     assert stack("rounded", "mahalanobis(action=refuse)").claims == Claims(
         keeps_label=False, ties=True, distribution=False, may_refuse=True, may_flag=True
     )

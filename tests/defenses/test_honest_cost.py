@@ -14,20 +14,20 @@ from sklearn.exceptions import NotFittedError
 from bench.cli import listing
 from bench.errors import NotApplicable, UsageError
 from bench.plugins import Plugin, defenses
-from bench.runner.context import Workbench
+from bench.runner.context import WorkerContext
 from bench.tasks import VictimSpec
-from defenses.base import Answers, Batch, Calibration, Defense, OutputDefense, Path, Stack
-from defenses.cost import HonestCost, by_cost
+from defenses.base import Answers, Batch, Calibration, Defense, DefenseStack, OutputDefense, StrengthRange
+from defenses.cost import UtilityLossTarget, by_cost
 
 CONTINUOUS = ["reverse_sigmoid", "gaussian_noise", "output_noise", "parameter_noise", "model_switch"]
-WITH_PATH = [name for name in defenses.names() if defenses.get(name).path]
+WITH_PATH = [name for name in defenses.names() if defenses.get(name).strength]
 NUMBERS = (int, float)
 
 
 @pytest.fixture
-def calibration(workbench, digits_spec):
-    workbench.stack(digits_spec, (), 0)
-    return workbench.once(("calibration", digits_spec, 0), None)
+def calibration(context, digits_spec):
+    context.stack(digits_spec, (), 0)
+    return context.once(("calibration", digits_spec, 0), None)
 
 
 def found(text, calibration):
@@ -54,9 +54,9 @@ def distances(defense, calibration, draws=1):
 def test_a_defense_has_a_path_or_is_a_single_point(name):
     cls = defenses.get(name)
     numeric = [key for key, parameter in cls.parameters().items() if type(parameter.default) in NUMBERS]
-    assert cls.path or not numeric, f"{name} has numeric parameters and no path from weak to strong"
-    if cls.path:
-        assert cls.path.parameter in numeric
+    assert cls.strength or not numeric, f"{name} has numeric parameters and no path from weak to strong"
+    if cls.strength:
+        assert cls.strength.parameter in numeric
 
 
 @pytest.mark.parametrize("name", WITH_PATH)
@@ -64,9 +64,9 @@ def test_the_ends_of_a_path_are_allowed_and_the_strong_one_costs_honest_users_mo
     cls = defenses.get(name)
     values = {key: parameter.default for key, parameter in cls.parameters().items()}
     paid = []
-    for end in cls.path.ends(values):
-        defense = found(f"{name}({cls.path.parameter}={end!r})", calibration)
-        assert getattr(defense, cls.path.parameter) == end
+    for end in cls.strength.ends(values):
+        defense = found(f"{name}({cls.strength.parameter}={end!r})", calibration)
+        assert getattr(defense, cls.strength.parameter) == end
         raw = calibration.probabilities
         answers = defense.answer(
             Batch(calibration.inputs, raw, raw.copy(), read_features=calibration.read_features)
@@ -105,10 +105,10 @@ def test_a_random_defense_costs_about_that_with_other_noise_too(name, calibratio
 
 @pytest.mark.parametrize("cost", [0.1, 0.3, 1.0])
 @pytest.mark.parametrize("name", ["reverse_sigmoid", "gaussian_noise"])
-def test_honest_users_of_the_test_split_pay_about_as_much(name, cost, workbench, digits_spec, digits_victim):
+def test_honest_users_of_the_test_split_pay_about_as_much(name, cost, context, digits_spec, digits_victim):
     stack = (defenses.canonical(f"{name}(l1={cost})"),)
     x = digits_victim.splits.test.x
-    told = workbench.api(digits_spec, stack, 0, 0).predict(x)
+    told = context.api(digits_spec, stack, 0, 0).predict(x)
     paid = np.abs(told - digits_victim.probabilities(x)).sum(axis=1).mean()
     assert paid == pytest.approx(cost, rel=0.05)
 
@@ -189,7 +189,7 @@ class Bumpy(OutputDefense):
     """Costs 0.4 at 0.2, less from there on, and 1 at the strong end."""
 
     name = "bumpy"
-    path = Path("strength", 0.0, 1.0)
+    path = StrengthRange("strength", 0.0, 1.0)
 
     def __init__(self, *, strength: Annotated[float, Field(ge=0, le=1)] = 0.5) -> None:
         super().__init__()
@@ -277,9 +277,9 @@ def test_the_costliest_strength_is_named_where_it_is_not_the_strongest(calibrati
         found("output_noise(l1=1.9)", calibration)
 
 
-def test_a_victim_that_a_defense_does_not_fit_is_said_as_without_a_cost(workbench):
+def test_a_victim_that_a_defense_does_not_fit_is_said_as_without_a_cost(context):
     with pytest.raises(NotApplicable, match="a tree has none"):
-        workbench.stack(VictimSpec("digits", "tree", 0), ("parameter_noise(l1=0.3)",), 0)
+        context.stack(VictimSpec("digits", "tree", 0), ("parameter_noise(l1=0.3)",), 0)
 
 
 # --- what stands in for a defense
@@ -290,9 +290,9 @@ def test_before_it_is_fitted_it_promises_what_every_strength_keeps(name):
     cls = defenses.get(name)
     claims = defenses.build(f"{name}(l1=0.3)").claims
     values = {key: parameter.default for key, parameter in cls.parameters().items()}
-    weak, strong = cls.path.ends(values)
-    for value in (weak, strong, (weak + strong) // 2 if cls.path.whole else (weak + strong) / 2):
-        each = cls(**{cls.path.parameter: value}).claims
+    weak, strong = cls.strength.ends(values)
+    for value in (weak, strong, (weak + strong) // 2 if cls.strength.whole else (weak + strong) / 2):
+        each = cls(**{cls.strength.parameter: value}).claims
         assert claims.keeps_label <= each.keeps_label
         assert claims.distribution <= each.distribution
         assert claims.normalises <= each.normalises
@@ -321,7 +321,7 @@ def test_native_defenses_are_what_they_are():
     for name in defenses.names():
         defense = defenses.build(name)
         assert defense.effective is defense
-        assert not isinstance(defense, HonestCost)
+        assert not isinstance(defense, UtilityLossTarget)
 
 
 def test_a_fit_that_fails_leaves_nothing_of_the_one_before(calibration, two_classes):
@@ -332,18 +332,18 @@ def test_a_fit_that_fails_leaves_nothing_of_the_one_before(calibration, two_clas
     assert defense.effective is defense
 
 
-def test_noise_is_that_of_the_cell_and_not_of_the_search(workbench, digits_spec, digits_pool):
+def test_noise_is_that_of_the_cell_and_not_of_the_search(context, digits_spec, digits_pool):
     x = digits_pool.x[:5]
     stacks = [("gaussian_noise(l1=0.1)",), ("gaussian_noise(l1=0.100001)",)]
-    one, other = (workbench.api(digits_spec, stack, 0, 0).predict(x) for stack in stacks)
-    again = workbench.api(digits_spec, stacks[0], 0, 0).predict(x)
+    one, other = (context.api(digits_spec, stack, 0, 0).predict(x) for stack in stacks)
+    again = context.api(digits_spec, stacks[0], 0, 0).predict(x)
     assert (one == again).all()
     assert not np.allclose(one, other, atol=1e-3)
 
 
 def test_in_a_stack_each_member_costs_what_it_costs_alone(calibration):
     alone = found("reverse_sigmoid(l1=0.3)", calibration)
-    whole = Stack((defenses.build("gaussian_noise(l1=1)"), defenses.build("reverse_sigmoid(l1=0.3)")))
+    whole = DefenseStack((defenses.build("gaussian_noise(l1=1)"), defenses.build("reverse_sigmoid(l1=0.3)")))
     whole.fit(calibration)
     assert repr(whole.defenses[1].effective) == repr(alone.effective)
     assert whole.claims.stochastic
@@ -446,11 +446,11 @@ def test_the_list_of_defenses_says_which_take_a_cost():
     assert "l1" not in listing.table("attacks")
 
 
-def test_a_worker_looks_at_one_calibration_split_of_a_victim(digits_spec, workbench, tmp_path):
-    bench = Workbench(tmp_path, None)
-    bench._kept |= {digits_spec: workbench.victim(digits_spec)}
+def test_a_worker_looks_at_one_calibration_split_of_a_victim(digits_spec, context, tmp_path):
+    bench = WorkerContext(tmp_path, None)
+    bench._kept |= {digits_spec: context.victim(digits_spec)}
     for cost in (0.1, 0.3):
         bench.stack(digits_spec, (f"reverse_sigmoid(l1={cost})",), 0)
     split = bench.once(("calibration", digits_spec, 0), None)
     assert len(split.costs) < 50
-    assert (split.probabilities == workbench.victim(digits_spec).probabilities(split.inputs)).all()
+    assert (split.probabilities == context.victim(digits_spec).probabilities(split.inputs)).all()

@@ -17,7 +17,7 @@ from bench.models.defended_api import DefendedAPI
 from bench.models.victims import Victim, _with_noise
 from bench.plugins import defenses
 from bench.tasks import VictimSpec
-from defenses.base import Batch, Calibration, Claims, Stack, as_distributions
+from defenses.base import Batch, Calibration, Claims, DefenseStack, as_distributions
 
 KINDS = ("mlp", "cnn", "logistic")
 
@@ -51,8 +51,8 @@ def asked(digits_victim):
 
 
 @pytest.fixture
-def victim_of(workbench):
-    return lambda kind: workbench.victim(VictimSpec("digits", kind, 0))
+def victim_of(context):
+    return lambda kind: context.victim(VictimSpec("digits", kind, 0))
 
 
 def accuracy(answers, victim):
@@ -171,19 +171,19 @@ def test_flattening_draws_afresh_for_a_repeated_query():
 def test_a_window_answers_its_first_queries_and_refuses_the_rest(digits_victim):
     x = digits_victim.splits.test.x[:25]
     api = DefendedAPI(
-        digits_victim, Stack((defenses.build("rate_limit(limit=3, window=5)"),)), budget=50, seed=0
+        digits_victim, DefenseStack((defenses.build("rate_limit(limit=3, window=5)"),)), budget=50, seed=0
     )
     answers = np.concatenate([api.predict(x[start : start + 4]) for start in range(0, 25, 4)])
     answered = ~np.isnan(answers).any(axis=1)
     assert answered.tolist() == [True, True, True, False, False] * 5
     assert (answers[answered] == digits_victim.probabilities(x)[answered]).all()
-    assert (api.bill.answered, api.bill.refused, api.bill.flagged) == (15, 10, 0)
+    assert (api.account.answered, api.account.refused, api.account.flagged) == (15, 10, 0)
 
 
 def test_every_client_has_a_quota_of_its_own(digits_victim):
     x = digits_victim.splits.test.x[:3]
     api = DefendedAPI(
-        digits_victim, Stack((defenses.build("rate_limit(limit=3, window=9)"),)), budget=50, seed=0
+        digits_victim, DefenseStack((defenses.build("rate_limit(limit=3, window=9)"),)), budget=50, seed=0
     )
     assert not api.ask(x, "one").refused.any()
     assert api.ask(x, "one").refused.all()
@@ -209,8 +209,8 @@ def test_normalise_cuts_divides_and_levels():
 
 @pytest.mark.parametrize("before", ["rounded(decimals=1)", "top_k(k=2)", "high_confidence(cutoff=0.9)"])
 def test_normalise_behind_another_makes_its_answers_distributions(before, asked, digits_victim):
-    alone = Stack((fitted(before, digits_victim),))
-    whole = Stack((fitted(before, digits_victim), fitted("normalise", digits_victim)))
+    alone = DefenseStack((fitted(before, digits_victim),))
+    whole = DefenseStack((fitted(before, digits_victim), fitted("normalise", digits_victim)))
     broken, mended = alone.answer(asked).probabilities, whole.answer(asked).probabilities
     assert not alone.claims.distribution
     assert whole.claims.distribution
@@ -463,24 +463,24 @@ def test_every_tensor_of_a_network_gets_noise(victim_of, monkeypatch):
     assert shapes == [(10, 64), (10,)]
 
 
-def test_parameter_noise_is_the_same_model_for_every_client_and_repeat(workbench, digits_spec):
+def test_parameter_noise_is_the_same_model_for_every_client_and_repeat(context, digits_spec):
     stack = ("parameter_noise(scale=0.2)",)
-    first, second = (workbench.api(digits_spec, stack, 0, repeat) for repeat in (0, 1))
-    x = workbench.victim(digits_spec).splits.test.x[:30]
+    first, second = (context.api(digits_spec, stack, 0, repeat) for repeat in (0, 1))
+    x = context.victim(digits_spec).splits.test.x[:30]
     answers = first.predict(x, client="one")
     assert (answers == second.predict(x, client="two")).all()
-    assert (answers != workbench.victim(digits_spec).probabilities(x)).any(axis=1).all()
-    assert (answers != workbench.api(digits_spec, stack, 1, 0).predict(x)).any(axis=1).all()
+    assert (answers != context.victim(digits_spec).probabilities(x)).any(axis=1).all()
+    assert (answers != context.api(digits_spec, stack, 1, 0).predict(x)).any(axis=1).all()
 
 
-def test_a_victim_without_parameters_to_perturb_is_told_which_have_them(workbench, victim_of):
+def test_a_victim_without_parameters_to_perturb_is_told_which_have_them(context, victim_of):
     assert victim_of("tree").perturb is None
     own = Victim(lambda x: np.full((len(x), 10), 0.1), victim_of("mlp").splits)
     assert own.perturb is None
     with pytest.raises(NotApplicable, match=r"a network of ours, or logistic.*Victim\(perturb=…\)"):
         fitted("parameter_noise", own)
     with pytest.raises(NotApplicable, match="a tree has none"):
-        workbench.stack(VictimSpec("digits", "tree", 0), ("parameter_noise",), 0)
+        context.stack(VictimSpec("digits", "tree", 0), ("parameter_noise",), 0)
 
 
 def test_a_victim_of_the_users_own_may_bring_its_noisy_copies(victim_of):
@@ -496,7 +496,7 @@ def test_a_victim_of_the_users_own_may_bring_its_noisy_copies(victim_of):
 
 def test_the_published_stack_keeps_its_promises(asked, digits_victim):
     texts = ("rate_limit", "output_noise", "rounded(decimals=1)", "label_only", "normalise")
-    whole = Stack(tuple(fitted(text, digits_victim) for text in texts))
+    whole = DefenseStack(tuple(fitted(text, digits_victim) for text in texts))
     answers = whole.answer(asked)
     given_out = answers.probabilities[~answers.refused]
     assert answers.refused.mean() == pytest.approx(160 / 447)

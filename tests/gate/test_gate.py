@@ -12,7 +12,7 @@ from bench.gate.baseline import Baseline, export, read
 from bench.gate.command import code, gate
 from bench.gate.compare import compare
 from bench.gate.decisions import holm
-from bench.gate.rows import Family, Verdict, differences
+from bench.gate.rows import Decision, RowKind, differences
 from bench.metrics.pooled_difference import Contrast, Prior, common, contrast
 from bench.store import Record
 
@@ -51,7 +51,7 @@ def cells(attack, defense, fidelity, seed, *, repeats=REPEATS, pool="in-distribu
     return found
 
 
-def audit(defense, **metrics):
+def evaluation(defense, **metrics):
     stack = [] if defense == "none" else [defense]
     values = {"honest.accuracy": 0.95, "honest.top1_kept": 1.0, "honest.nll": 0.2, "honest.l1_mean": 0.1}
     values |= {name.replace("__", "."): value for name, value in metrics.items()}
@@ -75,8 +75,8 @@ def standard(seed, *, none=0.97, soft=0.70, labels=0.92):
         cells(SOFT, "none", none, 0),
         cells(SOFT, "reverse_sigmoid", soft, seed),
         cells(LABELS, "reverse_sigmoid", labels, seed),
-        audit("none"),
-        audit("reverse_sigmoid", honest__l1_mean=1.5),
+        evaluation("none"),
+        evaluation("reverse_sigmoid", honest__l1_mean=1.5),
     )
 
 
@@ -87,23 +87,23 @@ def verdicts(comparison, family):
 def test_a_run_is_the_same_as_itself():
     comparison = compare(standard(1), standard(1))
     assert comparison.paired
-    assert {row.verdict for row in comparison.rows} == {Verdict.same}
-    assert {row.family for row in comparison.rows} == set(Family)
+    assert {row.verdict for row in comparison.rows} == {Decision.same}
+    assert {row.family for row in comparison.rows} == set(RowKind)
     assert code(comparison, strict=True) == 0
 
 
 def test_a_stronger_thief_is_an_alarm():
     comparison = compare(standard(1), standard(1, labels=0.97))
-    row = next(row for row in comparison.rows if row.verdict is Verdict.weaker)
-    assert row.family is Family.strength
+    row = next(row for row in comparison.rows if row.verdict is Decision.weaker)
+    assert row.family is RowKind.strength
     assert row.difference.low > 0.02
     assert code(comparison) == 1
 
 
 def test_a_sentinel_sees_what_the_strongest_attacker_does_not():
     comparison = compare(standard(1), standard(1, soft=0.85))
-    assert verdicts(comparison, Family.strength)["labels"] is Verdict.same
-    assert verdicts(comparison, Family.sentinel)["copycat on probabilities"] is Verdict.weaker
+    assert verdicts(comparison, RowKind.strength)["labels"] is Decision.same
+    assert verdicts(comparison, RowKind.sentinel)["copycat on probabilities"] is Decision.weaker
     assert code(comparison) == 1
     quiet = compare(
         *(
@@ -116,14 +116,14 @@ def test_a_sentinel_sees_what_the_strongest_attacker_does_not():
 
 def test_a_weaker_thief_is_no_alarm():
     comparison = compare(standard(1), standard(1, labels=0.80))
-    assert verdicts(comparison, Family.strength)["labels"] is Verdict.stronger
+    assert verdicts(comparison, RowKind.strength)["labels"] is Decision.stronger
     assert code(comparison, strict=True) == 0
 
 
 def test_another_attacker_may_become_the_strongest():
     comparison = compare(standard(1), standard(1, soft=0.98))
-    assert Verdict.weaker in [row.verdict for row in comparison.rows if row.family is Family.strength]
-    assert "labels, now copycat on probabilities" in verdicts(comparison, Family.strength)
+    assert Decision.weaker in [row.verdict for row in comparison.rows if row.family is RowKind.strength]
+    assert "labels, now copycat on probabilities" in verdicts(comparison, RowKind.strength)
 
 
 def test_few_repeats_that_scatter_cannot_tell_and_say_how_many_could():
@@ -133,7 +133,7 @@ def test_few_repeats_that_scatter_cannot_tell_and_say_how_many_could():
         for level, seed in ((0.90, 1), (0.90, 2))
     ]
     comparison = compare(*sides)
-    row = next(row for row in comparison.rows if row.verdict is Verdict.cannot_tell)
+    row = next(row for row in comparison.rows if row.verdict is Decision.cannot_tell)
     assert "repeats would" in row.note
     assert code(comparison) == 0
     assert code(comparison, strict=True) == 3
@@ -149,24 +149,27 @@ def test_repeats_are_paired_only_where_undefended_copies_are_the_same():
 
 
 def test_answers_that_changed_are_said_to_have_changed_and_fail_only_if_strict():
-    before, after = run(audit("top_k", contract__support=3.0)), run(audit("top_k", contract__support=10.0))
+    before, after = (
+        run(evaluation("top_k", contract__support=3.0)),
+        run(evaluation("top_k", contract__support=10.0)),
+    )
     comparison = compare(before, after)
-    assert verdicts(comparison, Family.contract) == {"entries that are not zero": Verdict.changed}
+    assert verdicts(comparison, RowKind.contract) == {"entries that are not zero": Decision.changed}
     assert code(comparison) == 0
     assert code(comparison, strict=True) == 1
 
 
 def test_honest_users_who_pay_more_are_an_alarm():
-    comparison = compare(run(audit("gate")), run(audit("gate", honest__accuracy=0.92)))
-    assert verdicts(comparison, Family.honest)["accuracy"] is Verdict.costlier
+    comparison = compare(run(evaluation("gate")), run(evaluation("gate", honest__accuracy=0.92)))
+    assert verdicts(comparison, RowKind.honest)["accuracy"] is Decision.costlier
     assert code(comparison) == 1
-    better = compare(run(audit("gate")), run(audit("gate", honest__accuracy=0.98)))
-    assert verdicts(better, Family.honest)["accuracy"] is Verdict.stronger
+    better = compare(run(evaluation("gate")), run(evaluation("gate", honest__accuracy=0.98)))
+    assert verdicts(better, RowKind.honest)["accuracy"] is Decision.stronger
     assert code(better) == 0
 
 
 def noisy(mean, values, **more):
-    record = audit("noise", honest__nll=mean, **more)
+    record = evaluation("noise", honest__nll=mean, **more)
     return Record(
         "", "audit", record.spec, "ok", record.metrics, {}, record.info | {"drawn": {"honest.nll": values}}
     )
@@ -174,19 +177,19 @@ def noisy(mean, values, **more):
 
 def test_what_noise_costs_has_the_error_of_its_draws():
     values = [0.70, 0.85, 0.95, 0.80, 1.0]
-    assert compare(run(noisy(0.86, values)), run(noisy(0.93, values[::-1]))).of(Verdict.costlier) == []
+    assert compare(run(noisy(0.86, values)), run(noisy(0.93, values[::-1]))).of(Decision.costlier) == []
     far = [value + 1 for value in values]
-    assert compare(run(noisy(0.86, values)), run(noisy(1.86, far))).of(Verdict.costlier)
+    assert compare(run(noisy(0.86, values)), run(noisy(1.86, far))).of(Decision.costlier)
     # Noise that is drawn once and for all has drawn once, however often it is asked.
     once = compare(run(noisy(0.86, values)), run(noisy(1.06, [1.06] * 5)))
-    assert verdicts(once, Family.honest)["negative log-likelihood"] is Verdict.cannot_tell
+    assert verdicts(once, RowKind.honest)["negative log-likelihood"] is Decision.cannot_tell
 
 
 def test_what_failed_or_is_missing_is_named():
     whole = standard(1)
     gone = [record for record in whole.records if record.spec.get("attack") != LABELS]
     comparison = compare(whole, Baseline(whole.meta, gone, []))
-    assert [row.what for row in comparison.of(Verdict.missing)] == ["labels"]
+    assert [row.what for row in comparison.of(Decision.missing)] == ["labels"]
     assert code(comparison) == 3
     broken = [
         record
@@ -195,7 +198,7 @@ def test_what_failed_or_is_missing_is_named():
         for record in whole.records
     ]
     comparison = compare(whole, Baseline(whole.meta, broken, []))
-    assert [row.note for row in comparison.of(Verdict.failed)] == ["ValueError: no"]
+    assert [row.note for row in comparison.of(Decision.failed)] == ["ValueError: no"]
     assert "not everything was compared" in render.headline(comparison)
 
 
@@ -204,9 +207,9 @@ def test_one_lost_repeat_is_named_and_the_others_are_compared():
     lost = [r for r in whole.records if (r.spec.get("attack"), r.spec.get("repeat")) != (LABELS, 3)]
     comparison = compare(whole, Baseline(whole.meta, lost, []))
     assert comparison.paired
-    assert [row.what for row in comparison.of(Verdict.missing)] == ["labels"]
-    assert verdicts(comparison, Family.sentinel)["copycat on probabilities"] is Verdict.same
-    assert comparison.of(Verdict.weaker, Verdict.stronger) == []
+    assert [row.what for row in comparison.of(Decision.missing)] == ["labels"]
+    assert verdicts(comparison, RowKind.sentinel)["copycat on probabilities"] is Decision.same
+    assert comparison.of(Decision.weaker, Decision.stronger) == []
 
 
 def test_an_attacker_that_falls_to_chance_does_not_slip_out_of_the_comparison():
@@ -214,21 +217,21 @@ def test_an_attacker_that_falls_to_chance_does_not_slip_out_of_the_comparison():
         Record("", r.kind, r.spec, r.status, r.metrics, r.arrays, {"flags": ["near_chance"]})
         for r in cells(SOFT, "none", 0.15, 3)
     ]
-    before = run(cells(SOFT, "none", 0.97, 0), audit("none"))
-    comparison = compare(before, run(flagged, audit("none")))
-    assert verdicts(comparison, Family.strength) == {"copycat on probabilities": Verdict.stronger}
+    before = run(cells(SOFT, "none", 0.97, 0), evaluation("none"))
+    comparison = compare(before, run(flagged, evaluation("none")))
+    assert verdicts(comparison, RowKind.strength) == {"copycat on probabilities": Decision.stronger}
 
 
 def test_noise_that_was_taken_away_has_no_error_of_its_own():
     values = [0.70, 0.85, 0.95, 0.80, 1.0]
-    comparison = compare(run(noisy(0.86, values)), run(audit("noise", honest__nll=1.2)))
-    assert verdicts(comparison, Family.honest)["negative log-likelihood"] is Verdict.costlier
+    comparison = compare(run(noisy(0.86, values)), run(evaluation("noise", honest__nll=1.2)))
+    assert verdicts(comparison, RowKind.honest)["negative log-likelihood"] is Decision.costlier
 
 
 def test_a_cost_just_at_the_tolerance_is_not_beyond_it():
-    before, after = (run(audit("none", honest__accuracy=value)) for value in (0.93, 0.91))
+    before, after = (run(evaluation("none", honest__accuracy=value)) for value in (0.93, 0.91))
     assert 0.93 - 0.91 > 0.02  # as floats have it
-    assert verdicts(compare(before, after), Family.honest)["accuracy"] is Verdict.same
+    assert verdicts(compare(before, after), RowKind.honest)["accuracy"] is Decision.same
 
 
 def test_noise_from_the_same_streams_is_compared_draw_by_draw():
@@ -239,10 +242,10 @@ def test_noise_from_the_same_streams_is_compared_draw_by_draw():
     after = run(cells(SOFT, "none", 0.97, 0), noisy(0.882, worse))
     comparison = compare(before, after)
     assert comparison.paired
-    assert verdicts(comparison, Family.honest)["negative log-likelihood"] is Verdict.costlier
+    assert verdicts(comparison, RowKind.honest)["negative log-likelihood"] is Decision.costlier
     apart = compare(before, run(cells(SOFT, "none", 0.97, 9), noisy(0.882, worse)))
     assert not apart.paired
-    assert verdicts(apart, Family.honest)["negative log-likelihood"] is Verdict.cannot_tell
+    assert verdicts(apart, RowKind.honest)["negative log-likelihood"] is Decision.cannot_tell
 
 
 def test_a_baseline_survives_its_export(tmp_path):
@@ -290,7 +293,7 @@ def test_runs_about_other_things_are_not_compared_unless_allowed(tmp_path, capsy
     others = {
         "victim": run(*[whole.records[:]], victims=[{"name": "digits/mlp", "fingerprint": "xyz"}]),
         "versions": run(*[whole.records[:]], versions={"torch": "3.0.0", "moatbench": "0.1.0"}),
-        "matrix": Baseline(whole.meta, [*whole.records, audit("top_k")], []),
+        "matrix": Baseline(whole.meta, [*whole.records, evaluation("top_k")], []),
     }
     export(whole, tmp_path / "base.json")
     for kind, other in others.items():
@@ -310,9 +313,9 @@ def test_runs_about_other_things_are_not_compared_unless_allowed(tmp_path, capsy
 def test_a_family_without_rows_is_an_error_and_not_silence(tmp_path):
     cases = {
         "no audits": run(cells(SOFT, "none", 0.97, 0)),
-        "no attacked cells": run(audit("none"), sentinels=()),
+        "no attacked cells": run(evaluation("none"), sentinels=()),
         "sentinel 'labels' is no attack": run(
-            cells(SOFT, "none", 0.97, 0), audit("none"), sentinels=("labels",)
+            cells(SOFT, "none", 0.97, 0), evaluation("none"), sentinels=("labels",)
         ),
     }
     for number, (said, side) in enumerate(cases.items()):

@@ -6,7 +6,7 @@ from draws import REPEATS, SHIPPED, Bank, Draw, lower
 from measure import APART, PAIRED, PLANTED, caught, coverage, everywhere
 
 from bench.gate.baseline import Baseline
-from bench.gate.rows import Family
+from bench.gate.rows import RowKind
 from bench.store import Record
 
 INPUTS, WHOLE = 120, 40
@@ -93,10 +93,10 @@ def test_a_large_change_is_caught_and_none_is_not(whole):
     bank = whole.cut()
     found = caught(bank, whole, {"label_only": "class_labels"}, PAIRED, 4)
     assert found.strength == pytest.approx(20, abs=3)
-    assert found.by[Family.strength] == 1
+    assert found.by[RowKind.strength] == 1
     assert found.any == 1
-    assert everywhere(bank, APART, 0, 4) == {Family.strength: 0, Family.sentinel: 0, Family.honest: 0}
-    assert everywhere(bank, APART, 30, 4)[Family.strength] == 1
+    assert everywhere(bank, APART, 0, 4) == {RowKind.strength: 0, RowKind.sentinel: 0, RowKind.honest: 0}
+    assert everywhere(bank, APART, 30, 4)[RowKind.strength] == 1
 
 
 def test_intervals_of_independent_hits_cover(whole):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
 from bench.metrics import membership
-from bench.metrics.membership import Curve
+from bench.metrics.membership import RocCurve
 
 MEMBER = np.array([True, True, True, False, False])
 SCORE = np.array([0.9, 0.6, 0.2, 0.6, 0.1])
@@ -52,7 +52,7 @@ class TestMembership:
         found = membership.membership(member, score)
         for name, target in (("1", 0.01), ("0.1", 0.001)):
             point = (found[f"membership.fpr_at_{name}"], found[f"membership.tpr_at_{name}"])
-            assert point == Curve.of(member, score).at(target)
+            assert point == RocCurve.of(member, score).at(target)
             assert point[0] == target
 
     def test_a_score_of_a_half_says_no_member(self):
@@ -73,7 +73,7 @@ class TestCurve:
     @pytest.mark.parametrize(("member", "score"), RANKINGS)
     def test_its_points_are_scikit_learns(self, member, score):
         fpr, tpr, _ = roc_curve(member, score, drop_intermediate=False)
-        curve = Curve.of(member, score)
+        curve = RocCurve.of(member, score)
         assert curve.false / curve.non_members == pytest.approx(fpr)
         assert curve.true / curve.members == pytest.approx(tpr)
 
@@ -81,7 +81,7 @@ class TestCurve:
     def test_the_achieved_rate_is_never_above_the_target_and_no_other_is_nearer(self, member, score):
         fpr, tpr, _ = roc_curve(member, score, drop_intermediate=False)
         for target in (0, 1e-3, 0.01, 0.03, 0.5, 1):
-            achieved, found = Curve.of(member, score).at(target)
+            achieved, found = RocCurve.of(member, score).at(target)
             assert achieved <= target
             assert achieved == fpr[fpr <= target].max()
             assert found == tpr[fpr <= target].max()
@@ -90,12 +90,12 @@ class TestCurve:
         # 3 / 300 and .01 are not the same float.
         member = np.repeat([True, False], [1, 300])
         score = np.r_[0.0, np.linspace(1, 0.5, 300)]
-        assert Curve.of(member, score).at(0.01)[0] == pytest.approx(3 / 300)
+        assert RocCurve.of(member, score).at(0.01)[0] == pytest.approx(3 / 300)
 
     def test_equal_scores_are_never_told_apart(self):
         member = np.tile([True, False], 100)
-        assert Curve.of(member, member * 0.0).at(0.99) == (0.0, 0.0)
-        assert Curve.of(member, member * 0.0).at(1.0) == (1.0, 1.0)
+        assert RocCurve.of(member, member * 0.0).at(0.99) == (0.0, 0.0)
+        assert RocCurve.of(member, member * 0.0).at(1.0) == (1.0, 1.0)
 
     def test_it_is_kept_on_a_log_grid_of_rates(self):
         member, score = RANKINGS[0]
@@ -106,7 +106,7 @@ class TestCurve:
         assert len(kept) == 41
         assert np.diff(np.log10(rates)) == pytest.approx(np.full(40, 0.1))
         assert np.all(np.diff(np.array(kept)[:, 1]) >= 0)
-        assert dict(kept)[rates[20]] == Curve.of(member, score).at(0.01)[1]
+        assert dict(kept)[rates[20]] == RocCurve.of(member, score).at(0.01)[1]
 
 
 class TestErrors:

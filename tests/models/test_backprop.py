@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from bench.models import networks, training
-from bench.models.batched_training import STACKED, Stack
+from bench.models.batched_training import STACKED, BatchedNetwork
 from bench.models.determinism import flushed, single_thread, torch_seed
 from bench.models.fast.adam import FlatAdam
 from bench.models.fast.backprop import Chain, Learning, layers
 from bench.models.fast.max_pooling import Halved, HalvedConv2d
 from bench.models.online_surrogate import OnlineSurrogate
-from bench.models.training import Learner, Recipe
+from bench.models.training import Optimizer, TrainingSchedule
 
 STEPS = 40
 LOSSES = ("cross-entropy", "mse-log-softmax")
@@ -65,9 +65,9 @@ def as_in_a_worker():
 @pytest.mark.parametrize("size", [8, 28])
 @pytest.mark.parametrize("name", sorted(STACKED))
 def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
-    recipe = Recipe(1, weight_decay=1e-4, loss=loss)
+    recipe = TrainingSchedule(1, weight_decay=1e-4, loss=loss)
     theirs, ours = (network(name, (1, size, size)) for _ in range(2))
-    optimizer, learner = adam(theirs.parameters()), Learner(ours, recipe)
+    optimizer, learner = adam(theirs.parameters()), Optimizer(ours, recipe)
     for x, y in lessons((n,), size**2, loss, hard=hard):
         optimizer.zero_grad()
         outputs = theirs(x)
@@ -84,8 +84,10 @@ def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
 @pytest.mark.parametrize("members", [1, 3, 5])
 @pytest.mark.parametrize("name", sorted(STACKED))
 def test_a_stacked_step_is_autograds_to_the_last_bit(name, members, n, loss):
-    recipe = Recipe(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
-    theirs, ours = (Stack([network(name, (1, 8, 8), seed) for seed in range(members)]) for _ in range(2))
+    recipe = TrainingSchedule(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
+    theirs, ours = (
+        BatchedNetwork([network(name, (1, 8, 8), seed) for seed in range(members)]) for _ in range(2)
+    )
     optimizer = adam([*theirs.weights, *theirs.biases])
     by_hand = Chain(ours.layers(), loss=loss, weight_decay=1e-4)
     share = torch.full((members, n), 1 / n)
@@ -140,10 +142,10 @@ def pytorchs(found):
 def test_a_step_of_convolutions_is_autograds_to_the_last_bit(name, n, shape, loss):
     if n == 1 and name == "cnn":
         n = 2  # batch normalisation wants two
-    recipe = Recipe(1, weight_decay=1e-4, loss=loss)
+    recipe = TrainingSchedule(1, weight_decay=1e-4, loss=loss)
     ours = network(name, shape).train()
     theirs = pytorchs(ours)
-    optimizer, learner = adam(theirs.parameters()), Learner(ours, recipe)
+    optimizer, learner = adam(theirs.parameters()), Optimizer(ours, recipe)
     for rows, y in lessons((n,), math.prod(shape), loss):
         x = rows.reshape(n, *shape)
         optimizer.zero_grad()

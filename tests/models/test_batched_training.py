@@ -8,10 +8,10 @@ from bench.models import networks as architectures
 from bench.models import training
 from bench.models.batched_training import STACKED, train_stacked
 from bench.models.determinism import torch_seed
-from bench.models.training import Recipe
+from bench.models.training import TrainingSchedule
 
 SHAPE = (1, 4, 4)
-RECIPE = Recipe(30, 16, 3e-3)
+RECIPE = TrainingSchedule(30, 16, 3e-3)
 
 
 def networks(name, seeds):

@@ -15,7 +15,7 @@ from bench.models import surrogates
 from bench.models.defended_api import DefendedAPI, only_labels
 from bench.models.determinism import torch_seed
 from bench.seeds import legacy_numpy
-from defenses.base import Answers, Claims, Defense, Stack
+from defenses.base import Answers, Claims, Defense, DefenseStack
 
 
 class Gate(Defense):
@@ -42,18 +42,18 @@ class Spy(Defense):
 @pytest.fixture
 def api_of(digits_victim):
     def make(*defenses, budget=None, seed=1, shows="probabilities"):
-        return DefendedAPI(digits_victim, Stack(defenses), budget=budget, seed=seed, shows=shows)
+        return DefendedAPI(digits_victim, DefenseStack(defenses), budget=budget, seed=seed, shows=shows)
 
     return make
 
 
 @pytest.fixture
-def noisy(workbench, digits_spec):
+def noisy(context, digits_spec):
     """Return an API whose answers carry fresh noise."""
 
     def make(seed=1):
-        stack = workbench.stack(digits_spec, ("gaussian_noise(scale=0.2)",), 0)
-        return DefendedAPI(workbench.victim(digits_spec), stack, budget=None, seed=seed)
+        stack = context.stack(digits_spec, ("gaussian_noise(scale=0.2)",), 0)
+        return DefendedAPI(context.victim(digits_spec), stack, budget=None, seed=seed)
 
     return make
 
@@ -75,7 +75,7 @@ def test_the_budget_is_hard_and_nothing_is_answered_beyond_it(api_of, x):
     api = api_of(spy, budget=10)
     with pytest.raises(BudgetError, match="11 answers with 10 left of a budget of 10"):
         api.predict(x[:11])
-    assert api.bill.sent == 0
+    assert api.account.sent == 0
     assert not spy.seen
     api.predict(x[:7])
     with pytest.raises(BudgetError, match="4 answers with 3 left"):
@@ -83,7 +83,7 @@ def test_the_budget_is_hard_and_nothing_is_answered_beyond_it(api_of, x):
     assert api.predict(x[:3]).shape == (3, 10)
     with pytest.raises(BudgetError, match="0 left"):
         api.predict(x[:1])
-    assert api.bill.sent == api.bill.answered == 10
+    assert api.account.sent == api.account.answered == 10
     assert sum(len(batch) for batch in spy.seen) == 10
 
 
@@ -99,20 +99,20 @@ def test_repeats_and_refusals_are_billed(api_of, digits_victim, x):
     api = api_of(Gate(), budget=200)
     for _ in range(2):
         api.predict(x)
-    bill = api.bill
-    assert bill.sent == 2 * len(x)
-    assert bill.refused == 2 * (label == 1).sum() > 0
-    assert bill.answered == bill.sent - bill.refused
-    assert bill.flagged == 2 * np.isin(label, [1, 2]).sum() > bill.refused
-    assert bill.seconds_model > 0
-    assert bill.seconds_defense > 0
+    account = api.account
+    assert account.sent == 2 * len(x)
+    assert account.refused == 2 * (label == 1).sum() > 0
+    assert account.answered == account.sent - account.refused
+    assert account.flagged == 2 * np.isin(label, [1, 2]).sum() > account.refused
+    assert account.seconds_model > 0
+    assert account.seconds_defense > 0
 
 
 def test_honest_traffic_has_no_budget(api_of, x):
     api = api_of()
     for _ in range(20):
         api.predict(x)
-    assert api.bill.sent == 20 * len(x)
+    assert api.account.sent == 20 * len(x)
 
 
 def test_refusals_come_as_rows_of_nan(api_of, digits_victim, x):
@@ -142,13 +142,13 @@ def test_queries_of_another_shape_are_refused_and_not_billed(api_of, shape):
     api = api_of(budget=3)
     with pytest.raises(ValueError, match="queries must be"):
         api.predict(np.zeros(shape, np.float32))
-    assert api.bill.sent == 0
+    assert api.account.sent == 0
 
 
 def test_no_query_gets_no_answer(api_of, x):
     api = api_of(budget=0)
     assert api.predict(x[:0]).shape == (0, 10)
-    assert api.bill.sent == 0
+    assert api.account.sent == 0
 
 
 def test_double_precision_and_strided_queries_are_the_same_queries(api_of, x):
@@ -203,9 +203,9 @@ def test_a_defense_sees_client_number_input_and_features(api_of, digits_victim, 
     assert [depth.shape[1] for depth in last.read_features(x[:2])] == [128, 64, 10]
 
 
-def test_a_query_beyond_the_budget_leaves_the_noise_stream_where_it_was(workbench, digits_spec, x):
-    stack = workbench.stack(digits_spec, ("gaussian_noise(scale=0.2)",), 0)
-    victim = workbench.victim(digits_spec)
+def test_a_query_beyond_the_budget_leaves_the_noise_stream_where_it_was(context, digits_spec, x):
+    stack = context.stack(digits_spec, ("gaussian_noise(scale=0.2)",), 0)
+    victim = context.victim(digits_spec)
     api = DefendedAPI(victim, stack, budget=5, seed=1)
     with pytest.raises(BudgetError):
         api.predict(x[:6])
@@ -232,27 +232,29 @@ def test_arts_copycat_takes_it_as_it_is(api_of, x):
     )
     with legacy_numpy(0), torch_seed(0):
         stolen = attack.extract(x, thieved_classifier=copy)
-    assert api.bill.sent == 32
+    assert api.account.sent == 32
     agrees = stolen.predict(x).argmax(axis=1) == api_of().predict(x).argmax(axis=1)
     assert agrees.mean() > 0.5
 
 
 def test_a_victim_without_features_offers_none(digits_victim, x):
     spy = Spy()
-    DefendedAPI(replace(digits_victim, features=None), Stack((spy,)), budget=None, seed=0).predict(x[:1])
+    DefendedAPI(replace(digits_victim, features=None), DefenseStack((spy,)), budget=None, seed=0).predict(
+        x[:1]
+    )
     assert spy.seen[0].read_features is None
 
 
-def test_a_thief_knows_what_his_threat_model_says(digits_victim, workbench, digits_spec):
+def test_a_thief_knows_what_his_threat_model_says(digits_victim, context, digits_spec):
     texts = ("rounded(decimals=2)", "reverse_sigmoid(gamma=0.2, l1=0.3)")
-    stack = workbench.stack(digits_spec, texts, 0)
+    stack = context.stack(digits_spec, texts, 0)
 
     def known(knowledge, stack=stack):
         return DefendedAPI(digits_victim, stack, budget=1, seed=0, knowledge=knowledge).known
 
     assert known("none") is None
-    assert known("none", Stack()) is None
-    assert known("family", Stack()) == known("full", Stack()) == ()
+    assert known("none", DefenseStack()) is None
+    assert known("family", DefenseStack()) == known("full", DefenseStack()) == ()
     assert known("family") == (Known("rounded"), Known("reverse_sigmoid"))
     first, second = known("full")
     assert first == Known("rounded", {"decimals": 2})

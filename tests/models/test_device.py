@@ -52,9 +52,9 @@ def cells(digits_spec, threat, text="copycat(use_probability=true)", repeats=5):
     return [Cell(digits_spec, (), threat, name, 200, repeat, repeats, 0, "rule") for repeat in range(repeats)]
 
 
-def test_results_of_another_device_have_other_keys(workbench, digits_spec, threat):
+def test_results_of_another_device_have_other_keys(context, digits_spec, threat):
     tasks = cells(digits_spec, threat, repeats=2)
-    prints = {digits_spec: workbench.victim(digits_spec).fingerprint}
+    prints = {digits_spec: context.victim(digits_spec).fingerprint}
     named = run.keys(tasks, prints)
     assert named == run.keys(tasks, prints, "cpu")
     assert not set(named) & set(run.keys(tasks, prints, "cuda"))
@@ -70,12 +70,12 @@ def test_a_training_is_remembered_by_its_device(digits_pool):
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-def test_copies_trained_on_a_gpu_are_as_good(architecture, workbench, digits_spec, threat):
+def test_copies_trained_on_a_gpu_are_as_good(architecture, context, digits_spec, threat):
     group = cells(digits_spec, replace(threat, surrogate=architecture))
     hits = {}
     for where in ("cpu", "cuda"):
         with single_thread(), on(where):
-            hits[where] = [outcome.arrays["agreement"] for outcome in run_cells(group, workbench)]
+            hits[where] = [outcome.arrays["agreement"] for outcome in run_cells(group, context)]
     found = unpaired_difference(hits["cpu"], hits["cuda"])
     assert found.low <= 0 <= found.high
     assert abs(found.value) < 0.02

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.errors import NotApplicable
-from bench.models.interim_surrogates import Apprentice
+from bench.models.interim_surrogates import InterimSurrogates
 
 SHAPE = (1, 8, 8)
 
@@ -19,7 +19,7 @@ def lesson(n, seed):
 
 @pytest.fixture
 def apprentice():
-    return Apprentice("mlp", SHAPE, 3, 7)
+    return InterimSurrogates("mlp", SHAPE, 3, 7)
 
 
 def test_copies_learn_what_they_are_taught(apprentice):
@@ -36,7 +36,7 @@ def test_the_same_lessons_give_the_same_bits_and_others_do_not(apprentice):
     sets, others = [lesson(30, 0), lesson(40, 1)], lesson(9, 2)[0]
     first, again = (apprentice.fit(sets, 0.05) for _ in range(2))
     assert all((a(others) == b(others)).all() for a, b in zip(first, again, strict=True))
-    elsewhere = Apprentice("mlp", SHAPE, 3, 8).fit(sets, 0.05)
+    elsewhere = InterimSurrogates("mlp", SHAPE, 3, 8).fit(sets, 0.05)
     assert (elsewhere[0](others) != first[0](others)).any()
     # Each has an initialisation of its own, also where two learn the same.
     one, two = apprentice.fit([sets[0], sets[0]], 0.05)
@@ -63,14 +63,14 @@ def test_no_lessons_make_no_copies_and_an_empty_one_an_untrained_copy(apprentice
 def test_a_rule_that_learns_from_the_rest_of_the_pool_trains_by_what_is_taught_alone():
     x, y = lesson(30, 0)
     plain, rest = (
-        Apprentice("mlp", SHAPE, 3, 7, how).fit([(x, y)], 0.05)[0](x)
+        InterimSurrogates("mlp", SHAPE, 3, 7, how).fit([(x, y)], 0.05)[0](x)
         for how in ("rule", "rule(unlabelled=pseudo-labels)")
     )
     assert (plain == rest).all()
 
 
 def test_library_models_can_be_taught_but_not_step_by_step():
-    tree = Apprentice("sklearn-tree", SHAPE, 3, 7)
+    tree = InterimSurrogates("sklearn-tree", SHAPE, 3, 7)
     x, y = lesson(60, 0)
     (copy,) = tree.fit([(x, y)])
     assert (copy(x).argmax(axis=1) == y.argmax(axis=1)).all()
@@ -80,7 +80,7 @@ def test_library_models_can_be_taught_but_not_step_by_step():
 
 @pytest.mark.parametrize("how", ["rule", "rule(mean=0.2, std=0.5)"])
 def test_the_gradient_is_the_slope_of_the_loss(how):
-    student = Apprentice("mlp", SHAPE, 3, 7, how)()
+    student = InterimSurrogates("mlp", SHAPE, 3, 7, how)()
     x, y = lesson(5, 0)
     slope = student.gradient(x, y)
     assert slope.shape == x.shape

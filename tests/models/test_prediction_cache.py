@@ -106,9 +106,9 @@ def test_what_was_learnt_travels_and_what_is_likely_is_not_copied(rows):
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "logistic", "tree"])
-def test_a_victims_answers_do_not_depend_on_how_it_is_asked(workbench, architecture):
+def test_a_victims_answers_do_not_depend_on_how_it_is_asked(context, architecture):
     spec = VictimSpec("digits", architecture, 0)
-    pool, victim = workbench.pool(spec, "in-distribution", 0), workbench.victim(spec)
+    pool, victim = context.pool(spec, "in-distribution", 0), context.victim(spec)
     together = victim._evaluate(pool.x[:300])
     one_by_one = np.concatenate([victim.probabilities(row[None]) for row in pool.x[:300]])
     assert np.array_equal(together, one_by_one)
@@ -118,9 +118,9 @@ def test_a_victims_answers_do_not_depend_on_how_it_is_asked(workbench, architect
             assert np.array_equal(np.concatenate([each[depth] for each in depths]), whole)
 
 
-def test_a_bandits_queries_reach_the_network_by_the_chunk(workbench):
+def test_a_bandits_queries_reach_the_network_by_the_chunk(context):
     spec = VictimSpec("digits", "mlp", 0)
-    pool, victim = workbench.pool(spec, "in-distribution", 0), workbench.victim(spec)
+    pool, victim = context.pool(spec, "in-distribution", 0), context.victim(spec)
     seen = []
     watched = type(victim)(lambda x: (seen.append(len(x)), victim.model(x))[1], victim.splits)
     watched.expect(pool.x)

@@ -12,7 +12,7 @@ from bench.errors import NotApplicable
 from bench.models import networks, surrogates, training
 from bench.models.batched_training import STACKED
 from bench.models.determinism import torch_seed
-from bench.models.training_config import Rule
+from bench.models.training_config import TrainingConfig
 
 SHAPE = (1, 8, 8)
 SEEDS = (5, 6)
@@ -21,8 +21,8 @@ SEEDS = (5, 6)
 @pytest.fixture
 def twenty_steps(monkeypatch):
     """Train for 20 steps, whatever the data set."""
-    by_rule = Rule.recipe
-    monkeypatch.setattr(Rule, "recipe", lambda *args: replace(by_rule(*args), steps=20))
+    by_rule = TrainingConfig.recipe
+    monkeypatch.setattr(TrainingConfig, "recipe", lambda *args: replace(by_rule(*args), steps=20))
 
 
 @pytest.fixture
@@ -154,14 +154,14 @@ def test_a_group_that_bought_nothing_is_trained_too(sets):
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "logistic", "resnet18", "lenet"])
 def test_small_images_get_a_thousand_steps(architecture):
     for n in (1, 400, 100_000):
-        assert Rule().recipe(architecture, (1, 8, 8), n).steps == 1_000
-        assert Rule().recipe(architecture, (1, 19, 28), n).steps == 1_000
+        assert TrainingConfig().recipe(architecture, (1, 8, 8), n).steps == 1_000
+        assert TrainingConfig().recipe(architecture, (1, 19, 28), n).steps == 1_000
 
 
 @pytest.mark.parametrize(("n", "steps"), [(1, 2_500), (8_000, 2_500), (8_001, 2_520), (10_000, 3_140)])
 def test_larger_images_get_2500_steps_or_20_epochs(n, steps):
-    assert Rule().recipe("mlp", (1, 28, 28), n).steps == steps
-    assert Rule().recipe("mlp", (3, 20, 20), n).steps == steps
+    assert TrainingConfig().recipe("mlp", (1, 28, 28), n).steps == steps
+    assert TrainingConfig().recipe("mlp", (3, 20, 20), n).steps == steps
 
 
 @pytest.mark.usefixtures("twenty_steps")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from bench.models import networks, training
 from bench.models.determinism import single_thread, torch_seed
 from bench.models.online_surrogate import OnlineSurrogate
-from bench.models.training import Recipe, batches
+from bench.models.training import TrainingSchedule, batches
 
 SHAPE = (1, 4, 4)
 
@@ -62,28 +62,28 @@ def test_epochs_count_the_short_batch(n, steps):
 
 
 def test_the_rate_falls_along_half_a_cosine():
-    recipe = Recipe(100, learning_rate=2.0)
+    recipe = TrainingSchedule(100, learning_rate=2.0)
     assert training.rate_at(recipe, 1) == 2.0
     assert training.rate_at(recipe, 51) == pytest.approx(1.0)
     assert 0 < training.rate_at(recipe, 100) < 0.01
-    assert training.rate_at(Recipe(100, learning_rate=2.0, decay=False), 100) == 2.0
+    assert training.rate_at(TrainingSchedule(100, learning_rate=2.0, decay=False), 100) == 2.0
 
 
 def test_a_recipe_says_everything_that_it_fixes():
-    assert str(Recipe(5)) == "adam, 5 steps of 64, lr 0.001 cosine, weight decay 0"
+    assert str(TrainingSchedule(5)) == "adam, 5 steps of 64, lr 0.001 cosine, weight decay 0"
     different = [
-        Recipe(6),
-        Recipe(5, 32),
-        Recipe(5, 64, 2e-3),
-        Recipe(5, weight_decay=1),
-        Recipe(5, decay=False),
+        TrainingSchedule(6),
+        TrainingSchedule(5, 32),
+        TrainingSchedule(5, 64, 2e-3),
+        TrainingSchedule(5, weight_decay=1),
+        TrainingSchedule(5, decay=False),
     ]
-    assert len({str(recipe) for recipe in [Recipe(5), *different]}) == 6
+    assert len({str(recipe) for recipe in [TrainingSchedule(5), *different]}) == 6
 
 
 def test_training_is_plain_adam_on_cross_entropy():
     x, y = data()
-    recipe = Recipe(12, 16, 1e-2, weight_decay=1e-3)
+    recipe = TrainingSchedule(12, 16, 1e-2, weight_decay=1e-3)
     _, weights = training.train(network(), x, y, recipe, seed=3)
     twin = network()
     optimizer = torch.optim.Adam(twin.parameters(), lr=1e-2, weight_decay=1e-3)
@@ -100,7 +100,7 @@ def test_training_is_plain_adam_on_cross_entropy():
 def test_half_of_the_steps_and_all_of_them_are_apart_and_copies():
     x, y = data()
     trained = network()
-    half, full = training.train(trained, x, y, Recipe(10, 16), seed=0)
+    half, full = training.train(trained, x, y, TrainingSchedule(10, 16), seed=0)
     start = training.snapshot(network())
     assert all(not torch.equal(half[name], full[name]) for name in full)
     assert all(not torch.equal(half[name], start[name]) for name in full)
@@ -112,7 +112,7 @@ def test_half_of_the_steps_and_all_of_them_are_apart_and_copies():
 
 def test_one_step_has_an_untrained_half():
     x, y = data()
-    half, full = training.train(network(), x, y, Recipe(1), seed=0)
+    half, full = training.train(network(), x, y, TrainingSchedule(1), seed=0)
     start = training.snapshot(network())
     assert all(torch.equal(half[name], start[name]) for name in start)
     assert any(not torch.equal(full[name], start[name]) for name in start)
@@ -121,7 +121,7 @@ def test_one_step_has_an_untrained_half():
 def test_a_trained_network_is_left_in_evaluation_mode():
     x, y = data()
     trained = network(name="cnn")
-    training.train(trained, x, y, Recipe(2), seed=0)
+    training.train(trained, x, y, TrainingSchedule(2), seed=0)
     assert not any(module.training for module in trained.modules())
 
 
@@ -134,7 +134,7 @@ def test_training_lowers_the_loss():
             return float(functional.cross_entropy(trained(torch.from_numpy(x)), torch.from_numpy(y)))
 
     before = loss()
-    training.train(trained, x, y, Recipe(200), seed=0)
+    training.train(trained, x, y, TrainingSchedule(200), seed=0)
     assert loss() < before - 0.1
 
 
@@ -194,7 +194,7 @@ def test_asking_an_online_surrogate_does_not_change_it():
 def test_mse_log_softmax_is_pytorchs_mse_of_logs_with_the_constant():
     x, y = data()
     y[:10] = np.eye(3, dtype=np.float32)[0]
-    recipe = Recipe(1, batch_size=50, learning_rate=0.1, loss="mse-log-softmax", constant=1e-3)
+    recipe = TrainingSchedule(1, batch_size=50, learning_rate=0.1, loss="mse-log-softmax", constant=1e-3)
     outputs = network()(torch.from_numpy(x)).detach()
     expected = functional.mse_loss(
         torch.log_softmax(outputs, dim=1), torch.log(torch.from_numpy(y.astype(np.float64) + 1e-3)).float()
@@ -205,7 +205,7 @@ def test_mse_log_softmax_is_pytorchs_mse_of_logs_with_the_constant():
 
 def test_row_losses_are_pytorchs_cross_entropy():
     x, y = data()
-    outputs, recipe = network()(torch.from_numpy(x)).detach(), Recipe(1)
+    outputs, recipe = network()(torch.from_numpy(x)).detach(), TrainingSchedule(1)
     found = training.row_losses(outputs, torch.from_numpy(training.aims(y, recipe)), recipe).mean()
     expected = functional.cross_entropy(outputs, torch.from_numpy(y))
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
@@ -214,7 +214,7 @@ def test_row_losses_are_pytorchs_cross_entropy():
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse-log-softmax"])
 def test_either_loss_brings_the_copy_nearer_to_the_answers(loss):
     x, y = data()
-    recipe = Recipe(300, batch_size=50, learning_rate=1e-2, loss=loss, constant=1e-9)
+    recipe = TrainingSchedule(300, batch_size=50, learning_rate=1e-2, loss=loss, constant=1e-9)
     net = network()
     before = training.softmax(training.logits(net, x))
     training.train(net, x, y, recipe, 0)
@@ -270,7 +270,7 @@ def test_on_arts_batches_a_copy_is_arts_copy(fused, monkeypatch):
     x, y = data(320)
     with single_thread():
         theirs, seen = arts_fit(x, y, epochs=6)
-        recipe = Recipe(len(seen), learning_rate=1e-3, decay=False)
+        recipe = TrainingSchedule(len(seen), learning_rate=1e-3, decay=False)
         assert len(seen) == 30
         monkeypatch.setattr(training, "batches", lambda *_: iter(seen))
         if not fused:

@@ -1,7 +1,7 @@
 import pytest
 
 from bench.errors import UsageError
-from bench.models.training_config import Rule, rule
+from bench.models.training_config import TrainingConfig, rule
 
 LARGE, SMALL = (1, 28, 28), (1, 8, 8)
 
@@ -42,7 +42,7 @@ def test_the_recipe_carries_what_was_asked_for():
 
 
 def test_a_linear_model_takes_larger_steps_unless_it_is_told():
-    assert Rule().recipe("logistic", SMALL, 10).learning_rate == 1e-2
+    assert TrainingConfig().recipe("logistic", SMALL, 10).learning_rate == 1e-2
     assert rule("rule(learning_rate=0.005)").recipe("logistic", SMALL, 10).learning_rate == 0.005
 
 

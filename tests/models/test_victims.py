@@ -30,8 +30,8 @@ TORCH = ("mlp", "cnn")
 
 
 @pytest.fixture
-def victim_of(workbench):
-    return lambda kind: workbench.victim(VictimSpec("digits", kind, 0))
+def victim_of(context):
+    return lambda kind: context.victim(VictimSpec("digits", kind, 0))
 
 
 @pytest.fixture
@@ -134,9 +134,9 @@ def test_scikit_learns_victims_offer_none(victim_of):
     assert victim_of("logistic").features is None
 
 
-def test_victims_of_another_seed_or_architecture_are_other_victims(victim_of, workbench):
+def test_victims_of_another_seed_or_architecture_are_other_victims(victim_of, context):
     prints = {victim_of(kind).fingerprint for kind in KINDS}
-    prints.add(workbench.victim(VictimSpec("digits", "tree", 1)).fingerprint)
+    prints.add(context.victim(VictimSpec("digits", "tree", 1)).fingerprint)
     assert len(prints) == len(KINDS) + 1
 
 
@@ -307,7 +307,7 @@ def test_a_model_of_another_class_is_told_and_replaced(victim_of, kept, caplog):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_victim_trained_on_another_day_is_the_same_victim(kind, victim_of, tmp_path, monkeypatch):
     if kind == "cnn":
-        monkeypatch.setattr(victims, "victim_recipe", lambda _: training.Recipe(5))
+        monkeypatch.setattr(victims, "victim_recipe", lambda _: training.TrainingSchedule(5))
     prints = []
     for day in ("one", "another"):
         monkeypatch.setenv("MOATBENCH_CACHE", str(tmp_path / day))
@@ -592,13 +592,13 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_root().name == "moatbench"
 
 
-def test_a_victim_on_official_splits_is_another_one_and_says_so(workbench):
+def test_a_victim_on_official_splits_is_another_one_and_says_so(context):
     spec = VictimSpec("digits", "logistic", 0, "official")
-    victim = workbench.victim(spec)
+    victim = context.victim(spec)
     assert str(spec) == victim.name == "digits/logistic (official splits)"
     assert len(victim.splits.train.x) == 1_437
     assert victim.accuracy() >= victim.expected == EXPECTED_OFFICIAL["digits", "logistic"]
-    assert victim.fingerprint != workbench.victim(VictimSpec("digits", "logistic")).fingerprint
+    assert victim.fingerprint != context.victim(VictimSpec("digits", "logistic")).fingerprint
 
 
 def test_what_is_linear_says_so(victim_of):

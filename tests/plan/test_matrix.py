@@ -3,7 +3,7 @@ import pytest
 from bench.errors import UsageError
 from bench.plan import matrix as matrices
 from bench.plan.matrix import load_matrix, select
-from bench.tasks import Audit, Cell
+from bench.tasks import Cell, DefenseEvaluation
 
 BLOCK = """
 [[block]]
@@ -20,7 +20,7 @@ def cells(tasks):
 def test_a_block_is_the_product_of_its_axes(matrix_file):
     matrix = load_matrix(str(matrix_file("repeats = 3\n" + BLOCK)))
     assert len(cells(matrix.tasks())) == 2 * 3 * 2 * 3
-    assert len([task for task in matrix.tasks() if isinstance(task, Audit)]) == 3
+    assert len([task for task in matrix.tasks() if isinstance(task, DefenseEvaluation)]) == 3
 
 
 def test_equal_cells_of_two_blocks_merge(matrix_file):
@@ -120,7 +120,7 @@ def test_only_keeps_what_every_axis_admits(matrix_file):
     kept = select(tasks, ["budget=50", "defense=label_only", "defense=none", "repeat=1"])
     assert {(c.budget, c.repeat) for c in cells(kept)} == {(50, 1)}
     assert {c.defense for c in cells(kept)} == {(), ("label_only",)}
-    assert {a.defense for a in kept if isinstance(a, Audit)} == {(), ("label_only",)}
+    assert {a.defense for a in kept if isinstance(a, DefenseEvaluation)} == {(), ("label_only",)}
 
 
 def test_only_names_attacks_by_plugin_or_in_full(matrix_file):
@@ -165,7 +165,7 @@ def test_an_optional_pool_is_measured_where_its_data_is(matrix_file, tmp_path, d
     matrix = load_matrix(str(matrix_file('detect = ["noise", "usps?", "cifar10?"]\n' + BLOCK)))
 
     def measured(root):
-        return {task.pools for task in matrix.tasks(data_root=root) if isinstance(task, Audit)}
+        return {task.pools for task in matrix.tasks(data_root=root) if isinstance(task, DefenseEvaluation)}
 
     assert measured(tmp_path) == {("noise",)}
     assert ("noise", "usps") in {pools[:2] for pools in measured(data_root)}

@@ -11,7 +11,7 @@ from bench.cli.session import Session
 from bench.errors import UsageError
 from bench.metrics import intervals
 from bench.plan.matrix import Matrix
-from bench.plan.study import Row, Study, Where, facts, means
+from bench.plan.study import PublishedValue, Study, Where, facts, means
 from bench.plan.study_validation import bound
 from bench.store import Record
 
@@ -369,13 +369,19 @@ def test_a_drop_from_nothing_is_not_measured(run):
 @pytest.mark.parametrize(
     ("row", "value", "shown", "difference", "printed"),
     [
-        (Row(id="a", label="", published=89.66), 0.8874, "88.7", "-0.9 points", "89.66 %"),
-        (Row(id="a", label="", published=0.91, unit=""), 0.8874, "0.887", "-0.023", "0.91"),
-        (Row(id="a", label="", published=300, unit="", digits=0), 300.0, "300", "0", "300"),
-        (Row(id="a", label="", published=111.17, unit="s"), 4.104, "4.10", "-107 s", "111.17 s"),
-        (Row(id="a", label="", published=1.0), 0.0099999, "1.0", "0.0 points", "1.0 %"),
-        (Row(id="a", label="", published=2, metric="membership.gap"), 0.01, "1.0", "-1.0 points", "2 points"),
-        (Row(id="a", label="", published=1500, unit="s"), 1234.5, "1,234", "-266 s", "1500 s"),
+        (PublishedValue(id="a", label="", published=89.66), 0.8874, "88.7", "-0.9 points", "89.66 %"),
+        (PublishedValue(id="a", label="", published=0.91, unit=""), 0.8874, "0.887", "-0.023", "0.91"),
+        (PublishedValue(id="a", label="", published=300, unit="", digits=0), 300.0, "300", "0", "300"),
+        (PublishedValue(id="a", label="", published=111.17, unit="s"), 4.104, "4.10", "-107 s", "111.17 s"),
+        (PublishedValue(id="a", label="", published=1.0), 0.0099999, "1.0", "0.0 points", "1.0 %"),
+        (
+            PublishedValue(id="a", label="", published=2, metric="membership.gap"),
+            0.01,
+            "1.0",
+            "-1.0 points",
+            "2 points",
+        ),
+        (PublishedValue(id="a", label="", published=1500, unit="s"), 1234.5, "1,234", "-266 s", "1500 s"),
     ],
 )
 def test_numbers_carry_the_digits_and_units_of_their_row(row, value, shown, difference, printed):

@@ -106,7 +106,7 @@ def failed(record, error):
     )
 
 
-def audit(defense, *, kept=1.0, lost=0.0, l1=0.0, refused=0.0, **claims):
+def evaluation(defense, *, kept=1.0, lost=0.0, l1=0.0, refused=0.0, **claims):
     spec = {"victim": "digits/mlp", "victim_seed": 0, "data": "digits", "defense": list(defense)}
     spec |= {"pools": ["noise"], "repeats": 5, "seed": 0}
     metrics = {
@@ -134,10 +134,10 @@ def audit(defense, *, kept=1.0, lost=0.0, l1=0.0, refused=0.0, **claims):
 
 
 AUDITS = (
-    audit(NONE),
-    audit(LABEL_ONLY, l1=0.08),
-    audit(ROUNDED, l1=0.03),
-    audit(SCREEN, kept=0.95, lost=0.045, refused=0.05, may_refuse=True, may_flag=True),
+    evaluation(NONE),
+    evaluation(LABEL_ONLY, l1=0.08),
+    evaluation(ROUNDED, l1=0.03),
+    evaluation(SCREEN, kept=0.95, lost=0.045, refused=0.05, may_refuse=True, may_flag=True),
 )
 
 
@@ -261,16 +261,16 @@ def test_a_label_keeping_defense_never_looks_stronger_than_label_only():
 @pytest.mark.parametrize(
     "spoilt",
     [
-        audit(ROUNDED, kept=0.999),
-        audit(ROUNDED, ties=True),
-        audit(ROUNDED, may_refuse=True),
-        audit(ROUNDED, keeps_label=False),
+        evaluation(ROUNDED, kept=0.999),
+        evaluation(ROUNDED, ties=True),
+        evaluation(ROUNDED, may_refuse=True),
+        evaluation(ROUNDED, keeps_label=False),
         None,
     ],
 )
 def test_nothing_is_replayed_where_the_label_may_change_or_is_not_known_to_stay(spoilt):
-    audits = [record for record in (*AUDITS[:2], spoilt) if record]
-    findings = Findings([*audits, *few()], {"digits": 200})
+    evaluations = [record for record in (*AUDITS[:2], spoilt) if record]
+    findings = Findings([*evaluations, *few()], {"digits": 200})
     (threat,) = findings.threats
     assert not any("replayed" in name for name in findings.candidates(threat, ROUNDED, 200))
 
@@ -472,7 +472,7 @@ def test_the_figure_of_many_defenses_has_a_key_that_names_stacks_too(tmp_path):
         cell(INSIDE, defense, SOFT, budget, repeat, share=0.8)
         for defense, budget, repeat in product(costs, (100, 200), range(2))
     ]
-    write_report([*(audit(d, l1=l1) for d, l1 in costs.items()), *cells], META, tmp_path)
+    write_report([*(evaluation(d, l1=l1) for d, l1 in costs.items()), *cells], META, tmp_path)
     svg = (tmp_path / "figures" / "T1-pareto.svg").read_text(encoding="utf-8")
     assert "gaussian_noise(scale=0.7)" in svg
     assert "+ mahalanobis" in svg

@@ -14,7 +14,7 @@ from bench.cli.session import report as write_from
 from bench.metrics.intervals import Interval
 from bench.plan import matrix
 from bench.plan.matrix import shipped
-from bench.plan.study import Row
+from bench.plan.study import PublishedValue
 from bench.plan.study_validation import bound
 from bench.report import membership
 from bench.report.figures import study as study_figures
@@ -255,7 +255,7 @@ def test_a_confusion_matrix_is_summed_over_repeats_and_its_mistakes_stand_in_it(
 
 
 def test_published_and_measured_stand_where_the_numbers_are():
-    row = Row(id="a", label="a copy", published=89.66, metric="x")
+    row = PublishedValue(id="a", label="a copy", published=89.66, metric="x")
     drawn = study_figures.beside([Value(row, "ok", Interval(0.887, 0.88, 0.893))])
     lines = drawn.axes[0].lines
     assert [list(each.get_xdata()) for each in lines if each.get_marker() == "D"] == [[89.66]]
@@ -269,7 +269,10 @@ def test_published_and_measured_stand_where_the_numbers_are():
 
 def test_units_have_axes_of_their_own():
     units = [("%", 90.0), ("s", 111.2), ("", 0.91)]
-    rows = [Row(id=f"r{place}", label=unit, published=p, unit=unit) for place, (unit, p) in enumerate(units)]
+    rows = [
+        PublishedValue(id=f"r{place}", label=unit, published=p, unit=unit)
+        for place, (unit, p) in enumerate(units)
+    ]
     figure = study_figures.beside([Value(row, "not run") for row in rows])
     assert [axes.get_xlabel() for axes in figure.axes] == ["%", "seconds", "value"]
 

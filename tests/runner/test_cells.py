@@ -17,8 +17,8 @@ def cell(digits_spec, threat):
 
 
 @pytest.fixture
-def run(workbench):
-    return lambda cell: run_cells(cell.group(), workbench)
+def run(context):
+    return lambda cell: run_cells(cell.group(), context)
 
 
 def test_a_cell_is_a_pure_function_of_its_spec(cell, run):

@@ -11,7 +11,7 @@ import pytest
 
 from bench.errors import StoreError, UsageError
 from bench.runner import dask_backend
-from bench.runner.context import Workbench
+from bench.runner.context import WorkerContext
 from bench.runner.run import Setting
 from bench.store import Store
 
@@ -112,20 +112,20 @@ def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, 
 
 def test_an_address_at_which_nobody_answers_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "PATIENCE", 1)
-    work = dask_backend.work([], Setting(tmp_path, None), Workbench(tmp_path), "tcp://127.0.0.1:1")
+    work = dask_backend.work([], Setting(tmp_path, None), WorkerContext(tmp_path), "tcp://127.0.0.1:1")
     with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         next(work)
 
 
 def test_a_scheduler_without_workers_is_not_waited_for_forever(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "PATIENCE", 2)
-    work = dask_backend.work([], Setting(tmp_path, None), Workbench(tmp_path), scheduler)
+    work = dask_backend.work([], Setting(tmp_path, None), WorkerContext(tmp_path), scheduler)
     with pytest.raises(UsageError, match="no worker has joined the scheduler"):
         next(work)
 
 
 def test_a_worker_that_joins_late_with_other_versions_is_turned_away(monkeypatch):
-    supply = dask_backend.Supply("run", b"", {}, memo=False, device="cpu")
+    supply = dask_backend.Supply("run", b"", {}, training_cache=False, device="cpu")
     monkeypatch.setattr(dask_backend, "versions", lambda: supply.versions | {"numpy": "0.1"})
     with pytest.raises(UsageError, match=r"this worker has numpy 0\.1, not [\d.]+"):
         supply.setup(None)
@@ -135,6 +135,6 @@ def test_a_worker_that_joins_late_with_other_versions_is_turned_away(monkeypatch
 @pytest.mark.usefixtures("workers")
 def test_what_a_worker_cannot_unpack_is_said(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "_kept", lambda *_: b"no pickle")
-    work = dask_backend.work([], Setting(tmp_path, None), Workbench(tmp_path), scheduler)
+    work = dask_backend.work([], Setting(tmp_path, None), WorkerContext(tmp_path), scheduler)
     with pytest.raises(UsageError, match="a worker cannot take what it needs"):
         next(work)

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from bench.runner import defense_evaluation as audits
-from bench.runner.context import Workbench
-from bench.runner.defense_evaluation import Measured, run_audit, suspicion
-from bench.tasks import Audit
+from bench.runner import defense_evaluation as evaluations
+from bench.runner.context import WorkerContext
+from bench.runner.defense_evaluation import Measured, evaluate_defense, suspicion
+from bench.tasks import DefenseEvaluation
 
 STACKS = {
     "none": (),
@@ -36,12 +36,12 @@ SHARES = {
 
 
 @pytest.fixture(scope="module")
-def audit_of(workbench, digits_spec):
+def audit_of(context, digits_spec):
     made = {}
 
     def run(name):
         if name not in made:
-            made[name] = run_audit(Audit(digits_spec, STACKS[name], POOLS, 3, 0), workbench)
+            made[name] = evaluate_defense(DefenseEvaluation(digits_spec, STACKS[name], POOLS, 3, 0), context)
         return made[name]
 
     return run
@@ -101,15 +101,20 @@ def test_what_answers_look_like_is_seen_without_training(audit_of):
     assert len(set(noise.info["drawn"]["honest.nll"])) == 3
 
 
-def test_an_answer_that_depends_on_its_batch_is_seen(monkeypatch, workbench, digits_spec):
+def test_an_answer_that_depends_on_its_batch_is_seen(monkeypatch, context, digits_spec):
     def every_winner_in_every_row(_, preds):
         labels = np.zeros_like(preds)
         labels[:, np.argmax(preds, axis=1)] = 1
         return labels
 
     monkeypatch.setattr("defenses.label_only.LabelOnly.__call__", every_winner_in_every_row)
-    fresh = Workbench(workbench.data_root, None)
-    assert run_audit(Audit(digits_spec, STACKS["label_only"], (), 1, 0), fresh).metrics["contract.alone"] == 0
+    fresh = WorkerContext(context.data_root, None)
+    assert (
+        evaluate_defense(DefenseEvaluation(digits_spec, STACKS["label_only"], (), 1, 0), fresh).metrics[
+            "contract.alone"
+        ]
+        == 0
+    )
 
 
 def test_noise_costs_labels_and_distance(audit_of):
@@ -119,10 +124,10 @@ def test_noise_costs_labels_and_distance(audit_of):
     assert found["honest.refused"] == found["honest.flagged"] == 0
 
 
-def test_refusals_count_as_misses_and_not_as_distance(audit_of, workbench, digits_spec, digits_victim):
+def test_refusals_count_as_misses_and_not_as_distance(audit_of, context, digits_spec, digits_victim):
     found = audit_of("mahalanobis").metrics
     test = digits_victim.splits.test
-    refused = workbench.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(test.x, "one").refused
+    refused = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(test.x, "one").refused
     right = digits_victim.probabilities(test.x).argmax(axis=1) == test.y
     assert found["honest.refused"] == found["honest.flagged"] == pytest.approx(refused.mean())
     assert found["honest.top1_kept"] == pytest.approx(1 - refused.mean())
@@ -130,10 +135,10 @@ def test_refusals_count_as_misses_and_not_as_distance(audit_of, workbench, digit
     assert found["honest.l1_max"] == 0
 
 
-def test_a_client_is_a_hundred_queries_and_a_shorter_last_one_is_left_out(audit_of, workbench, digits_spec):
+def test_a_client_is_a_hundred_queries_and_a_shorter_last_one_is_left_out(audit_of, context, digits_spec):
     found = audit_of("mahalanobis").metrics
-    x = workbench.victim(digits_spec).splits.test.x
-    refused = workbench.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").refused
+    x = context.victim(digits_spec).splits.test.x
+    refused = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").refused
     clients = [refused[start : start + 100].any() for start in (0, 100, 200, 300)]
     assert found["honest.client_refused"] == found["honest.client_flagged"] == np.mean(clients)
 
@@ -158,13 +163,13 @@ def test_the_ranking_of_queries_needs_no_threshold(audit_of):
     assert "detection.test.auroc" not in found
 
 
-def test_a_query_is_flagged_where_it_is_more_suspicious_than_allowed(workbench, digits_spec, digits_victim):
-    stack = workbench.stack(digits_spec, STACKS["mahalanobis"], 0)
+def test_a_query_is_flagged_where_it_is_more_suspicious_than_allowed(context, digits_spec, digits_victim):
+    stack = context.stack(digits_spec, STACKS["mahalanobis"], 0)
     x = digits_victim.splits.test.x
-    flagged = workbench.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").flagged
+    flagged = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").flagged
     assert flagged.any()
     assert ((suspicion(stack, digits_victim, x) > 1) == flagged).all()
-    assert suspicion(workbench.stack(digits_spec, (), 0), digits_victim, x) is None
+    assert suspicion(context.stack(digits_spec, (), 0), digits_victim, x) is None
 
 
 @pytest.mark.parametrize("name", ["none", "label_only", "gaussian_noise"])
@@ -189,35 +194,35 @@ def test_what_was_found_for_a_cost_is_kept_beside_what_it_costs(audit_of):
     assert audit_of("mahalanobis").info["resolved"] == {}
 
 
-def test_a_gate_given_by_its_cost_is_judged_as_a_gate(audit_of, workbench, digits_spec, digits_victim):
+def test_a_gate_given_by_its_cost_is_judged_as_a_gate(audit_of, context, digits_spec, digits_victim):
     assert audit_of("by_cost").metrics["detection.noise.auroc"] > 0.99
     x = digits_victim.splits.test.x
-    flagged = workbench.api(digits_spec, STACKS["by_cost"], 0, 0).ask(x, "one").flagged
-    stack = workbench.stack(digits_spec, STACKS["by_cost"], 0)
+    flagged = context.api(digits_spec, STACKS["by_cost"], 0, 0).ask(x, "one").flagged
+    stack = context.stack(digits_spec, STACKS["by_cost"], 0)
     assert flagged.any()
     assert ((suspicion(stack, digits_victim, x) > 1) == flagged).all()
 
 
 @pytest.mark.parametrize("name", ["gaussian_noise", "mahalanobis"])
-def test_the_same_audit_twice_is_the_same(name, audit_of, workbench, digits_spec):
-    another = Workbench(workbench.data_root, None)
-    again = run_audit(Audit(digits_spec, STACKS[name], POOLS, 3, 0), another)
+def test_the_same_audit_twice_is_the_same(name, audit_of, context, digits_spec):
+    another = WorkerContext(context.data_root, None)
+    again = evaluate_defense(DefenseEvaluation(digits_spec, STACKS[name], POOLS, 3, 0), another)
     assert again.metrics == audit_of(name).metrics
     assert again.info == audit_of(name).info
 
 
-def test_what_does_not_vary_is_asked_once(workbench, digits_spec, monkeypatch):
+def test_what_does_not_vary_is_asked_once(context, digits_spec, monkeypatch):
     asked = []
-    ask = audits._ask
+    ask = evaluations._ask
 
-    def count(audit, bench, x, repeat):
+    def count(evaluation, bench, x, repeat):
         asked.append(repeat)
-        return ask(audit, bench, x, repeat)
+        return ask(evaluation, bench, x, repeat)
 
-    monkeypatch.setattr(audits, "_ask", count)
-    run_audit(Audit(digits_spec, (), (), 3, 0), workbench)
+    monkeypatch.setattr(evaluations, "_ask", count)
+    evaluate_defense(DefenseEvaluation(digits_spec, (), (), 3, 0), context)
     assert asked == [0]
-    run_audit(Audit(digits_spec, STACKS["gaussian_noise"], (), 3, 0), workbench)
+    evaluate_defense(DefenseEvaluation(digits_spec, STACKS["gaussian_noise"], (), 3, 0), context)
     assert asked == [0, 0, 1, 2]
 
 
@@ -227,8 +232,8 @@ def test_repeats_of_an_input_are_resampled_together():
     raw = rng.dirichlet(np.ones(3), 150)
     told, truth = raw[:, ::-1].copy(), rng.integers(0, 3, 150)
     one, four = Measured(), Measured()
-    audits._honest(one, [told], raw, truth, 0)
-    audits._honest(four, [told] * 4, raw, truth, 0)
+    evaluations._honest(one, [told], raw, truth, 0)
+    evaluations._honest(four, [told] * 4, raw, truth, 0)
     for key in USE - {"honest.l1_max"}:
         # The risk at coverage 1/150 has no counterpart among 600 answers.
         near = 0.01 if key == "honest.aurc" else 1e-9
@@ -241,7 +246,7 @@ def test_inputs_refused_in_some_repeats_count_where_they_were_answered():
     partly = raw.copy()
     partly[::2] = np.nan
     found = Measured()
-    audits._honest(found, [raw, partly], raw, np.zeros(30, np.int64), 0)
+    evaluations._honest(found, [raw, partly], raw, np.zeros(30, np.int64), 0)
     assert found.values["honest.top1_kept"] == found.values["honest.accuracy"] == 0.75
     assert found.values["honest.accuracy_lost"] == pytest.approx(0.25)
     assert found.values["honest.l1_mean"] == 0
@@ -251,7 +256,7 @@ def test_inputs_refused_in_some_repeats_count_where_they_were_answered():
 def test_a_calibration_error_that_resampling_lifts_stays_in_its_interval():
     raw = np.tile([0.75, 0.25], (40, 1))
     found = Measured()
-    audits._honest(found, [raw], raw, np.arange(40) // 30, 0)
+    evaluations._honest(found, [raw], raw, np.arange(40) // 30, 0)
     low, high = found.intervals["honest.ece"]
     assert low <= found.values["honest.ece"] < 1e-9 < high
 
@@ -259,7 +264,7 @@ def test_a_calibration_error_that_resampling_lifts_stays_in_its_interval():
 def test_where_everything_is_refused_there_is_no_use_to_measure():
     raw = np.eye(3)[[0, 1, 2]]
     found = Measured()
-    audits._honest(found, [np.full((3, 3), np.nan)], raw, np.array([0, 1, 1]), 0)
+    evaluations._honest(found, [np.full((3, 3), np.nan)], raw, np.array([0, 1, 1]), 0)
     assert found.values["honest.top1_kept"] == found.values["honest.accuracy"] == 0
     assert not set(found.values) & USE
 

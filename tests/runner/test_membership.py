@@ -6,7 +6,7 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
-from attacks.base import MembershipInference, Pool, Streams
+from attacks.base import MembershipInference, Pool, RandomSeeds
 from bench.data import query_pools
 from bench.data.datasets import Labelled
 from bench.errors import BudgetError, NotApplicable
@@ -14,7 +14,7 @@ from bench.metrics import membership as member_metrics
 from bench.plugins import attacks
 from bench.runner import extraction, membership, membership_data
 from bench.runner.cells import run_cells
-from bench.runner.context import Workbench
+from bench.runner.context import WorkerContext
 from bench.tasks import Cell, VictimSpec
 
 LOSS = "membership_threshold(members=100, target=victim, score=loss)"
@@ -32,8 +32,8 @@ def cell(digits_spec, threat):
 
 
 @pytest.fixture
-def run(workbench):
-    return lambda cell: run_cells(cell.group(), workbench)
+def run(context):
+    return lambda cell: run_cells(cell.group(), context)
 
 
 def of(cell, pool):
@@ -55,9 +55,9 @@ class Spy(MembershipInference):
         return np.full(len(asked), 0.5) if self.scores is None else self.scores(asked)
 
 
-def spied(cell, workbench, **options):
+def spied(cell, context, **options):
     spy = Spy(**options)
-    outcomes = membership.run(cell.group(), spy, workbench)
+    outcomes = membership.run(cell.group(), spy, context)
     return spy.seen, outcomes
 
 
@@ -81,20 +81,20 @@ def test_known_and_asked_records_are_disjoint_and_half_members(cell, digits_vict
             assert set(rows(part.x[~part.member])) <= test
 
 
-def test_labels_are_those_of_the_records(cell, workbench, digits_victim):
+def test_labels_are_those_of_the_records(cell, context, digits_victim):
     splits = digits_victim.splits
     truth = {
         row: label
         for part in (splits.train, splits.test)
         for row, label in zip(rows(part.x), part.y, strict=True)
     }
-    (known, asked, _), _ = spied(cell, workbench)[0]
+    (known, asked, _), _ = spied(cell, context)[0]
     for part in (known, asked):
         assert [truth[row] for row in rows(part.x)] == part.y.tolist()
 
 
-def test_the_attack_is_not_told_who_is_a_member_and_the_order_does_not_tell(cell, workbench, digits_victim):
-    (known, asked, _), _ = spied(cell, workbench)[0]
+def test_the_attack_is_not_told_who_is_a_member_and_the_order_does_not_tell(cell, context, digits_victim):
+    (known, asked, _), _ = spied(cell, context)[0]
     assert not asked.member.any()
     train = set(rows(digits_victim.splits.train.x))
     for part in (known, asked):
@@ -104,9 +104,9 @@ def test_the_attack_is_not_told_who_is_a_member_and_the_order_does_not_tell(cell
         assert len(np.flatnonzero(np.diff(places) != 1)) > 10
 
 
-def test_records_depend_on_the_repeat_and_the_pool_alone(cell, workbench):
+def test_records_depend_on_the_repeat_and_the_pool_alone(cell, context):
     def asked(cell, **options):
-        return [rows(asked.x) for _, asked, _ in spied(cell, workbench, **options)[0]]
+        return [rows(asked.x) for _, asked, _ in spied(cell, context, **options)[0]]
 
     first = asked(cell)
     assert first[0] != first[1]
@@ -116,47 +116,47 @@ def test_records_depend_on_the_repeat_and_the_pool_alone(cell, workbench):
     assert asked(replace(cell, seed=1)) != first
 
 
-def test_streams_are_those_of_every_family(cell, workbench, digits_pool):
+def test_streams_are_those_of_every_family(cell, context, digits_pool):
     class Buyer:
         def acquire(self, api, pool, learner, streams):
             self.streams = streams
             return attacks.build("own_labels").acquire(api, pool, learner, streams)
 
     buyer = Buyer()
-    extraction.buy(cell, buyer, digits_pool, workbench)
-    seen, _ = spied(cell, workbench)
+    extraction.buy(cell, buyer, digits_pool, context)
+    seen, _ = spied(cell, context)
     assert seen[0][2] == buyer.streams
-    assert isinstance(seen[1][2], Streams)
+    assert isinstance(seen[1][2], RandomSeeds)
     assert seen[1][2] != buyer.streams
 
 
-def test_there_are_as_many_as_the_smaller_side_has(cell, workbench, digits_victim):
-    _, outcomes = spied(cell, workbench, members=10_000)
+def test_there_are_as_many_as_the_smaller_side_has(cell, context, digits_victim):
+    _, outcomes = spied(cell, context, members=10_000)
     test = len(digits_victim.splits.test)
     assert outcomes[0].metrics["membership.records"] == test // 2 * 2
     assert outcomes[0].metrics["membership.tpr_at_0.1"] is None
 
 
 @pytest.mark.parametrize("pool", ["in-distribution", "test"])
-def test_non_members_of_the_same_distribution_are_the_test_split(pool, workbench, digits_spec, digits_victim):
-    found = membership_data.non_members(workbench.pool(digits_spec, pool, 0), digits_victim, "victim")
+def test_non_members_of_the_same_distribution_are_the_test_split(pool, context, digits_spec, digits_victim):
+    found = membership_data.non_members(context.pool(digits_spec, pool, 0), digits_victim, "victim")
     assert (found.x == digits_victim.splits.test.x).all()
     assert (found.y == digits_victim.splits.test.y).all()
 
 
-def test_the_victims_data_by_name_is_its_pool_split(workbench, digits_spec, digits_victim):
-    found = membership_data.non_members(workbench.pool(digits_spec, "digits", 0), digits_victim, "victim")
+def test_the_victims_data_by_name_is_its_pool_split(context, digits_spec, digits_victim):
+    found = membership_data.non_members(context.pool(digits_spec, "digits", 0), digits_victim, "victim")
     assert (found.x == digits_victim.splits.pool.x).all()
     assert (found.y == digits_victim.splits.pool.y).all()
 
 
-def test_what_a_copy_was_trained_on_is_no_non_member_of_it(workbench, digits_spec, digits_victim):
-    splits, own = digits_victim.splits, workbench.pool(digits_spec, "digits", 0)
+def test_what_a_copy_was_trained_on_is_no_non_member_of_it(context, digits_spec, digits_victim):
+    splits, own = digits_victim.splits, context.pool(digits_spec, "digits", 0)
     found = membership_data.non_members(own, digits_victim, "surrogate")
     assert (found.x == splits.calibration.x).all()
     assert (found.y == splits.calibration.y).all()
     for pool in ("in-distribution", "test", "noise"):
-        every = workbench.pool(digits_spec, pool, 0)
+        every = context.pool(digits_spec, pool, 0)
         one, other = (
             membership_data.non_members(every, digits_victim, who) for who in ("victim", "surrogate")
         )
@@ -164,10 +164,10 @@ def test_what_a_copy_was_trained_on_is_no_non_member_of_it(workbench, digits_spe
         assert not set(rows(other.x)) & set(rows(splits.pool.x))
 
 
-def test_a_copy_is_not_asked_about_what_the_thief_sent(cell, workbench, digits_victim):
+def test_a_copy_is_not_asked_about_what_the_thief_sent(cell, context, digits_victim):
     sent = set(rows(digits_victim.splits.pool.x))
     for target, met in (("victim", True), ("surrogate", False)):
-        for known, asked, _ in spied(of(cell, "digits"), workbench, target=target)[0]:
+        for known, asked, _ in spied(of(cell, "digits"), context, target=target)[0]:
             assert bool(sent & set(rows(known.x) + rows(asked.x))) == met
 
 
@@ -181,8 +181,8 @@ def test_what_the_victim_was_trained_on_is_no_non_member(digits_victim):
     assert found.y.tolist() == list(range(30, 50))
 
 
-def test_labels_that_mean_nothing_become_the_victims(workbench, digits_spec, digits_victim):
-    noise = workbench.pool(digits_spec, "noise", 0)
+def test_labels_that_mean_nothing_become_the_victims(context, digits_spec, digits_victim):
+    noise = context.pool(digits_spec, "noise", 0)
     found = membership_data.non_members(noise, digits_victim, "victim")
     assert (found.x == noise.x).all()
     assert (found.y == digits_victim.probabilities(noise.x).argmax(axis=1)).all()
@@ -202,11 +202,11 @@ def test_nineteen_are_too_few_and_twenty_are_not(cell, digits_victim):
     assert len(membership_data.draw(cell, 100, digits_victim, Labelled(test.x[:20], test.y[:20])).asked) == 20
 
 
-def test_where_the_attack_makes_no_sense_it_says_why(cell, workbench):
+def test_where_the_attack_makes_no_sense_it_says_why(cell, context):
     spy = Spy()
     spy.applicable = lambda pool, target: f"{pool.name} of {target.classes}"
     with pytest.raises(NotApplicable, match="in-distribution of 10"):
-        membership.run(cell.group(), spy, workbench)
+        membership.run(cell.group(), spy, context)
 
 
 # --- what is measured
@@ -223,35 +223,35 @@ def test_it_measures_and_says_how_sure_it_is(cell, run):
         assert not outcome.arrays
 
 
-def test_a_cell_is_a_pure_function_of_its_spec(cell, run, tmp_path, workbench):
+def test_a_cell_is_a_pure_function_of_its_spec(cell, run, tmp_path, context):
     for spec in (cell, replace(cell, attack=STOLEN)):
         first = run(spec)
-        fresh = Workbench(workbench.data_root, tmp_path)
+        fresh = WorkerContext(context.data_root, tmp_path)
         for one, two in zip(first, run_cells(spec.group(), fresh), strict=True):
             assert one.metrics == two.metrics
             assert one.info == two.info
         assert first[0].metrics != first[1].metrics
 
 
-def test_the_metrics_are_those_of_the_scores(cell, workbench, digits_victim):
+def test_the_metrics_are_those_of_the_scores(cell, context, digits_victim):
     train = set(rows(digits_victim.splits.train.x))
 
     def knows(asked):
         return np.array([0.9 if row in train else 0.1 for row in rows(asked.x)])
 
     for scores, auc in ((knows, 1.0), (lambda asked: 1 - knows(asked), 0.0)):
-        outcome = spied(cell, workbench, scores=scores)[1][0]
+        outcome = spied(cell, context, scores=scores)[1][0]
         assert outcome.metrics["membership.auc"] == outcome.metrics["membership.accuracy"] == auc
         assert outcome.metrics["membership.tpr_at_1"] == auc
         assert outcome.info["roc"][0][1] == auc
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1.5, -0.1])
-def test_scores_that_are_no_shares_are_refused(cell, workbench, bad):
+def test_scores_that_are_no_shares_are_refused(cell, context, bad):
     with pytest.raises(ValueError, match=r"'spy' must return \(100,\) scores in \[0, 1\]"):
-        spied(cell, workbench, scores=lambda asked: np.full(len(asked), bad))
+        spied(cell, context, scores=lambda asked: np.full(len(asked), bad))
     with pytest.raises(ValueError, match="must return"):
-        spied(cell, workbench, scores=lambda asked: np.full(len(asked) - 1, 0.5))
+        spied(cell, context, scores=lambda asked: np.full(len(asked) - 1, 0.5))
 
 
 def test_the_gap_is_the_undefended_victims(cell, run, digits_victim):
@@ -277,9 +277,9 @@ def test_another_data_set_is_told_apart_without_the_victim(cell, run):
     assert found["membership.without_victim_auc"] > 0.98
 
 
-def test_records_of_one_distribution_are_not_told_apart_without_the_victim(cell, workbench):
+def test_records_of_one_distribution_are_not_told_apart_without_the_victim(cell, context):
     # The mean of five areas with a standard error of .027 each, on overlapping records.
-    outcomes = spied(replace(of(cell, "digits"), repeats=5), workbench, members=500)[1]
+    outcomes = spied(replace(of(cell, "digits"), repeats=5), context, members=500)[1]
     aucs = [o.metrics["membership.without_victim_auc"] for o in outcomes]
     assert np.mean(aucs) == pytest.approx(0.5, abs=0.08)
     assert len(set(aucs)) == 5
@@ -289,7 +289,7 @@ def test_what_needs_no_victim_is_made_once_for_all_attacks(cell, monkeypatch, tm
     made = []
     make = membership.without_victim
     monkeypatch.setattr(membership, "without_victim", lambda *args: made.append(1) or make(*args))
-    fresh = Workbench(tmp_path)
+    fresh = WorkerContext(tmp_path)
     for attack, defense in ((LOSS, ()), ("membership_rule_based(members=100)", ("label_only",))):
         run_cells(replace(cell, attack=attack, defense=defense).group(), fresh)
     assert len(made) == cell.repeats
@@ -386,14 +386,14 @@ def test_a_copy_is_stolen_with_the_budget_and_then_asked_for_nothing(cell, run):
 
 
 @pytest.mark.parametrize("defense", [(), GATE])
-def test_the_copy_is_the_one_that_copycat_steals(cell, workbench, digits_pool, defense):
+def test_the_copy_is_the_one_that_copycat_steals(cell, context, digits_pool, defense):
     cell = replace(cell, defense=defense)
     copycat = attacks.build("copycat(use_probability=true)")
-    sold = extraction.buy(cell, copycat, digits_pool, workbench).bought
-    assert membership._buy(cell, digits_pool, membership._api(cell, workbench)).digest() == sold.digest()
+    sold = extraction.buy(cell, copycat, digits_pool, context).bought
+    assert membership._buy(cell, digits_pool, membership._api(cell, context)).digest() == sold.digest()
 
 
-def test_the_copy_answers_the_attack_in_full(cell, workbench):
+def test_the_copy_answers_the_attack_in_full(cell, context):
     asked = {}
 
     class Curious(Spy):
@@ -402,7 +402,7 @@ def test_the_copy_answers_the_attack_in_full(cell, workbench):
             return super().infer(api, known, asked_, streams)
 
     labels = replace(cell, threat=replace(cell.threat, shows="labels"), defense=("label_only",))
-    membership.run(labels.group(), Curious(target="surrogate"), workbench)
+    membership.run(labels.group(), Curious(target="surrogate"), context)
     for answers, api in asked.values():
         assert answers.shape == (100, 10)
         assert answers.sum(axis=1) == pytest.approx(1)
@@ -436,5 +436,5 @@ def test_a_pool_that_was_trained_on_is_flagged_for_the_thief_alone(cell, run):
 
 
 def test_handwriting_of_another_post_office_is_another_data_set(cell, data_root):
-    outcome = run_cells(of(cell, "usps").group(), Workbench(data_root))[0]
+    outcome = run_cells(of(cell, "usps").group(), WorkerContext(data_root))[0]
     assert outcome.metrics["membership.without_victim_accuracy"] > 0.9

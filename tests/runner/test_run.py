@@ -126,7 +126,7 @@ def test_a_failed_cell_is_kept_with_its_traceback_and_tried_again_while_others_g
         '"copycat(use_probability=false)"', '"breaks"'
     )
     matrix = load_matrix(str(matrix_file(text)))
-    setting = Setting(setting.data_root, setting.memo, tuple(matrix.plugin_files))
+    setting = Setting(setting.data_root, setting.training_cache, tuple(matrix.plugin_files))
     with Store(tmp_path / "one.sqlite", create=True) as store:
         counts = run(matrix.tasks(), store, setting, jobs=1)
         failed = [record for record in store.records() if record.status == "failed"]

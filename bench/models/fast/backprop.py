@@ -48,7 +48,7 @@ class Learning(Layer):
         """Write the slopes of the parameters, given that of what was returned."""
 
 
-class Linear(Learning):
+class LinearLayer(Learning):
     """``weight`` (outputs, inputs) and ``bias`` (outputs,): (n, inputs) to (n, outputs)."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -177,7 +177,7 @@ class Convolved(Learning):
 class Chain:
     """Layers one behind another, which learn in place; the last returns logits.
 
-    ``loss``: that of :class:`bench.models.training.Recipe`.
+    ``loss``: that of :class:`bench.models.training.TrainingSchedule`.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ def layers(network: nn.Module) -> list[Layer]:
     found: list[Layer] = []
     for _, module in network.named_modules(remove_duplicate=False):
         if isinstance(module, nn.Linear) and module.bias is not None:
-            found.append(Linear(module.weight, module.bias))
+            found.append(LinearLayer(module.weight, module.bias))
         elif isinstance(module, HalvedConv2d) and module.weight.is_cpu:
             found.append(Convolved(module))
         elif isinstance(module, nn.ReLU) and found and isinstance(found[-1], Learning):
@@ -229,7 +229,7 @@ def layers(network: nn.Module) -> list[Layer]:
             found.append(Flat())
         elif not list(module.children()):
             return []
-    return found if found and isinstance(found[-1], Linear) else []
+    return found if found and isinstance(found[-1], LinearLayer) else []
 
 
 def slope_of_losses(outputs: Tensor, targets: Tensor, share: Tensor | float, loss: str) -> Tensor:

@@ -19,9 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from bench.analysis.findings import Findings, Row
-from bench.analysis.threat_models import UNDEFENDED, Threat
-from bench.metrics.intervals import Interval, Strongest
+from bench.analysis.findings import DefenseResult, Findings
+from bench.analysis.threat_models import UNDEFENDED, VictimThreatModel
+from bench.metrics.intervals import BestAttack, Interval
 from bench.report.figures.pareto import pareto
 from bench.report.figures.style import BLUE, GREY, STYLE, defense_label, place_axes
 
@@ -29,7 +29,7 @@ from bench.report.figures.style import BLUE, GREY, STYLE, defense_label, place_a
 __all__ = ["BLUE", "GREY", "STYLE", "curves", "draw", "heatmap"]
 
 
-def draw(findings: Findings, numbers: Mapping[Threat, int], folder: Path) -> dict[str, str]:
+def draw(findings: Findings, numbers: Mapping[VictimThreatModel, int], folder: Path) -> dict[str, str]:
     """Draw every figure of the report into ``folder``, in place of those of an earlier report.
 
     ``numbers``: the number that each threat model has in the report. Returns paths relative to the
@@ -53,12 +53,12 @@ def draw(findings: Findings, numbers: Mapping[Threat, int], folder: Path) -> dic
     return {name: f"{folder.name}/{name}.svg" for name, figure in drawn.items() if figure is not None}
 
 
-def _points(row: Row) -> tuple[list[int], list[Interval]]:
+def _points(row: DefenseResult) -> tuple[list[int], list[Interval]]:
     known = [(budget, standing.best.interval) for budget, standing in row.standings.items() if standing.best]
     return [budget for budget, _ in known], [interval for _, interval in known]
 
 
-def curves(findings: Findings, threat: Threat) -> Figure | None:
+def curves(findings: Findings, threat: VictimThreatModel) -> Figure | None:
     """Draw fidelity of the strongest attacker against budget: a panel a defense, each beside none."""
     rows = [row for row in findings.rows[threat] if _points(row)[0]]
     if not rows:
@@ -105,7 +105,9 @@ def _apart(budgets: Sequence[int]) -> list[int]:
     return kept[::-1]
 
 
-def _panel(axes: Axes, findings: Findings, floor: Strongest | None, row: Row, other: Row | None) -> None:
+def _panel(
+    axes: Axes, findings: Findings, floor: BestAttack | None, row: DefenseResult, other: DefenseResult | None
+) -> None:
     if floor:
         axes.axhline(100 * floor.interval.value, color=GREY, linewidth=1, linestyle=":")
     # The dashes last: where both agree, they show on the line.
@@ -129,7 +131,7 @@ def _panel(axes: Axes, findings: Findings, floor: Strongest | None, row: Row, ot
     axes.grid(axis="y")
 
 
-def heatmap(findings: Findings, numbers: Mapping[Threat, int]) -> Figure | None:
+def heatmap(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> Figure | None:
     """Draw one victim's strongest fidelity: defenses down, threat models and budgets across."""
     cells = {
         (row.defense, threat, budget): 100 * interval.value
@@ -171,10 +173,10 @@ def heatmap(findings: Findings, numbers: Mapping[Threat, int]) -> Figure | None:
 
 
 def _bands(
-    findings: Findings, threats: Sequence[Threat], width: int = 13
-) -> list[list[tuple[Threat, list[int]]]]:
+    findings: Findings, threats: Sequence[VictimThreatModel], width: int = 13
+) -> list[list[tuple[VictimThreatModel, list[int]]]]:
     """Lay threat models side by side until a band is ``width`` columns wide, then start the next."""
-    bands: list[list[tuple[Threat, list[int]]]] = [[]]
+    bands: list[list[tuple[VictimThreatModel, list[int]]]] = [[]]
     for threat in threats:
         budgets = sorted({b for each in findings.places[threat].values() for b in each})
         if bands[-1] and sum(len(taken) for _, taken in bands[-1]) + len(budgets) > width:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.analysis.findings import Findings
 from bench.analysis.pareto import PAYS, Cost, Point, family, panels, path
-from bench.analysis.threat_models import Threat
+from bench.analysis.threat_models import VictimThreatModel
 from bench.report.figures.label_placement import name_points
 from bench.report.figures.style import GREY, defense_label, place_axes
 
@@ -32,7 +32,7 @@ WIDE = 20
 """From this ratio of the largest cost to the smallest on, costs are on a square-root scale."""
 
 
-def pareto(findings: Findings, threat: Threat) -> Figure | None:
+def pareto(findings: Findings, threat: VictimThreatModel) -> Figure | None:
     """Draw one threat model's panels; None where nothing is paid or nothing can be compared.
 
     Front: a step line through the defenses that no other dominates. Dominated ones are grey, flagged
@@ -124,7 +124,7 @@ Look = tuple[str, str]
 
 def _looks(findings: Findings) -> dict[str, Look]:
     """Return a colour and a marker for each family, the same in all figures of a report."""
-    families = sorted({family(defense) for _, defense in findings.audits if defense})
+    families = sorted({family(defense) for _, defense in findings.evaluations if defense})
     looks = {
         each: (COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
         for place, each in enumerate(families)
