@@ -62,7 +62,7 @@ def test_results_of_another_device_have_other_keys(context, digits_spec, threat)
 
 def test_a_training_is_remembered_by_its_device(digits_pool):
     bought = [surrogates.TransferSet(digits_pool.x[:20], digits_pool.x[:20].reshape(20, -1)[:, :10])]
-    recipe = surrogates.Recipe(1)
+    recipe = surrogates.TrainingSchedule(1)
     with on("cuda"):
         far = surrogates._key(bought, "mlp", recipe, (0.0, 1.0), [0])
     assert far != surrogates._key(bought, "mlp", recipe, (0.0, 1.0), [0])
