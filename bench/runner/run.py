@@ -20,6 +20,7 @@ from bench import plugins as registry
 from bench.data import query_pools
 from bench.errors import BudgetError, NotApplicable
 from bench.models.determinism import on, single_thread, versions
+from bench.plugins import parse_call
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
@@ -84,8 +85,23 @@ def _record(
 ) -> Record:
     task, key = item
     made = outcome or Outcome({})
-    everything = made.info | made.costs | (info or {})
+    declared = _declarations(task) if status == "ok" else {}
+    everything = made.info | made.costs | declared | (info or {})
     return Record(key, task.kind, task.spec(), status, made.metrics, made.arrays, everything, error)
+
+
+def _declarations(task: Task) -> dict[str, Any]:
+    """Return the plugins' declarations that reports read from records, so that they need no plugin.
+
+    A cell: its attack's ``knowledge`` and whether it is ``universal``. A defense evaluation: the names of
+    the attacks that each defense of the stack is ``known_by``, by the defense's name.
+    """
+    if isinstance(task, Cell):
+        attack = registry.attacks.get(parse_call(task.attack)[0])
+        universal = bool(getattr(attack, "universal", False))
+        return {"attack": {"knowledge": list(attack.knowledge), "universal": universal}}
+    names = [parse_call(text)[0] for text in task.defense]
+    return {"known_by": {name: list(registry.defenses.get(name).known_by) for name in names}}
 
 
 def bundles(items: Iterable[Item]) -> list[list[Item]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import plugins as registry
 from bench.errors import BudgetError, MissingDataError
 from bench.plan.matrix import load_matrix
 from bench.runner import run as execute
@@ -86,6 +87,24 @@ def test_like_trainings_are_shared_and_say_so(tiny, setting, tmp_path):
     assert all(cell.info["shared"] for cell in labels)
     assert not any(cell.info["shared"] for cell in cells if not cell.spec["defense"])
     assert not (tmp_path / "memo").exists(), "the memo serves one run"
+
+
+def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, setting, tmp_path):
+    text = TINY.replace('"gaussian_noise(scale=0.2)"', '["rounded(decimals=2)", "gaussian_noise(l1=0.2)"]')
+    text = text.replace('"copycat(use_probability=false)"', '"auto", "membership_threshold(members=20)"')
+    tasks = load_matrix(str(matrix_file(text.replace("[20, 40]", "[20]")))).tasks()
+    with Store(tmp_path / "one.sqlite", create=True) as store:
+        run(tasks, store, setting, jobs=1)
+        records = store.records()
+    assert {record.status for record in records} == {"ok"}
+    attacks = {r.spec["attack"].partition("(")[0]: r.info["attack"] for r in records if r.kind == "cell"}
+    assert attacks["copycat"] == {"knowledge": ["none"], "universal": False}
+    assert attacks["auto"] == {"knowledge": list(registry.attacks.get("auto").knowledge), "universal": True}
+    assert attacks["membership_threshold"] == {"knowledge": ["none"], "universal": False}
+    evaluations = [record.info["known_by"] for record in records if record.kind == "audit"]
+    known_by = {n: list(registry.defenses.get(n).known_by) for n in ("rounded", "gaussian_noise")}
+    assert known_by in evaluations
+    assert all(known_by.values())
 
 
 def test_nothing_runs_again(tiny, setting, tmp_path, monkeypatch):
