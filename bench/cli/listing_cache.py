@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 from pathlib import Path
 
-from bench.files import cache_root
+from bench.files import cache_root, write_atomically
 
 HOME = Path(__file__).parents[2]
 OURS = ("attacks", "bench", "defenses")
@@ -26,12 +25,9 @@ def table(kind: str) -> str:
         return kept
     text = _made(kind)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f"{kind}-*.txt"):
             old.unlink(missing_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_atomically(path, text)
     except OSError:
         pass  # a home that cannot be written to costs seconds, not the list
     return text

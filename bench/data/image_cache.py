@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.files import cache_root
+from bench.files import cache_root, replacement
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +39,13 @@ def mapped(
         pass
     except (OSError, ValueError, EOFError) as error:
         log.warning("cached images %s are damaged (%s); reading them again", folder.name, error)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
-        _write(part, rows, read())
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
+        with replacement(folder) as part:
+            _write(part, rows, read())
     except OSError:
         # Another process may have been faster: what it wrote is the same.
         if not folder.is_dir():
             raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return _open(folder, rows)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import StoreError, UsageError
+from bench.files import write_atomically
 from bench.store import Record, Store
 
 FORMAT = 1
@@ -62,10 +63,7 @@ def export(baseline: Baseline, out: Path, *, force: bool = False) -> None:
     head["planned"] = [dict(spec) for spec in baseline.planned]
     text = json.dumps(head, sort_keys=True, allow_nan=False)
     lines = ",\n".join(sorted(groups))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
-    part.write_text(f'{text[:-1]}, "groups": [\n{lines}\n]}}\n', encoding="utf-8")
-    part.replace(out)
+    write_atomically(out, f'{text[:-1]}, "groups": [\n{lines}\n]}}\n')
 
 
 def _of_store(path: Path) -> Baseline:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 
 from attacks.base import TransferSet
 from bench.errors import NotApplicable
+from bench.files import write_atomically
 from bench.models import networks as architectures
 from bench.models import training
 from bench.models.batched_training import STACKED, train_stacked
@@ -251,13 +251,10 @@ def _recall(path: Path | None, members: int) -> list[tuple[Weights, Weights]] | 
 def _remember(path: Path | None, weights: Sequence[tuple[Weights, Weights]]) -> None:
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     flat = {
         f"{number}.{when}.{name}": value
         for number, both in enumerate(weights)
         for when, member in zip(("half", "full"), both, strict=True)
         for name, value in member.items()
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(safetensors.torch.save(flat))
-    part.replace(path)
+    write_atomically(path, safetensors.torch.save(flat))

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import json
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from safetensors import SafetensorError
 
 from bench.data.datasets import Labelled, Splits, info, load_splits
 from bench.errors import UsageError, VictimError
-from bench.files import cache_root
+from bench.files import cache_root, write_atomically
 from bench.models import networks, training
 from bench.models.determinism import CHUNK, in_chunks, on, single_thread, torch_seed, versions
 from bench.models.prediction_cache import Lookup
@@ -216,12 +215,9 @@ def _cache_path(spec: VictimSpec, splits: Splits, recipe: str, suffix: str) -> P
 
 def _write(path: Path, content: bytes) -> str:
     """Write file and checksum so that a reader never sees half of either; return the checksum."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(content).hexdigest()
-    for target, text in ((path, content), (path.with_suffix(path.suffix + ".sha256"), digest.encode())):
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        part.write_bytes(text)
-        part.replace(target)
+    write_atomically(path, content)
+    write_atomically(path.with_suffix(path.suffix + ".sha256"), digest)
     return digest
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_datasets import PARTS, shrink, write_mnist_like
 
+from bench import files
 from bench.data import datasets, image_cache
 from bench.data.datasets import DATASETS, load_pool_source, load_splits
 from bench.models.victims import Labelled
@@ -182,15 +183,15 @@ def test_two_that_convert_at_once_end_with_the_same(root, monkeypatch):
         write(part, rows, take)
         folder = part.with_name(part.name.split(".")[0])
         with monkeypatch.context() as patch:
-            patch.setattr(image_cache.shutil, "rmtree", lambda *_, **__: None)
+            patch.setattr(files.shutil, "rmtree", lambda *_, **__: None)
             write(folder, rows, take)
         finished.append(folder)
 
     finished = []
-    real = image_cache.shutil.rmtree
+    real = files.shutil.rmtree
     monkeypatch.setattr(image_cache, "_write", overtaken)
     monkeypatch.setattr(
-        image_cache.shutil,
+        files.shutil,
         "rmtree",
         lambda path, **_: None if path in finished else real(path, ignore_errors=True),
     )
