@@ -139,9 +139,9 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
 ) -> None:
     """Write the report of a store."""
-    from bench.cli import session
+    from bench.report.store_report import write_store_report
 
-    print(session.report(store, out))
+    print(write_store_report(store, out))
 
 
 @app.command()

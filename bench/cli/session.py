@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from bench.cli import provenance
 from bench.data import datasets
 from bench.errors import UsageError
 from bench.models.determinism import found_device
 from bench.plan.matrix import Matrix, load_matrix, select
 from bench.plan.study import Study
 from bench.plan.study_validation import bound
+from bench.report.store_report import write_store_report
 from bench.runner import run as execute
 from bench.store import Record, Store
 from bench.tasks import Task
-
-PACKAGES = (
-    "moatbench",
-    "adversarial-robustness-toolbox",
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-)
 
 
 @dataclass(frozen=True)
@@ -91,9 +79,9 @@ class Session:
                 sentinels=self.matrix.sentinels,
                 study=self.study.model_dump() if self.study else None,
                 command=command,
-                machine=machine(),
-                packages={name: metadata.version(name) for name in PACKAGES},
-                **commit(),
+                machine=provenance.machine(),
+                packages=provenance.versions(),
+                **provenance.commit(),
             )
             counts = execute.run(
                 self.tasks,
@@ -104,7 +92,7 @@ class Session:
                 elsewhere=_workers(cluster) if cluster else None,
                 progress=progress,
             )
-        return counts, report(self.store, self.out)
+        return counts, write_store_report(self.store, self.out)
 
 
 def _workers(address: str) -> execute.Backend:
@@ -114,64 +102,3 @@ def _workers(address: str) -> execute.Backend:
     except ImportError as error:
         raise UsageError("a Dask cluster needs pip install 'moatbench[dask]'") from error
     return partial(cluster.work, address=address)
-
-
-def report(path: Path, out: Path) -> Path:
-    """Write the report of a store to a folder; return the path of its Markdown file."""
-    from bench.report.page import write_report  # matplotlib and pandas take a second to import
-
-    with Store(path) as store:
-        records, meta, missing = store.records(), store.meta(), store.missing()
-    counts: dict[str, Any] = dict(Counter(record.status for record in records))
-    counts["missing"] = len(missing)
-    counts["shared"] = sum(bool(record.info.get("shared")) for record in records)
-    meta |= {
-        "counts": counts,
-        # Of a run in several sittings only the last is timed, which says nothing about the whole.
-        "wall_seconds": meta.get("finished", 0) - meta.get("started", 0)
-        if meta.get("ran") == len(records)
-        else None,
-        "versions": meta.get("packages", {}),
-        "missing": missing,
-    }
-    return write_report(records, meta, out)
-
-
-def machine() -> dict[str, Any]:
-    """Return what kind of machine this is: no names, no paths."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        cpu = models[0] if models else cpu
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory": f"{pages / 2**30:.0f} GiB",
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def commit() -> dict[str, Any]:
-    """Return the commit of the checkout that this code runs from, and whether it has been edited."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    here = git("ls-files", "--error-unmatch", Path(__file__).name)
-    if not here:
-        return {"commit": None, "dirty": None}
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
-    }

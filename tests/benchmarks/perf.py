@@ -25,7 +25,7 @@ import plain_art
 import torch
 from threadpoolctl import threadpool_limits
 
-from bench.cli import session
+from bench.cli import provenance
 from bench.data import datasets, query_pools
 from bench.errors import MissingDataError
 from bench.models import batched_training, training
@@ -35,6 +35,7 @@ from bench.models.training_config import rule
 from bench.plan.matrix import load_matrix
 from bench.plugins import attacks, defenses
 from bench.report import sections
+from bench.report.store_report import write_store_report
 from bench.report.tables import markdown
 from bench.runner import extraction
 from bench.runner import run as execute
@@ -375,7 +376,7 @@ def stored(bench, spec, folder, number):
         keys = execute.keys(tasks, execute.prepare(tasks, bench))
     inputs = len(made.arrays["agreement"])
     with Store(folder / "s.sqlite", create=True) as store:
-        store.set_meta(**session.commit(), matrix="many", matrix_text="", reference_budget={})
+        store.set_meta(**provenance.commit(), matrix="many", matrix_text="", reference_budget={})
         store.set_plan((key, task.kind, task.spec()) for task, key in zip(tasks, keys, strict=True))
         for task, key in zip(tasks, keys, strict=True):
             arrays = made.arrays | {"agreement": (rng.random(inputs) < 0.9).astype(np.uint8)}
@@ -390,7 +391,7 @@ def big_store(bench, spec):
         tasks, setting = stored(bench, spec, folder, 10_000)
         with Store(folder / "s.sqlite") as store:
             known = seconds(lambda: execute.run(tasks, store, setting, jobs=1))
-        return len(tasks), known, seconds(lambda: session.report(folder / "s.sqlite", folder))
+        return len(tasks), known, seconds(lambda: write_store_report(folder / "s.sqlite", folder))
 
 
 def command(*words):
@@ -463,8 +464,8 @@ class Page:
     """Rows of pairs, and of single numbers, part by part."""
 
     def __init__(self, bench, digits, mnist, stores, device):
-        pinned = ", ".join(f"{name} {metadata.version(name)}" for name in session.PACKAGES)
-        self.made = markdown(["", ""], [*session.machine().items(), ["versions", pinned]], text=2)
+        pinned = ", ".join(f"{name} {metadata.version(name)}" for name in provenance.PACKAGES)
+        self.made = markdown(["", ""], [*provenance.machine().items(), ["versions", pinned]], text=2)
         self.kept = {}
         self.bench, self.digits, self.mnist, self.stores = bench, digits, mnist, stores
         self.pairs, self.facts, self.accelerated, self.device = [], [], [], device

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from bench.analysis.findings import Findings
 from bench.analysis.study_results import Value, evaluate
-from bench.cli.session import report as write_from
 from bench.metrics.intervals import Interval
 from bench.plan import matrix
 from bench.plan.matrix import shipped
@@ -19,6 +18,7 @@ from bench.plan.study_validation import bound
 from bench.report import membership
 from bench.report.figures import study as study_figures
 from bench.report.page import write_report
+from bench.report.store_report import write_store_report as write_from
 from bench.store import Record, Store
 
 
