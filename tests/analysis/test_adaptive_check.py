@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from test_page import INSIDE, META, REPEATS, cell, evaluation
+from records import INSIDE, META, REPEATS, cell, evaluation
 
 from bench.analysis import adaptive_check
 from bench.analysis.findings import Findings

@@ -2,7 +2,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from test_page import AUDITS, INSIDE, META, NEAR, REPEATS, cell, evaluation, hits, section
+from records import AUDITS, INSIDE, META, NEAR, REPEATS, cell, evaluation, hits, section
 
 from bench.analysis.attacker_results import same
 from bench.analysis.findings import Findings

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from test_page import INSIDE, META, REPEATS, cell, evaluation
+from records import INSIDE, META, REPEATS, cell, evaluation
 
 from bench.analysis.findings import Findings
 from bench.analysis.pareto import COSTS, dominated, family, front_table, panels, path

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_datasets import PARTS, shrink, write_mnist_like
+from images import PARTS, shrink, write_mnist_like
 
 from bench import files
 from bench.data import datasets, image_cache
