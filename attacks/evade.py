@@ -22,7 +22,7 @@ from attacks.base import (
     Target,
     TransferSet,
 )
-from bench.plugins import format_call
+from bench.calls import format_call
 from bench.seeds import derive, random_state
 
 GATES = ("mahalanobis",)

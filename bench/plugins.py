@@ -1,7 +1,8 @@
-"""Finds attacks and defenses, and turns text like ``rounded(decimals=1)`` into instances.
+"""Finds attacks and defenses, and builds instances from text such as ``rounded(decimals=1)``.
 
-A plugin is a class with a ``name``, found in the packages ``attacks`` and ``defenses``, behind the
-entry points ``moatbench.attacks`` and ``moatbench.defenses``, or in a file that a matrix names.
+A plugin is a class with a ``name``. The registry finds it in the packages ``attacks`` and ``defenses`` and
+their sub-packages, through the entry points ``moatbench.attacks`` and ``moatbench.defenses``, or in a
+Python file that a matrix names.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, TypeVar
 
-import pydantic
-
+from bench.calls import format_call, parse_call
 from bench.errors import UsageError, nearest
+from bench.parameters import keyword_parameters, validate
 
 
 class Plugin:
-    """A named, parametrised piece that a matrix can use.
+    """A named class with parameters that a matrix can use.
 
     A subclass that sets ``name`` in its own body is registered by the registry that finds its
-    module. Parameters are the keyword-only arguments of ``__init__``, stored verbatim under the
+    module. Parameters are the keyword-only arguments of ``__init__``, stored unchanged under the
     same names. Annotate them with ``Annotated[type, pydantic.Field(ge=…, le=…)]`` or ``Literal``;
     the registry checks values against these before it calls ``__init__``, and ``moatbench list``
     prints them.
@@ -42,16 +43,10 @@ class Plugin:
     @classmethod
     def parameters(cls) -> dict[str, inspect.Parameter]:
         """Return the parameters of ``__init__`` by name, in order, with their annotations resolved."""
-        hints = get_type_hints(cls.__init__, include_extras=True)
-        signature = inspect.signature(cls.__init__)
-        return {
-            name: parameter.replace(annotation=hints.get(name, parameter.annotation))
-            for name, parameter in signature.parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        }
+        return keyword_parameters(cls.__init__)
 
     def __repr__(self) -> str:
-        """Return the call that makes this plugin, every parameter spelled out."""
+        """Return the call that builds this plugin, with every parameter."""
         values = {name: getattr(self, name) for name in self.parameters()}
         return format_call(self.name, values)
 
@@ -59,80 +54,31 @@ class Plugin:
 P = TypeVar("P", bound=Plugin)
 
 
-def parse_call(text: str) -> tuple[str, dict[str, Any]]:
-    """Split ``name(key=value, …)`` into name and values.
-
-    Values are Python or TOML literals; ``true`` and ``false`` are booleans, a bare word, hyphens and
-    all, is a string. Raises UsageError for anything else.
-    """
-    usage = f"cannot read {text!r}: write name or name(key=value, …)"
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise UsageError(usage) from error
-    if isinstance(node, ast.Name):
-        return node.id, {}
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
-        raise UsageError(usage)
-    values: dict[str, Any] = {}
-    for keyword in node.keywords:
-        if keyword.arg is None or keyword.arg in values:
-            raise UsageError(usage)
-        values[keyword.arg] = _literal(keyword.value, usage)
-    return node.func.id, values
-
-
-def _literal(node: ast.expr, usage: str) -> Any:
-    if isinstance(node, ast.Name):
-        return {"true": True, "false": False}.get(node.id, node.id)
-    if isinstance(node, ast.BinOp):
-        word = ast.unparse(node).replace(" - ", "-")
-        if word.replace("-", "_").isidentifier():
-            return word
-    try:
-        return ast.literal_eval(node)
-    except ValueError as error:
-        raise UsageError(usage) from error
-
-
-def format_call(name: str, values: dict[str, Any]) -> str:
-    """Return ``name(key=value, …)`` as :func:`parse_call` reads it."""
-    if not values:
-        return name
-    return f"{name}({', '.join(f'{key}={_written(value)}' for key, value in values.items())})"
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else repr(value)
-
-
 class Registry(Generic[P]):
     """All plugins of one kind, found when first asked for."""
 
-    def __init__(self, kind: str, package: str, base: str, otherwise: str = "") -> None:
-        """Look in ``package`` for subclasses of ``base`` (``module:class``); ``kind`` is for messages.
+    def __init__(self, kind: str, package: str, base: str, builder: str = "") -> None:
+        """Search ``package`` for subclasses of ``base`` (``module:class``); messages call them ``kind``.
 
-        ``otherwise`` (``module:function``) is asked first when a plugin is built: it gets kind, class
-        and given values, and returns an instance where these are not its parameters alone, or None.
+        ``builder`` (``module:function``) is called first when a plugin is built. It gets kind, class and
+        given values. It returns an instance if they include values that are no parameters of the class,
+        else None.
         """
-        self.kind, self.package, self._base, self._otherwise = kind, package, base, otherwise
+        self.kind, self.package, self._base, self._builder = kind, package, base, builder
         self._extra: dict[str, type[P]] = {}
 
     @cached_property
     def _found(self) -> dict[str, type[P]]:
         found: dict[str, type[P]] = {}
-        folder = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(folder.__path__):
-            found |= self._plugins(importlib.import_module(f"{self.package}.{module.name}"))
+        for name in _module_names(importlib.import_module(self.package)):
+            found |= self._plugins(importlib.import_module(name))
         for entry in importlib.metadata.entry_points(group=f"moatbench.{self.package}"):
             loaded = entry.load()
             found |= self._plugins(loaded) if isinstance(loaded, ModuleType) else {loaded.name: loaded}
         return found
 
     def _plugins(self, module: ModuleType) -> dict[str, type[P]]:
-        base = _named(self._base)
+        base = _import_named(self._base)
         classes: list[Any] = [thing for thing in vars(module).values() if inspect.isclass(thing)]
         return {
             cls.name: cls
@@ -149,7 +95,7 @@ class Registry(Generic[P]):
         return sorted(self._found | self._extra)
 
     def get(self, name: str) -> type[P]:
-        """Return the class; raises UsageError with the nearest names."""
+        """Return the class called ``name``; raises UsageError with the nearest names."""
         found = self._found | self._extra
         if name not in found:
             raise UsageError(f"unknown {self.kind} {name!r}; {nearest(name, found)}")
@@ -160,20 +106,21 @@ class Registry(Generic[P]):
         name, values = parse_call(text)
         cls = self.get(name)
         try:
-            other: P | None = _named(self._otherwise)(self.kind, cls, values) if self._otherwise else None
-            return cls(**checked(self.kind, cls, values)) if other is None else other
+            built: P | None = _import_named(self._builder)(self.kind, cls, values) if self._builder else None
+            return cls(**validate(self.kind, cls, values)) if built is None else built
         except ValueError as error:
             raise UsageError(f"{self.kind} {name!r}: {error}") from error
 
     def canonical(self, text: str) -> str:
-        """Return ``text`` with every parameter spelled out: equal texts mean equal plugins."""
+        """Return ``text`` with every parameter written out: equal texts mean equal plugins."""
         return repr(self.build(text))
 
     def source_digest(self, text: str) -> str:
-        """Return the hash of the source files of the plugin's class, its bases, and what these import.
+        """Return a SHA-256 of the source code of the plugin that ``text`` describes.
 
-        Of what they import, what is in their own package counts: an attack's arithmetic, say.
-        What is no instance of that class, but stands for one, counts with its own source too.
+        It covers the modules of its class and of the bases, and all modules that these import from their
+        own package, directly or through others. If the instance is of another class (see ``builder``), that
+        class's modules count too.
         """
         cls: Any = self.get(parse_call(text)[0])
         built: Any = type(self.build(text))
@@ -181,10 +128,18 @@ class Registry(Generic[P]):
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _named(place: str) -> Any:
-    """Return what ``module:name`` names."""
-    module, _, name = place.partition(":")
+def _import_named(reference: str) -> Any:
+    """Return the object that ``module:name`` refers to."""
+    module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _module_names(package: ModuleType) -> Iterator[str]:
+    """Yield the full names of a package's modules, those of its sub-packages included."""
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        yield module.name
+        if module.ispkg:
+            yield from _module_names(importlib.import_module(module.name))
 
 
 @cache
@@ -194,87 +149,39 @@ def _source_digest(cls: type[Plugin]) -> str:
     while left:
         name = left.pop()
         if name not in sources:
-            sources[name] = inspect.getsource(sys.modules[name])
-            left += _neighbours(name, sources[name])
+            module = importlib.import_module(name)
+            sources[name] = _source(module)
+            left += _imported(module, sources[name])
     return hashlib.sha256("".join(sources[name] for name in sorted(sources)).encode()).hexdigest()
 
 
-def _neighbours(module: str, source: str) -> list[str]:
-    """Return the modules of the same package that a plugin's module imports from: its other half."""
-    package = module.partition(".")[0] + "."
+def _source(module: ModuleType) -> str:
+    # inspect finds no source in an empty __init__.py, nor in a package without one.
+    path = module.__file__
+    empty = hasattr(module, "__path__") and (path is None or not Path(path).stat().st_size)
+    return "" if empty else inspect.getsource(module)
+
+
+def _imported(module: ModuleType, source: str) -> list[str]:
+    """Return the names of the modules of its own top-level package that a module imports.
+
+    A sub-package that is imported counts with all its modules, since it may find them by name.
+    """
+    top = module.__name__.partition(".")[0] + "."
     named: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
-            named += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
+            named += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             named += [alias.name for alias in node.names]
-    return [name for name in named if name.startswith(package) and name in sys.modules]
-
-
-def checked(
-    kind: str,
-    cls: type[Plugin],
-    values: dict[str, Any],
-    parameters: Mapping[str, inspect.Parameter] | None = None,
-) -> dict[str, Any]:
-    """Return every parameter of ``cls``, given or default; raises UsageError naming key, value and range.
-
-    ``kind`` says in the message what it is a parameter of. ``parameters``: others than those of ``cls``.
-    """
-    own = parameters is None
-    parameters = cls.parameters() if parameters is None else parameters
-    for key in values:
-        if key not in parameters:
-            known = nearest(key, parameters) if parameters else "it takes none"
-            raise UsageError(f"{kind} {cls.name!r} has no parameter {key!r}; {known}")
-    # mypy takes a class for as little hashable as its instances are.
-    model = _own_model(cls) if own else _model(cls.name, parameters)  # type: ignore[arg-type]
-    try:
-        valid = model(**values)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        got = f"{key}={values[key]!r}" if key in values else f"{key} is missing"
-        raise UsageError(f"{kind} {cls.name!r}: {got}; {describe(parameters[key])} is allowed") from error
-    return {key: getattr(valid, key) for key in parameters}
-
-
-@cache
-def _own_model(cls: type[Plugin]) -> type[pydantic.BaseModel]:
-    # Making one takes milliseconds, and every cell builds its plugins anew.
-    return _model(cls.name, cls.parameters())
-
-
-def _model(name: str, parameters: Mapping[str, inspect.Parameter]) -> type[pydantic.BaseModel]:
-    fields: dict[str, Any] = {
-        key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
-        for key, parameter in parameters.items()
-    }
-    # TOML writes 1 for 1.0; strict mode takes an int for a float, never a bool or a string.
-    return pydantic.create_model(name, __config__=pydantic.ConfigDict(strict=True), **fields)
-
-
-def describe(parameter: inspect.Parameter) -> str:
-    """Return what a parameter takes, in words: its type and range, or its choices."""
-    schema = pydantic.TypeAdapter(parameter.annotation).json_schema()
-    # Of "a number or None", what the number may be.
-    schema = schema["anyOf"][0] if "anyOf" in schema else schema
-    if "enum" in schema:
-        return "one of " + ", ".join(map(str, schema["enum"]))
-    if "const" in schema:
-        return str(schema["const"])
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", schema.get("exclusiveMaximum"))
-    left = "(" if low is None or "exclusiveMinimum" in schema else "["
-    right = ")" if high is None or "exclusiveMaximum" in schema else "]"
-    kind = str(schema.get("type", "value"))
-    if low is None and high is None:
-        return kind
-    return f"{kind} in {left}{'-inf' if low is None else low}, {'inf' if high is None else high}{right}"
+    own = [name for name in named if name.startswith(top) and name in sys.modules]
+    packages = [sys.modules[name] for name in own if hasattr(sys.modules[name], "__path__")]
+    return [*own, *(name for package in packages for name in _module_names(package))]
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a Python file under a name of its own; raises UsageError if there is none."""
+    """Return a Python file as a module, imported under a unique name; raises UsageError if it is missing."""
     path = path.expanduser().resolve()
     if not path.is_file():
         raise UsageError(f"no Python file {path}")
@@ -294,6 +201,6 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
-# The bases live beside the plugins; Any, so that this module imports neither package.
+# The bases are defined next to the plugins; named by text, so that this module imports neither.
 attacks: Registry[Any] = Registry("attack", "attacks", "attacks.base:Attack")
 defenses: Registry[Any] = Registry("defense", "defenses", "defenses.base:Defense", "defenses.cost:by_cost")

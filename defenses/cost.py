@@ -24,8 +24,9 @@ import numpy as np
 from pydantic import Field
 from sklearn.exceptions import NotFittedError
 
+from bench.calls import format_call
 from bench.errors import NotApplicable, UsageError
-from bench.plugins import checked, format_call
+from bench.parameters import validate
 from bench.seeds import derive, legacy_numpy
 from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, DefenseStack, OutputDefense
 
@@ -68,7 +69,7 @@ def by_cost(kind: str, family: type[Defense], values: dict[str, Any]) -> Defense
             f"{strength.parameter} is what is found for the cost"
         )
     others = {key: parameter for key, parameter in own.items() if key != strength.parameter}
-    given = checked(kind, family, values, others | {bound: EPSILON.replace(name=bound)})
+    given = validate(kind, family, values, others | {bound: EPSILON.replace(name=bound)})
     made = OutputUtilityLossTarget if issubclass(family, OutputDefense) else UtilityLossTarget
     return made(family, given, bound)
 

@@ -1,14 +1,17 @@
 import importlib
 import linecache
 import sys
+from inspect import Parameter
 from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
 
+from bench.calls import parse_call
 from bench.errors import UsageError
-from bench.plugins import Registry, attacks, defenses, load_file, parse_call
+from bench.parameters import describe
+from bench.plugins import Registry, attacks, defenses, load_file
 
 PLUGIN = '''
 from typing import Annotated
@@ -106,27 +109,79 @@ def test_an_edited_plugin_has_another_source(tmp_path):
     assert digests[0] != digests[1]
 
 
-@pytest.mark.parametrize(
-    "how", ["from thieves.sums import half", "from thieves import sums", "import thieves.sums"]
-)
-def test_what_a_plugin_imports_from_its_own_package_is_part_of_its_source(how, tmp_path, monkeypatch):
-    package = tmp_path / "thieves"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "mine.py").write_text(f"{how}\n{PLUGIN}")
+def write_package(folder, files):
+    """Write modules by path under ``folder``; every folder in between becomes a package."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for parent in path.relative_to(folder).parents[:-1]:
+            (folder / parent / "__init__.py").touch()
+
+
+@pytest.fixture
+def digest_of_fresh_import(tmp_path, monkeypatch):
+    """Return a function that writes a package "theirs", imports it anew and digests its plugin "halve"."""
     monkeypatch.syspath_prepend(tmp_path)
-    digests = []
-    for value in ("0.5", "0.4", "0.4"):
-        (package / "sums.py").write_text(f"half = {value}\n")
-        for name in [name for name in sys.modules if name.startswith("thieves")]:
+
+    def digest(files):
+        write_package(tmp_path / "theirs", files)
+        (tmp_path / "theirs" / "__init__.py").touch()
+        for name in [name for name in sys.modules if name.startswith("theirs")]:
             monkeypatch.delitem(sys.modules, name)
         importlib.invalidate_caches()
         linecache.clearcache()
-        module = importlib.import_module("thieves.mine")
-        registry = Registry("defense", "defenses", "defenses.base:Defense")
-        registry._extra = registry._plugins(module)
-        digests.append(registry.source_digest("halve"))
+        registry = Registry("defense", "theirs", "defenses.base:Defense")
+        assert registry.names() == ["halve"]
+        return registry.source_digest("halve")
+
+    return digest
+
+
+@pytest.mark.parametrize(
+    ("how", "place"),
+    [
+        ("from theirs.sums import half", "sums.py"),
+        ("from theirs import sums", "sums.py"),
+        ("import theirs.sums", "sums.py"),
+        ("from .sums import half", "sums.py"),
+        ("from . import sums", "sums.py"),
+        ("from theirs.inverse import sums", "inverse/sums.py"),
+        ("from theirs.inverse.sums import half", "inverse/sums.py"),
+        ("from theirs import inverse", "inverse/sums.py"),
+        ("import theirs.inverse.deep.sums", "inverse/deep/sums.py"),
+        ("from theirs.inverse import deep", "inverse/deep/sums.py"),
+    ],
+)
+def test_a_plugins_digest_covers_what_it_imports_from_its_own_package(how, place, digest_of_fresh_import):
+    plugin = {"mine.py": f"{how}\n{PLUGIN}"}
+    digests = [digest_of_fresh_import(plugin | {place: f"half = {value}\n"}) for value in (0.5, 0.4, 0.4)]
     assert digests[0] != digests[1] == digests[2]
+
+
+def test_a_plugins_digest_covers_what_its_own_modules_import(digest_of_fresh_import):
+    files = {
+        "mine.py": f"from theirs.sums import half\n{PLUGIN}",
+        "sums.py": "from theirs.deep import half\n",
+    }
+    digests = [digest_of_fresh_import(files | {"deep.py": f"half = {value}\n"}) for value in (0.5, 0.4)]
+    assert digests[0] != digests[1]
+
+
+def test_a_plugins_digest_ignores_modules_that_it_does_not_import(digest_of_fresh_import):
+    files = {"mine.py": PLUGIN}
+    digests = [digest_of_fresh_import(files | {"other/sums.py": f"half = {value}\n"}) for value in (0.5, 0.4)]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("place", ["mine.py", "kind/mine.py", "kind/__init__.py", "kind/deep/mine.py"])
+def test_plugins_are_found_in_sub_packages_and_helpers_there_are_none(place, digest_of_fresh_import):
+    assert digest_of_fresh_import({place: PLUGIN, "kind/helper.py": "half = 0.5\n", "helper.py": ""})
+
+
+def test_a_module_that_cannot_be_imported_is_no_silent_loss(digest_of_fresh_import):
+    with pytest.raises(ImportError, match="nothing_like_it"):
+        digest_of_fresh_import({"mine.py": PLUGIN, "kind/__init__.py": "import nothing_like_it\n"})
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -143,10 +198,6 @@ def test_a_broken_file_leaves_no_half_made_module(tmp_path):
 
 
 def test_values_that_fit_are_shown_in_words():
-    from inspect import Parameter
-
-    from bench.plugins import describe
-
     def words(annotation):
         return describe(Parameter("p", Parameter.KEYWORD_ONLY, annotation=annotation))
 
@@ -169,18 +220,18 @@ def test_an_entry_point_adds_a_plugin(tmp_path, monkeypatch):
     assert "halve" not in Registry("attack", "attacks", "attacks.base:Attack").names()
 
 
-def test_a_registry_can_be_told_of_another_way_to_build(tmp_path, monkeypatch):
+def test_a_registrys_builder_is_asked_before_the_class(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     path.write_text(PLUGIN)
     asked = []
 
-    def otherwise(kind, cls, values):
+    def builder(kind, cls, values):
         asked.append((kind, cls.name, values))
         return cls(factor=1.0) if values.get("whole") else None
 
-    monkeypatch.setattr("bench.analysis.display_names.otherwise", otherwise, raising=False)
+    monkeypatch.setattr("bench.analysis.display_names.builder", builder, raising=False)
     registry = Registry(
-        "defense", "defenses", "defenses.base:Defense", "bench.analysis.display_names:otherwise"
+        "defense", "defenses", "defenses.base:Defense", "bench.analysis.display_names:builder"
     )
     registry.add_file(path)
     assert registry.canonical("halve(whole=true)") == "halve(factor=1.0)"

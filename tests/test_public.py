@@ -7,7 +7,7 @@ import pytest
 import moatbench
 
 ROOT = Path(moatbench.__file__).parent
-HARNESS = ("bench.errors", "bench.plugins", "bench.seeds")
+HARNESS = ("bench.calls", "bench.errors", "bench.parameters", "bench.plugins", "bench.seeds")
 PACKAGES = ("attacks", "bench", "defenses")
 ALLOWED = {
     "attacks": {

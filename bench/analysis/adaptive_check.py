@@ -12,9 +12,9 @@ from bench.analysis.comparison import best_of
 from bench.analysis.display_names import TRAINED
 from bench.analysis.findings import Findings
 from bench.analysis.threat_models import Defense, VictimThreatModel
+from bench.calls import parse_call
 from bench.errors import UsageError
 from bench.metrics.intervals import Interval, paired_difference
-from bench.plugins import parse_call
 from bench.report.tables import details, markdown, ranged
 
 SLACK = 0.015

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.plugins import format_call, parse_call
+from bench.calls import format_call, parse_call
 
 _SAID: dict[str, Callable[[Any], str]] = {
     "sampling_strategy": str,

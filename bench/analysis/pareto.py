@@ -9,8 +9,8 @@ from typing import Any
 from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.flag_labels import flags, named
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
+from bench.calls import parse_call
 from bench.metrics.intervals import Interval
-from bench.plugins import parse_call
 from bench.report.tables import DASH, markdown, number, ranged
 from bench.store import Record
 

@@ -15,11 +15,11 @@ from bench import plugins
 from bench.analysis.attacker_results import AttackerResult, common
 from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.threat_models import UNDEFENDED, VictimThreatModel, defense_of
+from bench.calls import parse_call
 from bench.errors import UsageError
 from bench.metrics.flags import FLAGS
 from bench.metrics.intervals import Interval, paired_difference
 from bench.models.victims import EXPECTED, EXPECTED_OFFICIAL
-from bench.plugins import parse_call
 
 WIDE = 0.02
 """Half-width (2 points) above which a gap's interval cannot place a defense among others."""

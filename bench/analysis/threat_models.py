@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.plugins import parse_call
+from bench.calls import parse_call
 
 Defense = tuple[str, ...]
 """A stack of defenses as canonical texts; empty for no defense."""

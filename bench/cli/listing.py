@@ -8,8 +8,9 @@ from tabulate import tabulate
 
 from bench import plugins as registry
 from bench.data import datasets
+from bench.parameters import describe
 from bench.plan import matrix
-from bench.plugins import Plugin, Registry, describe
+from bench.plugins import Plugin, Registry
 
 
 def table(kind: str) -> str:

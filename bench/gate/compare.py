@@ -23,6 +23,7 @@ from scipy import special
 
 from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.attacker_results import common as shared
+from bench.calls import parse_call
 from bench.gate.baseline import Baseline
 from bench.gate.decisions import Trial, judged, needed
 from bench.gate.defense_rows import answered, honest
@@ -36,7 +37,6 @@ from bench.metrics.pooled_difference import (
     common,
     contrast,
 )
-from bench.plugins import parse_call
 
 K = TypeVar("K")
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from bench.calls import format_call, parse_call
 from bench.errors import UsageError
-from bench.plugins import Plugin, checked, format_call, parse_call
+from bench.parameters import validate
+from bench.plugins import Plugin
 
 if TYPE_CHECKING:
     from bench.models.networks import Shape
@@ -101,5 +103,5 @@ def rule(text: str) -> TrainingConfig:
     name, values = parse_call(text)
     if name != TrainingConfig.name:
         raise UsageError(f"unknown training {name!r}; write rule or rule(key=value, …)")
-    made: dict[str, Any] = checked("training", TrainingConfig, values)
+    made: dict[str, Any] = validate("training", TrainingConfig, values)
     return TrainingConfig(**made)

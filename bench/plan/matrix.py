@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from bench import plugins as registry
+from bench.calls import parse_call
 from bench.data import datasets, query_pools
 from bench.errors import MissingDataError, UsageError, nearest
 from bench.models import training_config
@@ -257,11 +258,11 @@ def _names(task: Task, axis: str) -> set[str]:
         texts = list(task.defense) or ["none"]
         return {
             " + ".join(texts),
-            " + ".join(registry.parse_call(text)[0] for text in texts),
+            " + ".join(parse_call(text)[0] for text in texts),
             *([texts[0]] if len(texts) == 1 else []),
         }
     if axis == "attack":
-        return {str(value), registry.parse_call(str(value))[0]}
+        return {str(value), parse_call(str(value))[0]}
     return {str(value)}
 
 

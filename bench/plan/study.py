@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import pydantic
 
+from bench.calls import parse_call
 from bench.errors import UsageError
-from bench.plugins import parse_call
 
 OFFICIAL = " (official splits)"
 AUDITED = ("honest.", "detection.")

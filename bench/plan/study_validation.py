@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from bench import plugins
+from bench.calls import parse_call
 from bench.errors import UsageError, nearest
 from bench.models import training_config
 from bench.plan.matrix import Matrix
 from bench.plan.study import SECONDS, SLOT, PublishedValue, Study, Where, facts, groups, listed, matching
-from bench.plugins import parse_call
 from bench.tasks import Task
 
 

@@ -12,8 +12,8 @@ from bench.analysis.display_names import attacker_of
 from bench.analysis.findings import Findings
 from bench.analysis.study_results import over_repeats
 from bench.analysis.threat_models import VictimThreatModel, defense_of
+from bench.calls import parse_call
 from bench.metrics.intervals import Interval
-from bench.plugins import parse_call
 from bench.report.figures import study as study_figures
 from bench.report.tables import DASH, FLAGGED, markdown, ranged
 from bench.store import Record

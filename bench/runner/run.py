@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import plugins as registry
+from bench.calls import parse_call
 from bench.data import query_pools
 from bench.errors import BudgetError, NotApplicable
 from bench.models.determinism import on, single_thread, versions
-from bench.plugins import parse_call
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
