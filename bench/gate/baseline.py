@@ -1,4 +1,4 @@
-"""What is kept of a run to hold later runs to: a store, or its export, small enough for git."""
+"""The baseline of the regression gate: a store, or its JSON export, which is small enough for git."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
 from bench.errors import StoreError, UsageError
@@ -20,21 +21,85 @@ from bench.store import Record, Store
 
 FORMAT = 1
 NAME = "moatbench baseline"
-KEPT = ("extraction.fidelity", "honest.", "contract.", "detection.")
-"""Metrics that a comparison looks at, or how their names begin."""
-TOLD = ("claims", "flags", "resolved", "drawn")
-"""What else of a record's facts it needs."""
+METRICS = ("extraction.fidelity", "honest.", "contract.", "detection.")
+"""Metrics that a comparison needs, or how their names begin."""
+INFO = ("claims", "flags", "resolved", "drawn")
+"""Keys of ``Record.info`` that a comparison needs."""
 META = ("matrix", "matrix_text", "reference_budget", "sentinels", "victims", "versions", "machine", "commit")
-"""What it needs of the run's."""
+"""Keys of the run's meta data that a comparison needs."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Records of a run with its facts; ``planned``: the specs that it was asked for and has no record of."""
+    """Records and meta data of a run; ``planned``: specs that were planned and have no record."""
 
     meta: Mapping[str, Any]
     records: Sequence[Record]
     planned: Sequence[Mapping[str, Any]]
+
+
+def _decoded(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"no base64: {error}") from error
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+
+class ExportedRepeat(_Strict):
+    """One record of a group: its results, and for a cell on which test inputs the surrogate agrees.
+
+    ``agreement`` holds one bit for each of ``inputs`` test inputs, packed and in base64.
+    """
+
+    repeat: int
+    status: str
+    metrics: dict[str, pydantic.FiniteFloat | None]
+    info: dict[str, Any]
+    inputs: Annotated[int, pydantic.Field(ge=0)] = 0
+    agreement: Annotated[bytes, pydantic.BeforeValidator(_decoded)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.agreement is not None and len(self.agreement) != (self.inputs + 7) // 8:
+            raise ValueError(f"agreement holds {len(self.agreement)} bytes for {self.inputs} inputs")
+        return self
+
+    def arrays(self) -> dict[str, NDArray[np.uint8]]:
+        """Return the agreement as an array (inputs,) of 0 and 1 by its name; empty if there is none."""
+        if self.agreement is None:
+            return {}
+        packed = np.frombuffer(self.agreement, dtype=np.uint8)
+        return {"agreement": np.unpackbits(packed, count=self.inputs)}
+
+
+class ExportedGroup(_Strict):
+    """Repeats of one cell or defense evaluation (kind "audit"), with the spec that they share."""
+
+    kind: Literal["cell", "audit"]
+    spec: dict[str, Any]
+    repeats: Annotated[list[ExportedRepeat], pydantic.Field(min_length=1)]
+
+    def records(self) -> Iterator[Record]:
+        """Yield a record for each repeat."""
+        for each in self.repeats:
+            spec = self.spec | ({"repeat": each.repeat} if self.kind == "cell" else {})
+            yield Record("", self.kind, spec, each.status, each.metrics, each.arrays(), each.info)
+
+
+class Export(_Strict):
+    """An exported baseline, the whole file. A change of these models needs a new ``FORMAT``."""
+
+    format: str
+    version: Literal[1]
+    meta: dict[str, Any]
+    planned: list[dict[str, Any]]
+    groups: list[ExportedGroup]
 
 
 def read(path: Path) -> Baseline:
@@ -46,7 +111,7 @@ def read(path: Path) -> Baseline:
         raise StoreError(f"no file {path}; moatbench run makes a store, moatbench baseline exports one")
     with path.open("rb") as file:
         binary = file.read(16).startswith(b"SQLite format 3")
-    return _of_store(path) if binary else _of_text(path)
+    return _of_store(path) if binary else _of_export(path)
 
 
 def export(baseline: Baseline, out: Path, *, force: bool = False) -> None:
@@ -74,33 +139,35 @@ def _of_store(path: Path) -> Baseline:
     return Baseline({name: meta.get(name) for name in META}, records, missing)
 
 
-def _of_text(path: Path) -> Baseline:
+def _of_export(path: Path) -> Baseline:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path} is neither a store nor whole JSON ({error}); export it again") from error
-    if not isinstance(told, dict) or told.get("format") != NAME:
+        raise StoreError(f"{path} is neither a store nor complete JSON ({error}); export it again") from error
+    if not isinstance(content, dict) or content.get("format") != NAME:
         raise StoreError(f"{path} is no baseline of moatbench; moatbench baseline STORE --out F writes one")
-    version = told.get("version")
+    version = content.get("version")
     if not isinstance(version, int) or version > FORMAT:
         raise StoreError(f"{path} was written by a newer moatbench (format {version} > {FORMAT}); upgrade")
     try:
-        records = [record for group in told["groups"] for record in _records(group)]
-        found = Baseline(dict(told["meta"]), records, list(told["planned"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{path} is damaged ({type(error).__name__}: {error}); export it again") from error
+        exported = Export.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path} is damaged ({where}: {first['msg'].lower()}); export it again") from error
+    records = [record for group in exported.groups for record in group.records()]
     if not records:
         raise StoreError(f"{path} has no results; export another run")
-    return found
+    return Baseline(exported.meta, records, exported.planned)
 
 
 def _groups(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    """Give each group of repeats once: what they share, and what each repeat has of its own."""
+    """Yield each group of repeats once: the shared spec, and the results of each repeat."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         spec = {name: value for name, value in record.spec.items() if name != "repeat"}
-        place = (record.kind, json.dumps(spec, sort_keys=True))
-        group = found.setdefault(place, {"kind": record.kind, "spec": spec, "repeats": []})
+        key = (record.kind, json.dumps(spec, sort_keys=True))
+        group = found.setdefault(key, {"kind": record.kind, "spec": spec, "repeats": []})
         group["repeats"].append(_of_record(record))
     for group in found.values():
         group["repeats"].sort(key=lambda each: each["repeat"])
@@ -108,55 +175,26 @@ def _groups(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
 
 
 def _of_record(record: Record) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    metrics = {name: _plain(value) for name, value in record.metrics.items() if name.startswith(METRICS)}
+    exported: dict[str, Any] = {
         "repeat": record.spec.get("repeat", 0),
         "status": record.status,
-        "metrics": {name: _plain(value) for name, value in record.metrics.items() if name.startswith(KEPT)},
-        "info": {name: record.info[name] for name in TOLD if record.info.get(name)},
+        "metrics": {
+            name: _plain(value) for name, value in record.metrics.items() if name.startswith(METRICS)
+        },
+        "info": {name: record.info[name] for name in INFO if record.info.get(name)},
     }
     if taken := record.info.get("latency_us"):
-        # To the next power of ten: what is finer differs from run to run.
+        # To the next power of ten: finer differences occur between runs of the same code.
         rounded = {batch: 10.0 ** round(math.log10(max(us, 0.1))) for batch, us in taken.items()}
-        told["info"]["latency_us"] = rounded
+        exported["info"]["latency_us"] = rounded
     if "agreement" in record.arrays:
-        hits = record.arrays["agreement"]
-        told["inputs"] = int(hits.size)
-        told["agreement"] = base64.b64encode(np.packbits(hits).tobytes()).decode()
-    return told
+        agreement = record.arrays["agreement"]
+        exported["inputs"] = int(agreement.size)
+        exported["agreement"] = base64.b64encode(np.packbits(agreement).tobytes()).decode()
+    return exported
 
 
 def _plain(value: float | None) -> float | None:
-    """Return a number that JSON has; ten digits are more than any comparison looks at."""
+    """Return ``value`` with ten digits, more than any comparison needs; None if JSON has no such number."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.10g}")
-
-
-def _records(group: Mapping[str, Any]) -> Iterator[Record]:
-    kind, spec = str(group["kind"]), dict(group["spec"])
-    if kind not in ("cell", "audit"):
-        raise ValueError(f"a group of kind {kind!r}")
-    if not group["repeats"]:
-        raise ValueError("a group without repeats")
-    for told in group["repeats"]:
-        own = spec | {"repeat": int(told["repeat"])} if kind == "cell" else spec
-        metrics = {str(name): _number(value) for name, value in told["metrics"].items()}
-        arrays = {"agreement": _hits(told)} if "agreement" in told else {}
-        yield Record("", kind, own, str(told["status"]), metrics, arrays, dict(told["info"]))
-
-
-def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
-    return float(value)
-
-
-def _hits(told: Mapping[str, Any]) -> NDArray[np.uint8]:
-    try:
-        packed = np.frombuffer(base64.b64decode(told["agreement"], validate=True), dtype=np.uint8)
-    except binascii.Error as error:
-        raise ValueError(f"agreement: {error}") from error
-    size = int(told["inputs"])
-    if len(packed) != (size + 7) // 8:
-        raise ValueError(f"agreement holds {len(packed)} bytes for {size} inputs")
-    return np.unpackbits(packed, count=size)

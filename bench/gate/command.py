@@ -10,7 +10,8 @@ from bench.errors import UsageError, nearest
 from bench.gate import render
 from bench.gate.baseline import Baseline, read
 from bench.gate.compare import Comparison, compare, meant
-from bench.gate.rows import Decision, RowKind, differences
+from bench.gate.rows import Decision, RowKind
+from bench.gate.runs import differences
 
 FINE, REGRESSION, INCOMPLETE = 0, 1, 3
 KINDS = ("matrix", "victim", "versions")

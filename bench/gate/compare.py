@@ -27,7 +27,8 @@ from bench.calls import parse_call
 from bench.gate.baseline import Baseline
 from bench.gate.decisions import Trial, judged, needed
 from bench.gate.defense_rows import answered, honest
-from bench.gate.rows import ComparisonRow, Decision, Names, RowKind, Side, absent, in_step
+from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
+from bench.gate.runs import Side, absent, in_step
 from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import (
     Contrast,
@@ -61,7 +62,7 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     """Compare a candidate (``after``) with a baseline, at a ``tolerance`` given as a share."""
     sides = Side(before), Side(after)
     paired = in_step(*sides)
-    names = Names(sides)
+    names = Names([*before.records, *after.records])
     prior = common(_contrasts(*sides, paired=paired))
     named = {str(text) for side in sides for text in side.baseline.meta.get("sentinels") or ()}
     tests = [*_strength(*sides, names, prior, tolerance, paired=paired)]

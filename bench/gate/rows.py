@@ -1,17 +1,14 @@
-"""What a comparison looks at: places where thieves meet, named attackers, and what is seen of answers."""
+"""The rows of a comparison: what each is about, what is decided of it, and the short names in it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from bench.analysis.attacker_results import AttackerResult, Condition, collected
+from bench.analysis.attacker_results import Condition
 from bench.analysis.display_names import short_names
-from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
-from bench.gate.baseline import Baseline
+from bench.analysis.threat_models import Defense, VictimThreatModel
 from bench.metrics.intervals import Interval
 from bench.store import Record
 
@@ -57,127 +54,12 @@ class ComparisonRow:
     note: str = ""
 
 
-class Side:
-    """One of the two runs, looked at."""
-
-    def __init__(self, baseline: Baseline) -> None:
-        """Sort the records by where they belong."""
-        self.baseline = baseline
-        self.samples = collected(baseline.records)
-        self.evaluations: dict[tuple[str, Defense], Record] = {}
-        self.groups: dict[str, list[Record]] = {}
-        for record in baseline.records:
-            self.groups.setdefault(group_of(record.spec), []).append(record)
-            if record.kind == "audit" and record.status == "ok":
-                self.evaluations[victim_of(record.spec), defense_of(record.spec)] = record
-
-    def field(self, place: Condition, *, every: bool = False) -> dict[str, AttackerResult]:
-        """Return the ranked attackers at a place, those that a better-equipped thief imitates included.
-
-        ``every``: the others too; who was ranked in the baseline has to be looked at in the candidate.
-        """
-        threat, defense, budget = place
-        found: dict[str, AttackerResult] = {}
-        for source in (threat, *threat.weaker()):
-            note = "" if source == threat else f" (as one who {source.apart(threat)})"
-            for attack, sample in self.samples.get((source, defense, budget), {}).items():
-                if sample.ranked or every:
-                    found[attack + note] = sample
-        return found
-
-    @property
-    def planned(self) -> set[str]:
-        """All groups of repeats that the run was asked for."""
-        return set(self.groups) | {group_of(spec) for spec in self.baseline.planned}
-
-
-def group_of(spec: Mapping[str, Any]) -> str:
-    """Return a name for a spec without its repeat."""
-    return json.dumps({name: value for name, value in spec.items() if name != "repeat"}, sort_keys=True)
-
-
-def differences(before: Baseline, after: Baseline) -> dict[str, str]:
-    """Return what makes the two runs different things, in words, by kind: matrix, victim, versions."""
-    found = {}
-    planned = Side(before).planned, Side(after).planned
-    if planned[0] != planned[1]:
-        lost, new = len(planned[0] - planned[1]), len(planned[1] - planned[0])
-        found["matrix"] = f"{lost} groups of cells are in the baseline alone, {new} in the candidate alone"
-    prints = [_fingerprints(side) for side in (before, after)]
-    others = sorted(
-        name for name in prints[0].keys() & prints[1].keys() if prints[0][name] != prints[1][name]
-    )
-    if others:
-        found["victim"] = f"{', '.join(others)} is another model, or has other data"
-    versions = [dict(side.meta.get("versions") or {}) for side in (before, after)]
-    moved = [
-        f"{name} {versions[0][name]} against {versions[1][name]}"
-        for name in sorted(versions[0].keys() & versions[1].keys())
-        if _major(versions[0][name]) != _major(versions[1][name])
-    ]
-    if moved:
-        found["versions"] = "; ".join(moved)
-    return found
-
-
-def _fingerprints(side: Baseline) -> dict[str, str]:
-    victims = side.meta.get("victims") or []
-    return {str(each.get("name")): str(each.get("fingerprint")) for each in victims}
-
-
-def _major(version: str) -> str:
-    """Return the part of a version that tells incompatible ones apart; of 0.x it is the x."""
-    parts = str(version).split(".")
-    return ".".join(parts[:2]) if parts[0] == "0" else parts[0]
-
-
-def in_step(before: Side, after: Side) -> bool:
-    """Return whether the two runs drew the same: whatever met no defense gave the same copies, bit for bit.
-
-    Then what differs elsewhere is the defense's doing, and repeat r can be compared with repeat r.
-    """
-    met = False
-    for place, field in before.samples.items():
-        if place[1] != UNDEFENDED:
-            continue
-        for attack, sample in field.items():
-            other = after.samples.get(place, {}).get(attack)
-            if other is None:
-                continue
-            if sample.repeats != other.repeats or sample.hits.tobytes() != other.hits.tobytes():
-                return False
-            met = True
-    return met
-
-
-def absent(before: Side, after: Side, names: Names) -> Iterable[ComparisonRow]:
-    """Give a row for everything that the baseline has a result of and the candidate has not."""
-    for group, records in before.groups.items():
-        others = after.groups.get(group, [])
-        wrong = [record for record in others if record.status == "failed"]
-        here, there = (sum(record.status == "ok" for record in side) for side in (records, others))
-        if here and wrong:
-            reason = (wrong[0].error or "").strip().splitlines()
-            yield _without(records[0], names, Decision.failed, reason[0] if reason else "")
-        elif there < here:
-            yield _without(records[0], names, Decision.missing, "")
-
-
-def _without(record: Record, names: Names, verdict: Decision, note: str) -> ComparisonRow:
-    spec = record.spec
-    if record.kind == "audit":
-        place = f"{victim_of(spec)}, {names.stack(defense_of(spec))}"
-        return ComparisonRow(RowKind.honest, place, "what honest users pay", verdict, note=note)
-    place = names.place((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"])))
-    return ComparisonRow(RowKind.strength, place, names.attack(str(spec["attack"])), verdict, note=note)
-
-
 class Names:
     """Short names of attacks and defenses, the same for both runs."""
 
-    def __init__(self, sides: Sequence[Side]) -> None:
-        """Collect what has to be told apart."""
-        specs = [record.spec for side in sides for record in side.baseline.records]
+    def __init__(self, records: Iterable[Record]) -> None:
+        """Shorten the names of all attacks and defenses of these records."""
+        specs = [record.spec for record in records]
         self._attacks = short_names(sorted({str(spec["attack"]) for spec in specs if "attack" in spec}))
         texts = sorted({text for spec in specs for text in spec["defense"]})
         self._defenses = short_names(texts, limit=40)

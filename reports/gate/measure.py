@@ -21,7 +21,7 @@ from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_o
 from bench.gate.compare import TOLERANCE, Comparison, compare
 from bench.gate.decisions import ALPHA
 from bench.gate.defense_rows import NATS, SHARES
-from bench.gate.rows import ComparisonRow, Decision, Names, RowKind, Side
+from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
 from bench.metrics.intervals import Interval, mean_interval, paired_difference
 from bench.metrics.pooled_difference import Contrast, common, contrast
 
@@ -159,7 +159,7 @@ def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Pow
     What honest users pay is changed where noise is drawn: shares by as many points, likelihood in proportion
     to its own tolerance.
     """
-    names = Names([Side(Draw.of(bank, seeded("names")).run(bank))] * 2)
+    names = Names(Draw.of(bank, seeded("names")).run(bank).records)
     found: dict[RowKind, dict[str, Counter[Decision]]] = defaultdict(lambda: defaultdict(Counter))
 
     def count(before: Bank, place: str, *what: Any) -> None:

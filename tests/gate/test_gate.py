@@ -12,7 +12,8 @@ from bench.gate.baseline import Baseline, export, read
 from bench.gate.command import code, gate
 from bench.gate.compare import compare
 from bench.gate.decisions import holm
-from bench.gate.rows import Decision, RowKind, differences
+from bench.gate.rows import Decision, RowKind
+from bench.gate.runs import differences
 from bench.metrics.pooled_difference import Contrast, Prior, common, contrast
 from bench.store import Record
 
@@ -265,7 +266,7 @@ def test_a_baseline_survives_its_export(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda text: text[: len(text) // 2], "nor whole JSON"),
+        (lambda text: text[: len(text) // 2], "nor complete JSON"),
         (lambda _: "[1, 2]", "no baseline of moatbench"),
         (lambda _: '{"version": 1, "packages": {}}', "no baseline of moatbench"),
         (lambda text: text.replace('"version": 1', '"version": 2'), "newer"),
@@ -274,7 +275,7 @@ def test_a_baseline_survives_its_export(tmp_path):
         (lambda text: text.replace('"kind": "cell"', '"kind": "sell"'), "damaged"),
         (lambda text: text.replace('"groups"', '"loops"'), "damaged"),
         (lambda text: text[: text.index('"groups"')] + '"groups": []}', "no results"),
-        (lambda _: "\x00\xff", "nor whole JSON"),
+        (lambda _: "\x00\xff", "nor complete JSON"),
     ],
 )
 def test_a_file_that_is_no_baseline_is_refused_in_one_sentence(spoil, said, tmp_path):
