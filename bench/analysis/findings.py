@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -48,9 +48,19 @@ class DefenseResult:
 class Findings:
     """The records grouped once: everything that tables and figures ask for."""
 
-    def __init__(self, records: Sequence[Record], reference_budget: Mapping[str, int]) -> None:
-        """Group the records; ``reference_budget`` is by data set, in queries."""
+    def __init__(
+        self,
+        records: Sequence[Record],
+        reference_budget: Mapping[str, int],
+        expected: Mapping[str, float] | None = None,
+    ) -> None:
+        """Group the records.
+
+        ``reference_budget``: by data set, in queries. ``expected``: the test accuracy that a victim
+        should reach, by its name, in [0, 1].
+        """
         self.records = records
+        self.expected = expected or {}
         self._intervals: dict[int, Interval] = {}
         self._reference = reference_budget
         self._data: dict[str, str] = {}
@@ -70,6 +80,21 @@ class Findings:
         }
         stacks = sorted({defense_of(record.spec) for record in records})
         self._defense_names = short_names((text for stack in stacks for text in stack), limit=26)
+
+    @classmethod
+    def of_run(cls, records: Sequence[Record], meta: Mapping[str, Any]) -> Findings:
+        """Return the findings of a run's records with what its ``meta`` says of budgets and victims."""
+        victims = meta.get("victims", ())
+        expected = {v["victim"]: v["expected"] for v in victims if v.get("expected") is not None}
+        return cls(records, meta.get("reference_budget", {}), expected)
+
+    @cached_property
+    def known_by(self) -> dict[str, Collection[str]]:
+        """The attacks that are declared to know a defense, by the defense's plugin, as far as records say."""
+        known: dict[str, Collection[str]] = {}
+        for record in self.records:
+            known |= record.info.get("known_by", {})
+        return known
 
     def _merged(self, samples: Mapping[str, AttackerResult]) -> dict[str, AttackerResult]:
         """Name the samples for readers; one attacker under several names becomes one."""

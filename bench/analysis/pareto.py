@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.flag_labels import flags, named
+from bench.analysis.flag_labels import flags
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.calls import parse_call
 from bench.metrics.intervals import Interval
-from bench.report.tables import DASH, markdown, number, ranged
 from bench.store import Record
 
 PAYS = 1e-6
@@ -115,22 +114,3 @@ def path(defense: Defense) -> tuple[Any, ...]:
 
 def _measures(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def front_table(findings: Findings, drawn: Mapping[Cost, Sequence[Point]]) -> str:
-    """Return the defenses on some panel's front, the lowest fidelity first; bold where on that front."""
-    at = {cost: {point.row.defense: point for point in points} for cost, points in drawn.items()}
-    kept = {p.row.defense: p for points in drawn.values() for p in points if not p.dominated}
-    rows = []
-    for point in sorted(kept.values(), key=lambda p: (p.stolen.value, p.place)):
-        costs = [_cell(at[cost].get(point.row.defense), cost) for cost in drawn]
-        rows.append([str(point.place), named(findings, point.row), ranged(point.stolen), *costs])
-    headers = ["", "defense", "stolen (%)", *(cost.label for cost in drawn)]
-    return markdown(headers, rows, text=2)
-
-
-def _cell(point: Point | None, cost: Cost) -> str:
-    if point is None:
-        return DASH
-    shown = number(point.cost, cost.digits)
-    return shown if point.dominated else f"**{shown}**"

@@ -6,20 +6,17 @@ stored with it; here is what only a row can show: its attackers side by side, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bench import plugins
 from bench.analysis.attacker_results import AttackerResult, common
 from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.threat_models import UNDEFENDED, VictimThreatModel, defense_of
 from bench.calls import parse_call
-from bench.errors import UsageError
 from bench.metrics.flags import FLAGS
 from bench.metrics.intervals import Interval, paired_difference
-from bench.models.victims import EXPECTED, EXPECTED_OFFICIAL
 
 WIDE = 0.02
 """Half-width (2 points) above which a gap's interval cannot place a defense among others."""
@@ -69,14 +66,11 @@ class _Case:
         mine = self.row.threat
         return [t for t in self.family if t != mine and t not in set(mine.weaker())]
 
-    def declared(self) -> Iterator[tuple[str, tuple[str, ...] | None]]:
-        """Give each defense of the stack with the attacks that know it; None where it is not installed."""
+    def declared(self) -> Iterator[tuple[str, Collection[str] | None]]:
+        """Give each defense of the stack with the attacks that know it; None where no record says."""
         for text in self.row.defense:
             name = parse_call(text)[0]
-            try:
-                yield name, tuple(plugins.defenses.get(name).known_by)
-            except UsageError:
-                yield name, None
+            yield name, self.findings.known_by.get(name)
 
 
 def _randomised(case: _Case) -> str:
@@ -141,14 +135,9 @@ def _aware(sample: AttackerResult, row: DefenseResult, declared: Iterable[str]) 
     """
     spec = sample.records[0].spec
     name = parse_call(spec["attack"])[0]
-    return sample.aware or (defense_of(spec) == row.defense and name in declared and _uses_knowledge(name))
-
-
-def _uses_knowledge(attack: str) -> bool:
-    try:
-        return set(plugins.attacks.get(attack).knowledge) != {"none"}
-    except UsageError:
-        return False
+    # Stores of older versions do not say what an attack can use.
+    usable = set(sample.records[0].info.get("attack", {}).get("knowledge", ()))
+    return sample.aware or (defense_of(spec) == row.defense and name in declared and bool(usable - {"none"}))
 
 
 def _near_chance(case: _Case) -> str:
@@ -209,9 +198,8 @@ def _weak_victim(case: _Case) -> str:
     evaluation = case.row.evaluation or case.findings.evaluations.get((case.row.threat.victim, UNDEFENDED))
     if evaluation is None:
         return ""
-    data, official = str(evaluation.spec["data"]), evaluation.spec.get("splits") == "official"
-    kind = str(evaluation.spec["victim"]).removesuffix(" (official splits)").removeprefix(f"{data}/")
-    wanted = (EXPECTED_OFFICIAL if official else EXPECTED).get((data, kind))
+    own = ":" in str(evaluation.spec["data"])
+    wanted = None if own else case.findings.expected.get(str(evaluation.spec["victim"]))
     reached = evaluation.metrics.get("honest.accuracy_undefended")
     if wanted is None or reached is None or reached >= wanted - BELOW:
         return ""
@@ -231,7 +219,7 @@ def _no_declared_attacker(case: _Case) -> str:
     told = []
     for name, known_by in case.declared():
         if known_by is None:
-            told.append(f"{name} is not installed here, so that who knows it cannot be told")
+            told.append(f"the store does not say which attacks know {name}")
         elif not known_by:
             told.append(f"{name} declares none")
         elif ran.isdisjoint(known_by):

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.analysis import adaptive_check
 from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.flag_labels import named
-from bench.analysis.pareto import front_table, panels
+from bench.analysis.pareto import panels
 from bench.analysis.threat_models import VictimThreatModel
 from bench.report import membership, sections, study_page, tables
 from bench.report.defense_sentences import readings
@@ -46,7 +45,7 @@ def write_report(records: Sequence[Record], meta: Mapping[str, Any], out: Path) 
     study = meta.get("study")
     if study and study.get("page", True):
         return study_page.write(records, meta, out)
-    findings = Findings(records, meta.get("reference_budget", {}))
+    findings = Findings.of_run(records, meta)
     threats = [threat for threat in findings.threats if findings.places[threat]]
     numbers = {threat: place for place, threat in enumerate(threats, start=1)}
     out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +60,7 @@ def write_report(records: Sequence[Record], meta: Mapping[str, Any], out: Path) 
     for threat in threats:
         parts += _threat(findings, threat, numbers[threat], drawn)
     victims = {threat.victim for threat in numbers} | {victim for victim, _ in findings.evaluations}
-    parts += [*_heatmaps(drawn), *adaptive_check.section(findings, numbers)]
+    parts += [*_heatmaps(drawn), *sections.adaptive_check(findings, numbers)]
     parts += [*(study_page.section(records, meta, findings, out / "figures") if study else ()), *inferred]
     parts += sections.evaluations(findings, sorted(victims)) + sections.timing(findings)
     parts += sections.flags(findings, numbers)
@@ -154,7 +153,7 @@ def _threat(
         if curves
         else "",
         f"![Honest cost against fidelity, T{number}]({costs})\n\n{COSTS}" if costs else "",
-        front_table(findings, panels(findings, threat)),
+        tables.front_table(findings, panels(findings, threat)),
         details("The strongest attacker at every budget", tables.budget_table(findings, threat)),
         details("Fidelity by attack, defense and budget", tables.attack_table(findings, threat)),
         details(

@@ -9,12 +9,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.adaptive_check import SLACK, Match, matches
+from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.findings import Findings
 from bench.analysis.flag_labels import raised
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.flags import FLAGS, label
 from bench.report import run_tables, utility_tables
-from bench.report.tables import DASH, details, markdown
+from bench.report.tables import DASH, details, markdown, ranged
 
 HONEST = """\
 On the test split. *Top-1 kept*: answers whose label is the victim's; there and in accuracy a refused
@@ -227,3 +229,66 @@ def written(path: Path, parts: Iterable[str]) -> Path:
     """Write the parts of a page that are not empty; return its path."""
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
     return path
+
+
+ADAPTIVE_CHECK = "## One attacker for all"
+ADAPTIVE_INTRO = """\
+{names} means to match the best of the other attackers that a thief with the same knowledge has. That best
+one is the luckiest of them, which counts against it. Budgets that are too small for it are left out.
+Differences are paired."""
+READ_AS = "extraction.read_as_"
+
+
+def adaptive_check(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[str]:
+    """Return the report's section on it: the tally, the places where it does not stand, then all."""
+    met = [match for match in matches(findings) if match.threat in numbers]
+    if not met:
+        return []
+    missed = [match for match in met if not match.stands]
+    names = ", ".join(sorted({match.attacker for match in met}))
+    tally = (
+        f"In {len(met) - len(missed)} of {len(met)} places it is shown to be less than "
+        f"{100 * SLACK:.1f} points behind."
+    )
+    if missed:
+        clear = sum(match.ahead.high < -SLACK for match in missed)
+        tally += (
+            f" In the {len(missed)} below it is not: in {clear} it is shown to be further behind, "
+            f"in {len(missed) - clear} the interval is too wide to say."
+        )
+    every = details("Every place", _matches(findings, met, numbers))
+    return [
+        ADAPTIVE_CHECK,
+        ADAPTIVE_INTRO.format(names=names),
+        tally,
+        _matches(findings, missed, numbers),
+        every,
+    ]
+
+
+def _matches(findings: Findings, met: list[Match], numbers: Mapping[VictimThreatModel, int]) -> str:
+    rows = [
+        [
+            f"T{numbers[match.threat]}",
+            findings.defense_name(match.defense),
+            match.other,
+            f"{match.budget:,}",
+            ranged(findings.interval(match.sample)),
+            ranged(match.ahead, sign="+"),
+            _read_as(match.sample),
+        ]
+        for match in sorted(met, key=lambda match: (match.ahead.low, match.defense))
+    ]
+    headers = ["", "defense", "best of the others", "queries", "fidelity (%)", "ahead (points)", "read as"]
+    return markdown(headers, rows, text=3)
+
+
+def _read_as(sample: AttackerResult) -> str:
+    """Return how the repeats read the answers: ``recovered 4, labels 1``."""
+    kept = Counter(
+        key.removeprefix(READ_AS).replace("_", " ")
+        for record in sample.records
+        for key, value in record.metrics.items()
+        if key.startswith(READ_AS) and value
+    )
+    return ", ".join(f"{name} {count}" for name, count in kept.most_common()) or "–"

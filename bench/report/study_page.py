@@ -46,7 +46,7 @@ def write(records: Sequence[Record], meta: Mapping[str, Any], out: Path) -> Path
     that were planned and have no record. The same records and meta give the same bytes.
     """
     study = Study.model_validate(meta["study"])
-    findings = Findings(records, meta.get("reference_budget", {}))
+    findings = Findings.of_run(records, meta)
     whole = "--only" not in str(meta.get("command", ""))
     values = evaluate(study, records, meta.get("missing", ()), whole=whole)
     folder = out / "figures"

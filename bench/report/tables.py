@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from bench.analysis.comparison import BestAttackResult
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.flag_labels import FLAG, flags
+from bench.analysis.flag_labels import FLAG, flags, named
+from bench.analysis.pareto import Cost, Point
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.intervals import Interval, value_interval
 from bench.metrics.query_multiplier import Multiplier
@@ -182,6 +183,25 @@ def _over_repeats(records: Sequence[Record], metric: str, scale: float) -> str:
     # Student's t knows no bounds; a share and a distance do.
     low, high = np.clip((found.low, found.high), 0, 1 if scale == 100 else math.inf)
     return ranged(Interval(found.value, float(low), float(high)), scale, 1 if scale == 100 else 3)
+
+
+def front_table(findings: Findings, drawn: Mapping[Cost, Sequence[Point]]) -> str:
+    """Return the defenses on some panel's front, the lowest fidelity first; bold where on that front."""
+    at = {cost: {point.row.defense: point for point in points} for cost, points in drawn.items()}
+    kept = {p.row.defense: p for points in drawn.values() for p in points if not p.dominated}
+    rows = []
+    for point in sorted(kept.values(), key=lambda p: (p.stolen.value, p.place)):
+        costs = [_cell(at[cost].get(point.row.defense), cost) for cost in drawn]
+        rows.append([str(point.place), named(findings, point.row), ranged(point.stolen), *costs])
+    headers = ["", "defense", "stolen (%)", *(cost.label for cost in drawn)]
+    return markdown(headers, rows, text=2)
+
+
+def _cell(point: Point | None, cost: Cost) -> str:
+    if point is None:
+        return DASH
+    shown = number(point.cost, cost.digits)
+    return shown if point.dominated else f"**{shown}**"
 
 
 def details(summary: str, body: str) -> str:

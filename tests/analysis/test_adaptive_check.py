@@ -8,6 +8,7 @@ from records import INSIDE, META, REPEATS, cell, evaluation
 from bench.analysis import adaptive_check
 from bench.analysis.findings import Findings
 from bench.report.page import write_report
+from bench.report.sections import ADAPTIVE_CHECK
 
 NONE, SIGMOID, ROUNDED = (), ("reverse_sigmoid(beta=1.0, gamma=0.5)",), ("rounded(decimals=1)",)
 SOFT, LABELS, AUTO = "copycat(use_probability=true)", "labels", "auto"
@@ -56,7 +57,7 @@ def test_it_is_compared_with_the_best_of_the_others():
 
 def test_the_report_says_where_it_is_behind_and_how_it_read_the_answers(tmp_path):
     text = write_report([*AUDITS, *records()], META, tmp_path).read_text(encoding="utf-8")
-    told = text[text.index(adaptive_check.HEADING) :]
+    told = text[text.index(ADAPTIVE_CHECK) :]
     assert "In 2 of 3 places it is shown to be less than 1.5 points behind." in told
     assert "In the 1 below it is not: in 1 it is shown to be further behind" in told
     row = next(line for line in told.splitlines() if line.startswith("| T1") and "reverse_sigmoid" in line)
@@ -80,4 +81,4 @@ def test_a_thief_who_knows_more_is_compared_with_all_that_he_could_do():
 def test_without_such_an_attacker_the_report_has_no_such_section(tmp_path):
     plain = [each for each in records() if each.spec["attack"] != AUTO]
     text = write_report([*AUDITS, *plain], META, tmp_path).read_text(encoding="utf-8")
-    assert adaptive_check.HEADING not in text
+    assert ADAPTIVE_CHECK not in text

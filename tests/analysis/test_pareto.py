@@ -7,10 +7,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from records import INSIDE, META, REPEATS, cell, evaluation
 
 from bench.analysis.findings import Findings
-from bench.analysis.pareto import COSTS, dominated, family, front_table, panels, path
+from bench.analysis.pareto import COSTS, dominated, family, panels, path
 from bench.report.figures import pareto as pareto_figure
 from bench.report.figures.pareto import pareto
 from bench.report.page import write_report
+from bench.report.tables import front_table
 
 SOFT = "copycat(use_probability=true)"
 RECOVER = "recover"

@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attacks.base import Extraction
-from bench import plugins as registry
 from bench.analysis.findings import Findings
 from bench.analysis.row_flags import row_flags
+from bench.calls import parse_call
 from bench.metrics.flags import FLAGS, MEANING, label
 from bench.store import Record
-from defenses.base import Defense
 
 NONE, WARD, BARE = (), ("ward",), ("bare",)
 INPUTS, REPEATS = 2_000, 5
@@ -29,43 +27,12 @@ OFFICIAL = {"victim": "mnist/lenet (official splits)", "data": "mnist", "splits"
 CLAIMS = {"keeps_label": True, "stochastic": False, "consistent_noise": False, "may_flag": False}
 
 
-class Ward(Defense):
-    """Names the attackers that know it."""
-
-    name = "ward"
-    known_by = ("pry", "seek")
-
-    def answer(self, batch):
-        raise NotImplementedError
-
-
-class Bare(Ward):
-    name = "bare"
-    known_by = ()
-
-
-class Pry(Extraction):
-    """Can use what it is told of a defense."""
-
-    name = "pry"
-    knowledge = ("none", "family", "full")
-
-    def acquire(self, api, pool, learner, streams):
-        raise NotImplementedError
-
-
-class Seek(Pry):
-    """Does the same against every defense."""
-
-    name = "seek"
-    knowledge = ("none",)
-
-
-@pytest.fixture(autouse=True)
-def plugins(monkeypatch):
-    for registered, classes in ((registry.defenses, (Ward, Bare)), (registry.attacks, (Pry, Seek))):
-        for cls in classes:
-            monkeypatch.setitem(registered._extra, cls.name, cls)
+EXPECTED = {"digits/mlp": 0.94, "mnist/lenet (official splits)": 0.99, "mine.py:factory": 0.9}
+KNOWN_BY = {"ward": ["pry", "seek"], "bare": []}
+"""Made-up defenses and the attacks that know them, as records declare it."""
+ADAPTIVE = {"knowledge": ["none", "family", "full"], "universal": False}
+DECLARED = {"pry": ADAPTIVE, "evade": ADAPTIVE}
+"""What attacks declare; the others do the same against every defense."""
 
 
 def hits(share, repeat, spread):
@@ -83,7 +50,9 @@ def cells(attack="seek", defense=WARD, share=0.8, *, budget=200, spread=0.0, rep
     for repeat in range(repeats):
         whole = {**VICTIM, **THREAT, "defense": list(defense), "attack": attack, "budget": budget}
         whole |= {"repeat": repeat, "seed": 0, **spec}
-        info = {"flags": [flag for flag, count in flags.items() if repeat < count]}
+        declared = DECLARED.get(parse_call(attack)[0], {"knowledge": ["none"], "universal": False})
+        own = [flag for flag, count in flags.items() if repeat < count]
+        info = {"flags": own, "attack": declared}
         arrays = {"agreement": hits(share, repeat, spread)}
         made.append(Record(repr(whole), "cell", whole, "ok", metrics, arrays, info))
     return made
@@ -92,7 +61,9 @@ def cells(attack="seek", defense=WARD, share=0.8, *, budget=200, spread=0.0, rep
 def evaluation(defense=WARD, *, kept=1.0, refused=0.0, accuracy=0.96, pools=("noise",), spec=(), **claims):
     whole = {**VICTIM, "defense": list(defense), "pools": list(pools), "repeats": 5, "seed": 0, **dict(spec)}
     metrics = {"honest.top1_kept": kept, "honest.refused": refused, "honest.accuracy_undefended": accuracy}
-    return Record(repr(whole), "audit", whole, "ok", metrics, info={"claims": CLAIMS | claims})
+    known_by = {name: KNOWN_BY[name] for name in defense if name in KNOWN_BY}
+    info = {"claims": CLAIMS | claims, "known_by": known_by}
+    return Record(repr(whole), "audit", whole, "ok", metrics, info=info)
 
 
 UNDEFENDED = cells(defense=NONE, share=0.85)
@@ -103,7 +74,7 @@ def raised(*records, defense=WARD, knowledge="none"):
     flat = [*UNDEFENDED]
     for each in records:
         flat += [each] if isinstance(each, Record) else each
-    findings = Findings(flat, {"digits": 200, "mnist": 200})
+    findings = Findings(flat, {"digits": 200, "mnist": 200}, EXPECTED)
     (row,) = (
         row
         for threat, rows in findings.rows.items()
@@ -142,7 +113,8 @@ def test_a_sound_row_raises_nothing():
 
 
 def test_a_row_without_an_audit_raises_nothing_that_only_an_audit_can_show():
-    assert raised(cells()) == {}
+    of_another_victim = evaluation(spec={"victim": "digits/cnn"})
+    assert raised(of_another_victim, cells()) == {}
 
 
 def test_flags_come_in_the_order_of_their_numbers():
@@ -421,10 +393,16 @@ def test_a_declared_attacker_counts_where_he_ran_against_this_defense_and_with_t
     assert ("no_declared_attacker" in found) == flagged
 
 
-def test_a_defense_whose_plugin_is_not_there_is_flagged_and_breaks_nothing():
+def test_without_a_record_that_says_who_knows_a_defense_the_flag_says_so():
     found = raised(evaluation(("gone",)), cells(defense=("gone",)), defense=("gone",))
-    assert list(found) == ["no_declared_attacker"]
-    assert "gone is not installed" in found["no_declared_attacker"]
+    assert found == {"no_declared_attacker": "the store does not say which attacks know gone"}
+
+
+def test_an_attack_of_an_older_store_is_aware_only_if_it_was_told():
+    declared = cells("pry", share=0.78)
+    for record in declared:
+        del record.info["attack"]
+    assert "aware_attacker_wins" not in raised(evaluation(), cells(share=0.7), declared)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from itertools import product
 
 import numpy as np
 
+from bench.calls import parse_call
+from bench.plugins import attacks, defenses
 from bench.store import Record
 
 LABELS, SOFT = "copycat(use_probability=false)", "copycat(use_probability=true)"
@@ -56,6 +58,14 @@ def hits(share, stream, repeat):
     return (hard + luck < share).astype(np.uint8)
 
 
+def declared(attack):
+    """What a cell's record says of its attack; made-up attacks declare nothing."""
+    name = parse_call(attack)[0]
+    if name not in attacks.names():
+        return {}
+    return {"knowledge": list(attacks.get(name).knowledge), "universal": attacks.get(name).universal}
+
+
 def cell(threat, defense, attack, budget, repeat, *, share=None, flags=(), **fields):
     base = SHARE[SOFT if attack == RANDOM else attack, defense] if share is None else share
     known = "soft" if attack == RANDOM else attack
@@ -87,6 +97,7 @@ def cell(threat, defense, attack, budget, repeat, *, share=None, flags=(), **fie
             "shared": attack == RANDOM,
             "memory_mib": 512.0,
             "flags": list(flags),
+            "attack": declared(attack),
         },
         "error": None,
     } | fields
@@ -123,6 +134,7 @@ def evaluation(defense, *, kept=1.0, lost=0.0, l1=0.0, refused=0.0, **claims):
         metrics |= {"detection.noise.queries_until": 1.0, "detection.test.queries_until": None}
         intervals |= {"detection.test": [0.03, 0.07], "detection.noise": [0.99, 1.0]}
     info = {"intervals": intervals, "claims": CLAIMS | claims, "latency_us": {"1": 12.0, "256": 0.4}}
+    info["known_by"] = {name: list(defenses.get(name).known_by) for name, _ in map(parse_call, defense)}
     return Record(f"audit {defense}", "audit", spec, "ok", metrics, {}, info, None)
 
 
