@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from bench.files import replacement, write_atomically
+from bench.files import cache_root, replacement, write_atomically
 
 
 def names(folder):
@@ -74,3 +74,10 @@ def test_a_reader_never_sees_half_of_a_file_while_threads_write_it(tmp_path):
     for writer in writers:
         writer.join()
     assert names(tmp_path) == ["file"]
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("MOATBENCH_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path
+    monkeypatch.delenv("MOATBENCH_CACHE")
+    assert cache_root().name == "moatbench"

@@ -1,4 +1,4 @@
-"""What a thief can train while he buys: surrogates of the cell's architecture, by the cell's own rule."""
+"""Surrogates that an attack trains while it still queries: one step a call, or on whole data sets."""
 
 from __future__ import annotations
 
@@ -7,60 +7,121 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
 from attacks.base import Predictor, TransferSet
+from bench.errors import NotApplicable
 from bench.models import surrogates
-from bench.models.networks import Shape
-from bench.models.online_surrogate import OnlineSurrogate
+from bench.models.determinism import flushed
+from bench.models.networks import Network, Shape
+from bench.models.sklearn_surrogates import ESTIMATORS
+from bench.models.training import Optimizer, TrainingSchedule, scaled
 from bench.models.training_config import rule
 from bench.seeds import derive
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
 
+MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # torch has no other name
+"""Modules that compute something else in training mode."""
+
+
+class OnlineSurrogate:
+    """A surrogate that takes one Adam step a call, at a constant learning rate.
+
+    ``mean`` and ``std`` standardise its inputs.
+    """
+
+    def __init__(
+        self, network: Network, learning_rate: float, *, mean: float = 0.0, std: float = 1.0
+    ) -> None:
+        self._network = network.train()
+        # Changing the mode walks all modules, which takes longer than evaluating a small network.
+        self._modal = any(isinstance(module, MODAL) for module in network.modules())
+        self._mean, self._std = mean, std
+        self._rate, self._optimizer = learning_rate, Optimizer(network, TrainingSchedule(1))
+
+    @flushed()
+    def step(self, x: Images, y: Array) -> None:
+        """Take one optimizer step of cross-entropy on inputs (n, …) and targets (n, classes)."""
+        self._mode(training=True)
+        self._optimizer.step(self._scaled(x), torch.from_numpy(np.asarray(y, dtype=np.float32)), self._rate)
+
+    def logits(self, x: Images) -> Images:
+        """Return (n, classes) logits."""
+        self._mode(training=False)
+        result: Images = self._optimizer.logits(self._scaled(x)).numpy()
+        return result
+
+    def gradient(self, x: Images, y: Array) -> Images:
+        """Return (n, …), the gradient of each row's cross-entropy with ``y`` (n, classes) by its input."""
+        self._mode(training=False)
+        inputs = torch.from_numpy(np.array(x, dtype=np.float32)).requires_grad_()
+        scaled_inputs = (inputs - self._mean) / self._std
+        targets = torch.from_numpy(np.asarray(y, dtype=np.float32))
+        loss = functional.cross_entropy(self._network(scaled_inputs), targets, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, inputs)
+        result: Images = gradient.numpy()
+        return result
+
+    def _mode(self, *, training: bool) -> None:
+        if self._modal:
+            self._network.train(training)
+
+    def _scaled(self, x: Images) -> Tensor:
+        return torch.from_numpy(scaled(x, self._mean, self._std))
+
 
 @dataclass(frozen=True)
 class InterimSurrogates:
-    """A thief's surrogates in one cell: untrained ones that learn step by step, and trained ones.
+    """Makes surrogates of a cell's architecture and training configuration while its attack runs.
 
-    ``seed``: that of the cell's training, so that an untrained surrogate here is the one that the copy
-    starts from. ``how``: the cell's training rule; ``memo``: folder of trainings that cells share.
+    ``seed``: the cell's training seed, so that an untrained surrogate starts with the weights of the final
+    surrogate. ``training``: the cell's training configuration as text. ``training_cache``: folder of
+    trainings that cells share.
     """
 
     architecture: str
     shape: Shape
     classes: int
     seed: int
-    how: str = "rule"
+    training: str = "rule"
     training_cache: Path | None = None
 
     def __call__(self) -> OnlineSurrogate:
-        """Return an untrained surrogate; raises NotApplicable for a model that has no steps."""
-        return surrogates.online(self.architecture, self.shape, self.classes, self.seed, self.how)
+        """Return an untrained surrogate; raises NotApplicable for a model that is not trained in steps."""
+        if self.architecture in ESTIMATORS:
+            raise NotApplicable(f"{self.architecture} cannot learn step by step, which this attack needs")
+        config = rule(self.training)
+        rate = config.recipe(self.architecture, self.shape, 1).learning_rate
+        network = surrogates.initial_network(self.architecture, self.shape, self.classes, self.seed)
+        return OnlineSurrogate(network, rate, mean=config.mean, std=config.std)
 
     def fit(self, sets: Sequence[tuple[Images, Array]], effort: float = 1.0) -> list[Predictor]:
-        """Train a copy on each set of inputs (n, …) and targets (n, classes); see SurrogateFactory.
+        """Train a surrogate on each set of inputs (n, …) and targets (n, classes); see SurrogateFactory.
 
-        All that is handed over together is one stack where the architecture allows it. Unqueried
-        inputs, of which a rule may make use at the end, play no part here.
+        The sets of one call are trained as batched networks where the architecture allows it. Unqueried
+        inputs, which a training configuration may use for the final surrogate, are not used here.
         """
         if not sets:
             return []
         if not 0 < effort <= 1:
             raise ValueError(f"effort={effort} is not in (0, 1]")
-        bought = [
+        transfer_sets = [
             TransferSet(np.ascontiguousarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32))
             for x, y in sets
         ]
-        seeds = [derive(self.seed, "apprentice", place) for place in range(len(bought))]
-        copies = surrogates.fit(
-            bought,
+        seeds = [derive(self.seed, "apprentice", index) for index in range(len(transfer_sets))]
+        trained = surrogates.fit(
+            transfer_sets,
             self.architecture,
             self.classes,
             seeds,
             self.training_cache,
-            rule(self.how).supervised(),
+            rule(self.training).supervised(),
             effort=effort,
         )
-        return [copy.probabilities for copy in copies]
+        return [surrogate.probabilities for surrogate in trained]

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from attacks.base import TransferSet
-from bench.errors import NotApplicable
 from bench.files import write_atomically
 from bench.models import networks as architectures
 from bench.models import training
 from bench.models.batched_training import STACKED, train_stacked
 from bench.models.determinism import RULE, device, torch_seed, versions
 from bench.models.networks import Network, Shape
-from bench.models.online_surrogate import OnlineSurrogate
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator
 from bench.models.training import TrainingSchedule, Weights
 from bench.models.training_config import rule
@@ -187,7 +185,7 @@ def _train(
     seeds: Sequence[int],
 ) -> list[tuple[Weights, Weights]]:
     channels, height, width = xs[0].shape[1:]
-    networks = [_initial(architecture, (channels, height, width), classes, seed) for seed in seeds]
+    networks = [initial_network(architecture, (channels, height, width), classes, seed) for seed in seeds]
     if architecture in STACKED:
         return train_stacked(networks, xs, ys, recipe, seeds)
     (network,), (x,), (y,), (seed,) = networks, xs, ys, seeds
@@ -197,26 +195,14 @@ def _train(
         return [training.train(network, x, y, recipe, seed)]
 
 
-def online(architecture: str, shape: Shape, classes: int, seed: int, how: str = "rule") -> OnlineSurrogate:
-    """Return an untrained copy that learns step by step, for attacks that train while they buy.
-
-    Raises NotApplicable for a model that has no steps.
-    """
-    if architecture in ESTIMATORS:
-        raise NotApplicable(f"{architecture} cannot learn step by step, which this attack needs")
-    changed = rule(how)
-    rate = changed.recipe(architecture, shape, 1).learning_rate
-    network = _initial(architecture, shape, classes, seed)
-    return OnlineSurrogate(network, rate, mean=changed.mean, std=changed.std)
-
-
 @lru_cache(maxsize=32)
 def _blank(architecture: str, shape: Shape, classes: int) -> Network:
     """Return a network in evaluation mode to put weights into: making one takes as long as asking it."""
-    return _initial(architecture, shape, classes, 0).eval()
+    return initial_network(architecture, shape, classes, 0).eval()
 
 
-def _initial(architecture: str, shape: Shape, classes: int, seed: int) -> Network:
+def initial_network(architecture: str, shape: Shape, classes: int, seed: int) -> Network:
+    """Return an untrained network whose initial weights are drawn from ``seed``."""
     with torch_seed(seed):
         return architectures.build(architecture, shape, classes)
 

@@ -1,51 +1,31 @@
-"""Victims: models under attack with their data splits, trained once and cached, or brought by the user."""
+"""The victim of an attack: a model with its data splits, trained here or brought by the user."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import importlib
-import importlib.util
-import json
-import logging
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-import safetensors.torch
-import skops.io
-import torch
-from art.estimators.classification import SklearnClassifier
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
-from bench.data.datasets import Labelled, Splits, info, load_splits
-from bench.errors import UsageError, VictimError
-from bench.files import cache_root, write_atomically
-from bench.models import networks, training
-from bench.models.determinism import CHUNK, in_chunks, on, single_thread, torch_seed, versions
+from bench.data.datasets import Labelled, Splits, load_splits
+from bench.errors import VictimError
+from bench.models import user_victims, victim_training
+from bench.models.determinism import CHUNK, in_chunks, single_thread
 from bench.models.prediction_cache import Lookup
-from bench.plugins import load_file
-from bench.seeds import derive
 from bench.tasks import VictimSpec
 
-log = logging.getLogger(__name__)
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
-Predict = Callable[[Images], Any]
 Features = Callable[[Images], Sequence[NDArray[np.float32]]]
+Perturb = Callable[[float, int], Callable[[Images], Array]]
 
 REMEMBERED = 64 * 2**20
-"""Bytes of a victim's answers to remember, and of its features."""
-SKOPS_TRUSTED = {"sklearn.tree._tree.Tree", "numpy.dtype"}
-"""Types that a cached scikit-learn victim may contain beyond skops' own defaults."""
-OURS = {"bench", "attacks", "defenses", "moatbench"}
+"""Bytes of a victim's answers to cache, and of its features."""
 
 EXPECTED = {
     ("digits", "mlp"): 0.94,
@@ -76,9 +56,10 @@ class Victim:
     ``model``: callable from (n, channels, height, width) float32 to (n, classes) probabilities, or
     any ART classifier. ``features``: optional; returns activations at several depths, each (n, d)
     float32, shallow to deep, the logits last. ``linear``: whether its log-odds are linear in the
-    input; None where nobody knows. ``perturb(scale, seed)``: optional; returns the probabilities of a
-    copy with normal noise on its parameters, of ``scale`` times each tensor's own standard deviation.
-    Raises VictimError from :meth:`check` if the model's answers are not probabilities.
+    input; None if unknown. ``perturb(scale, seed)``: optional; returns a function from inputs to the
+    probabilities of a perturbed victim: one with normal noise on its parameters, of ``scale`` times each
+    tensor's own standard deviation. Raises VictimError from :meth:`check` if the model's answers are not
+    probabilities.
     """
 
     model: Any
@@ -88,7 +69,7 @@ class Victim:
     expected: float | None = None
     parameters: int | None = None
     linear: bool | None = None
-    perturb: Callable[[float, int], Callable[[Images], Array]] | None = None
+    perturb: Perturb | None = None
     fingerprint: str = ""
 
     @property
@@ -103,15 +84,15 @@ class Victim:
         return self.splits.classes
 
     def probabilities(self, x: Images) -> Array:
-        """Return (n, classes) float64 probabilities; an input that was asked about lately is looked up."""
+        """Return (n, classes) float64 probabilities; answers to recent inputs come from a cache."""
         return np.asarray(self._answers(x)[0], dtype=np.float64) if len(x) else np.empty((0, self.classes))
 
     def activations(self, x: Images) -> Sequence[NDArray[np.float32]]:
-        """Return what ``features`` does; rows of a short batch that were read lately are looked up."""
+        """Return the output of ``features``; below 256 rows, recent inputs come from a cache."""
         return self._depths(x) if 0 < len(x) < CHUNK else self._read(x)
 
     def expect(self, x: Images) -> None:
-        """Say that rows of ``x`` (n, …) will be asked about, one by one perhaps; asks nothing yet."""
+        """Announce that rows of ``x`` (n, …) will be queried, perhaps one by one; evaluates nothing yet."""
         self._answers.expect(x)
         self._depths.expect(x)
 
@@ -154,7 +135,11 @@ class Victim:
         return ""
 
     def check(self) -> None:
-        """Ask for the test split once, so that a bad model is refused before any cell runs."""
+        """Evaluate the test split once, so that an invalid model is rejected before any cell runs.
+
+        Sets ``fingerprint`` where it is empty. Raises VictimError for splits of other shapes and for
+        answers that are not probabilities.
+        """
         splits = self.splits
         for name in ("train", "calibration", "pool", "test"):
             part: Labelled = getattr(splits, name)
@@ -181,202 +166,42 @@ class Victim:
 def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
     """Return the victim: brought by the user, from the cache, or trained now (and then cached).
 
-    Raises VictimError, UsageError or MissingDataError, each one sentence.
+    Raises VictimError, UsageError or MissingDataError, each with a message of one sentence.
     """
     with single_thread():
         if spec.is_reference:
-            victim = _load_reference(spec.data)
+            returned = user_victims.call_factory(spec.data)
+            if isinstance(returned, Victim):
+                victim = returned
+            else:
+                victim = Victim(*user_victims.model_and_splits(returned, spec.data))
+            victim.name = spec.data
         else:
             official = spec.splits == "official"
             splits = load_splits(spec.data, spec.seed, data_root, official=official)
-            keep = _keep_sklearn if spec.architecture in ("logistic", "tree") else _keep_torch
-            victim = keep(spec, splits)
-            victim.name = str(spec)
+            victim = _own_victim(spec, splits)
             expected = EXPECTED_OFFICIAL if official else EXPECTED
             victim.expected = expected.get((spec.data, spec.architecture))
         victim.check()
     return victim
 
 
-def victim_recipe(n: int) -> training.TrainingSchedule:
-    """Return how a torch victim is trained: enough epochs to be a model worth stealing."""
-    small = n < 5_000
-    passes = 60 if small else 12
-    return training.TrainingSchedule(
-        training.epochs(n, 64, passes), learning_rate=1e-3 if small else 2e-3, weight_decay=1e-5
-    )
-
-
-def _cache_path(spec: VictimSpec, splits: Splits, recipe: str, suffix: str) -> Path:
-    kept = {name: value for name, value in versions().items() if name != "moatbench"}
-    key = derive(spec.data, spec.architecture, spec.seed, recipe, splits.train.digest, json.dumps(kept))
-    return cache_root() / "victims" / f"{spec.data}-{spec.architecture}-{key:016x}{suffix}"
-
-
-def _write(path: Path, content: bytes) -> str:
-    """Write file and checksum so that a reader never sees half of either; return the checksum."""
-    digest = hashlib.sha256(content).hexdigest()
-    write_atomically(path, content)
-    write_atomically(path.with_suffix(path.suffix + ".sha256"), digest)
-    return digest
-
-
-def _read(path: Path) -> bytes | None:
-    """Return the cached bytes, or None where there are none or their checksum is wrong."""
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    checksum = path.with_suffix(path.suffix + ".sha256")
-    if checksum.exists() and checksum.read_bytes().strip() == hashlib.sha256(content).hexdigest().encode():
-        return content
-    log.warning("cached victim %s is corrupt; training it again", path.name)
-    return None
-
-
-def _keep_torch(spec: VictimSpec, splits: Splits) -> Victim:
-    shape = info(spec.data).shape
-    recipe = victim_recipe(len(splits.train.x))
-    path = _cache_path(spec, splits, str(recipe), ".safetensors")
-    seed = derive(spec.seed, "victim", spec.data, spec.architecture)
-    with torch_seed(seed):
-        network = networks.build(spec.architecture, shape, splits.classes)
-    content = _read(path)
-    if content is not None:
-        try:
-            network.load_state_dict(safetensors.torch.load(content))
-        except (SafetensorError, RuntimeError):
-            log.warning("cached victim %s does not fit its network; training it again", path.name)
-            content = None
-    if content is None:
-        log.info("training victim %s (%s)", spec, recipe)
-        targets = np.eye(splits.classes, dtype=np.float32)[splits.train.y]
-        with torch_seed(seed), on("cpu"):
-            _, weights = training.train(network, splits.train.x, targets, recipe, seed)
-        content = safetensors.torch.save(weights)
-        _write(path, content)
-    network.eval()
-
-    def perturb(scale: float, seed: int) -> Callable[[Images], Array]:
-        rng, noisy = np.random.default_rng(seed), copy.deepcopy(network)
-        with torch.no_grad():
-            for weight in noisy.parameters():
-                weight.copy_(torch.from_numpy(_with_noise(weight.numpy(), scale, rng)))
-        return Victim(
-            model=lambda x: training.softmax(training.logits(noisy, x)),
-            splits=splits,
-            name=f"{spec} with noise",
-        ).probabilities
-
+def _own_victim(spec: VictimSpec, splits: Splits) -> Victim:
+    """Return a victim that moatbench trains, before its answers are checked."""
+    trained = victim_training.trained_model(spec, splits)
+    perturb = trained.perturb
     return Victim(
-        model=lambda x: training.softmax(training.logits(network, x)),
+        model=trained.model,
         splits=splits,
-        features=lambda x: training.activations(network, x),
-        parameters=sum(weight.numel() for weight in network.parameters()),
-        linear=False,
-        perturb=perturb,
-        fingerprint=hashlib.sha256(content + path.name.encode()).hexdigest(),
+        features=trained.features,
+        name=str(spec),
+        parameters=trained.parameters,
+        linear=trained.linear,
+        perturb=None if perturb is None else _checked_perturb(perturb, splits, f"{spec} with noise"),
+        fingerprint=trained.fingerprint,
     )
 
 
-def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) -> NDArray[Any]:
-    """Return the tensor with normal noise of ``scale`` times its standard deviation."""
-    noise = scale * tensor.std() * rng.normal(size=tensor.shape)
-    noisy: NDArray[Any] = tensor + noise.astype(tensor.dtype)
-    return noisy
-
-
-def _read_sklearn(path: Path, wanted: Any) -> Any:
-    """Return the cached model if there is one, of the class of ``wanted`` and of trusted types alone."""
-    content = _read(path)
-    if content is None:
-        return None
-    try:
-        unknown = set(skops.io.get_untrusted_types(data=content)) - SKOPS_TRUSTED
-        if not unknown:
-            model = skops.io.loads(content, trusted=sorted(SKOPS_TRUSTED))
-            if type(model) is type(wanted):
-                return model
-        problem = f"types we do not trust ({', '.join(sorted(unknown))})" if unknown else "another model"
-    except (BadZipFile, KeyError, ValueError):
-        problem = "no model"
-    log.warning("cached victim %s holds %s; training it again", path.name, problem)
-    return None
-
-
-def _keep_sklearn(spec: VictimSpec, splits: Splits) -> Victim:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.tree import DecisionTreeClassifier
-
-    if spec.architecture == "logistic":
-        model: Any = LogisticRegression(max_iter=300)
-    else:
-        model = DecisionTreeClassifier(min_samples_leaf=2, random_state=derive(spec.seed, "tree") % 2**31)
-    path = _cache_path(spec, splits, repr(model), ".skops")
-    kept = _read_sklearn(path, model)
-    if kept is None:
-        log.info("training victim %s (%s)", spec, model)
-        with warnings.catch_warnings():
-            # A victim stopped at max_iter is a victim like any other; its accuracy is checked.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(splits.train.x.reshape(len(splits.train.x), -1).astype(np.float64), splits.train.y)
-        _write(path, skops.io.dumps(model))
-    model = model if kept is None else kept
-
-    def served(fitted: Any) -> Predict:
-        classifier = SklearnClassifier(fitted)
-        return lambda x: classifier.predict(x.reshape(len(x), -1).astype(np.float64))
-
-    def perturb(scale: float, seed: int) -> Callable[[Images], Array]:
-        rng, noisy = np.random.default_rng(seed), copy.deepcopy(model)
-        noisy.coef_ = _with_noise(noisy.coef_, scale, rng)
-        noisy.intercept_ = _with_noise(noisy.intercept_, scale, rng)
-        return Victim(served(noisy), splits, name=f"{spec} with noise").probabilities
-
-    # No fingerprint from the file, which holds times and addresses; the check takes one from the answers.
-    linear = spec.architecture == "logistic"
-    return Victim(served(model), splits, linear=linear, perturb=perturb if linear else None)
-
-
-def _load_reference(reference: str) -> Victim:
-    """Call the factory behind ``file.py:factory`` or ``package.module:factory``."""
-    place, _, name = reference.rpartition(":")
-    module = load_file(Path(place)) if place.endswith(".py") else _import_dotted(place, name)
-    if not hasattr(module, name):
-        raise UsageError(f"--victim {reference}: {place} has no {name!r}")
-    made = getattr(module, name)()
-    victim = made if isinstance(made, Victim) else _from_tuple(made, reference)
-    victim.name = reference
-    return victim
-
-
-def _import_dotted(place: str, name: str) -> Any:
-    top = place.partition(".")[0]
-    here = Path.cwd()
-    if top in OURS and ((here / top).is_dir() or (here / f"{top}.py").is_file()):
-        theirs = place.replace(".", "/") + ".py"
-        if not Path(importlib.import_module(top).__file__ or "").resolve().is_relative_to(here.resolve()):
-            raise UsageError(
-                f"--victim {place}:{name}: module {top!r} is moatbench's own and hides yours; "
-                f"name the file: --victim {theirs}:{name}"
-            )
-    if str(here) not in sys.path:
-        sys.path.append(str(here))
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--victim {place}:{name}: no module {error.name!r}; name the file: FILE.py:{name}"
-        ) from error
-
-
-def _from_tuple(made: Any, reference: str) -> Victim:
-    usage = (
-        f"--victim {reference}: the factory must return (model, splits), (model, splits, features) or a "
-        f"moatbench.Victim, with splits a moatbench.Splits; got {type(made).__name__}"
-    )
-    if not isinstance(made, tuple) or len(made) not in (2, 3) or not isinstance(made[1], Splits):
-        raise UsageError(usage)
-    if not callable(made[0]) and not hasattr(made[0], "predict"):
-        raise UsageError(usage)
-    return Victim(*made)
+def _checked_perturb(perturb: victim_training.Perturb, splits: Splits, name: str) -> Perturb:
+    """Return ``perturb`` with answers evaluated in chunks, cached and checked as those of any victim."""
+    return lambda scale, seed: Victim(perturb(scale, seed), splits, name=name).probabilities

@@ -12,8 +12,7 @@ from images import PARTS, shrink, write_mnist_like
 
 from bench import files
 from bench.data import datasets, image_cache
-from bench.data.datasets import DATASETS, load_pool_source, load_splits
-from bench.models.victims import Labelled
+from bench.data.datasets import DATASETS, Labelled, load_pool_source, load_splits
 
 
 @pytest.fixture

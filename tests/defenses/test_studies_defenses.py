@@ -14,7 +14,8 @@ from sklearn.exceptions import NotFittedError
 
 from bench.errors import NotApplicable, UsageError
 from bench.models.defended_api import DefendedAPI
-from bench.models.victims import Victim, _with_noise
+from bench.models.victim_training import _with_noise
+from bench.models.victims import Victim
 from bench.plugins import defenses
 from bench.tasks import VictimSpec
 from defenses.base import Batch, Calibration, Claims, DefenseStack, as_distributions
@@ -452,7 +453,7 @@ def test_noise_is_measured_in_the_tensors_own_standard_deviation():
 def test_every_tensor_of_a_network_gets_noise(victim_of, monkeypatch):
     shapes = []
     monkeypatch.setattr(
-        "bench.models.victims._with_noise", lambda tensor, *_: shapes.append(tensor.shape) or tensor
+        "bench.models.victim_training._with_noise", lambda tensor, *_: shapes.append(tensor.shape) or tensor
     )
     victim = victim_of("mlp")
     x = victim.splits.test.x[:5]

@@ -15,7 +15,7 @@ from bench.models.determinism import flushed, single_thread, torch_seed
 from bench.models.fast.adam import FlatAdam
 from bench.models.fast.backprop import Chain, Learning, layers
 from bench.models.fast.max_pooling import Halved, HalvedConv2d
-from bench.models.online_surrogate import OnlineSurrogate
+from bench.models.interim_surrogates import OnlineSurrogate
 from bench.models.training import Optimizer, TrainingSchedule
 
 STEPS = 40

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from attacks.base import TransferSet
-from bench.errors import NotApplicable
 from bench.models import networks, surrogates, training
 from bench.models.batched_training import STACKED
 from bench.models.determinism import torch_seed
@@ -185,13 +184,6 @@ def test_soft_answers_are_learnt_as_they_are(sets):
     assert np.allclose(copy.probabilities(soft.x), 0.1, atol=0.05)
 
 
-def test_an_online_copy_starts_as_the_copy_of_its_seed(sets):
-    with torch_seed(9):
-        untrained = networks.build("mlp", SHAPE, 10)
-    expected = training.logits(untrained.eval(), sets[0].x)
-    assert np.allclose(surrogates.online("mlp", SHAPE, 10, 9).logits(sets[0].x), expected, atol=1e-6)
-
-
 @pytest.mark.usefixtures("twenty_steps")
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
 def test_another_recipe_is_another_training(architecture, sets, tmp_path):
@@ -217,11 +209,6 @@ def test_the_copy_scales_what_it_is_shown_as_it_scaled_what_it_learnt(sets):
     (other, _) = surrogates.fit(scaled, "logistic", 10, SEEDS, None, "rule(epochs=3)")
     assert (one.probabilities(sets[0].x) == other.probabilities(scaled[0].x)).all()
     assert (one.probabilities(sets[0].x) != other.probabilities(sets[0].x)).any()
-
-
-def test_a_library_model_cannot_learn_step_by_step():
-    with pytest.raises(NotApplicable, match="step by step"):
-        surrogates.online("sklearn-tree", SHAPE, 10, 0)
 
 
 class Teacher:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bench.models import networks, training
 from bench.models.determinism import single_thread, torch_seed
-from bench.models.online_surrogate import OnlineSurrogate
+from bench.models.interim_surrogates import OnlineSurrogate
 from bench.models.training import TrainingSchedule, batches
 
 SHAPE = (1, 4, 4)

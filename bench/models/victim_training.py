@@ -1,0 +1,201 @@
+"""Training of the shipped victims, and the cache that keeps them between runs.
+
+The cache holds networks as safetensors and scikit-learn models as skops files, each with a checksum.
+Nothing in it is unpickled. A corrupt or unsuitable file is reported, and the victim is trained again.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import safetensors.torch
+import skops.io
+import torch
+from art.estimators.classification import SklearnClassifier
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from bench.data.datasets import Splits, info
+from bench.files import cache_root, write_atomically
+from bench.models import networks, training
+from bench.models.determinism import on, torch_seed, versions
+from bench.seeds import derive
+from bench.tasks import VictimSpec
+
+log = logging.getLogger(__name__)
+Images = NDArray[np.float32]
+Predict = Callable[[Images], Any]
+Features = Callable[[Images], Sequence[NDArray[np.float32]]]
+Perturb = Callable[[float, int], Predict]
+
+SKLEARN_ARCHITECTURES = ("logistic", "tree")
+"""Architectures that scikit-learn trains; torch trains all others."""
+SKOPS_TRUSTED = {"sklearn.tree._tree.Tree", "numpy.dtype"}
+"""Types that a cached scikit-learn victim may contain beyond skops' own defaults."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model with the fields that a :class:`bench.models.victims.Victim` takes from it.
+
+    ``perturb(scale, seed)`` returns a copy of the model with noise on its parameters. ``fingerprint`` is
+    empty where the victim's answers have to give one.
+    """
+
+    model: Predict
+    features: Features | None = None
+    parameters: int | None = None
+    linear: bool | None = None
+    perturb: Perturb | None = None
+    fingerprint: str = ""
+
+
+def trained_model(spec: VictimSpec, splits: Splits) -> TrainedModel:
+    """Return the victim's model: from the cache, or trained now on ``splits.train`` and then cached."""
+    if spec.architecture in SKLEARN_ARCHITECTURES:
+        return _trained_estimator(spec, splits)
+    return _trained_network(spec, splits)
+
+
+def victim_schedule(n: int) -> training.TrainingSchedule:
+    """Return the schedule of a torch victim with ``n`` training inputs: 60 epochs below 5,000, else 12."""
+    small = n < 5_000
+    passes = 60 if small else 12
+    return training.TrainingSchedule(
+        training.epochs(n, 64, passes), learning_rate=1e-3 if small else 2e-3, weight_decay=1e-5
+    )
+
+
+def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
+    shape = info(spec.data).shape
+    schedule = victim_schedule(len(splits.train.x))
+    path = _cache_path(spec, splits, str(schedule), ".safetensors")
+    seed = derive(spec.seed, "victim", spec.data, spec.architecture)
+    with torch_seed(seed):
+        network = networks.build(spec.architecture, shape, splits.classes)
+    content = _read(path)
+    if content is not None:
+        try:
+            network.load_state_dict(safetensors.torch.load(content))
+        except (SafetensorError, RuntimeError):
+            log.warning("cached victim %s does not fit its network; training it again", path.name)
+            content = None
+    if content is None:
+        log.info("training victim %s (%s)", spec, schedule)
+        targets = np.eye(splits.classes, dtype=np.float32)[splits.train.y]
+        with torch_seed(seed), on("cpu"):
+            _, weights = training.train(network, splits.train.x, targets, schedule, seed)
+        content = safetensors.torch.save(weights)
+        _write(path, content)
+    network.eval()
+
+    def perturb(scale: float, seed: int) -> Predict:
+        rng, noisy = np.random.default_rng(seed), copy.deepcopy(network)
+        with torch.no_grad():
+            for weight in noisy.parameters():
+                weight.copy_(torch.from_numpy(_with_noise(weight.numpy(), scale, rng)))
+        return lambda x: training.softmax(training.logits(noisy, x))
+
+    return TrainedModel(
+        model=lambda x: training.softmax(training.logits(network, x)),
+        features=lambda x: training.activations(network, x),
+        parameters=sum(weight.numel() for weight in network.parameters()),
+        linear=False,
+        perturb=perturb,
+        fingerprint=hashlib.sha256(content + path.name.encode()).hexdigest(),
+    )
+
+
+def _trained_estimator(spec: VictimSpec, splits: Splits) -> TrainedModel:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    if spec.architecture == "logistic":
+        model: Any = LogisticRegression(max_iter=300)
+    else:
+        model = DecisionTreeClassifier(min_samples_leaf=2, random_state=derive(spec.seed, "tree") % 2**31)
+    path = _cache_path(spec, splits, repr(model), ".skops")
+    cached = _read_sklearn(path, model)
+    if cached is None:
+        log.info("training victim %s (%s)", spec, model)
+        with warnings.catch_warnings():
+            # A victim stopped at max_iter is a victim like any other; its accuracy is checked.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(splits.train.x.reshape(len(splits.train.x), -1).astype(np.float64), splits.train.y)
+        _write(path, skops.io.dumps(model))
+    model = model if cached is None else cached
+
+    def predictor(fitted: Any) -> Predict:
+        classifier = SklearnClassifier(fitted)
+        return lambda x: classifier.predict(x.reshape(len(x), -1).astype(np.float64))
+
+    def perturb(scale: float, seed: int) -> Predict:
+        rng, noisy = np.random.default_rng(seed), copy.deepcopy(model)
+        noisy.coef_ = _with_noise(noisy.coef_, scale, rng)
+        noisy.intercept_ = _with_noise(noisy.intercept_, scale, rng)
+        return predictor(noisy)
+
+    # No fingerprint from the file, which holds times and addresses; the check takes one from the answers.
+    linear = spec.architecture == "logistic"
+    return TrainedModel(predictor(model), linear=linear, perturb=perturb if linear else None)
+
+
+def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) -> NDArray[Any]:
+    """Return the tensor with normal noise of ``scale`` times its standard deviation."""
+    noise = scale * tensor.std() * rng.normal(size=tensor.shape)
+    noisy: NDArray[Any] = tensor + noise.astype(tensor.dtype)
+    return noisy
+
+
+def _cache_path(spec: VictimSpec, splits: Splits, schedule: str, suffix: str) -> Path:
+    """Return the victim's file; its name depends on everything that the training depends on."""
+    packages = {name: value for name, value in versions().items() if name != "moatbench"}
+    key = derive(spec.data, spec.architecture, spec.seed, schedule, splits.train.digest, json.dumps(packages))
+    return cache_root() / "victims" / f"{spec.data}-{spec.architecture}-{key:016x}{suffix}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write the file and its checksum, each atomically."""
+    write_atomically(path, content)
+    write_atomically(path.with_suffix(path.suffix + ".sha256"), hashlib.sha256(content).hexdigest())
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the cached bytes, or None where there are none or their checksum is wrong."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    checksum = path.with_suffix(path.suffix + ".sha256")
+    if checksum.exists() and checksum.read_bytes().strip() == hashlib.sha256(content).hexdigest().encode():
+        return content
+    log.warning("cached victim %s is corrupt; training it again", path.name)
+    return None
+
+
+def _read_sklearn(path: Path, expected: Any) -> Any:
+    """Return the cached model if there is one, of the class of ``expected`` and of trusted types alone."""
+    content = _read(path)
+    if content is None:
+        return None
+    try:
+        unknown = set(skops.io.get_untrusted_types(data=content)) - SKOPS_TRUSTED
+        if not unknown:
+            model = skops.io.loads(content, trusted=sorted(SKOPS_TRUSTED))
+            if type(model) is type(expected):
+                return model
+        problem = f"types we do not trust ({', '.join(sorted(unknown))})" if unknown else "another model"
+    except (BadZipFile, KeyError, ValueError):
+        problem = "no model"
+    log.warning("cached victim %s holds %s; training it again", path.name, problem)
+    return None
