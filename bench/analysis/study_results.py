@@ -15,7 +15,7 @@ from scipy import special
 from bench.analysis.study_units import SIGNED, number, said, scale
 from bench.errors import nearest
 from bench.metrics.intervals import Interval, mean_interval, paired_difference, value_interval
-from bench.plan.study import SECONDS, PublishedValue, Study, facts, groups, matching
+from bench.plan.study import COST_PREFIXES, PublishedValue, Study, axis_values, matching_specs, repeat_groups
 from bench.store import Record
 
 ARRAYS = {"extraction.fidelity": "agreement", "extraction.accuracy": "correct"}
@@ -53,7 +53,7 @@ class Value:
     @property
     def timed(self) -> bool:
         """Whether the value is a median of seconds."""
-        return self.row.metric.startswith(SECONDS)
+        return self.row.metric.startswith(COST_PREFIXES)
 
     @property
     def short(self) -> str:
@@ -110,17 +110,17 @@ def _measured(
     specs += [spec for spec in missing if ("attack" in spec) == (kind == "cell")]
     choices = list(row.where.choices()) if row.where else []
     for choice in choices:
-        taken = matching(choice, specs)
+        taken = matching_specs(choice, specs)
         if not taken:
             continue
-        if len(groups(taken)) > 1:
+        if len(repeat_groups(taken)) > 1:
             study.complain(row, "where leaves several groups of cells; name what tells them apart")
         own = [record for record in having if record.spec in taken]
         planned = int(taken[0]["repeats"])
         note = _instead(choices[0], choice, specs, whole=whole)
         return _of_group(row, own, planned, note)
     lacking = str(choices[0].get("pool", "")) if choices else ""
-    away = whole and lacking and lacking not in {facts(spec).get("pool") for spec in specs}
+    away = whole and lacking and lacking not in {axis_values(spec).get("pool") for spec in specs}
     return Value(row, "not run", reason=f"{lacking} is not on this machine" if away else "")
 
 
@@ -128,7 +128,7 @@ def _instead(
     first: Mapping[str, Any], taken: Mapping[str, Any], specs: Sequence[dict[str, Any]], *, whole: bool
 ) -> str:
     """Return in words what stands in place of the first alternative."""
-    there = [facts(spec) for spec in specs]
+    there = [axis_values(spec) for spec in specs]
     parts = []
     for axis, value in taken.items():
         if value != first[axis]:
@@ -158,7 +158,7 @@ def _of_group(row: PublishedValue, records: Sequence[Record], planned: int, note
 def _single(row: PublishedValue, record: Record) -> float | None:
     """Return one record's value; None where it has none, or took its training from the memo."""
     start, _, name = row.metric.partition(".")
-    if f"{start}." in SECONDS:
+    if f"{start}." in COST_PREFIXES:
         if name == "train" and record.info.get("shared"):
             return None
         taken = record.info.get(start, {}).get(name)
@@ -169,7 +169,7 @@ def _single(row: PublishedValue, record: Record) -> float | None:
 
 
 def _absent(row: PublishedValue, records: Sequence[Record]) -> str:
-    if row.metric.startswith(SECONDS):
+    if row.metric.startswith(COST_PREFIXES):
         shared = all(record.info.get("shared") for record in records)
         return "every training came from the memo" if shared else "no such time was taken"
     known = {name for record in records for name in record.metrics}
@@ -185,7 +185,7 @@ def _interval(row: PublishedValue, records: Sequence[Record], values: Sequence[f
     if row.audited:
         low, high = records[0].info.get("intervals", {}).get(row.metric) or (math.nan, math.nan)
         return Interval(values[0], low, high)
-    if row.metric.startswith(SECONDS):
+    if row.metric.startswith(COST_PREFIXES):
         several = len(values) > 1
         low, high = (min(values), max(values)) if several else (math.nan, math.nan)
         return Interval(float(np.median(values)), low, high)
@@ -257,7 +257,7 @@ def _paired(a: Value, b: Value, shared: Sequence[int]) -> Interval | None:
     """Return the difference over repeats and test inputs, where both rows were judged on the same ones."""
     kept = [[r for r in part.records if r.spec["repeat"] in shared] for part in (a, b)]
     left, right = (_hits(part.row.metric, own) for part, own in zip((a, b), kept, strict=True))
-    tests = {(facts(r.spec)["data"], facts(r.spec)["splits"]) for own in kept for r in own}
+    tests = {(axis_values(r.spec)["data"], axis_values(r.spec)["splits"]) for own in kept for r in own}
     if left is None or right is None or len(tests) > 1 or left.shape != right.shape:
         return None
     return paired_difference(left, right)

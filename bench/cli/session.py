@@ -13,9 +13,10 @@ from bench.cli import provenance
 from bench.data import datasets
 from bench.errors import UsageError
 from bench.models.determinism import found_device
-from bench.plan.matrix import Matrix, load_matrix, select
+from bench.plan.matrix import Matrix, load_matrix
+from bench.plan.select import select
 from bench.plan.study import Study
-from bench.plan.study_validation import bound
+from bench.plan.study_validation import validated
 from bench.report.store_report import write_store_report
 from bench.runner import run as execute
 from bench.store import Record, Store
@@ -49,7 +50,7 @@ class Session:
         """Read and expand the matrix; raises UsageError before anything is written."""
         matrix = load_matrix(name)
         everything = matrix.tasks(victim, repeats, data_root)
-        study, tasks = bound(matrix, everything), select(everything, only)
+        study, tasks = validated(matrix, everything), select(everything, only)
         home = Path("results") / matrix.name
         store = store or home / "store.sqlite"
         setting = execute.Setting(

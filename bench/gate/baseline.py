@@ -179,9 +179,7 @@ def _of_record(record: Record) -> dict[str, Any]:
     exported: dict[str, Any] = {
         "repeat": record.spec.get("repeat", 0),
         "status": record.status,
-        "metrics": {
-            name: _plain(value) for name, value in record.metrics.items() if name.startswith(METRICS)
-        },
+        "metrics": metrics,
         "info": {name: record.info[name] for name in INFO if record.info.get(name)},
     }
     if taken := record.info.get("latency_us"):

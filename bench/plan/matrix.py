@@ -1,4 +1,4 @@
-"""Matrix files: blocks of axes, read, checked and expanded to cells and audits."""
+"""Matrix files: reads and checks blocks of axes, and expands them to cells and defense evaluations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from bench import plugins as registry
-from bench.calls import parse_call
 from bench.data import datasets, query_pools
 from bench.errors import MissingDataError, UsageError, nearest
 from bench.models import training_config
@@ -25,12 +24,7 @@ ARCHITECTURES = ("mlp", "mlp128", "lenet", "cnn", "resnet18", "logistic")
 SURROGATES = (*ARCHITECTURES, *ESTIMATORS)
 """What a surrogate can be."""
 VICTIMS = (*ARCHITECTURES, "tree")
-"""What a victim of ours can be; ``logistic`` and ``tree`` are scikit-learn's."""
-AXES = (
-    *("data", "victim", "splits", "defense", "attack", "pool", "knowledge", "surrogate", "shows"),
-    *("training", "budget", "repeat"),
-)
-"""The axes of a matrix, by the names that ``--only`` takes."""
+"""What a built-in victim can be; ``logistic`` and ``tree`` are scikit-learn's."""
 
 
 def _listed(value: Any) -> Any:
@@ -54,7 +48,7 @@ class Block(pydantic.BaseModel):
     defense: Annotated[list[str | list[str]], Listed, pydantic.Field(min_length=1)] = ["none"]
     attack: Texts
     pool: Texts = ["in-distribution"]
-    """Where queries come from; "NAME?" only where its data is."""
+    """Where queries come from; "NAME?" only if its data is present."""
     knowledge: Annotated[list[Literal["none", "family", "full"]], Listed, pydantic.Field(min_length=1)] = [
         "none"
     ]
@@ -68,7 +62,7 @@ class Block(pydantic.BaseModel):
 
 
 class Matrix(pydantic.BaseModel):
-    """A matrix file: blocks, and what holds for all of them."""
+    """A matrix file: blocks, and settings that hold for all of them."""
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
@@ -79,13 +73,13 @@ class Matrix(pydantic.BaseModel):
     plugins: list[str] = []
     """Python files with attacks or defenses, relative to the matrix file."""
     detect: list[str] = []
-    """Pools on which detectors are measured, beside the test split; "NAME?" only where its data is."""
+    """Pools on which detectors are measured, besides the test split; "NAME?" only if its data is present."""
     sentinels: list[str] = []
-    """Attacks that a comparison of runs looks at on their own; parameters left out are left open."""
+    """Tracked attacks: the regression gate compares each alone. Omitted parameters may have any value."""
     reference_budget: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
     """Per data set, the budget whose undefended fidelity the query multiplier asks for."""
     study: Study | None = None
-    """What was published, and which cells stand beside it."""
+    """The replication: what was published, and which cells are compared with it."""
     block: Annotated[list[Block], pydantic.Field(min_length=1)]
 
     _text: str = pydantic.PrivateAttr("")
@@ -97,7 +91,7 @@ class Matrix(pydantic.BaseModel):
         return self._text
 
     def remember(self, text: str, folder: Path) -> None:
-        """Keep what the file said and where it lay."""
+        """Store the text of the file and its folder."""
         self._text, self._folder = text, folder
 
     @property
@@ -108,11 +102,10 @@ class Matrix(pydantic.BaseModel):
     def tasks(
         self, victim: str | None = None, repeats: int | None = None, data_root: Path | None = None
     ) -> list[Task]:
-        """Return audits, then cells; equal ones merged, in an order that keeps like trainings apart.
+        """Return the defense evaluations, then the cells, each once; cells with one training are far apart.
 
-        ``victim``: a reference that takes the place of every victim. ``repeats``: instead of the
-        file's. ``data_root``: where optional pools are looked for. Raises UsageError for any name or
-        value that is not known.
+        ``victim``: a reference that replaces every victim. ``repeats``: replaces the file's number.
+        ``data_root``: where optional pools are looked for. Raises UsageError for an unknown name or value.
         """
         for text in self.sentinels:
             registry.attacks.build(text)
@@ -164,7 +157,7 @@ class Matrix(pydantic.BaseModel):
                         f"attack {attack.name!r} cannot use knowledge={knowledge!r}; "
                         f"it supports {', '.join(attack.knowledge)}"
                     )
-                # A thief who asks nothing never meets the defense: one row, at budget 0.
+                # An attack without queries does not depend on the defense: one cell, at budget 0.
                 budgets = attack.budgets(block.budget)
                 defense = stack if attack.queries else ()
                 for how, budget, repeat in itertools.product(trainings, budgets, range(repeats)):
@@ -172,8 +165,8 @@ class Matrix(pydantic.BaseModel):
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
-    # Cells that learn the same transfer set differ in the defense; with the defense outermost they
-    # are far apart, so that the first has finished when a second worker asks for its training.
+    # Cells with the same transfer set differ only in the defense. With the defense outermost they are far
+    # apart, so the first has finished before a second worker needs its training.
     threat = cell.threat
     return (
         str(cell.victim),
@@ -196,7 +189,7 @@ def _known(axis: str, value: str, allowed: Iterable[str]) -> str:
 
 
 def _present(entries: Iterable[str], root: Path | None) -> list[str]:
-    """Return the pools' names; those that end in "?" only where their data is."""
+    """Return the names of the pools; those that end in "?" only if their data is present."""
     names = {entry: check_pool(entry.removesuffix("?")) for entry in entries}
     return [name for entry, name in names.items() if name == entry or _here(name, root)]
 
@@ -210,64 +203,20 @@ def _here(pool: str, root: Path | None) -> bool:
 
 
 def check_pool(name: str) -> str:
-    """Return the pool's name if there is such a pool; raises UsageError with the nearest names."""
+    """Return ``name`` if it is a pool; raises UsageError with the nearest names."""
     query_pools.access(name, "digits")
     return name
 
 
 def canonical_defense(entry: str | list[str]) -> tuple[str, ...]:
-    """Return a stack of defenses, spelled out; ``none`` disappears, so that no defense is ()."""
+    """Return a stack of defenses with all parameters; ``none`` is left out, so no defense is ()."""
     texts = [entry] if isinstance(entry, str) else entry
     spelled = (registry.defenses.canonical(text) for text in texts)
     return tuple(text for text in spelled if text != "none")
 
 
-def select(cells: Iterable[Task], only: Iterable[str]) -> list[Task]:
-    """Keep what every ``axis=value`` of ``only`` admits; an axis given twice admits both values.
-
-    A defense or attack is named by its full text or by its plugin's name alone. Audits follow the
-    cells that are left. Raises UsageError for an unknown axis or a value that nothing has.
-    """
-    wanted: dict[str, set[str]] = {}
-    for text in only:
-        axis, equals, value = text.partition("=")
-        if not equals or axis not in AXES:
-            raise UsageError(f"--only {text!r}: write axis=value; {nearest(axis, AXES)}")
-        wanted.setdefault(axis, set()).add(value)
-    tasks = list(cells)
-    kept = [task for task in tasks if isinstance(task, Cell)]
-    everything = list(kept)
-    for axis, values in wanted.items():
-        known = sorted({name for task in everything for name in _names(task, axis)})
-        for value in values:
-            if value not in known:
-                raise UsageError(
-                    f"--only {axis}={value}: nothing in this matrix has it; {nearest(value, known)}"
-                )
-        kept = [task for task in kept if values & _names(task, axis)]
-    if not kept:
-        raise UsageError("the matrix has no cells left after --only; loosen it")
-    defended = {(task.victim, task.defense) for task in kept}
-    evaluations = [t for t in tasks if isinstance(t, DefenseEvaluation) and (t.victim, t.defense) in defended]
-    return [*evaluations, *kept]
-
-
-def _names(task: Task, axis: str) -> set[str]:
-    value = {**task.spec(), "victim": task.victim.architecture or str(task.victim)}.get(axis)
-    if axis == "defense":
-        texts = list(task.defense) or ["none"]
-        return {
-            " + ".join(texts),
-            " + ".join(parse_call(text)[0] for text in texts),
-            *([texts[0]] if len(texts) == 1 else []),
-        }
-    if axis == "attack":
-        return {str(value), parse_call(str(value))[0]}
-    return {str(value)}
-
-
 def shipped() -> dict[str, Any]:
-    """Return the matrices that come with moatbench, by name (``studies/NAME`` for studies)."""
+    """Return the matrices that come with moatbench, by name (``studies/NAME`` for replications)."""
     folder = resources.files("bench") / "matrices"
     found = {}
     for entry in folder.iterdir():
@@ -320,7 +269,7 @@ def _complaint(error: pydantic.ValidationError) -> str:
 
 
 def _model_at(place: Sequence[int | str]) -> type[pydantic.BaseModel]:
-    """Return what holds the key at ``place``, by the keys above it: the nearest one that has a model."""
+    """Return the model that the key at ``place`` belongs to: that of the nearest key above."""
     models: dict[str, type[pydantic.BaseModel]] = {
         "block": Block,
         "study": Study,

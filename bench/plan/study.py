@@ -1,8 +1,8 @@
-"""A study: a matrix that repeats published work, and which of its cells stand beside which number.
+"""A replication: a matrix that repeats published work, and which cells belong to which published number.
 
-Here is what the table ``[study]`` of a matrix file may say, and how a row finds its cells. That every
-row finds some is checked in :mod:`bench.plan.study_validation`, what was measured is in
-:mod:`bench.analysis.study_results`.
+This module defines the table ``[study]`` of a matrix file and how a row selects its cells.
+:mod:`bench.plan.study_validation` checks that every row selects some,
+:mod:`bench.analysis.study_results` computes the measured values.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from bench.calls import parse_call
 from bench.errors import UsageError
 
 OFFICIAL = " (official splits)"
-AUDITED = ("honest.", "detection.")
-"""What metrics of audits begin with; they have no attack, pool or budget."""
-SECONDS = ("seconds.", "cpu_seconds.")
-"""What costs begin with: ``seconds.train`` and the like."""
+EVALUATION_PREFIXES = ("honest.", "detection.")
+"""Prefixes of the metrics of defense evaluations, which have no attack, pool or budget."""
+COST_PREFIXES = ("seconds.", "cpu_seconds.")
+"""Prefixes of costs, for example ``seconds.train``."""
 SLOT = re.compile(r"\{([^{}]*)\}")
-"""A place in a study's texts that takes a number."""
+"""A slot in the texts of a replication, filled with a number."""
 
 
 class _Strict(pydantic.BaseModel):
@@ -36,10 +36,10 @@ Name = Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Where(_Strict):
-    """Which group of repeats a row shows. Axes that are not named may have any value.
+    """Selects the group of repeats that a row shows. Axes that are not named may have any value.
 
-    A list holds alternatives, the first that has records counts; for ``defense`` it is one stack.
-    An attack, a defense or a training may leave out parameters where what is left is unique.
+    A list holds alternatives, of which the first with records is used; for ``defense`` it is one stack.
+    An attack, defense or training may omit parameters if the rest is unique.
     """
 
     data: Texts = None
@@ -55,20 +55,20 @@ class Where(_Strict):
     budget: int | Annotated[list[int], pydantic.Field(min_length=1)] | None = None
 
     def choices(self) -> Iterator[dict[str, Any]]:
-        """Give every combination of alternatives, value by axis, the preferred one first."""
+        """Yield every combination of alternatives, value by axis, the preferred one first."""
         axes: dict[str, list[Any]] = {}
         for axis in Where.model_fields:
             value = getattr(self, axis)
             if axis == "defense" and value is not None:
-                axes[axis] = [tuple(text for text in listed(value) if text != "none")]
+                axes[axis] = [tuple(text for text in as_list(value) if text != "none")]
             elif value is not None:
-                axes[axis] = listed(value)
+                axes[axis] = as_list(value)
         for values in itertools.product(*axes.values()):
             yield dict(zip(axes, values, strict=True))
 
 
 class PublishedValue(_Strict):
-    """One line of a table: a published number, or none, beside a measured one.
+    """One row of a table: a published number, or none, and a measured one.
 
     ``unit``: measured shares are shown times 100 for "%". ``digits``: decimals, instead of the
     unit's own. A row is either measured, by ``metric`` and ``where``, or derived from two measured
@@ -94,8 +94,8 @@ class PublishedValue(_Strict):
 
     @property
     def audited(self) -> bool:
-        """Whether the metric is one of an audit."""
-        return self.metric.startswith(AUDITED)
+        """Whether the metric is one of a defense evaluation."""
+        return self.metric.startswith(EVALUATION_PREFIXES)
 
 
 class Table(_Strict):
@@ -107,20 +107,20 @@ class Table(_Strict):
 
 
 class Headline(_Strict):
-    """The row that is known from the publication, and that of a competent attacker."""
+    """The row that the publication is known for, and that of a tuned attack."""
 
     published: str
     competent: str
 
 
 class Study(_Strict):
-    """What was published, and what of this matrix stands beside it.
+    """What was published, and which cells of the matrix are compared with it.
 
     In ``verdict`` and ``meaning`` the slots ``{row-id}`` and ``{row-id.published}`` are filled with the
     number that was measured and that which was published, without their unit; ``{row-id.interval}``
     with the measured one as tables show it, ``88.7 % [88.1, 89.3]``.
 
-    ``page``: whether the report is the study's page; else the study is a section of the usual report.
+    ``page``: whether the report is a page on the replication only; else it is a section of the usual report.
     """
 
     title: str
@@ -138,13 +138,13 @@ class Study(_Strict):
         return {row.id: row for table in self.table for row in table.row}
 
     def complain(self, row: PublishedValue | None, problem: str) -> NoReturn:
-        """Raise UsageError with the study and the row that have the problem."""
+        """Raise UsageError that names the replication, the row and the problem."""
         where = f", row {row.id!r}" if row else ""
         raise UsageError(f"study {self.title!r}{where}: {problem}")
 
 
-def facts(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's spec by the axes of a matrix: the victim is its architecture, a stack a tuple."""
+def axis_values(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's spec by the axes of a matrix; the victim by architecture, a stack as a tuple."""
     victim, data = str(spec["victim"]), str(spec["data"])
     found = {axis: spec[axis] for axis in Where.model_fields if axis in spec}
     return found | {
@@ -155,8 +155,8 @@ def facts(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def means(wanted: str, known: Collection[str]) -> set[str]:
-    """Return which of the ``known`` calls a text means: the equal one, else all that it leaves open."""
+def matching_calls(wanted: str, known: Collection[str]) -> set[str]:
+    """Return which of the ``known`` calls match ``wanted``: the equal one, else all with its parameters."""
     name, values = parse_call(wanted)
     calls = {text: parse_call(text) for text in known}
     equal = {text for text, call in calls.items() if call == (name, values)}
@@ -165,9 +165,9 @@ def means(wanted: str, known: Collection[str]) -> set[str]:
     }
 
 
-def matching(choice: Mapping[str, Any], specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def matching_specs(choice: Mapping[str, Any], specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the specs that have every value of ``choice``, an element of :meth:`Where.choices`."""
-    known = [facts(spec) for spec in specs]
+    known = [axis_values(spec) for spec in specs]
     tests: dict[str, Callable[[Any], bool]] = {}
     for axis, value in choice.items():
         tests[axis] = _test(axis, value, {fact[axis] for fact in known if axis in fact})
@@ -180,18 +180,20 @@ def matching(choice: Mapping[str, Any], specs: Sequence[dict[str, Any]]) -> list
 
 def _test(axis: str, value: Any, known: set[Any]) -> Callable[[Any], bool]:
     if axis in ("attack", "training"):
-        return means(value, known).__contains__
+        return matching_calls(value, known).__contains__
     if axis == "defense":
         stacks = {stack for stack in known if len(stack) == len(value)}
-        meant = [means(text, {stack[place] for stack in stacks}) for place, text in enumerate(value)]
+        matches = [
+            matching_calls(text, {stack[place] for stack in stacks}) for place, text in enumerate(value)
+        ]
         return lambda stack: (
             len(stack) == len(value)
-            and all(text in allowed for text, allowed in zip(stack, meant, strict=True))
+            and all(text in allowed for text, allowed in zip(stack, matches, strict=True))
         )
     return lambda having: bool(having == value)
 
 
-def groups(specs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def repeat_groups(specs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return each group of repeats once: the specs without their repeat."""
     found: dict[str, dict[str, Any]] = {}
     for spec in specs:
@@ -200,6 +202,6 @@ def groups(specs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """Return a list as it is, any other value as a list of one."""
     return value if isinstance(value, list) else [value]

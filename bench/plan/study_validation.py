@@ -1,4 +1,4 @@
-"""Checks a study against its matrix: every row must pick one group of repeats, every slot a row."""
+"""Checks a replication against its matrix: each row must select one group of repeats, each slot a row."""
 
 from __future__ import annotations
 
@@ -11,22 +11,32 @@ from bench.calls import parse_call
 from bench.errors import UsageError, nearest
 from bench.models import training_config
 from bench.plan.matrix import Matrix
-from bench.plan.study import SECONDS, SLOT, PublishedValue, Study, Where, facts, groups, listed, matching
+from bench.plan.study import (
+    COST_PREFIXES,
+    SLOT,
+    PublishedValue,
+    Study,
+    Where,
+    as_list,
+    axis_values,
+    matching_specs,
+    repeat_groups,
+)
 from bench.tasks import Task
 
 
-def bound(matrix: Matrix, tasks: Sequence[Task]) -> Study | None:
-    """Check a matrix' study against all of its tasks; return it with attacks and defenses spelled out.
+def validated(matrix: Matrix, tasks: Sequence[Task]) -> Study | None:
+    """Return the replication of a matrix, checked against all tasks, with attacks and defenses in full.
 
-    None for a matrix that is no study. Raises UsageError naming study, row, key and what is allowed,
-    unless every row picks exactly one group of repeats. Rows whose pool is optional, "NAME?" in the
-    matrix, and not on this machine pick none; their page says so.
+    Returns None for a matrix without one. Raises UsageError naming replication, row, key and what is
+    allowed, unless every row selects exactly one group of repeats. Rows whose pool is optional ("NAME?"
+    in the matrix) and not on this machine select none; the report says so.
     """
     study = matrix.study
     if study is None:
         return None
     if any(task.victim.is_reference for task in tasks):
-        study.complain(None, "it fixes its victims, as what was published did; leave --victim out")
+        study.complain(None, "a replication has fixed victims; leave --victim out")
     _check_names(study)
     for row in study.rows.values():
         _check_kind(study, row)
@@ -40,7 +50,7 @@ def bound(matrix: Matrix, tasks: Sequence[Task]) -> Study | None:
 
 
 def _check_names(study: Study) -> None:
-    """Check that rows have names of their own, and that texts and headline name rows."""
+    """Check that row names are unique, and that texts and headline refer to rows."""
     names = [row.id for table in study.table for row in table.row]
     for row in study.rows.values():
         if names.count(row.id) > 1:
@@ -67,7 +77,9 @@ def _check_kind(study: Study, row: PublishedValue) -> None:
         if _known_row(study, row, key, name).parts:
             study.complain(row, f"{key} names {name!r}, which is derived itself; name measured rows")
     if len({study.rows[name].audited for name in row.parts}) > 1:
-        study.complain(row, f"{' and '.join(row.parts)}: one is of cells and one of audits; name two alike")
+        study.complain(
+            row, f"{' and '.join(row.parts)}: one is of cells and one of defense evaluations; name two alike"
+        )
     if row.confusion and not row.metric.startswith("extraction."):
         study.complain(row, "confusion = true: only metrics extraction.… have a confusion matrix")
 
@@ -94,7 +106,7 @@ def _bound_row(
     specs = [task.spec() for task in tasks if task.kind == ("audit" if row.audited else "cell")]
     where = _spelled(study, row, specs)
     for choice in where.choices():
-        found = groups(matching(choice, specs))
+        found = repeat_groups(matching_specs(choice, specs))
         if len(found) > 1:
             _ambiguous(study, row, found)
         if found:
@@ -105,7 +117,7 @@ def _bound_row(
 
 
 def _spelled(study: Study, row: PublishedValue, specs: Sequence[dict[str, Any]]) -> Where:
-    """Return ``where`` with attacks, defenses and training as the tasks spell them."""
+    """Return ``where`` with attacks, defenses and training written as in the tasks."""
     canonical: dict[str, Callable[[str], str]] = {
         "attack": plugins.attacks.canonical,
         "defense": plugins.defenses.canonical,
@@ -120,16 +132,16 @@ def _spelled(study: Study, row: PublishedValue, specs: Sequence[dict[str, Any]])
             continue
         try:
             # A bare name stays as it is: it stands for whatever of that name is there.
-            full = {text: spell(text) for text in listed(value) if "(" in text}
+            full = {text: spell(text) for text in as_list(value) if "(" in text}
         except UsageError as error:
             study.complain(row, f"where.{axis}: {error}")
-        texts = [full[text] if full.get(text, "") in known else text for text in listed(value)]
+        texts = [full[text] if full.get(text, "") in known else text for text in as_list(value)]
         changed[axis] = texts if isinstance(value, list) else texts[0]
     return row.where.model_copy(update=changed)
 
 
 def _ambiguous(study: Study, row: PublishedValue, found: Sequence[Mapping[str, Any]]) -> NoReturn:
-    known = [facts(spec) for spec in found]
+    known = [axis_values(spec) for spec in found]
     apart = {axis: sorted({str(fact[axis]) for fact in known}) for axis in known[0]}
     open_axes = [f"{axis} ({', '.join(values)})" for axis, values in apart.items() if len(values) > 1]
     differ = " and ".join(open_axes) or "the number of repeats"
@@ -139,17 +151,17 @@ def _ambiguous(study: Study, row: PublishedValue, found: Sequence[Mapping[str, A
 def _nothing(
     study: Study, row: PublishedValue, choice: Mapping[str, Any], specs: Sequence[dict[str, Any]]
 ) -> NoReturn:
-    known = [facts(spec) for spec in specs]
+    known = [axis_values(spec) for spec in specs]
     for axis, value in choice.items():
-        if not matching({axis: value}, specs):
+        if not matching_specs({axis: value}, specs):
             there = sorted({_shown(fact[axis]) for fact in known if axis in fact})
-            kind = "audits have" if row.audited else "this matrix has"
+            kind = "defense evaluations have" if row.audited else "this matrix has"
             more = nearest(_shown(value), there) if there else f"{kind} no {axis}"
             study.complain(row, f"where.{axis} = {_shown(value)!r}: nothing in this matrix has it; {more}")
     for axis in reversed(list(choice)):
-        rest = matching({name: value for name, value in choice.items() if name != axis}, specs)
+        rest = matching_specs({name: value for name, value in choice.items() if name != axis}, specs)
         if rest:
-            there = sorted({_shown(facts(spec)[axis]) for spec in rest})
+            there = sorted({_shown(axis_values(spec)[axis]) for spec in rest})
             study.complain(
                 row,
                 f"where.{axis} = {_shown(choice[axis])!r}: nothing has it together with the rest of where; "
@@ -168,7 +180,7 @@ def _check_metric(
             study.complain(row, f"metric = {row.metric!r}: no detector is measured on that pool; detect it")
         return
     family = plugins.attacks.get(parse_call(spec["attack"])[0]).family
-    allowed = (f"{family}.", *SECONDS)
+    allowed = (f"{family}.", *COST_PREFIXES)
     if not row.metric.startswith(allowed):
         starts = ", ".join(f"{start}…" for start in allowed)
         study.complain(row, f"metric = {row.metric!r}: {spec['attack']} is measured by {starts}")

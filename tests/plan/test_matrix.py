@@ -2,7 +2,8 @@ import pytest
 
 from bench.errors import UsageError
 from bench.plan import matrix as matrices
-from bench.plan.matrix import load_matrix, select
+from bench.plan.matrix import load_matrix
+from bench.plan.select import select
 from bench.tasks import Cell, DefenseEvaluation
 
 BLOCK = """

@@ -11,8 +11,8 @@ from bench.cli.session import Session
 from bench.errors import UsageError
 from bench.metrics import intervals
 from bench.plan.matrix import Matrix
-from bench.plan.study import PublishedValue, Study, Where, facts, means
-from bench.plan.study_validation import bound
+from bench.plan.study import PublishedValue, Study, Where, axis_values, matching_calls
+from bench.plan.study_validation import validated
 from bench.store import Record
 
 BOX = "membership_black_box(members=2000, target=victim, model=lr)"
@@ -23,7 +23,7 @@ NORMAL = 1.959964
 def run(tmp_path):
     """The bound study with a record of every task."""
     matrix, tasks = load(tmp_path)
-    return bound(matrix, tasks), [made(task) for task in tasks]
+    return validated(matrix, tasks), [made(task) for task in tasks]
 
 
 def rows(study, records, **more):
@@ -48,7 +48,7 @@ def mse(spec):
 def test_a_matrix_without_a_study_has_none(tmp_path):
     matrix, tasks = load(tmp_path, MATRIX)
     assert matrix.study is None
-    assert bound(matrix, tasks) is None
+    assert validated(matrix, tasks) is None
 
 
 def test_a_bound_study_spells_attacks_defenses_and_training_out(tmp_path):
@@ -91,13 +91,13 @@ def test_a_run_of_a_study_remembers_it_bound(tmp_path):
 def test_a_call_means_its_equal_or_all_that_it_leaves_open(wanted, found):
     known = ["copycat(use_probability=true)", "copycat(use_probability=false)", "rule"]
     known += ["rule(loss=mse-log-softmax, epochs=10)", "rule(decay=false)"]
-    assert means(wanted, known) == found & set(known)
+    assert matching_calls(wanted, known) == found & set(known)
 
 
 def test_the_axes_of_a_record_are_those_of_the_matrix(tmp_path):
     _, tasks = load(tmp_path)
     spec = next(task.spec() for task in tasks if task.kind == "cell" and task.victim.splits == "official")
-    found = facts(spec)
+    found = axis_values(spec)
     assert (found["victim"], found["splits"], found["data"]) == ("lenet", "official", "mnist")
     assert set(Where.model_fields) == set(found)
 
@@ -153,7 +153,11 @@ def wrong(tmp_path, old, new):
             'relative_drop = ["mse-none", "points"]',
             "derived itself",
         ),
-        ('relative_drop = ["mse-none", "mse-labels"]', 'relative_drop = ["honest", "f1"]', "one of audits"),
+        (
+            'relative_drop = ["mse-none", "mse-labels"]',
+            'relative_drop = ["honest", "f1"]',
+            "one of defense evaluations",
+        ),
         ('difference = ["mse-none", "mse-labels"]', 'metric = "extraction.f1"', "give metric and where"),
         ('metric = "membership.auc"', 'confusion = true\nmetric = "membership.auc"', "confusion = true"),
         ("{mse-none.interval}", "{mse-non}", "verdict: no row 'mse-non'; did you mean 'mse-none'"),
@@ -346,14 +350,14 @@ def test_an_alternative_that_is_planned_is_waited_for(run):
 def test_a_pool_without_data_is_said_where_there_is_no_alternative(tmp_path):
     text = MATRIX + STUDY.replace('["emnist-digits", "usps"]', '"emnist-digits"')
     matrix, tasks = load(tmp_path, text)
-    value = rows(bound(matrix, tasks), [made(task) for task in tasks])["other"]
+    value = rows(validated(matrix, tasks), [made(task) for task in tasks])["other"]
     assert (value.status, value.reason) == ("not run", "emnist-digits is not on this machine")
 
 
 def test_a_metric_that_no_cell_has_names_the_nearest(tmp_path):
     text = MATRIX + STUDY.replace('"extraction.f1"', '"extraction.fidelty"')
     matrix, tasks = load(tmp_path, text)
-    value = rows(bound(matrix, tasks), [made(task) for task in tasks])["f1"]
+    value = rows(validated(matrix, tasks), [made(task) for task in tasks])["f1"]
     assert value.status == "not measured"
     assert "extraction.fidelity" in value.reason
 

@@ -6,7 +6,7 @@ from made_study import META, load, made
 
 from bench.cli import main
 from bench.errors import UsageError
-from bench.plan.study_validation import bound
+from bench.plan.study_validation import validated
 from bench.report import index
 from bench.report.figures import study as study_figures
 from bench.report.page import write_report
@@ -18,7 +18,7 @@ def reports(tmp_path, monkeypatch):
     for kind in ("beside", "confusion", "roc"):
         monkeypatch.setattr(study_figures, kind, lambda _: None)
     matrix, tasks = load(tmp_path)
-    study = bound(matrix, tasks).model_dump()
+    study = validated(matrix, tasks).model_dump()
     records = [made(task) for task in tasks]
     folder = tmp_path / "reports"
     write_report(records, META | {"study": study}, folder / "studies/made")

@@ -14,7 +14,7 @@ from bench.metrics.intervals import Interval
 from bench.plan import matrix
 from bench.plan.matrix import shipped
 from bench.plan.study import PublishedValue
-from bench.plan.study_validation import bound
+from bench.plan.study_validation import validated
 from bench.report import membership
 from bench.report.figures import study as study_figures
 from bench.report.page import write_report
@@ -26,7 +26,7 @@ from bench.store import Record, Store
 def run(tmp_path_factory):
     """Study, records and meta of the made run."""
     made_matrix, tasks = load(tmp_path_factory.mktemp("run"))
-    study = bound(made_matrix, tasks)
+    study = validated(made_matrix, tasks)
     return (
         study,
         [made(task) for task in tasks],
@@ -395,4 +395,4 @@ STUDIES = [name for name, file in shipped().items() if "study" in tomllib.loads(
 def test_the_rows_of_a_shipped_study_find_their_cells_with_and_without_optional_data(name, here, monkeypatch):
     monkeypatch.setattr(matrix, "_here", lambda *_: here)
     loaded = matrix.load_matrix(name)
-    assert bound(loaded, loaded.tasks()).rows
+    assert validated(loaded, loaded.tasks()).rows

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bench.plan.matrix import load_matrix
-from bench.plan.study_validation import bound
+from bench.plan.study_validation import validated
 from bench.store import Record
 
 MATRIX = """
@@ -138,7 +138,7 @@ def load(folder, text=MATRIX + STUDY, data_root=None):
 
 def study_of(folder, text=MATRIX + STUDY):
     matrix, tasks = load(folder, text)
-    return bound(matrix, tasks)
+    return validated(matrix, tasks)
 
 
 def rng(*names):
