@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from bench.analysis.display_names import attacker_of
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
+from bench.metrics.intervals import Interval, mean_interval
 from bench.store import Record
 
 NEAR_CHANCE = "near_chance"
@@ -38,6 +40,11 @@ class AttackerResult:
     records: tuple[Record, ...]
     ranked: bool
     aware: bool = False
+
+    @cached_property
+    def fidelity(self) -> Interval:
+        """The mean over repeats and test inputs, a fraction with its 95 % interval."""
+        return mean_interval(self.hits)
 
 
 def collected(records: Sequence[Record]) -> dict[Condition, dict[str, AttackerResult]]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.analysis.threat_models import VictimThreatModel
 from bench.calls import format_call, parse_call
 
 _SAID: dict[str, Callable[[Any], str]] = {
@@ -102,3 +103,12 @@ def joined(names: Sequence[str]) -> str:
 def _split(name: str) -> tuple[str, str]:
     head, found, tail = name.rpartition(" on ")
     return (head, f"on {tail}") if found else (name, "")
+
+
+def imitated(source: VictimThreatModel, threat: VictimThreatModel) -> str:
+    """Return what follows an attacker's name where ``threat`` imitates the weaker ``source``; "" for one."""
+    parts = [f"sees {source.shows}"] if source.shows != threat.shows else []
+    if source.knowledge != threat.knowledge:
+        known = {"none": "does not know the defense", "family": "knows the kind of defense"}
+        parts.append(known.get(source.knowledge, "knows the defense and its parameters"))
+    return f" (as one who {' and '.join(parts)})" if parts else ""

@@ -19,7 +19,7 @@ from bench.analysis.attacker_results import (
     same,
 )
 from bench.analysis.comparison import BestAttackResult, best_of, stand
-from bench.analysis.display_names import attacker_names, attacker_of, joined, short_names
+from bench.analysis.display_names import attacker_names, attacker_of, imitated, joined, short_names
 from bench.analysis.threat_models import (
     UNDEFENDED,
     Defense,
@@ -28,7 +28,7 @@ from bench.analysis.threat_models import (
     is_label_only,
     victim_of,
 )
-from bench.metrics.intervals import BestAttack, Interval, mean_interval
+from bench.metrics.intervals import BestAttack
 from bench.metrics.query_multiplier import Multiplier, query_multiplier
 from bench.seeds import derive
 from bench.store import Record
@@ -61,12 +61,9 @@ class Findings:
         """
         self.records = records
         self.expected = expected or {}
-        self._intervals: dict[int, Interval] = {}
         self._reference = reference_budget
         self._data: dict[str, str] = {}
         self.evaluations: dict[tuple[str, Defense], Record] = {}
-        self.training_cache: dict[Any, Any] = {}
-        """What other modules have computed from these findings, under keys of their own."""
         for record in records:
             self._data[victim_of(record.spec)] = str(record.spec["data"])
             if record.kind == "audit" and record.status == "ok":
@@ -162,12 +159,6 @@ class Findings:
         """Return the short names of all attacks and defenses by their full texts."""
         return self._attack_names | self._defense_names
 
-    def interval(self, sample: AttackerResult) -> Interval:
-        """Return the sample's mean fidelity with its interval."""
-        if id(sample) not in self._intervals:
-            self._intervals[id(sample)] = mean_interval(sample.hits)
-        return self._intervals[id(sample)]
-
     def seen(self, threat: VictimThreatModel) -> Iterator[tuple[Defense, int, str, AttackerResult]]:
         """Give what was measured under this very threat model: defense, budget, attacker and sample."""
         for row in self.rows[threat]:
@@ -224,7 +215,7 @@ class Findings:
         """
         field: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
-            note = "" if source == threat else f" (as one who {source.apart(threat)})"
+            note = imitated(source, threat)
             for name, sample in self.samples.get((source, defense, budget), {}).items():
                 if name not in field or not same(field[name], sample):
                     field[name + note] = sample

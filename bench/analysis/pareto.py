@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.flag_labels import flags
+from bench.analysis.row_flags import flags
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.calls import parse_call
 from bench.metrics.intervals import Interval

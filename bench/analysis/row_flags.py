@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from bench.analysis.attacker_results import AttackerResult, common
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.threat_models import UNDEFENDED, VictimThreatModel, defense_of
+from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
 from bench.calls import parse_call
-from bench.metrics.flags import FLAGS
+from bench.metrics.flags import FLAGS, label
 from bench.metrics.intervals import Interval, paired_difference
 
 WIDE = 0.02
@@ -24,6 +24,7 @@ BELOW = 0.005
 """By how much a victim may stay below its expected accuracy: half a point."""
 FLIP = 1e-6
 """A smaller share of flipped labels is rounding: one answer in five draws of 10,000 is 2e-5."""
+FLAG = "⚑"
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,38 @@ class RaisedWarning:
     detail: str
 
 
-def row_flags(findings: Findings, row: DefenseResult) -> list[RaisedWarning]:
+def row_flags(findings: Findings, row: DefenseResult) -> tuple[RaisedWarning, ...]:
     """Return the flags that a row raises, by number.
 
     What depends on the budget is tested at those of the verdict: the reference and the largest. The
     flags of cells are those of the row's strongest attackers there.
     """
-    case = _Case(findings, row)
-    return [RaisedWarning(name, detail) for name in FLAGS if (detail := _TESTS[name](case))]
+    return _by_row(findings)[row.threat, row.defense]
+
+
+@lru_cache(maxsize=4)
+def _by_row(findings: Findings) -> dict[tuple[VictimThreatModel, Defense], tuple[RaisedWarning, ...]]:
+    # A page names each defense many times, and flags with it.
+    return {
+        (row.threat, row.defense): _tested(_Case(findings, row))
+        for rows in findings.rows.values()
+        for row in rows
+    }
+
+
+def _tested(case: _Case) -> tuple[RaisedWarning, ...]:
+    return tuple(RaisedWarning(name, detail) for name in FLAGS if (detail := _TESTS[name](case)))
+
+
+def flags(findings: Findings, row: DefenseResult) -> str:
+    """Return the numbers of a row's flags, ``⚑ F3, F5``; empty where it raises none."""
+    labels = [label(each.flag) for each in row_flags(findings, row)]
+    return f"{FLAG} {', '.join(dict.fromkeys(labels))}" if labels else ""
+
+
+def named(findings: Findings, row: DefenseResult) -> str:
+    """Return the defense's short name with its flags."""
+    return f"{findings.defense_name(row.defense)} {flags(findings, row)}".strip()
 
 
 class _Case:

@@ -49,24 +49,6 @@ class VictimThreatModel:
                 if (seen, known) != (self.shows, self.knowledge):
                     yield replace(self, shows=seen, knowledge=known)
 
-    def facts(self) -> dict[str, str]:
-        """Return what the thief has, in words, by axis."""
-        pool = "in-distribution data" if self.access == self.pool else f"{self.pool} ({self.access})"
-        pool = f"{self.pool} (no real data)" if self.access == "none" else pool
-        knows = {"none": "does not know the defense", "family": "knows the kind of defense"}
-        return {
-            "victim": self.victim,
-            "pool": f"queries with {pool}",
-            "surrogate": f"trains {self.surrogate}",
-            "shows": f"sees {self.shows}",
-            "knowledge": knows.get(self.knowledge, "knows the defense and its parameters"),
-        }
-
-    def apart(self, other: VictimThreatModel) -> str:
-        """Return in words what this thief has that ``other`` has not."""
-        theirs = other.facts()
-        return " and ".join(fact for axis, fact in self.facts().items() if fact != theirs[axis])
-
 
 def _rank(order: Sequence[str], value: str) -> int:
     return order.index(value) if value in order else 0

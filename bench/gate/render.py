@@ -14,7 +14,7 @@ from bench.gate.compare import Comparison
 from bench.gate.decisions import ALPHA
 from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.intervals import Interval
-from bench.report.tables import DASH, markdown
+from bench.report.markdown import DASH, markdown
 
 SAID = {
     Decision.failed: "did not run through",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.analysis.attacker_results import AttackerResult, Condition, collected
+from bench.analysis.display_names import imitated
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
 from bench.gate.baseline import Baseline
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
@@ -35,7 +36,7 @@ class Side:
         threat, defense, budget = place
         found: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
-            note = "" if source == threat else f" (as one who {source.apart(threat)})"
+            note = imitated(source, threat)
             for attack, sample in self.samples.get((source, defense, budget), {}).items():
                 if sample.ranked or every:
                     found[attack + note] = sample

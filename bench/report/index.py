@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
-from bench.report.tables import DASH, markdown
+from bench.report.markdown import DASH, markdown
 
 _COMMENT = re.compile(r"^<!-- study: (.*) -->$", re.MULTILINE)
 _HEADLINE = ("label", "published", "measured", "competent_label", "competent")

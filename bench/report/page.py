@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.flag_labels import named
 from bench.analysis.pareto import panels
+from bench.analysis.row_flags import named
 from bench.analysis.threat_models import VictimThreatModel
 from bench.report import membership, sections, study_page, tables
-from bench.report.defense_sentences import readings
 from bench.report.figures import extraction
 from bench.report.figures import study as study_figures
-from bench.report.sentences import title, told_apart, words
-from bench.report.tables import DASH, details, markdown, ranged
+from bench.report.markdown import DASH, details, markdown, ranged
+from bench.report.sentences import readings, title, told_apart, words
 from bench.store import Record
 
 READING = """\

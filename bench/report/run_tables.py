@@ -12,7 +12,8 @@ import pandas as pd
 from bench.analysis.display_names import attacker_of
 from bench.analysis.findings import Findings
 from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
-from bench.report.tables import DASH, markdown
+from bench.report.markdown import DASH, markdown
+from bench.report.sentences import facts
 from bench.store import Record
 
 
@@ -70,7 +71,7 @@ def trouble_table(findings: Findings, status: str) -> str:
         if record.status == status:
             what = findings.attack_name(attacker_of(record.spec)) if record.kind == "cell" else "audit"
             has = (
-                ", ".join(list(VictimThreatModel.of(record.spec).facts().values())[1:])
+                ", ".join(list(facts(VictimThreatModel.of(record.spec)).values())[1:])
                 if record.kind == "cell"
                 else DASH
             )

@@ -12,11 +12,11 @@ from typing import Any
 from bench.analysis.adaptive_check import SLACK, Match, matches
 from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.findings import Findings
-from bench.analysis.flag_labels import raised
+from bench.analysis.row_flags import row_flags
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.flags import FLAGS, label
 from bench.report import run_tables, utility_tables
-from bench.report.tables import DASH, details, markdown, ranged
+from bench.report.markdown import DASH, details, markdown, ranged
 
 HONEST = """\
 On the test split. *Top-1 kept*: answers whose label is the victim's; there and in accuracy a refused
@@ -96,7 +96,7 @@ def flags(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[
         [label(each.flag), f"T{number}", findings.defense_name(row.defense), each.detail, each.flag]
         for threat, number in numbers.items()
         for row in findings.rows[threat]
-        for each in raised(findings, row)
+        for each in row_flags(findings, row)
     ]
     by_cell = [
         [
@@ -273,7 +273,7 @@ def _matches(findings: Findings, met: list[Match], numbers: Mapping[VictimThreat
             findings.defense_name(match.defense),
             match.other,
             f"{match.budget:,}",
-            ranged(findings.interval(match.sample)),
+            ranged(match.sample.fidelity),
             ranged(match.ahead, sign="+"),
             _read_as(match.sample),
         ]

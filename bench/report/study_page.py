@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.analysis.findings import Findings
+from bench.analysis.membership_results import inferences
 from bench.analysis.study_results import Value, evaluate
 from bench.analysis.study_units import number, points, published
 from bench.metrics.flags import MEANING
@@ -19,7 +20,7 @@ from bench.plan.study import SLOT, Study, Table
 from bench.report import membership, sections
 from bench.report.figures import extraction
 from bench.report.figures import study as study_figures
-from bench.report.tables import DASH, markdown
+from bench.report.markdown import DASH, markdown
 from bench.store import Record
 
 READING = """\
@@ -55,7 +56,7 @@ def write(records: Sequence[Record], meta: Mapping[str, Any], out: Path) -> Path
     study_figures.clear(folder)
     parts = [f"# {study.title}", _comment(study, values), *sections.gaps(meta)]
     parts += _body(study, values, findings, folder, "##")
-    parts += membership.summary(membership.inferences(findings))
+    parts += membership.summary(inferences(findings))
     parts += sections.evaluations(findings, sorted({victim for victim, _ in findings.evaluations}))
     parts += sections.timing(findings)
     parts += [*_flags(records, values), *sections.troubles(findings, meta)]
@@ -165,7 +166,7 @@ def _drawn(findings: Findings, table: Table, values: Sequence[Value], folder: Pa
     if path:
         parts.append(f"![{table.heading}: confusion matrices]({path})\n\n{CONFUSION}")
     judged = {id(r): r for v in values if v.row.metric.startswith("membership.") for r in v.records}
-    found = membership.inferences(findings, list(judged.values()))
+    found = inferences(findings, list(judged.values()))
     return parts + membership.curves(found, folder, f"roc-{number}")
 
 

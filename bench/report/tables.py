@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from tabulate import tabulate
 
 from bench.analysis.comparison import BestAttackResult
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.flag_labels import FLAG, flags, named
 from bench.analysis.pareto import Cost, Point
+from bench.analysis.row_flags import FLAG, flags, named
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.intervals import Interval, value_interval
-from bench.metrics.query_multiplier import Multiplier
+from bench.report.markdown import DASH, markdown, measured, number, ranged, times
 from bench.store import Record
 
-DASH = "–"
 FLAGGED = f" {FLAG}"
 COMPANIONS = {
     "extraction.agreement_deployed": ("agrees with deployed", 100),
@@ -32,50 +29,6 @@ COMPANIONS = {
     "extraction.l1": ("L1", 1),
     "extraction.kl": ("KL", 1),
 }
-
-
-def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 1) -> str:
-    """Return a GitHub table; the first ``text`` columns are aligned left, the others right."""
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    sides = ["left"] * text + ["right"] * (len(headers) - text)
-    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=sides) if cells else ""
-
-
-def ranged(interval: Interval | None, scale: float = 100, digits: int = 1, sign: str = "") -> str:
-    """Return ``86.2 [84.9, 87.3]``; without limits the value alone, a dash where there is none."""
-    if interval is None or math.isnan(interval.value):
-        return DASH
-    value, low, high = (number(scale * part, digits, sign) for part in _parts(interval))
-    return value if math.isnan(interval.low) else f"{value} [{low}, {high}]"
-
-
-def _parts(interval: Interval) -> tuple[float, float, float]:
-    return interval.value, interval.low, interval.high
-
-
-def number(value: float, digits: int, sign: str = "") -> str:
-    """Return the number with so many digits, and no minus before zero."""
-    text = f"{value:{sign}.{digits}f}"
-    return text.replace("-", "", 1) if float(text) == 0 else text
-
-
-def times(multiplier: Multiplier | None) -> str:
-    """Return the query multiplier, or where it left the measured budgets."""
-    if multiplier is None:
-        return DASH
-    low = f"{multiplier.low:.2f}" if multiplier.low > 0 else "< smallest"
-    high = f"{multiplier.high:.2f}" if math.isfinite(multiplier.high) else "> largest"
-    edge = "< smallest, ≤ " if multiplier.below else "> largest, ≥ " if multiplier.above else ""
-    return f"{edge}{multiplier.value:.2f} [{low}, {high}]"
-
-
-def measured(record: Record, metric: str, scale: float = 1, digits: int = 1) -> str:
-    """Return an audit's metric with its interval."""
-    value = record.metrics.get(metric)
-    if value is None:
-        return DASH
-    low, high = record.info.get("intervals", {}).get(metric) or (math.nan, math.nan)
-    return ranged(Interval(value, low, high), scale, digits)
 
 
 def standing_cells(standing: BestAttackResult | None) -> tuple[str, str, str]:
@@ -153,7 +106,7 @@ def attack_table(findings: Findings, threat: VictimThreatModel) -> str:
         if budget in every:
             few = f" (n = {len(sample.repeats)})" if len(sample.repeats) < most else ""
             mark = FLAGGED if sample.flags else ""
-            shown = f"{ranged(findings.interval(sample))}{few}{mark}"
+            shown = f"{ranged(sample.fidelity)}{few}{mark}"
             rows[findings.defense_name(defense), name][budget] = shown
     budgets = sorted(every)
     headers = ["defense", "attack", *(f"{budget:,} queries" for budget in budgets)]
@@ -170,7 +123,7 @@ def companion_table(findings: Findings, threat: VictimThreatModel) -> str:
             cells = [
                 _over_repeats(sample.records, metric, scale) for metric, (_, scale) in COMPANIONS.items()
             ]
-            rows.append([findings.defense_name(defense), name, ranged(findings.interval(sample)), *cells])
+            rows.append([findings.defense_name(defense), name, ranged(sample.fidelity), *cells])
     headers = ["defense", "attack", "fidelity", *(title for title, _ in COMPANIONS.values())]
     return markdown(headers, rows, text=2)
 
@@ -202,8 +155,3 @@ def _cell(point: Point | None, cost: Cost) -> str:
         return DASH
     shown = number(point.cost, cost.digits)
     return shown if point.dominated else f"**{shown}**"
-
-
-def details(summary: str, body: str) -> str:
-    """Return a folded section."""
-    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.analysis.findings import Findings
-from bench.report.tables import DASH, markdown, measured, number
+from bench.report.markdown import DASH, markdown, measured, number
 from bench.store import Record
 
 HONEST = {

@@ -47,7 +47,7 @@ from bench.gate.rows import Decision, RowKind
 from bench.metrics.intervals import share_interval
 from bench.report import sections
 from bench.report.figures.style import BLUE, GREY, STYLE, place_axes
-from bench.report.tables import DASH, markdown
+from bench.report.markdown import DASH, markdown
 
 HERE = Path(__file__).parent
 ORANGE, GREEN = "#d07a28", "#3c9d5b"

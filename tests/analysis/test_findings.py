@@ -6,12 +6,11 @@ from records import AUDITS, INSIDE, META, NEAR, REPEATS, cell, evaluation, hits,
 
 from bench.analysis.attacker_results import same
 from bench.analysis.findings import Findings
-from bench.analysis.flag_labels import named
-from bench.analysis.row_flags import row_flags
+from bench.analysis.row_flags import named, row_flags
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.flags import FLAGS, label
-from bench.report.defense_sentences import reading, readings
 from bench.report.page import write_report
+from bench.report.sentences import reading, readings
 
 SOFT, LABELS = "copycat(use_probability=true)", "copycat(use_probability=false)"
 RECOVER, MAJORITY = "recover", "labels"

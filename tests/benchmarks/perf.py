@@ -35,8 +35,8 @@ from bench.models.training_config import rule
 from bench.plan.matrix import load_matrix
 from bench.plugins import attacks, defenses
 from bench.report import sections
+from bench.report.markdown import markdown
 from bench.report.store_report import write_store_report
-from bench.report.tables import markdown
 from bench.runner import extraction
 from bench.runner import run as execute
 from bench.runner.cells import run_cells

@@ -9,6 +9,7 @@ from made_study import META, load, made
 from matplotlib.figure import Figure
 
 from bench.analysis.findings import Findings
+from bench.analysis.membership_results import inferences
 from bench.analysis.study_results import Value, evaluate
 from bench.metrics.intervals import Interval
 from bench.plan import matrix
@@ -329,10 +330,10 @@ def test_what_needs_no_victim_is_not_called_membership(run, ordinary):
     ):
         own = [r for r in records if r.spec.get("pool") == "usps"]
         own = [Record(**(vars(r) | {"metrics": r.metrics | metrics})) for r in own]
-        said = membership.said(membership.inferences(Findings(own, {})))
+        said = membership.said(inferences(Findings(own, {})))
         assert expected in said
         assert "never asks" not in said
-    single = membership.inferences(Findings([r for r in own if r.spec["repeat"] == 0], {}))
+    single = inferences(Findings([r for r in own if r.spec["repeat"] == 0], {}))
     assert "one repeat has no interval" in membership.said(single)
 
 
@@ -356,7 +357,7 @@ def test_a_stolen_target_is_named_and_curves_are_the_mean_of_the_repeats(run):
         for r in own
     ]
     own[0].info["roc"] = [[x, 0.0] for x, _ in own[0].info["roc"]]
-    found = membership.inferences(Findings([*own, *stolen], {}))
+    found = inferences(Findings([*own, *stolen], {}))
     assert [one.target for one in found] == ["mlp stolen with 4,000 queries", "the victim"]
     x, y = found[1].curve()[20]
     assert y == pytest.approx(0.8 * own[1].info["roc"][20][1])
@@ -374,7 +375,7 @@ def test_many_curves_are_drawn_in_several_figures(run, tmp_path):
         for budget in (1, 2, 3, 4, 5)
         for pool in ("usps", "kmnist")
     ]
-    found = membership.inferences(Findings(many, {}))
+    found = inferences(Findings(many, {}))
     shown = membership.curves(found, tmp_path / "figures", "roc-1")
     assert [re.search(r"\((figures/.*svg)\)", part)[1] for part in shown] == [
         "figures/roc-1-1.svg",
