@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from records import META, fake_run
 
 import bench
 from bench.cli import main
@@ -182,6 +183,37 @@ def test_help_imports_nothing_heavy():
     )
     env = os.environ | {"PYTHONPATH": str(Path(main.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.endswith("heavy: []\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "report store.sqlite --out report",
+        "baseline store.sqlite --out baseline.json",
+        "gate store.sqlite store.sqlite",
+        "index reports",
+    ],
+)
+def test_commands_that_read_results_load_neither_torch_nor_art(words, tmp_path):
+    with Store(tmp_path / "store.sqlite", create=True) as store:
+        store.set_meta(**META)
+        for record in fake_run():
+            if record.status == "ok":
+                store.put(record)
+    (tmp_path / "reports/one").mkdir(parents=True)
+    (tmp_path / "reports/one/report.md").write_text("# One\n")
+    code = (
+        f"import sys; sys.argv = ['moatbench', *{words.split()}]\n"
+        "from bench.cli.main import main\n"
+        "try: main()\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
+        "print('heavy:', [name for name in ('torch', 'torchvision', 'art') if name in sys.modules])"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(main.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("heavy: []\n")
 
 
