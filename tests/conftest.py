@@ -9,8 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from bench.data import datasets, query_pools
 from bench.errors import MissingDataError
 from bench.plugins import attacks, defenses
-from bench.runner import run
 from bench.runner.context import WorkerContext
+from bench.runner.local_backend import worker_context
 from bench.tasks import ThreatModel, VictimSpec
 
 REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
@@ -82,9 +82,9 @@ def borrowed_plugins(monkeypatch):
 @pytest.fixture
 def fresh_workers():
     """Forget what this process keeps between runs."""
-    run.opened.cache_clear()
+    worker_context.cache_clear()
     yield
-    run.opened.cache_clear()
+    worker_context.cache_clear()
 
 
 @pytest.fixture

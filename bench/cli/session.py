@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from bench.cli import provenance
@@ -19,6 +18,7 @@ from bench.plan.study import Study
 from bench.plan.study_validation import validated
 from bench.report.store_report import write_store_report
 from bench.runner import run as execute
+from bench.runner.local_backend import WorkerSettings
 from bench.store import Record, Store
 from bench.tasks import Task
 
@@ -31,7 +31,7 @@ class Session:
     tasks: Sequence[Task]
     store: Path
     out: Path
-    setting: execute.Setting
+    setting: WorkerSettings
     study: Study | None = None
 
     @classmethod
@@ -53,7 +53,7 @@ class Session:
         study, tasks = validated(matrix, everything), select(everything, only)
         home = Path("results") / matrix.name
         store = store or home / "store.sqlite"
-        setting = execute.Setting(
+        setting = WorkerSettings(
             data_root=datasets.data_root(data_root),
             training_cache=store.parent / f"{store.stem}.memo",
             plugins=tuple(matrix.plugin_files),
@@ -90,16 +90,16 @@ class Session:
                 self.setting,
                 jobs=jobs or len(os.sched_getaffinity(0)),
                 fresh=fresh,
-                elsewhere=_workers(cluster) if cluster else None,
+                backend=_dask_backend(cluster) if cluster else None,
                 progress=progress,
             )
         return counts, write_store_report(self.store, self.out)
 
 
-def _workers(address: str) -> execute.Backend:
-    """Return what hands tasks to the workers of a Dask scheduler; raises UsageError without the extra."""
+def _dask_backend(address: str) -> execute.Backend:
+    """Return the backend that runs tasks on a Dask scheduler's workers; raises UsageError without Dask."""
     try:
-        from bench.runner import dask_backend as cluster
+        from bench.runner.dask_backend import DaskBackend
     except ImportError as error:
         raise UsageError("a Dask cluster needs pip install 'moatbench[dask]'") from error
-    return partial(cluster.work, address=address)
+    return DaskBackend(address)

@@ -1,135 +1,45 @@
-"""Runs a matrix: prepares victims, spreads cells over processes, stores results as they come."""
+"""Runs a matrix: prepares victims, hands tasks to a backend, stores results as they finish."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from pathlib import Path
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
 from bench import plugins as registry
-from bench.calls import parse_call
 from bench.data import query_pools
-from bench.errors import BudgetError, NotApplicable
-from bench.models.determinism import on, single_thread, versions
-from bench.runner.cells import run_cells
+from bench.errors import BudgetError
+from bench.models.determinism import single_thread, versions
 from bench.runner.context import WorkerContext
-from bench.runner.defense_evaluation import evaluate_defense
-from bench.store import Outcome, Record, Store
+from bench.runner.local_backend import Item, LocalBackend, WorkerSettings, worker_context
+from bench.store import Record, Store
 from bench.tasks import Cell, Task, VictimSpec
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a worker needs beside the task: where data and shared trainings are, outside plugins, a device."""
+class Backend(Protocol):
+    """Runs tasks: on this machine (:mod:`bench.runner.local_backend`) or on a Dask cluster."""
 
-    data_root: Path
-    training_cache: Path | None
-    plugins: tuple[Path, ...] = ()
-    device: str = "cpu"
-
-
-@cache
-def opened(setting: Setting) -> WorkerContext:
-    """Return this process' workbench of a setting, its plugins known."""
-    for path in setting.plugins:
-        registry.attacks.add_file(path)
-        registry.defenses.add_file(path)
-    return WorkerContext(setting.data_root, setting.training_cache)
+    def records(
+        self, todo: Sequence[Item], settings: WorkerSettings, context: WorkerContext
+    ) -> Iterator[Record]:
+        """Yield a record for each task, in any order, as they finish. ``context`` holds the victims."""
 
 
-Item = tuple[Task, str]
-"""A task and its key."""
-Backend = Callable[[Sequence[Item], Setting, WorkerContext], Iterator[Record]]
-"""What does tasks away from here, and yields their records as they are made, in any order."""
+def task_keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str], device: str = "cpu") -> list[str]:
+    """Return each task's key: a hash of spec, victim, source of its plugins, versions and device.
 
-
-def perform(setting: Setting, items: Sequence[Item]) -> list[Record]:
-    """Run one audit, or the wanted repeats of one cell, in this process; an error becomes failed records."""
-    context, first = opened(setting), items[0][0]
-    try:
-        with single_thread(), on(setting.device):
-            if isinstance(first, Cell):
-                outcomes = dict(zip(first.group(), run_cells(first.group(), context), strict=True))
-                return [_record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)]
-            return [_record(items[0], "ok", evaluate_defense(first, context))]
-    except NotApplicable as reason:
-        return [_record(item, "not_applicable", error=str(reason)) for item in items]
-    except Exception as error:  # noqa: BLE001  # whatever a plugin raises must not stop the others
-        return failed(items, f"{type(error).__name__}: {error}", {"traceback": traceback.format_exc()})
-
-
-def failed(items: Sequence[Item], error: str, info: dict[str, Any] | None = None) -> list[Record]:
-    """Return what is kept of tasks that did not run through."""
-    return [_record(item, "failed", error=error, info=info) for item in items]
-
-
-def _record(
-    item: Item,
-    status: str,
-    outcome: Outcome | None = None,
-    *,
-    error: str | None = None,
-    info: dict[str, Any] | None = None,
-) -> Record:
-    task, key = item
-    made = outcome or Outcome({})
-    declared = _declarations(task) if status == "ok" else {}
-    everything = made.info | made.costs | declared | (info or {})
-    return Record(key, task.kind, task.spec(), status, made.metrics, made.arrays, everything, error)
-
-
-def _declarations(task: Task) -> dict[str, Any]:
-    """Return the plugins' declarations that reports read from records, so that they need no plugin.
-
-    A cell: its attack's ``knowledge`` and whether it is ``universal``. A defense evaluation: the names of
-    the attacks that each defense of the stack is ``known_by``, by the defense's name.
+    So a result is never reused after an edit of a plugin, for another victim or with other versions.
     """
-    if isinstance(task, Cell):
-        attack = registry.attacks.get(parse_call(task.attack)[0])
-        universal = bool(getattr(attack, "universal", False))
-        return {"attack": {"knowledge": list(attack.knowledge), "universal": universal}}
-    names = [parse_call(text)[0] for text in task.defense]
-    return {"known_by": {name: list(registry.defenses.get(name).known_by) for name in names}}
-
-
-def bundles(items: Iterable[Item]) -> list[list[Item]]:
-    """Return what runs together: each audit alone, and the repeats of each cell."""
-    found: dict[Task, list[Item]] = {}
-    for task, key in items:
-        found.setdefault(replace(task, repeat=0) if isinstance(task, Cell) else task, []).append((task, key))
-    return list(found.values())
-
-
-def _in_worker(parent: int, folder: str, setting: Setting, items: Sequence[Item]) -> list[Record]:
-    if os.getppid() != parent:
-        # The run was killed: what is still queued has nobody to be handed to.
-        os._exit(1)
-    # Workers outlive a run; a victim's file is named relative to where this one was started.
-    os.chdir(folder)
-    return perform(setting, items)
-
-
-def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str], device: str = "cpu") -> list[str]:
-    """Return each task's key: spec, victim, source of its plugins, versions, and device, hashed.
-
-    An edited defense, another model or another version is never answered from an old result.
-    """
-    attack_source, defense_source = (
-        cache(registry.attacks.source_digest),
-        cache(registry.defenses.source_digest),
-    )
+    attack_source = cache(registry.attacks.source_digest)
+    defense_source = cache(registry.defenses.source_digest)
     found = []
     for task in tasks:
         sources = [defense_source(text) for text in task.defense]
@@ -143,9 +53,9 @@ def keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str], device: str
 
 
 def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, str]:
-    """Load or train every victim, look at every pool, and return the victims' fingerprints.
+    """Load or train every victim, check every pool, and return the victims' fingerprints.
 
-    Raises the error that the first cells would raise, before anything has run: missing data, a bad
+    Raises, before anything has run, the error that the first cells would raise: missing data, an invalid
     victim, or a budget that a pool cannot supply.
     """
     cells = [task for task in tasks if isinstance(task, Cell)]
@@ -167,57 +77,37 @@ def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, s
     return fingerprints
 
 
-def work(todo: Iterable[Item], setting: Setting, jobs: int) -> Iterator[Record]:
-    """Yield records as they are made, in any order. ``jobs`` = 1 stays in this process."""
-    if jobs == 1:
-        for items in bundles(todo):
-            yield from perform(setting, items)
-        return
-    from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky import get_reusable_executor
-
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        try:
-            job = delayed(partial(_in_worker, os.getpid(), str(Path.cwd()), setting))
-            for records in pool(job(items) for items in bundles(todo)):
-                yield from records
-        except BaseException:
-            # Without this, workers finish what is dispatched before the command can end.
-            get_reusable_executor().shutdown(wait=False, kill_workers=True)
-            raise
-
-
 def run(
     tasks: Sequence[Task],
     store: Store,
-    setting: Setting,
+    settings: WorkerSettings,
     *,
     jobs: int,
     fresh: bool = False,
-    elsewhere: Backend | None = None,
+    backend: Backend | None = None,
     progress: Callable[[Iterable[Record], int, int], Iterable[Record]] = lambda records, _done, _all: records,
 ) -> Counter[str]:
-    """Run what the store does not have yet; return how many tasks ended in which status.
+    """Run the tasks without a record in the store; return the number of tasks by status.
 
-    ``progress`` wraps the stream of records: it gets the stream, the number already done and the
-    number of all. Failed tasks are tried again; ``fresh`` forgets every record first. What has been
-    stored stays stored however this ends. ``elsewhere``: who is to do the work, instead of ``jobs``
-    processes here; the workbench holds the victims.
+    ``jobs``: worker processes on this machine; ``backend``: runs the tasks instead of them. Failed tasks
+    run again; ``fresh`` deletes every record first. ``progress`` wraps the stream of records: it gets the
+    stream, the number of tasks already done and the number of all. Every record is stored when its task
+    finishes, so that an interrupted run keeps it.
     """
     started = time.time()
-    context = opened(setting)
+    context = worker_context(settings)
     with single_thread():
         fingerprints = prepare(tasks, context)
-        victims = [_describe(spec, context) for spec in fingerprints]
-    named = keys(tasks, fingerprints, setting.device)
+        victims = [_victim_facts(spec, context) for spec in fingerprints]
+    keys = task_keys(tasks, fingerprints, settings.device)
     if fresh:
         store.clear()
-    store.set_plan((key, task.kind, task.spec()) for task, key in zip(tasks, named, strict=True))
+    store.set_plan((key, task.kind, task.spec()) for task, key in zip(tasks, keys, strict=True))
     done = store.done()
-    todo = [(task, key) for task, key in zip(tasks, named, strict=True) if key not in done]
-    store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=setting.device)
-    records = elsewhere(todo, setting, context) if elsewhere and todo else work(todo, setting, jobs)
+    todo = [(task, key) for task, key in zip(tasks, keys, strict=True) if key not in done]
+    store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=settings.device)
+    chosen = backend if backend and todo else LocalBackend(jobs)
+    records = chosen.records(todo, settings, context)
     for record in progress(records, len(tasks) - len(todo), len(tasks)):
         store.put(record)
         if record.status == "failed":
@@ -225,13 +115,14 @@ def run(
     finished = time.time()
     counts = store.counts()
     store.set_meta(finished=finished, ran=len(todo))
-    if setting.training_cache is not None and not store.missing():
-        # The memo serves one run; its trainings would outweigh the results a hundredfold.
-        shutil.rmtree(setting.training_cache, ignore_errors=True)
+    if settings.training_cache is not None and not store.missing():
+        # The training cache serves one run; it would take a hundred times the space of the results.
+        shutil.rmtree(settings.training_cache, ignore_errors=True)
     return counts
 
 
-def _describe(spec: VictimSpec, context: WorkerContext) -> dict[str, Any]:
+def _victim_facts(spec: VictimSpec, context: WorkerContext) -> dict[str, Any]:
+    """Return what a store keeps of a victim; warns where its accuracy is below the expected one."""
     victim = context.victim(spec)
     accuracy = victim.accuracy()
     if victim.expected is not None and accuracy < victim.expected:

@@ -42,6 +42,7 @@ from bench.runner import run as execute
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
+from bench.runner.local_backend import LocalBackend, WorkerSettings
 from bench.runner.timing import memory_mib
 from bench.store import Record, Store
 from bench.tasks import Cell, ThreatModel, VictimSpec
@@ -295,7 +296,7 @@ def matrix(bench, job, what, least, aim, *, training_cache, device="cpu"):
     def ours():
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
             shared = Path(folder) / "memo" if training_cache else None
-            setting = execute.Setting(bench.data_root, shared, device=device)
+            setting = WorkerSettings(bench.data_root, shared, device=device)
             jobs = len(os.sched_getaffinity(0)) if device == "cpu" else 1
             counts = execute.run(tasks, store, setting, jobs=jobs)
             assert counts == {"ok": len(tasks)}, counts
@@ -333,10 +334,10 @@ def workers(bench, spec):
         for place in range(10)
         for repeat in range(5)
     ]
-    setting = execute.Setting(bench.data_root, None)
+    setting = WorkerSettings(bench.data_root, None)
 
     def run(jobs):
-        list(execute.work([(task, "") for task in tasks[:20]], setting, jobs))
+        list(LocalBackend(jobs).records([(task, "") for task in tasks[:20]], setting, bench))
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
             return seconds(lambda: execute.run(tasks, store, setting, jobs=jobs))
 
@@ -370,10 +371,10 @@ def stored(bench, spec, folder, number):
         for stack, name, budget in product(stacks, STEALS, budgets)
         for repeat in range(5)
     ]
-    setting = execute.Setting(bench.data_root, None)
+    setting = WorkerSettings(bench.data_root, None)
     with single_thread():
         (made,) = run_cells([replace(tasks[0], repeats=1)], bench)
-        keys = execute.keys(tasks, execute.prepare(tasks, bench))
+        keys = execute.task_keys(tasks, execute.prepare(tasks, bench))
     inputs = len(made.arrays["agreement"])
     with Store(folder / "s.sqlite", create=True) as store:
         store.set_meta(**provenance.commit(), matrix="many", matrix_text="", reference_budget={})

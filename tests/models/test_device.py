@@ -55,9 +55,9 @@ def cells(digits_spec, threat, text="copycat(use_probability=true)", repeats=5):
 def test_results_of_another_device_have_other_keys(context, digits_spec, threat):
     tasks = cells(digits_spec, threat, repeats=2)
     prints = {digits_spec: context.victim(digits_spec).fingerprint}
-    named = run.keys(tasks, prints)
-    assert named == run.keys(tasks, prints, "cpu")
-    assert not set(named) & set(run.keys(tasks, prints, "cuda"))
+    named = run.task_keys(tasks, prints)
+    assert named == run.task_keys(tasks, prints, "cpu")
+    assert not set(named) & set(run.task_keys(tasks, prints, "cuda"))
 
 
 def test_a_training_is_remembered_by_its_device(digits_pool):

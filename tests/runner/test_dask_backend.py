@@ -12,7 +12,8 @@ import pytest
 from bench.errors import StoreError, UsageError
 from bench.runner import dask_backend
 from bench.runner.context import WorkerContext
-from bench.runner.run import Setting
+from bench.runner.dask_backend import DaskBackend
+from bench.runner.local_backend import WorkerSettings
 from bench.store import Store
 
 MATRIX = """
@@ -111,30 +112,32 @@ def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, 
 
 
 def test_an_address_at_which_nobody_answers_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_backend, "PATIENCE", 1)
-    work = dask_backend.work([], Setting(tmp_path, None), WorkerContext(tmp_path), "tcp://127.0.0.1:1")
+    monkeypatch.setattr(dask_backend, "TIMEOUT_SECONDS", 1)
+    records = DaskBackend("tcp://127.0.0.1:1").records(
+        [], WorkerSettings(tmp_path, None), WorkerContext(tmp_path)
+    )
     with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
-        next(work)
+        next(records)
 
 
 def test_a_scheduler_without_workers_is_not_waited_for_forever(scheduler, tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_backend, "PATIENCE", 2)
-    work = dask_backend.work([], Setting(tmp_path, None), WorkerContext(tmp_path), scheduler)
+    monkeypatch.setattr(dask_backend, "TIMEOUT_SECONDS", 2)
+    records = DaskBackend(scheduler).records([], WorkerSettings(tmp_path, None), WorkerContext(tmp_path))
     with pytest.raises(UsageError, match="no worker has joined the scheduler"):
-        next(work)
+        next(records)
 
 
 def test_a_worker_that_joins_late_with_other_versions_is_turned_away(monkeypatch):
-    supply = dask_backend.Supply("run", b"", {}, training_cache=False, device="cpu")
-    monkeypatch.setattr(dask_backend, "versions", lambda: supply.versions | {"numpy": "0.1"})
+    supplies = dask_backend.WorkerSupplies("run", b"", {}, training_cache=False, device="cpu")
+    monkeypatch.setattr(dask_backend, "versions", lambda: supplies.versions | {"numpy": "0.1"})
     with pytest.raises(UsageError, match=r"this worker has numpy 0\.1, not [\d.]+"):
-        supply.setup(None)
+        supplies.setup(None)
     assert "run" not in dask_backend._settings
 
 
 @pytest.mark.usefixtures("workers")
 def test_what_a_worker_cannot_unpack_is_said(scheduler, tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_backend, "_kept", lambda *_: b"no pickle")
-    work = dask_backend.work([], Setting(tmp_path, None), WorkerContext(tmp_path), scheduler)
+    monkeypatch.setattr(dask_backend, "_pickled", lambda *_: b"no pickle")
+    records = DaskBackend(scheduler).records([], WorkerSettings(tmp_path, None), WorkerContext(tmp_path))
     with pytest.raises(UsageError, match="a worker cannot take what it needs"):
-        next(work)
+        next(records)

@@ -11,8 +11,10 @@ import pytest
 from bench import plugins as registry
 from bench.errors import BudgetError, MissingDataError
 from bench.plan.matrix import load_matrix
+from bench.runner import local_backend
 from bench.runner import run as execute
-from bench.runner.run import Setting, bundles, keys, perform, run
+from bench.runner.local_backend import WorkerSettings, grouped, run_group
+from bench.runner.run import run, task_keys
 from bench.store import Store
 from bench.tasks import Cell
 
@@ -51,7 +53,7 @@ def tiny(matrix_file):
 
 @pytest.fixture
 def setting(tmp_path):
-    return Setting(tmp_path / "no-data", tmp_path / "memo")
+    return WorkerSettings(tmp_path / "no-data", tmp_path / "memo")
 
 
 def results(tasks, path, setting, **options):
@@ -62,7 +64,7 @@ def results(tasks, path, setting, **options):
 
 def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bit(tiny, setting, tmp_path):
     one = results(tiny, tmp_path / "one.sqlite", setting)
-    execute.opened.cache_clear()
+    local_backend.worker_context.cache_clear()
     again = results(tiny, tmp_path / "again.sqlite", setting)
     two = results(tiny, tmp_path / "two.sqlite", setting, jobs=2)
     assert len(one) == len(tiny)
@@ -73,8 +75,8 @@ def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bi
 
 def test_the_results_do_not_depend_on_the_memo(tiny, setting, tmp_path):
     shared = results(tiny, tmp_path / "one.sqlite", setting)
-    execute.opened.cache_clear()
-    alone = results(tiny, tmp_path / "two.sqlite", Setting(setting.data_root, None))
+    local_backend.worker_context.cache_clear()
+    alone = results(tiny, tmp_path / "two.sqlite", WorkerSettings(setting.data_root, None))
     assert shared == alone
 
 
@@ -109,29 +111,29 @@ def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, settin
 
 def test_nothing_runs_again(tiny, setting, tmp_path, monkeypatch):
     before = results(tiny, tmp_path / "one.sqlite", setting)
-    monkeypatch.setattr(execute, "perform", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(local_backend, "run_group", lambda *_: pytest.fail("ran again"))
     assert results(tiny, tmp_path / "one.sqlite", setting) == before
 
 
 def test_fresh_forgets(tiny, setting, tmp_path, monkeypatch):
     results(tiny, tmp_path / "one.sqlite", setting)
     ran = []
-    honest = execute.perform
-    monkeypatch.setattr(execute, "perform", lambda s, items: ran.extend(items) or honest(s, items))
+    honest = local_backend.run_group
+    monkeypatch.setattr(local_backend, "run_group", lambda s, items: ran.extend(items) or honest(s, items))
     results(tiny, tmp_path / "one.sqlite", setting, fresh=True)
     assert len(ran) == len(tiny)
 
 
 def test_a_key_depends_on_spec_victim_versions_and_source_of_plugins(tiny, monkeypatch):
     victim = tiny[0].victim
-    before = keys(tiny, {victim: "a"})
+    before = task_keys(tiny, {victim: "a"})
     assert len(set(before)) == len(tiny)
-    assert not set(before) & set(keys(tiny, {victim: "b"}))
+    assert not set(before) & set(task_keys(tiny, {victim: "b"}))
     monkeypatch.setattr(execute, "versions", lambda: {"torch": "another"})
-    assert not set(before) & set(keys(tiny, {victim: "a"}))
+    assert not set(before) & set(task_keys(tiny, {victim: "a"}))
     monkeypatch.undo()
     monkeypatch.setattr(execute.registry.defenses, "source_digest", lambda text: text + "edited")
-    after = keys(tiny, {victim: "a"})
+    after = task_keys(tiny, {victim: "a"})
     touched = {before[place] == after[place] for place, task in enumerate(tiny) if task.defense}
     assert touched == {False}
     assert all(before[p] == after[p] for p, task in enumerate(tiny) if not task.defense)
@@ -145,7 +147,7 @@ def test_a_failed_cell_is_kept_with_its_traceback_and_tried_again_while_others_g
         '"copycat(use_probability=false)"', '"breaks"'
     )
     matrix = load_matrix(str(matrix_file(text)))
-    setting = Setting(setting.data_root, setting.training_cache, tuple(matrix.plugin_files))
+    setting = WorkerSettings(setting.data_root, setting.training_cache, tuple(matrix.plugin_files))
     with Store(tmp_path / "one.sqlite", create=True) as store:
         counts = run(matrix.tasks(), store, setting, jobs=1)
         failed = [record for record in store.records() if record.status == "failed"]
@@ -160,7 +162,7 @@ def test_a_plugin_file_of_a_matrix_reaches_the_workers(matrix_file, tmp_path, se
     (tmp_path / "mine.py").write_text(PLUGINS)
     text = TINY.replace("repeats = 2", 'repeats = 1\nplugins = ["mine.py"]').replace("label_only", "deaf")
     matrix = load_matrix(str(matrix_file(text)))
-    setting = Setting(setting.data_root, None, tuple(matrix.plugin_files))
+    setting = WorkerSettings(setting.data_root, None, tuple(matrix.plugin_files))
     done = results(matrix.tasks(), tmp_path / "one.sqlite", setting, jobs=2)
     assert {record[3] for record in done} == {"ok"}
 
@@ -177,17 +179,17 @@ def test_a_cell_that_makes_no_sense_is_not_a_failure(matrix_file, setting, tmp_p
 
 def test_all_repeats_of_a_cell_run_together(tiny):
     items = [(task, str(number)) for number, task in enumerate(tiny)]
-    bundled = bundles(items)
-    assert sum(map(len, bundled)) == len(tiny)
-    cells = [bundle for bundle in bundled if isinstance(bundle[0][0], Cell)]
-    assert {len(bundle) for bundle in cells} == {2}
+    groups = grouped(items)
+    assert sum(map(len, groups)) == len(tiny)
+    cells = [group for group in groups if isinstance(group[0][0], Cell)]
+    assert {len(group) for group in cells} == {2}
 
 
 def test_a_repeat_alone_equals_the_same_repeat_among_all(tiny, setting):
     cells = [task for task in tiny if isinstance(task, Cell) and task.repeat == 1][:2]
-    alone = [perform(setting, [(cell, "k")])[0] for cell in cells]
+    alone = [run_group(setting, [(cell, "k")])[0] for cell in cells]
     together = [
-        next(r for r in perform(setting, [(c, str(c.repeat)) for c in cell.group()]) if r.key == "1")
+        next(r for r in run_group(setting, [(c, str(c.repeat)) for c in cell.group()]) if r.key == "1")
         for cell in cells
     ]
     assert [a.comparable()[1:] for a in alone] == [t.comparable()[1:] for t in together]

@@ -1,0 +1,152 @@
+"""Runs tasks in this process, or in worker processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from bench.calls import parse_call
+from bench.errors import NotApplicable
+from bench.models.determinism import on, single_thread
+from bench.plugins import attacks, defenses
+from bench.runner.cells import run_cells
+from bench.runner.context import WorkerContext
+from bench.runner.defense_evaluation import evaluate_defense
+from bench.store import Outcome, Record
+from bench.tasks import Cell, Task
+
+Item = tuple[Task, str]
+"""A task and its key."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs besides its tasks.
+
+    ``data_root``: folder of the data sets. ``training_cache``: folder of trainings that cells share, or
+    None. ``plugins``: files that define attacks and defenses. ``device``: where surrogates are trained.
+    """
+
+    data_root: Path
+    training_cache: Path | None
+    plugins: tuple[Path, ...] = ()
+    device: str = "cpu"
+
+
+@cache
+def worker_context(settings: WorkerSettings) -> WorkerContext:
+    """Return the context of ``settings`` in this process, after registering the plugin files."""
+    for path in settings.plugins:
+        attacks.add_file(path)
+        defenses.add_file(path)
+    return WorkerContext(settings.data_root, settings.training_cache)
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """Runs tasks on this machine, in ``jobs`` worker processes; with ``jobs`` = 1, in this process."""
+
+    jobs: int
+
+    def records(
+        self, todo: Iterable[Item], settings: WorkerSettings, context: WorkerContext
+    ) -> Iterator[Record]:
+        """Yield a record for each task, in the order in which they finish.
+
+        ``context`` is not used: every process makes its own by :func:`worker_context`.
+        """
+        if self.jobs == 1:
+            for items in grouped(todo):
+                yield from run_group(settings, items)
+            return
+        from joblib import Parallel, delayed, parallel_config
+        from joblib.externals.loky import get_reusable_executor
+
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            pool = Parallel(
+                n_jobs=self.jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
+            )
+            try:
+                job = delayed(partial(_run_in_worker, os.getpid(), str(Path.cwd()), settings))
+                for records in pool(job(items) for items in grouped(todo)):
+                    yield from records
+            except BaseException:
+                # Without this, workers finish what is dispatched before the command can end.
+                get_reusable_executor().shutdown(wait=False, kill_workers=True)
+                raise
+
+
+def grouped(items: Iterable[Item]) -> list[list[Item]]:
+    """Return groups of tasks that run together: the repeats of a cell, and each defense evaluation alone."""
+    groups: dict[Task, list[Item]] = {}
+    for task, key in items:
+        groups.setdefault(replace(task, repeat=0) if isinstance(task, Cell) else task, []).append((task, key))
+    return list(groups.values())
+
+
+def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
+    """Run one defense evaluation, or the given repeats of one cell, in this process; return their records.
+
+    An error in a plugin becomes failed records, so that other groups still run.
+    """
+    context, first = worker_context(settings), items[0][0]
+    try:
+        with single_thread(), on(settings.device):
+            if isinstance(first, Cell):
+                outcomes = dict(zip(first.group(), run_cells(first.group(), context), strict=True))
+                return [_record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)]
+            return [_record(items[0], "ok", evaluate_defense(first, context))]
+    except NotApplicable as reason:
+        return [_record(item, "not_applicable", error=str(reason)) for item in items]
+    except Exception as error:  # noqa: BLE001  # whatever a plugin raises must not stop the others
+        return failed_records(
+            items, f"{type(error).__name__}: {error}", {"traceback": traceback.format_exc()}
+        )
+
+
+def failed_records(items: Sequence[Item], error: str, info: dict[str, Any] | None = None) -> list[Record]:
+    """Return a record with status "failed" and the message ``error`` for each task."""
+    return [_record(item, "failed", error=error, info=info) for item in items]
+
+
+def _run_in_worker(parent: int, folder: str, settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
+    if os.getppid() != parent:
+        # The run was killed: nobody waits for the tasks that are still queued.
+        os._exit(1)
+    # Workers outlive a run; the path of a user's victim is relative to the folder of this run.
+    os.chdir(folder)
+    return run_group(settings, items)
+
+
+def _record(
+    item: Item,
+    status: str,
+    outcome: Outcome | None = None,
+    *,
+    error: str | None = None,
+    info: dict[str, Any] | None = None,
+) -> Record:
+    task, key = item
+    outcome = outcome or Outcome({})
+    declared = _declarations(task) if status == "ok" else {}
+    merged = outcome.info | outcome.costs | declared | (info or {})
+    return Record(key, task.kind, task.spec(), status, outcome.metrics, outcome.arrays, merged, error)
+
+
+def _declarations(task: Task) -> dict[str, Any]:
+    """Return the plugins' declarations that reports read from records, so that they need no plugin.
+
+    A cell: its attack's ``knowledge`` and whether it is ``universal``. A defense evaluation: the names of
+    the attacks that each defense of the stack is ``known_by``, by the defense's name.
+    """
+    if isinstance(task, Cell):
+        attack = attacks.get(parse_call(task.attack)[0])
+        universal = bool(getattr(attack, "universal", False))
+        return {"attack": {"knowledge": list(attack.knowledge), "universal": universal}}
+    names = [parse_call(text)[0] for text in task.defense]
+    return {"known_by": {name: list(defenses.get(name).known_by) for name in names}}
