@@ -2,12 +2,14 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # One thread everywhere, so that tests run beside each other do not fight; set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from bench.data import datasets, query_pools
 from bench.errors import MissingDataError
+from bench.files import cache_root
 from bench.plugins import attacks, defenses
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import worker_context
@@ -18,15 +20,15 @@ REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Victims trained by tests go to a folder of their own, and are trained once a session."""
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("MOATBENCH_CACHE")
-    os.environ["MOATBENCH_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["MOATBENCH_CACHE"]
-    else:
-        os.environ["MOATBENCH_CACHE"] = before
+    """A cache folder for this session: its processes share the victims that they train and the images they map."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "cache"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOATBENCH_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +53,20 @@ def digits_spec():
     return VictimSpec("digits", "mlp", 0)
 
 
+class SharedContext(WorkerContext):
+    """A worker context that waits while another process of the session trains the victim that it wants."""
+
+    def victim(self, spec):
+        if spec in self._kept:
+            return super().victim(spec)
+        with FileLock(cache_root() / "training.lock"):
+            return super().victim(spec)
+
+
 @pytest.fixture(scope="session")
 def context(tmp_path_factory):
-    """A workbench with the digits victim; it needs no downloaded data."""
-    return WorkerContext(tmp_path_factory.mktemp("no-data"), tmp_path_factory.mktemp("memo"))
+    """A worker context whose data folder is empty: digits need no download."""
+    return SharedContext(tmp_path_factory.mktemp("no-data"), tmp_path_factory.mktemp("trainings"))
 
 
 @pytest.fixture(scope="session")
