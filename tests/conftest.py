@@ -20,7 +20,7 @@ REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """A cache folder for this session: its processes share the victims that they train and the images they map."""
+    """Return a cache folder: the processes of one session share the victims and the images in it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

@@ -12,7 +12,7 @@ def slow_unless(keep, cases):
 
 
 def each_once(*axes):
-    """Return the product of ``axes`` for ``parametrize``: each value is in some quick case, the rest is slow."""
+    """Return the product of ``axes`` for ``parametrize``; each value is in a quick case, the rest is slow."""
     diagonal = range(max(map(len, axes)))
     quick = {tuple(axis[place % len(axis)] for axis in axes) for place in diagonal}
     return slow_unless(lambda *case: case in quick, product(*axes))
