@@ -196,11 +196,12 @@ def test_help_imports_nothing_heavy():
     ],
 )
 def test_commands_that_read_results_load_neither_torch_nor_art(words, tmp_path):
+    records = [record for record in fake_run() if record.status == "ok"]
     with Store(tmp_path / "store.sqlite", create=True) as store:
         store.set_meta(**META)
-        for record in fake_run():
-            if record.status == "ok":
-                store.put(record)
+        store.set_plan((record.key, record.kind, record.spec) for record in records)
+        for record in records:
+            store.put(record)
     (tmp_path / "reports/one").mkdir(parents=True)
     (tmp_path / "reports/one/report.md").write_text("# One\n")
     code = (
