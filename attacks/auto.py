@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from attacks.active_thief import ActiveThief
 from attacks.base import Api, Array, Extraction, Images, Pool, RandomSeeds, SurrogateFactory, TransferSet
 from attacks.labels import Labels, named
-from attacks.recover import hypothesis
+from attacks.recover import recover
 
 LEAST = 200
 """With fewer queries there is too little to judge hypotheses by."""
@@ -156,8 +156,8 @@ def readings(
         return [Reading(plain, answers, every)]
     found = []
     if api.known:
-        back = hypothesis(api.known, x, answers, learner)
-        found.append(Reading("recovered", back.targets, back.worth, back.forward))
+        back = recover(api.known, x, answers, learner)
+        found.append(Reading("recovered", back.targets, back.usable, back.forward))
     found.append(Reading(plain, answers, every))
     if len(rest):
         found.append(Reading("pseudo_labels", labels, sure, rest=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from art.attacks.extraction import CopycatCNN
 
 from attacks.base import Api, Extraction, Pool, RandomSeeds, SurrogateFactory, TransferSet
-from attacks.recorder import extract
+from attacks.common.art_recorder import extract
 
 
 class Copycat(Extraction):

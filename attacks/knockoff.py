@@ -12,7 +12,7 @@ import numpy as np
 from art.attacks.extraction import KnockoffNets
 
 from attacks.base import Api, Extraction, Pool, RandomSeeds, SurrogateFactory, Target, TransferSet
-from attacks.recorder import extract
+from attacks.common.art_recorder import extract
 from bench.seeds import random_state
 
 Reward = Literal["cert", "div", "loss", "all"]

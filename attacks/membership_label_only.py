@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from attacks.base import Api, Array, Images, Records
-from attacks.thresholding import Thresholding
+from attacks.common.thresholding import Thresholding
 
 
 class MembershipLabelOnly(Thresholding):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from attacks.base import Api, Array, Records
-from attacks.thresholding import Thresholding
+from attacks.common.thresholding import Thresholding
 
 Labels = NDArray[np.int64]
 FLOOR = 1e-300

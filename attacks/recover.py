@@ -1,4 +1,4 @@
-"""Recovery: a thief who knows the defenses works his way back through them, row by row."""
+"""Recovery: the defenses are known, and their inverses are applied to the answers."""
 
 from __future__ import annotations
 
@@ -19,47 +19,48 @@ from attacks.base import (
     SurrogateFactory,
     TransferSet,
 )
-from attacks.inversion import one_hot
-from attacks.inversions import Inversion, View, inversion
+from attacks.inverse import inverse_of
+from attacks.inverse.base import Inverse, StackPosition
+from attacks.inverse.numerics.intervals import one_hot
 from bench.seeds import random_state
 
 Mask = NDArray[np.bool_]
 
 EFFORT = 0.3
-"""Share of the training rule's steps for a copy that only guesses."""
+"""Share of the training steps that surrogates take which only estimate rows."""
 FOLDS = 3
 ROUNDS = 2
-"""How often copies are trained for a guess of every row, and the rows recovered again with it."""
+"""How often surrogates are trained to estimate every row, and the rows recovered again with the estimate."""
 FEW = 20
-"""Answers below which no copy is trained for that: two thirds of them would teach it next to nothing."""
+"""Answers below which no surrogate is trained for that: two thirds of them are too few to learn from."""
 
 
 @dataclass(frozen=True)
-class Recovered:
-    """What a thief makes of answers under the hypothesis that he knows the defenses.
+class RecoveredAnswers:
+    """The victim's answers, estimated under the hypothesis that the defenses are the known ones.
 
-    ``targets``: (n, classes) float64 distributions, what the victim may have said. ``worth``: (n,),
-    False where the answer is not the victim's and should not be learnt from. ``found``: (n,), True
-    where the defenses could be undone; elsewhere the target is the label of the answer. ``forward``:
-    what the defenses make of rows (n, classes) on average; None where a defense is not known well
-    enough. ``facts``: fitted parameters, by name.
+    ``targets``: (n, classes) float64 distributions, the estimates. ``usable``: (n,), False where the
+    answer is not the victim's and should not be learned from. ``explained``: (n,), True where the
+    defenses could be inverted; elsewhere the target is the label of the answer. ``forward``: maps rows
+    (n, classes) to the mean answers of the defenses; None where a defense cannot be simulated.
+    ``facts``: fitted parameters, by name.
     """
 
     targets: Array
-    worth: Mask
-    found: Mask
+    usable: Mask
+    explained: Mask
     forward: Callable[[Array], Array] | None
     facts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Recover(Extraction):
-    """Buys at random, as Copycat does, and learns from its estimate of what the undefended victim said.
+    """Queries at random, as Copycat does, and learns from estimates of the undefended answers.
 
-    The defenses are undone one after another, the last one first, each as :mod:`attacks.inversions`
-    says. What an answer leaves open is filled in by a guess: copies of the thief's own are trained on
-    two thirds of the rows recovered so far, and guess the other third; twice over. Rows that cannot be
-    explained are learnt by their label, refused ones not at all. With knowledge "family" parameters
-    are fitted from the answers. Without a defense the answers are learnt as they are.
+    The defenses are inverted one after another, the last one first, each by its module in
+    :mod:`attacks.inverse`. What an answer leaves open is filled in by an estimate: surrogates are
+    trained on two thirds of the rows recovered so far and predict the other third; two rounds of this.
+    Of rows that cannot be explained the label is learned, rejected ones are dropped. With knowledge
+    "family" parameters are fitted to the answers. Without a defense the answers are learned unchanged.
 
     Facts: ``recovered``, the share of answers that were explained; each fitted parameter by its name.
     """
@@ -69,105 +70,113 @@ class Recover(Extraction):
     row_by_row = False
     prefix = False
 
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement, and recover."""
-        asked = pool.x[random_state(streams.order).permutation(len(pool.x))[: api.budget]]
-        told = api.predict(asked)
-        answered = np.isfinite(told).all(axis=1)
-        x, told = np.ascontiguousarray(asked[answered]), told[answered]
-        made = hypothesis(api.known or (), x, told, learner)
-        share = float(made.found.mean()) if len(x) else None
+        queries = pool.x[random_state(seeds.order).permutation(len(pool.x))[: api.budget]]
+        answers = api.predict(queries)
+        answered = np.isfinite(answers).all(axis=1)
+        x, answers = np.ascontiguousarray(queries[answered]), answers[answered]
+        recovered = recover(api.known or (), x, answers, surrogates)
+        share = float(recovered.explained.mean()) if len(x) else None
         return TransferSet(
-            np.ascontiguousarray(x[made.worth]),
-            made.targets[made.worth].astype(np.float32),
-            facts={"recovered": share, **made.facts},
+            np.ascontiguousarray(x[recovered.usable]),
+            recovered.targets[recovered.usable].astype(np.float32),
+            facts={"recovered": share, **recovered.facts},
         )
 
 
-def hypothesis(known: Sequence[Known], x: Images, told: Array, learner: SurrogateFactory) -> Recovered:
-    """Return what answers ``told`` (n, classes) to inputs ``x`` say, if the defenses are the ``known`` ones.
+def recover(
+    known: Sequence[Known], x: Images, answers: Array, surrogates: SurrogateFactory
+) -> RecoveredAnswers:
+    """Return estimates of the victim's answers to ``x``, from ``answers`` (n, classes) of ``known`` defenses.
 
-    No answer may be refused (NaN). The same arguments give the same result.
+    No answer may be rejected (NaN). The same arguments give the same result.
     """
-    nothing = np.zeros(len(told), dtype=bool)
-    if not known or not len(told):
-        return Recovered(told, ~nothing, ~nothing, lambda rows: rows)
-    shown = one_hot(told)
-    if (told == shown).all():  # labels are shown, and no arithmetic is left to undo
-        return Recovered(told, ~nothing, nothing, None)
-    steps, facts = _steps(known, told, lambda: _guess(x, shown, ~nothing, learner))
-    stack = _Stack(steps)
-    made = stack.undo(told, None)
-    if stack.guided and len(told) >= FEW:
+    nothing = np.zeros(len(answers), dtype=bool)
+    if not known or not len(answers):
+        return RecoveredAnswers(answers, ~nothing, ~nothing, lambda rows: rows)
+    labels = one_hot(answers)
+    if (answers == labels).all():  # the API shows labels, and no arithmetic is left to invert
+        return RecoveredAnswers(answers, ~nothing, nothing, None)
+    inverses, facts = _inverses(known, answers, lambda: _estimate(x, labels, ~nothing, surrogates))
+    stack = InverseStack(inverses)
+    recovered = stack.invert(answers, None)
+    if stack.uses_estimate and len(answers) >= FEW:
         for _ in range(ROUNDS):
-            made = stack.undo(told, _guess(x, made.targets, made.worth, learner))
-    return Recovered(made.targets, made.worth, made.found, stack.forward, facts)
+            estimate = _estimate(x, recovered.targets, recovered.usable, surrogates)
+            recovered = stack.invert(answers, estimate)
+    return RecoveredAnswers(recovered.targets, recovered.usable, recovered.explained, stack.forward, facts)
 
 
-def _steps(
-    known: Sequence[Known], told: Array, guess: Callable[[], Array]
-) -> tuple[list[Inversion], dict[str, float]]:
-    """Return each defense's inversion, and the parameters that had to be fitted."""
-    steps: list[Inversion] = []
+def _inverses(
+    known: Sequence[Known], answers: Array, estimator: Callable[[], Array]
+) -> tuple[list[Inverse], dict[str, float]]:
+    """Return each defense's inverse, and the parameters that had to be fitted."""
+    inverses: list[Inverse] = []
     facts: dict[str, float] = {}
-    for each in known:
-        how, parameters = inversion(each), each.parameters
+    for defense in known:
+        inverse, parameters = inverse_of(defense.name), defense.parameters
         if parameters is not None:
-            steps.append(how(parameters))
+            inverses.append(inverse(parameters))
             continue
-        found = how().fit(told, guess)
-        facts |= {name: float(value) for name, value in found.items()}
-        steps.append(how(found, fitted=True))
-    return steps, facts
+        fitted = inverse().fit(answers, estimator)
+        facts |= {name: float(value) for name, value in fitted.items()}
+        inverses.append(inverse(fitted, fitted=True))
+    return inverses, facts
 
 
 @dataclass(frozen=True)
-class _Stack:
-    """Inversions in the order in which the defenses answer."""
+class InverseStack:
+    """The inverses of a stack of defenses, in the order in which the defenses answer."""
 
-    steps: Sequence[Inversion]
+    inverses: Sequence[Inverse]
 
     @property
-    def guided(self) -> bool:
-        return any(step.guided for step in self.steps)
+    def uses_estimate(self) -> bool:
+        """Whether any inverse makes use of an estimate."""
+        return any(inverse.uses_estimate for inverse in self.inverses)
 
     @property
     def forward(self) -> Callable[[Array], Array] | None:
-        return self._answer if all(step.simulated for step in self.steps) else None
+        """The map from rows to mean answers of the stack; None where a defense cannot be simulated."""
+        return self._answers if all(inverse.has_forward for inverse in self.inverses) else None
 
-    def _answer(self, rows: Array) -> Array:
-        for step in self.steps:
-            rows = step.forward(rows)
+    def _answers(self, rows: Array) -> Array:
+        for inverse in self.inverses:
+            rows = inverse.forward(rows)
         return rows
 
-    def undo(self, told: Array, guess: Array | None) -> Recovered:
-        """Return the rows behind the answers; ``guess`` (n, classes) is of what the victim said."""
-        guesses = [guess]
-        for step in self.steps:
-            guesses.append(None if guess is None else step.forward(np.asarray(guesses[-1])))
-        rows, found, worth = told.copy(), np.ones(len(told), dtype=bool), np.ones(len(told), dtype=bool)
+    def invert(self, answers: Array, estimate: Array | None) -> RecoveredAnswers:
+        """Return the rows behind the answers; ``estimate`` (n, classes) is of the victim's answers."""
+        estimates = [estimate]
+        for inverse in self.inverses:
+            estimates.append(None if estimate is None else inverse.forward(np.asarray(estimates[-1])))
+        rows = answers.copy()
+        explained, usable = np.ones(len(answers), dtype=bool), np.ones(len(answers), dtype=bool)
         exact = True
-        for place in reversed(range(len(self.steps))):
-            step, near = self.steps[place], guesses[place]
-            before = self.steps[place - 1] if place else None
-            view = View(before is None or before.sums, exact, before.unit if before else None)
-            rows[worth], ok = step.undo(rows[worth], None if near is None else near[worth], view)
-            found[worth] &= ok
-            worth &= np.isfinite(rows).all(axis=1)
-            exact &= step.exact
-        if not worth.any():  # whoever would learn nothing learns what there is
-            return Recovered(told, ~worth, worth, None)
-        lost = worth & ~found
-        rows[lost] = one_hot(told)[lost]
-        return Recovered(rows, worth, found & worth, None)
+        for place in reversed(range(len(self.inverses))):
+            inverse, near = self.inverses[place], estimates[place]
+            before = self.inverses[place - 1] if place else None
+            position = StackPosition(
+                before is None or before.sums_to_one, exact, before.resolution if before else None
+            )
+            rows[usable], ok = inverse.invert(rows[usable], None if near is None else near[usable], position)
+            explained[usable] &= ok
+            usable &= np.isfinite(rows).all(axis=1)
+            exact &= inverse.exact
+        if not usable.any():  # the answers as they are teach more than nothing
+            return RecoveredAnswers(answers, ~usable, usable, None)
+        lost = usable & ~explained
+        rows[lost] = one_hot(answers)[lost]
+        return RecoveredAnswers(rows, usable, explained & usable, None)
 
 
-def _guess(x: Images, targets: Array, worth: Mask, learner: SurrogateFactory) -> Array:
-    """Return (n, classes), what copies say of rows that they were not trained on, fold by fold."""
+def _estimate(x: Images, targets: Array, usable: Mask, surrogates: SurrogateFactory) -> Array:
+    """Return (n, classes), predictions of surrogates for rows that they were not trained on, by folds."""
     fold = np.arange(len(x)) % FOLDS
-    said = np.empty(targets.shape)
-    parts = [worth & (fold != number) for number in range(FOLDS)]
-    copies = learner.fit([(x[part], targets[part]) for part in parts], EFFORT)
-    for number, copy in enumerate(copies):
-        said[fold == number] = copy(x[fold == number])
-    return said
+    estimate = np.empty(targets.shape)
+    parts = [usable & (fold != number) for number in range(FOLDS)]
+    trained = surrogates.fit([(x[part], targets[part]) for part in parts], EFFORT)
+    for number, surrogate in enumerate(trained):
+        estimate[fold == number] = surrogate(x[fold == number])
+    return estimate

@@ -203,4 +203,6 @@ def load_file(path: Path) -> ModuleType:
 
 # The bases are defined next to the plugins; named by text, so that this module imports neither.
 attacks: Registry[Any] = Registry("attack", "attacks", "attacks.base:Attack")
-defenses: Registry[Any] = Registry("defense", "defenses", "defenses.base:Defense", "defenses.cost:by_cost")
+defenses: Registry[Any] = Registry(
+    "defense", "defenses", "defenses.base:Defense", "defenses.tuning.utility_loss:with_utility_loss"
+)

@@ -107,7 +107,7 @@ class Calibration:
     Labels are the true ones, (n,) int64. ``read_features`` as in :class:`Batch`. ``perturb(scale,
     seed)``: a copy of the victim with normal noise on its parameters, of ``scale`` times each weight
     tensor's own standard deviation; or None where the victim's parameters cannot be reached. ``costs``:
-    what defenses were seen to cost here, kept by :mod:`defenses.cost`.
+    what defenses were seen to cost here, kept by :mod:`defenses.tuning.utility_loss`.
     """
 
     train_inputs: Images
@@ -150,7 +150,7 @@ class Defense(Plugin):
     Where none is named, reports flag the defense: nobody who knows it has tried.
     """
     strength: ClassVar[StrengthRange | None] = None
-    """The family's range from weak to strong, None for a single point; :mod:`defenses.cost` searches it."""
+    """The range of strengths in which a target utility loss is searched; None: a single point."""
 
     def __init_subclass__(cls, **parameters: Any) -> None:
         """Take over a range that is declared as ``path``, as moatbench 0.1 had it, with a warning."""

@@ -14,8 +14,8 @@ from art.attacks.extraction import KnockoffNets
 from art.estimators.classification import PyTorchClassifier
 
 from attacks.base import Extraction, Pool, RandomSeeds, Target, TransferSet
+from attacks.common.art_recorder import Recorder
 from attacks.knockoff import Bandit, Rewards, drawn
-from attacks.recorder import Recorder
 from bench.models import surrogates
 from bench.models.defended_api import DefendedAPI
 from bench.models.determinism import torch_seed

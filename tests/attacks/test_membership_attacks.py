@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from attacks.base import MembershipInference, RandomSeeds, Records
+from attacks.common.thresholding import best_threshold
 from attacks.membership_label_only import offsets, translated
-from attacks.thresholding import best_threshold
 from bench.errors import UsageError
 from bench.plugins import attacks
 from bench.seeds import legacy_numpy

@@ -7,9 +7,10 @@ import pytest
 
 from attacks.base import Known, Pool, RandomSeeds
 from attacks.copycat import Copycat
-from attacks.inversion import one_hot
-from attacks.inversions import INVERSIONS, View, inversion
-from attacks.recover import FEW, FOLDS, ROUNDS, Recover, hypothesis
+from attacks.inverse import INVERSES, inverse_of
+from attacks.inverse.base import StackPosition
+from attacks.inverse.numerics.intervals import one_hot
+from attacks.recover import FEW, FOLDS, ROUNDS, Recover, recover
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks, defenses
 from bench.runner.cells import run_cells
@@ -83,7 +84,7 @@ class Parrot:
 
 def test_every_defense_has_its_inversion():
     # One without would be learnt by its label; that is for other people's.
-    assert set(INVERSIONS) == set(defenses.names())
+    assert set(INVERSES) == set(defenses.names())
 
 
 @pytest.mark.parametrize("shows", ["probabilities", "labels"])
@@ -186,7 +187,7 @@ def told_of(stack, raw):
 def test_what_it_makes_of_answers_is_nearer_to_what_was_said(stack, said, learner):
     x, raw = said
     told, known = told_of(stack, raw)
-    made = hypothesis(known, x, told, learner)
+    made = recover(known, x, told, learner)
     plain = told / told.sum(axis=1, keepdims=True)
     assert l1(made.targets, raw).mean() < 0.95 * l1(plain, raw).mean()
     np.testing.assert_allclose(made.forward(raw), told, atol=1e-6)
@@ -196,8 +197,10 @@ def test_what_was_rounded_before_it_was_divided_is_found_again(said):
     _, raw = said
     rounded = np.round(raw, 1)
     told, known = told_of("rounded(decimals=1) + normalise", raw)
-    before = inversion(known[0])(known[0].parameters)
-    back, found = inversion(known[1])().undo(told, None, View(sums=False, unit=before.unit))
+    before = inverse_of(known[0].name)(known[0].parameters)
+    back, found = inverse_of(known[1].name)().invert(
+        told, None, StackPosition(sums_to_one=False, resolution=before.resolution)
+    )
     assert (rounded.sum(axis=1) != 1).any()
     assert found.all()
     np.testing.assert_allclose(back * 10, np.round(back * 10), atol=1e-9)
@@ -211,9 +214,9 @@ def test_what_was_rounded_before_it_was_divided_is_found_again(said):
 def test_a_round_of_copies_makes_recovery_better(said, learner, monkeypatch):
     x, raw = said
     told, known = told_of("reverse_sigmoid(gamma=0.2)", raw)
-    guided = hypothesis(known, x, told, learner)
+    guided = recover(known, x, told, learner)
     monkeypatch.setattr("attacks.recover.ROUNDS", 0)
-    alone = hypothesis(known, x, told, learner)
+    alone = recover(known, x, told, learner)
     assert l1(guided.targets, raw).mean() < 0.8 * l1(alone.targets, raw).mean()
 
 
@@ -232,7 +235,7 @@ def test_no_copy_judges_rows_it_was_trained_on(said):
 
             return [lambda rows, one=one: judge(rows, one) for one in learnt]
 
-    hypothesis(known, x, told, Spy(np.full(10, 0.1)))
+    recover(known, x, told, Spy(np.full(10, 0.1)))
     assert seen == [0] * (FOLDS * ROUNDS)
 
 
@@ -240,7 +243,7 @@ def test_the_guess_fills_in_what_was_cut(said):
     x, raw = said
     told, known = told_of("top_k(k=1)", raw)
     row = np.array([0.4, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05, 0.04, 0.03, 0.03])
-    made = hypothesis(known, x, told, Parrot(row))
+    made = recover(known, x, told, Parrot(row))
     sure = raw.max(axis=1) > 0.9
     cut = np.where(told[sure] > 0, 0, row)
     expected = told[sure] + cut / cut.sum(axis=1, keepdims=True) * (1 - told[sure].max(axis=1, keepdims=True))
@@ -253,7 +256,7 @@ def test_where_a_guess_is_of_no_use_nothing_is_trained(stack, said):
     defense = defenses.build(stack)
     parrot = Parrot(np.full(10, 0.1))
     known = Known(defense.name, {key: getattr(defense, key) for key in defense.parameters()})
-    hypothesis((known,), x, raw, parrot)
+    recover((known,), x, raw, parrot)
     assert parrot.trained == 0
 
 
@@ -290,30 +293,30 @@ def test_rows_that_cannot_be_explained_are_learnt_by_their_label(said, learner):
     told, known = told_of("reverse_sigmoid(gamma=0.3)", raw)
     told[::10] = np.eye(10)[3] * 0.9 + 0.01
     told[5::10] = np.eye(10)[4]
-    made = hypothesis(known, x, told, learner)
-    lost = ~made.found
+    made = recover(known, x, told, learner)
+    lost = ~made.explained
     assert lost[5::10].all()
     assert (made.targets[lost] == one_hot(told)[lost]).all()
-    assert made.worth.all()
+    assert made.usable.all()
 
 
 def test_another_peoples_defense_is_learnt_by_its_label(said, learner):
     x, raw = said
-    made = hypothesis((Known("homemade", {"strength": 3}),), x, raw, learner)
+    made = recover((Known("homemade", {"strength": 3}),), x, raw, learner)
     assert (made.targets == one_hot(raw)).all()
     assert made.forward is None
 
 
-@pytest.mark.parametrize("name", sorted(INVERSIONS))
+@pytest.mark.parametrize("name", sorted(INVERSES))
 def test_forward_gives_distributions_or_what_the_defense_gives(name, said):
     _, raw = said
     defense = defenses.build(name)
     parameters = {key: getattr(defense, key) for key in defense.parameters()}
-    step = inversion(Known(name))(parameters)
+    step = inverse_of(name)(parameters)
     given = step.forward(raw)
     assert given.shape == raw.shape
-    assert step.simulated
-    if step.sums:
+    assert step.has_forward
+    if step.sums_to_one:
         np.testing.assert_allclose(given.sum(axis=1), 1)
     if not defense.claims.stochastic and callable(defense):
         np.testing.assert_allclose(given, defense(raw), atol=1e-9)
@@ -323,15 +326,13 @@ def test_forward_of_flattening_is_its_mean_answer(said):
     _, raw = said
     defense = defenses.build("softmax_flattening(low=0.05, high=0.1, bias=0.02)")
     known = {"low": 0.05, "high": 0.1, "bias": 0.02}
-    step = inversion(Known("softmax_flattening"))(known)
+    step = inverse_of("softmax_flattening")(known)
     rng = np.random.default_rng(0)
     drawn = np.array([defense.weights(raw[0], rng) for _ in range(4000)])
     mean = (drawn / drawn.sum(axis=1, keepdims=True)).mean(axis=0)
     np.testing.assert_allclose(step.forward(raw[:1])[0], mean, atol=1e-3)
     found = step.fit(drawn / drawn.sum(axis=1, keepdims=True), lambda: raw)
-    np.testing.assert_allclose(
-        inversion(Known("softmax_flattening"))(found).forward(raw[:1])[0], mean, atol=4e-3
-    )
+    np.testing.assert_allclose(inverse_of("softmax_flattening")(found).forward(raw[:1])[0], mean, atol=4e-3)
 
 
 def test_it_steals_more_from_a_known_defense(context, digits_spec, threat):

@@ -17,7 +17,7 @@ from bench.plugins import Plugin, defenses
 from bench.runner.context import WorkerContext
 from bench.tasks import VictimSpec
 from defenses.base import Answers, Batch, Calibration, Defense, DefenseStack, OutputDefense, StrengthRange
-from defenses.cost import UtilityLossTarget, by_cost
+from defenses.tuning.utility_loss import UtilityLossTarget, with_utility_loss
 
 CONTINUOUS = ["reverse_sigmoid", "gaussian_noise", "output_noise", "parameter_noise", "model_switch"]
 WITH_PATH = [name for name in defenses.names() if defenses.get(name).strength]
@@ -178,7 +178,7 @@ def test_the_same_cost_on_the_same_victim_finds_the_same_bits(text, calibration)
 
 def test_costs_that_were_measured_are_not_measured_again(calibration, monkeypatch):
     found("output_noise(l1=0.1)", calibration)
-    monkeypatch.setattr("defenses.cost._distances", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("defenses.tuning.utility_loss._distances", lambda *_: pytest.fail("measured again"))
     found("output_noise(l1=0.1)", calibration)
 
 
@@ -217,7 +217,7 @@ def two_classes():
 
 
 def by(cls, calibration, **given):
-    defense = by_cost("defense", cls, given)
+    defense = with_utility_loss("defense", cls, given)
     defense.fit(calibration)
     return defense
 
@@ -413,8 +413,8 @@ def test_a_defense_with_numbers_and_no_path_is_told_what_it_lacks():
             return Answers.of(batch.probabilities.copy())
 
     with pytest.raises(UsageError, match="takes no l1: it declares no path from weak to strong"):
-        by_cost("defense", Pathless, {"l1": 0.3})
-    assert by_cost("defense", Pathless, {"share": 0.3}) is None
+        with_utility_loss("defense", Pathless, {"l1": 0.3})
+    assert with_utility_loss("defense", Pathless, {"share": 0.3}) is None
 
 
 def test_a_parameter_of_that_name_stays_the_defenses_own():
@@ -424,7 +424,7 @@ def test_a_parameter_of_that_name_stays_the_defenses_own():
         def __init__(self, *, l1: float = 0.5) -> None:
             self.l1 = l1
 
-    assert by_cost("defense", Own, {"l1": 0.3}) is None
+    assert with_utility_loss("defense", Own, {"l1": 0.3}) is None
 
 
 def test_the_source_of_the_search_counts_only_where_it_is_used():

@@ -1,9 +1,9 @@
-"""What a victim said, from what reverse_sigmoid made of it: a whole row at once.
+"""The reverse sigmoid perturbation and its inverse, for whole rows of probabilities.
 
 The defense (Lee, Edwards, Molloy, Su 2018, arXiv 1806.00054, in ART's arithmetic) maps every
 probability p to g(p) = clip(p - beta (sigmoid(gamma logit p) - 1/2), 0, 1) and divides the row by its
-sum. A thief sees neither the sum nor, since g rises and falls, which preimage an entry had. But the
-probabilities sum to 1: for each choice of preimages that leaves a few possible sums, mostly none.
+sum. The answer shows neither the sum nor, since g is not monotone, which preimage an entry had. But the
+probabilities sum to 1: for each choice of preimages there are a few possible sums, mostly none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.inversion import Array, divided, project
+from attacks.base import Array
+from attacks.inverse.numerics.intervals import normalised, project
 
 Numbers = NDArray[np.int64]
 
@@ -22,27 +23,29 @@ EDGE = 1e-9
 """Distance from 0 and 1 within which ART's perturbation no longer changes."""
 STEP = 1e-13
 POINTS = 20_000
-"""Points of the table in which g is inverted, on either side of a half."""
+"""Points of the table by which g is inverted, on either side of a half."""
 GRID, HALVINGS = 300, 36
-"""Row sums that are tried, and how often the step between two of them is halved where one fits."""
+"""Row sums that are tried, and bisections between two of them where a solution lies."""
 LIKELY, ABOVE = 10, 3
-"""Entries of a row that may lie beyond the turning point, and how many of them at once, at most."""
-GUESSED = 7
-"""The same where a guess says which entries they are; then any of them may, and all at once."""
+"""Entries of a row that may lie beyond the turning point, and the largest number of them at once."""
+ESTIMATED = 7
+"""The same two numbers where an estimate says which entries they are."""
 SPREAD, WIDE, FLOOR = 3.0, 6.0, 1e-10
-"""Standard deviation of a victim's log-odds around a guess of them, and around 0; the least probability
-that counts."""
+"""Standard deviation of a victim's log-odds around an estimate, and around 0; the smallest probability that
+counts."""
 EXACT = 1e-6
 """Error of an entry before the division up to which a row counts as explained."""
 NEARLY, LOOSE = 1e-3, 0.02
-"""The same where parameters were fitted, and where the answer was cut, rounded or so afterwards."""
+"""The same where parameters were fitted, and where a later defense changed the answer."""
 CHUNK = 128
-"""Rows that are worked on at once, for memory's sake."""
+"""Rows that are processed at once, to limit memory."""
 
 
 @dataclass(frozen=True)
 class SigmoidMap:
-    """The map g for one entry, cut where it turns: monotone pieces, from small probabilities to large.
+    """The map g of one entry, split at its turning points into monotone pieces.
+
+    Pieces go from small probabilities to large.
 
     ``pieces``: for each (p, g) with g rising along the arrays, (m,) float64 both. ``turn``: the
     probability at which the first piece ends (the last one ends at one minus it); None if g is monotone.
@@ -75,7 +78,7 @@ class SigmoidMap:
 
     def __call__(self, p: Array) -> Array:
         """Return g of every entry."""
-        return perturbed(p, self.beta, self.gamma)
+        return perturbed_entries(p, self.beta, self.gamma)
 
     def elasticity(self, p: Array) -> Array:
         """Return d log g / d log p of every entry; 1 where g is clipped, at least EDGE in size."""
@@ -94,14 +97,14 @@ class SigmoidMap:
         return np.interp(v, g, p)
 
 
-def perturbed(p: Array, beta: float, gamma: float) -> Array:
+def perturbed_entries(p: Array, beta: float, gamma: float) -> Array:
     """Return g of every entry, as ART computes it."""
     return np.asarray(np.clip(p - beta * _shift(p, gamma), 0, 1))
 
 
-def answer(rows: Array, beta: float, gamma: float) -> Array:
-    """Return what the defense makes of rows (n, classes)."""
-    return divided(perturbed(rows, beta, gamma))
+def perturbed_rows(rows: Array, beta: float, gamma: float) -> Array:
+    """Return the defense's answers to rows (n, classes)."""
+    return normalised(perturbed_entries(rows, beta, gamma))
 
 
 def _shift(p: Array, gamma: float) -> Array:
@@ -110,10 +113,10 @@ def _shift(p: Array, gamma: float) -> Array:
 
 
 def _rising(p: Array, g: Array) -> tuple[Array, Array]:
-    """Return a monotone piece with g rising.
+    """Return a monotone piece in the order in which g rises.
 
-    Where g falls from p = 0 it starts with a rise of EDGE, a bend of ART's clip, or it is level there,
-    clipped; likewise towards p = 1. Either becomes a step: the value at the end is read as the end.
+    Where g falls from p = 0 it first rises by EDGE (from ART's clip) or is constant (clipped); likewise
+    towards p = 1. Either becomes a step, so that the value at the end has the end as its preimage.
     """
     if g[-1] > g[0]:
         return p, np.maximum.accumulate(g)
@@ -125,39 +128,38 @@ def _rising(p: Array, g: Array) -> tuple[Array, Array]:
 
 
 def invert(
-    told: Array, curve: SigmoidMap, guess: Array | None = None, slack: float = EXACT
+    answers: Array, curve: SigmoidMap, estimate: Array | None = None, slack: float = EXACT
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Return what rows (n, classes) were turned into ``told`` (n, classes), and (n,) which were explained.
+    """Return the rows (n, classes) that explain ``answers`` (n, classes), and (n,) which were explained.
 
-    Several rows may explain an answer; what comes back is their mean by plausibility, which learns
-    better than the most plausible one. Rows that nothing explains come back as they are. ``guess``:
-    (n, classes), roughly what the rows were. ``slack``: error of an entry, before the division by the
-    sum, that is still put up with; answers that were cut or rounded afterwards need some.
+    Where several rows explain an answer, their mean weighted by plausibility is returned: surrogates
+    learn better from it than from the most plausible row. Where none does, the answer itself is returned.
+    ``estimate``: (n, classes), approximately what the rows were. ``slack``: tolerated error of an entry
+    before the division by the sum; answers that a later defense changed need more.
     """
-    row, p = solutions(told, curve, guess, slack)
-    score = plausibility(p, curve, None if guess is None else guess[row])
-    best = np.full(len(told), -np.inf)
+    row, p = solutions(answers, curve, estimate, slack)
+    score = plausibility(p, curve, None if estimate is None else estimate[row])
+    best = np.full(len(answers), -np.inf)
     np.maximum.at(best, row, score)
     weight = np.exp(score - best[row])
-    total = np.bincount(row, weight, minlength=len(told))
+    total = np.bincount(row, weight, minlength=len(answers))
     found = total > 0
-    rows = np.where(found[:, None], 0.0, told)
+    rows = np.where(found[:, None], 0.0, answers)
     np.add.at(rows, row, (weight / total[row])[:, None] * p)
     return rows, found
 
 
-def plausibility(p: Array, curve: SigmoidMap, guess: Array | None = None) -> Array:
-    """Return (m,) log-densities of the answers that rows (m, classes) are turned into.
+def plausibility(p: Array, curve: SigmoidMap, estimate: Array | None = None) -> Array:
+    """Return (m,) log-densities of the answers of which rows (m, classes) are solutions.
 
-    The log-odds of a row are taken to be normal around those of ``guess`` (n, classes), with standard
-    deviation SPREAD (around 0, and WIDE, without one); then comes the change of variables from
-    log-odds to logarithms of the answer, whose determinant is prod m_i × sum p_i / m_i with
-    m_i = d log g / d log p. A solution that only a narrow range of answers could have brought about is
-    thereby told from a coincidence.
+    The log-odds of a row are assumed to be normal around those of ``estimate`` (m, classes), with standard
+    deviation SPREAD (around 0, and WIDE, without one). The change of variables from log-odds to
+    logarithms of the answer has the determinant prod m_i × sum p_i / m_i with m_i = d log g / d log p. It
+    tells solutions from coincidences: one that only a narrow range of answers can have is denser.
     """
     odds, spread = np.log(np.clip(p, FLOOR, None)), WIDE
-    if guess is not None:
-        odds, spread = odds - np.log(np.clip(guess, FLOOR, None)), SPREAD
+    if estimate is not None:
+        odds, spread = odds - np.log(np.clip(estimate, FLOOR, None)), SPREAD
     odds = odds - odds.mean(axis=1, keepdims=True)
     slope = curve.elasticity(p)
     volume = np.log(np.abs(slope)).sum(axis=1) + np.log(np.abs((p / slope).sum(axis=1)) + 1e-300)
@@ -165,61 +167,62 @@ def plausibility(p: Array, curve: SigmoidMap, guess: Array | None = None) -> Arr
 
 
 def solutions(
-    told: Array, curve: SigmoidMap, guess: Array | None = None, slack: float = EXACT
+    answers: Array, curve: SigmoidMap, estimate: Array | None = None, slack: float = EXACT
 ) -> tuple[Numbers, Array]:
-    """Return all rows that explain ``told`` (n, classes): whose they are (m,), and the rows (m, classes)."""
+    """Return all rows that explain ``answers`` (n, classes): indices (m,) and rows (m, classes)."""
     rows: list[Numbers] = [np.zeros(0, dtype=np.int64)]
-    all_p: list[Array] = [np.zeros((0, told.shape[1]))]
-    for start in range(0, len(told), CHUNK):
+    all_p: list[Array] = [np.zeros((0, answers.shape[1]))]
+    for start in range(0, len(answers), CHUNK):
         part = slice(start, start + CHUNK)
-        row, p = _solutions(told[part], curve, None if guess is None else guess[part], slack)
+        row, p = _solutions(answers[part], curve, None if estimate is None else estimate[part], slack)
         rows.append(row + start)
         all_p.append(p)
     return np.concatenate(rows), np.concatenate(all_p)
 
 
-def _solutions(told: Array, curve: SigmoidMap, guess: Array | None, slack: float) -> tuple[Numbers, Array]:
-    """Return all rows that explain ``told``: whose they are (m,), and the probabilities (m, classes)."""
-    classes = told.shape[1]
-    likely = _likely(told, guess)
-    choices = _choices(likely.shape[1], curve, ABOVE if guess is None else GUESSED)
-    largest = told.max(axis=1, keepdims=True)
+def _solutions(
+    answers: Array, curve: SigmoidMap, estimate: Array | None, slack: float
+) -> tuple[Numbers, Array]:
+    """Return all rows that explain ``answers``: the answer's index (m,), and the rows (m, classes)."""
+    classes = answers.shape[1]
+    likely = _likely(answers, estimate)
+    choices = _choices(likely.shape[1], curve, ABOVE if estimate is None else ESTIMATED)
+    largest = answers.max(axis=1, keepdims=True)
     sums = np.geomspace(0.5 / classes, curve.top, GRID) / largest
     step = sums[0, 1] / sums[0, 0] - 1
-    v = told[:, None, :] * sums[:, :, None]
-    each = np.stack([curve.preimage(v, piece) for piece in range(len(curve.pieces))])
-    # Beyond the range of a piece by more than a step of the sum can make up for: no preimage there.
+    v = answers[:, None, :] * sums[:, :, None]
+    values = np.stack([curve.preimage(v, piece) for piece in range(len(curve.pieces))])
+    # No preimage: beyond the range of a piece by more than a step of the sum can compensate.
     missing = np.stack(
         [(v * (1 + 2 * step) + slack < g[0]) | (v > g[-1] * (1 + 2 * step) + slack) for _, g in curve.pieces]
     )
-    total = _chosen(each, likely, choices) - 1
+    total = _chosen(values, likely, choices) - 1
     fits = _chosen(missing.astype(np.float64), likely, choices) == 0
     crossing = (total[:, :-1] <= 0) != (total[:, 1:] <= 0)
     row, place, choice = np.nonzero(crossing & fits[:, :-1] & fits[:, 1:])
     piece = np.zeros((len(row), classes), dtype=np.int64)
     np.put_along_axis(piece, likely[row], choices[choice], axis=1)
-    p = _refined(told[row], curve, piece, sums[row, place], sums[row, place + 1], slack)
+    p = _refined(answers[row], curve, piece, sums[row, place], sums[row, place + 1], slack)
     solved = np.isfinite(p).all(axis=1)
-    ends, flat = _at_the_end(told, curve, likely, choices, guess)
+    ends, flat = _at_the_end(answers, curve, likely, choices, estimate)
     return np.concatenate([row[solved], ends]), np.concatenate([p[solved], flat])
 
 
-def _likely(told: Array, guess: Array | None) -> Numbers:
-    """Return (n, entries): those of each row that may lie beyond the turning point."""
-    classes = told.shape[1]
-    if guess is not None:
-        return np.argsort(-guess, axis=1, kind="stable")[:, :GUESSED]
+def _likely(answers: Array, estimate: Array | None) -> Numbers:
+    """Return (n, entries), indices of the entries of each row that may lie beyond the turning point."""
+    classes = answers.shape[1]
+    if estimate is not None:
+        return np.argsort(-estimate, axis=1, kind="stable")[:, :ESTIMATED]
     if classes <= LIKELY:
-        return np.tile(np.arange(classes), (len(told), 1))
-    order = np.argsort(-told, axis=1, kind="stable")
+        return np.tile(np.arange(classes), (len(answers), 1))
+    order = np.argsort(-answers, axis=1, kind="stable")
     return np.concatenate([order[:, : LIKELY // 2], order[:, -(LIKELY - LIKELY // 2) :]], axis=1)
 
 
 def _choices(entries: int, curve: SigmoidMap, above: int) -> Numbers:
-    """Return (choices, entries): which piece each of the entries lies on.
+    """Return (choices, entries): the piece on which each of the entries lies.
 
-    Beyond the turning point t lie at most 1 / t entries. One that exceeds 1 - t leaves the others less
-    than t, so that it lies there alone.
+    At most 1 / t entries lie beyond the turning point t. If one exceeds 1 - t, the others are below t.
     """
     choices = [np.zeros(entries, dtype=np.int64)]
     if curve.turn is not None:
@@ -230,17 +233,17 @@ def _choices(entries: int, curve: SigmoidMap, above: int) -> Numbers:
     return np.stack(choices)
 
 
-def _chosen(each: Array, likely: Numbers, choices: Numbers) -> Array:
-    """Return (n, …, choices), the sums over the entries of rows when each lies on its chosen piece.
+def _chosen(values: Array, likely: Numbers, choices: Numbers) -> Array:
+    """Return (n, …, choices), sums over the entries of each row, each entry on its chosen piece.
 
-    ``each``: (pieces, n, …, classes), a number of every entry on every piece.
+    ``values``: (pieces, n, …, classes), the summand of every entry on every piece.
     """
-    middle = each.ndim - 3
+    middle = values.ndim - 3
     index = likely.reshape(len(likely), *[1] * middle, -1)
-    first = each[0]
+    first = values[0]
     total = np.repeat(first.sum(axis=-1)[..., None], len(choices), axis=-1)
-    for piece in range(1, len(each)):
-        gain = np.take_along_axis(each[piece] - first, index, axis=-1)
+    for piece in range(1, len(values)):
+        gain = np.take_along_axis(values[piece] - first, index, axis=-1)
         total += gain @ (choices == piece).T.astype(np.float64)
     return np.asarray(total)
 
@@ -252,40 +255,42 @@ def _preimages(v: Array, curve: SigmoidMap, piece: Numbers) -> Array:
     return p
 
 
-def _refined(told: Array, curve: SigmoidMap, piece: Numbers, low: Array, high: Array, slack: float) -> Array:
-    """Return (m, classes) probabilities that sum to 1, by bisection over the sum; NaN where g misses."""
-    rising = _preimages(told * high[:, None], curve, piece).sum(axis=1) > 1
+def _refined(
+    answers: Array, curve: SigmoidMap, piece: Numbers, low: Array, high: Array, slack: float
+) -> Array:
+    """Return (m, classes) probabilities that sum to 1, by bisection over the row sum; NaN where g differs."""
+    rising = _preimages(answers * high[:, None], curve, piece).sum(axis=1) > 1
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        above = _preimages(told * middle[:, None], curve, piece).sum(axis=1) > 1
+        above = _preimages(answers * middle[:, None], curve, piece).sum(axis=1) > 1
         upper = above == rising
         low, high = np.where(upper, low, middle), np.where(upper, middle, high)
-    below, beyond = (_preimages(told * end[:, None], curve, piece) for end in (low, high))
-    # Where a step of the table is met, the entries that step make up what is missing; no other moves.
+    below, beyond = (_preimages(answers * end[:, None], curve, piece) for end in (low, high))
+    # At a step of the table, the entries that step are interpolated; no other moves.
     gap = below.sum(axis=1) - beyond.sum(axis=1)
     share = (1 - beyond.sum(axis=1)) / np.where(gap == 0, 1, gap)
     p: Array = beyond + np.clip(share, 0, 1)[:, None] * (below - beyond)
-    wrong = np.abs(curve(p) - told * high[:, None]).max(axis=1, initial=0) + np.abs(p.sum(axis=1) - 1)
+    wrong = np.abs(curve(p) - answers * high[:, None]).max(axis=1, initial=0) + np.abs(p.sum(axis=1) - 1)
     p[wrong > slack] = np.nan
     return p
 
 
 def _at_the_end(
-    told: Array, curve: SigmoidMap, likely: Numbers, choices: Numbers, guess: Array | None
+    answers: Array, curve: SigmoidMap, likely: Numbers, choices: Numbers, estimate: Array | None
 ) -> tuple[Numbers, Array]:
-    """Return the solutions in which the largest entry is the largest value of g, as where it is clipped.
+    """Return the solutions in which the largest entry is the largest value of g, such as a clipped one.
 
-    There g may be level, so that an entry is known to lie in an interval alone: the likeliest row in it.
+    There g may be constant, so that only an interval is known for an entry: the most likely row in it.
     """
-    v = told * (curve.top / told.max(axis=1, keepdims=True))
+    v = answers * (curve.top / answers.max(axis=1, keepdims=True))
     low = np.stack([curve.preimage(v - EXACT, piece) for piece in range(len(curve.pieces))])
     high = np.stack([curve.preimage(v + EXACT, piece) for piece in range(len(curve.pieces))])
     low, high = np.minimum(low, high), np.maximum(low, high)
     missing = np.stack([(v + EXACT < g[0]) | (v - EXACT > g[-1]) for _, g in curve.pieces])
     possible = (_chosen(low, likely, choices) <= 1) & (_chosen(high, likely, choices) >= 1)
     row, choice = np.nonzero(possible & (_chosen(missing.astype(np.float64), likely, choices) == 0))
-    piece = np.zeros((len(row), told.shape[1]), dtype=np.int64)
+    piece = np.zeros((len(row), answers.shape[1]), dtype=np.int64)
     np.put_along_axis(piece, likely[row], choices[choice], axis=1)
-    low, high = (np.take_along_axis(each[:, row], piece[None], axis=0)[0] for each in (low, high))
-    prior = np.ones_like(low) if guess is None else guess[row]
+    low, high = (np.take_along_axis(end[:, row], piece[None], axis=0)[0] for end in (low, high))
+    prior = np.ones_like(low) if estimate is None else estimate[row]
     return row, project(prior, low, high)

@@ -47,7 +47,7 @@ EPSILON = inspect.Parameter(
 )
 
 
-def by_cost(kind: str, family: type[Defense], values: dict[str, Any]) -> Defense | None:
+def with_utility_loss(kind: str, family: type[Defense], values: dict[str, Any]) -> Defense | None:
     """Return the defense that ``values`` give by an honest cost; None where they give none.
 
     Raises UsageError for a family without a strength range, for a cost outside (0, 2], and where two

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from attacks import inversion as cells
-from attacks import inversion_noise as noise
-from attacks.inversion_sigmoid import SigmoidMap, answer, invert, plausibility, solutions
-from attacks.inversion_sigmoid_fit import fitted, level
+from attacks.inverse.numerics import intervals, normal_noise
+from attacks.inverse.numerics.sigmoid import SigmoidMap, invert, perturbed_rows, plausibility, solutions
+from attacks.inverse.numerics.sigmoid_fit import fit_parameters, tied_values
 from bench.plugins import defenses
 from bench.seeds import legacy_numpy
 
@@ -43,7 +42,7 @@ def raw(digits_victim, digits_pool):
 def test_a_projection_stays_within_its_bounds_and_sums_to_one():
     guess, raw = victim(50), victim(50, seed=1)
     low, high = np.clip(raw - 0.03, 0, 1), np.clip(raw + 0.03, 0, 1)
-    p = cells.project(guess, low, high)
+    p = intervals.project(guess, low, high)
     assert (p >= low - 1e-9).all()
     assert (p <= high + 1e-9).all()
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-12)
@@ -52,7 +51,7 @@ def test_a_projection_stays_within_its_bounds_and_sums_to_one():
 def test_no_row_within_the_bounds_is_nearer_to_the_guess():
     guess = np.array([[0.5, 0.3, 0.15, 0.05]])
     low, high = np.array([[0.0, 0.0, 0.3, 0.0]]), np.array([[0.4, 1.0, 0.5, 0.1]])
-    found = cells.project(guess, low, high)[0]
+    found = intervals.project(guess, low, high)[0]
 
     def divergence(p):
         return float((p * np.log(p / guess[0])).sum())
@@ -70,11 +69,13 @@ def test_no_row_within_the_bounds_is_nearer_to_the_guess():
 
 def test_a_guess_within_the_bounds_stays_as_it_is():
     guess = victim(20)
-    np.testing.assert_allclose(cells.project(guess, np.zeros((20, 10)), np.ones((20, 10))), guess, atol=1e-9)
+    np.testing.assert_allclose(
+        intervals.project(guess, np.zeros((20, 10)), np.ones((20, 10))), guess, atol=1e-9
+    )
 
 
 def test_bounds_that_no_distribution_meets_still_give_one():
-    p = cells.project(np.full((1, 3), 1 / 3), np.full((1, 3), 0.5), np.full((1, 3), 0.6))
+    p = intervals.project(np.full((1, 3), 1 / 3), np.full((1, 3), 0.5), np.full((1, 3), 0.6))
     np.testing.assert_allclose(p, 1 / 3)
 
 
@@ -93,30 +94,30 @@ def test_what_the_victim_said_lies_within_the_bounds(text):
     raw = victim(300)
     told, defense = told_by(text, raw), defenses.build(text)
     if defense.name == "rounded":
-        low, high = cells.rounded_cell(told, defense.decimals)
+        low, high = intervals.rounding_bounds(told, defense.decimals)
     elif defense.name == "top_k":
-        low, high = cells.top_k_cell(told, defense.k)
+        low, high = intervals.top_k_bounds(told, defense.k)
     else:
-        low, high = cells.cutoff_cell(told, defense.cutoff)
+        low, high = intervals.cutoff_bounds(told, defense.cutoff)
     assert ((low - 1e-12 <= raw) & (raw <= high + 1e-12)).all()
     assert (high - low).min() >= 0
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 5, 9])
 def test_the_number_of_decimals_shows(decimals):
-    assert cells.decimals_of(told_by(f"rounded(decimals={decimals})", victim(200))) == decimals
+    assert intervals.decimals_of(told_by(f"rounded(decimals={decimals})", victim(200))) == decimals
 
 
 def test_exact_answers_have_all_decimals():
-    assert cells.decimals_of(victim(5)) == cells.DECIMALS
+    assert intervals.decimals_of(victim(5)) == intervals.DECIMALS
 
 
 def test_k_and_the_cutoff_show():
     raw = victim(200)
-    assert cells.k_of(told_by("top_k(k=4)", raw)) == 4
-    assert cells.cutoff_of(told_by("high_confidence(cutoff=0.5)", raw)) == raw[raw >= 0.5].min()
-    assert cells.cutoff_of(np.zeros((3, 4))) == 1
-    assert cells.k_of(np.zeros((3, 4))) == 1
+    assert intervals.k_of(told_by("top_k(k=4)", raw)) == 4
+    assert intervals.cutoff_of(told_by("high_confidence(cutoff=0.5)", raw)) == raw[raw >= 0.5].min()
+    assert intervals.cutoff_of(np.zeros((3, 4))) == 1
+    assert intervals.k_of(np.zeros((3, 4))) == 1
 
 
 # --- reverse_sigmoid
@@ -127,11 +128,11 @@ def test_k_and_the_cutoff_show():
 def test_the_map_is_the_defense_and_every_solution_gives_the_answer(beta, gamma, raw):
     raw = raw[:60]
     told = told_by(f"reverse_sigmoid(beta={beta}, gamma={gamma})", raw)
-    np.testing.assert_allclose(answer(raw, beta, gamma), told, atol=1e-12)
+    np.testing.assert_allclose(perturbed_rows(raw, beta, gamma), told, atol=1e-12)
     row, p = solutions(told, SigmoidMap.of(beta, gamma))
     assert len(p)
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
-    wrong = np.abs(answer(p, beta, gamma) - told[row]).max(axis=1)
+    wrong = np.abs(perturbed_rows(p, beta, gamma) - told[row]).max(axis=1)
     # Steep places of the map make more of a last digit; a step (gamma 5) makes most.
     assert np.quantile(wrong, 0.9) < 1e-6
     assert wrong.max() < (1e-5 if gamma < 5 else 1e-4)
@@ -139,7 +140,7 @@ def test_the_map_is_the_defense_and_every_solution_gives_the_answer(beta, gamma,
 
 @pytest.mark.parametrize(("beta", "gamma"), [(1, 0.05), (1, 0.2), (1, 0.5), (0.5, 0.2), (2, 0.2), (2, 0.5)])
 def test_what_the_victim_said_is_among_the_solutions(beta, gamma, raw):
-    row, p = solutions(answer(raw, beta, gamma), SigmoidMap.of(beta, gamma), raw)
+    row, p = solutions(perturbed_rows(raw, beta, gamma), SigmoidMap.of(beta, gamma), raw)
     nearest = np.full(len(raw), np.inf)
     np.minimum.at(nearest, row, l1(p, raw[row]))
     # Missed: rows with an entry at a turning point, where two solutions fall together.
@@ -150,7 +151,7 @@ def test_what_the_victim_said_is_among_the_solutions(beta, gamma, raw):
 def test_a_monotone_map_is_undone_exactly(beta, gamma, raw):
     curve = SigmoidMap.of(beta, gamma)
     assert curve.turn is None
-    rows, found = invert(answer(raw, beta, gamma), curve)
+    rows, found = invert(perturbed_rows(raw, beta, gamma), curve)
     assert found.all()
     np.testing.assert_allclose(rows, raw, atol=1e-5)
 
@@ -158,14 +159,14 @@ def test_a_monotone_map_is_undone_exactly(beta, gamma, raw):
 @pytest.mark.parametrize("gamma", [0.05, 0.2, 0.5])
 def test_a_sure_victim_is_undone_without_a_guess(gamma):
     raw = victim(100, spread=9)
-    rows, found = invert(answer(raw, 1.0, gamma), SigmoidMap.of(1.0, gamma))
+    rows, found = invert(perturbed_rows(raw, 1.0, gamma), SigmoidMap.of(1.0, gamma))
     assert found.mean() > 0.95
     assert np.median(l1(rows, raw)) < 1e-3
 
 
 @pytest.mark.parametrize("gamma", [0.05, 0.1, 0.2, 0.5, 5.0])
 def test_a_guess_chooses_among_the_solutions(gamma, raw):
-    told, curve = answer(raw, 1.0, gamma), SigmoidMap.of(1.0, gamma)
+    told, curve = perturbed_rows(raw, 1.0, gamma), SigmoidMap.of(1.0, gamma)
     near = softmax(np.log(raw) + np.random.default_rng(0).normal(0, 1.5, raw.shape))
     alone, _ = invert(told, curve)
     guided, found = invert(told, curve, near)
@@ -176,7 +177,7 @@ def test_a_guess_chooses_among_the_solutions(gamma, raw):
 
 
 def test_a_map_that_is_level_leaves_the_guess(raw):
-    told = answer(raw, 1.0, 1.0)
+    told = perturbed_rows(raw, 1.0, 1.0)
     assert np.abs(told - 0.1).max() < 1e-8
     near = softmax(np.log(raw) + np.random.default_rng(0).normal(0, 0.5, raw.shape))
     rows, found = invert(told, SigmoidMap.of(1.0, 1.0), near)
@@ -185,7 +186,7 @@ def test_a_map_that_is_level_leaves_the_guess(raw):
 
 
 def test_clipping_leaves_the_label_and_bounds(raw):
-    told = answer(raw, 10.0, 0.2)
+    told = perturbed_rows(raw, 10.0, 0.2)
     assert (told == told.max(axis=1, keepdims=True)).sum(axis=1).min() > 4
     rows, found = invert(told, SigmoidMap.of(10.0, 0.2))
     assert found.all()
@@ -196,7 +197,7 @@ def test_clipping_leaves_the_label_and_bounds(raw):
 @pytest.mark.parametrize("classes", [2, 3, 40])
 def test_any_number_of_classes(classes):
     raw = victim(60, classes, spread=4)
-    told = answer(raw, 1.0, 0.3)
+    told = perturbed_rows(raw, 1.0, 0.3)
     near = softmax(np.log(raw) + np.random.default_rng(0).normal(0, 0.5, raw.shape))
     rows, found = invert(told, SigmoidMap.of(1.0, 0.3), near)
     assert found.mean() > 0.9
@@ -226,7 +227,7 @@ def test_plausibility_changes_variables_rightly():
     curve, p = SigmoidMap.of(0.8, 0.3), softmax(np.array([[2.0, 0.1, -1.3, -3.0]]))
 
     def seen(odds):
-        logs = np.log(answer(softmax(odds[None]), 0.8, 0.3))[0]
+        logs = np.log(perturbed_rows(softmax(odds[None]), 0.8, 0.3))[0]
         return logs[:-1] - logs[-1]
 
     odds, step = np.log(p[0]), 1e-6
@@ -238,22 +239,22 @@ def test_plausibility_changes_variables_rightly():
 
 @pytest.mark.parametrize(("beta", "gamma"), [(1.0, 0.1), (1.0, 0.5), (0.5, 0.2), (0.8, 0.3)])
 def test_entries_next_to_zero_give_the_parameters_away(beta, gamma):
-    told = answer(victim(120, spread=6), beta, gamma)
-    assert np.isfinite(level(told)).sum() >= 3
+    told = perturbed_rows(victim(120, spread=6), beta, gamma)
+    assert np.isfinite(tied_values(told)).sum() >= 3
 
     def never():
         raise AssertionError
 
-    np.testing.assert_allclose(fitted(told, never), (beta, gamma), rtol=1e-3)
+    np.testing.assert_allclose(fit_parameters(told, never), (beta, gamma), rtol=1e-3)
 
 
 @pytest.mark.parametrize("gamma", [0.2, 0.5])
 def test_a_victim_that_is_never_that_sure_gives_them_away_roughly(gamma):
     raw = victim(200, spread=2)
-    told = answer(raw, 1.0, gamma)
-    assert not np.isfinite(level(told)).any()
+    told = perturbed_rows(raw, 1.0, gamma)
+    assert not np.isfinite(tied_values(told)).any()
     near = softmax(np.log(raw) + np.random.default_rng(1).normal(0, 1, raw.shape))
-    beta_found, gamma_found = fitted(told, lambda: near)
+    beta_found, gamma_found = fit_parameters(told, lambda: near)
     assert beta_found == pytest.approx(1, rel=0.35)
     assert gamma_found == pytest.approx(gamma, rel=0.35)
 
@@ -265,13 +266,13 @@ def test_a_victim_that_is_never_that_sure_gives_them_away_roughly(gamma):
 @pytest.mark.parametrize("scale", [0.1, 0.3, 1.0])
 def test_the_scale_of_the_noise_shows(text, scale, raw):
     told = told_by(f"{text}(scale={scale})", raw)
-    assert noise.scale_of(told) == pytest.approx(scale, rel=0.45)
+    assert normal_noise.most_likely_scale(told) == pytest.approx(scale, rel=0.45)
 
 
 @pytest.mark.parametrize("keep_label", [True, False])
 def test_whether_labels_are_kept_shows(keep_label, raw):
     told = told_by(f"output_noise(scale=0.5, keep_label={str(keep_label).lower()})", raw)
-    assert noise.keeps_label(told, 0.5, raw**0.5) == keep_label
+    assert normal_noise.keeps_label(told, 0.5, raw**0.5) == keep_label
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_the_posterior_mean_is_nearer_than_answer_and_guess(text, raw):
     told, defense = told_by(text, raw), defenses.build(text)
     near = softmax(np.log(raw) + np.random.default_rng(0).normal(0, 3, raw.shape))
     kept = getattr(defense, "keep_label", False)
-    rows = noise.denoise(told, defense.scale, near, label_kept=kept)
+    rows = normal_noise.denoise(told, defense.scale, near, label_kept=kept)
     np.testing.assert_allclose(rows.sum(axis=1), 1)
     far = l1(rows, raw).mean()
     assert far < l1(told, raw).mean()
@@ -299,8 +300,8 @@ def test_the_posterior_mean_is_nearer_than_answer_and_guess(text, raw):
 def test_the_likelihood_of_noise_is_that_of_its_density():
     rng, row, other = np.random.default_rng(0), np.array([0.5, 0.3, 0.2]), np.array([0.4, 0.35, 0.25])
     drawn = np.clip(row + rng.normal(0, 0.2, (20_000, 3)), 0, None)
-    told = cells.divided(drawn[drawn.any(axis=1)])
-    first, second = noise.log_likelihoods(told, np.stack([np.stack([row, other])] * len(told)), 0.2).T
+    told = intervals.normalised(drawn[drawn.any(axis=1)])
+    first, second = normal_noise.log_likelihoods(told, np.stack([np.stack([row, other])] * len(told)), 0.2).T
     # The mean of a likelihood ratio is 1 under its denominator.
     assert np.exp(second - first).mean() == pytest.approx(1, abs=0.02)
     assert 0.02 < (first - second).mean() < 0.5
@@ -312,5 +313,5 @@ def test_the_mean_answer_is_that_of_many_draws(scale):
     rng = np.random.default_rng(0)
     drawn = np.clip(rows + rng.normal(0, scale, (20_000, 3, 5)), 0, None).mean(axis=0)
     np.testing.assert_allclose(
-        noise.mean_answer(rows, scale), drawn / drawn.sum(axis=1, keepdims=True), atol=0.01
+        normal_noise.mean_answer(rows, scale), drawn / drawn.sum(axis=1, keepdims=True), atol=0.01
     )

@@ -1,0 +1,1 @@
+"""The arithmetic of inverses: intervals of probabilities, normal noise, and the reverse sigmoid."""

@@ -1,0 +1,1 @@
+"""How the strength of a defense is found from a target."""
