@@ -182,9 +182,10 @@ class Defense(Plugin):
 
         A defense whose fit takes long may reuse what does not depend on that parameter.
         """
+        # Of the class, since a parameter may be called strength, too.
         family: Any = type(self)
         values = {name: getattr(self, name) for name in self.parameters()}
-        other: Defense = family(**values | ({self.strength.parameter: value} if self.strength else {}))
+        other: Defense = family(**values | ({family.strength.parameter: value} if family.strength else {}))
         other.fit(calibration)
         return other
 

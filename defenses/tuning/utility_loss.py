@@ -196,7 +196,7 @@ def _steps(weakest: float, strongest: float, *, whole: bool) -> Iterator[float]:
 
 def _cost(fitted: Defense, calibration: Calibration, which: int, value: float) -> float:
     """Return what ``fitted`` costs honest users at ``value`` of its range: 0, the mean; 1, the largest."""
-    strength: Any = fitted.strength
+    strength: Any = type(fitted).strength
     values = {name: getattr(fitted, name) for name in fitted.parameters()}
     text = format_call(fitted.name, values | {strength.parameter: value})
     if text not in calibration.costs:

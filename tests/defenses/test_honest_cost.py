@@ -26,7 +26,7 @@ NUMBERS = (int, float)
 
 @pytest.fixture
 def calibration(context, digits_spec):
-    context.stack(digits_spec, (), 0)
+    context.stack(digits_spec, (defenses.canonical("none"),), 0)  # fitting any defense makes one
     return context.once(("calibration", digits_spec, 0), None)
 
 
@@ -54,7 +54,9 @@ def distances(defense, calibration, draws=1):
 def test_a_defense_has_a_path_or_is_a_single_point(name):
     cls = defenses.get(name)
     numeric = [key for key, parameter in cls.parameters().items() if type(parameter.default) in NUMBERS]
-    assert cls.strength or not numeric, f"{name} has numeric parameters and no path from weak to strong"
+    assert cls.strength or not numeric, (
+        f"{name} has numeric parameters and no strength range from weak to strong"
+    )
     if cls.strength:
         assert cls.strength.parameter in numeric
 
@@ -189,7 +191,7 @@ class Bumpy(OutputDefense):
     """Costs 0.4 at 0.2, less from there on, and 1 at the strong end."""
 
     name = "bumpy"
-    path = StrengthRange("strength", 0.0, 1.0)
+    strength = StrengthRange("strength", 0.0, 1.0)  # a parameter may have this name too
 
     def __init__(self, *, strength: Annotated[float, Field(ge=0, le=1)] = 0.5) -> None:
         super().__init__()
@@ -412,7 +414,7 @@ def test_a_defense_with_numbers_and_no_path_is_told_what_it_lacks():
         def answer(self, batch):
             return Answers.of(batch.probabilities.copy())
 
-    with pytest.raises(UsageError, match="takes no l1: it declares no path from weak to strong"):
+    with pytest.raises(UsageError, match="takes no l1: it declares no strength range from weak to strong"):
         with_utility_loss("defense", Pathless, {"l1": 0.3})
     assert with_utility_loss("defense", Pathless, {"share": 0.3}) is None
 
