@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from bench.analysis.attacker_results import AttackerResult, common
+from bench.analysis.attacker_results import AttackerResult, shared_repeats
 from bench.analysis.comparison import best_of
 from bench.analysis.display_names import TRAINED
 from bench.analysis.findings import Findings
@@ -19,8 +19,11 @@ SMALL = "extraction.small_budget"
 
 
 @dataclass(frozen=True)
-class Match:
-    """One meeting of a universal attacker with the best of the others; ``ahead`` is its lead (a fraction)."""
+class AutoComparison:
+    """A universal attack and the best of the others under one condition.
+
+    ``difference``: fidelity of the universal attack minus that of ``other`` (a fraction).
+    """
 
     threat: VictimThreatModel
     defense: Defense
@@ -28,22 +31,22 @@ class Match:
     attacker: str
     sample: AttackerResult
     other: str
-    ahead: Interval
+    difference: Interval
 
     @property
-    def stands(self) -> bool:
+    def supported(self) -> bool:
         """Whether the interval shows that it stays behind by no more than :data:`SLACK`."""
-        return self.ahead.low >= -SLACK
+        return self.difference.low >= -SLACK
 
 
-def matches(findings: Findings) -> Iterator[Match]:
+def comparisons(findings: Findings) -> Iterator[AutoComparison]:
     """Give every defense and budget at which a universal attacker met others under one threat model."""
     universal = _universal(findings)
     for threat in findings.threats:
-        for defense, budgets in findings.places[threat].items():
+        for defense, budgets in findings.conditions[threat].items():
             for budget in budgets:
                 field = findings.candidates(threat, defense, budget)
-                seen = findings.samples.get((threat, defense, budget), {})
+                seen = findings.attack_results.get((threat, defense, budget), {})
                 others = {name: sample for name, sample in field.items() if _plugin(sample) not in universal}
                 best = best_of(others)
                 for name, sample in sorted(seen.items()):
@@ -51,10 +54,10 @@ def matches(findings: Findings) -> Iterator[Match]:
                         continue
                     if _fact(sample, SMALL) or not sample.ranked:
                         continue
-                    ours, theirs = common(sample, others[best.attacker])
+                    ours, theirs = shared_repeats(sample, others[best.attacker])
                     if len(ours):
                         ahead = paired_difference(ours, theirs)
-                        yield Match(threat, defense, budget, name, sample, best.attacker, ahead)
+                        yield AutoComparison(threat, defense, budget, name, sample, best.attacker, ahead)
 
 
 def _universal(findings: Findings) -> Collection[str]:

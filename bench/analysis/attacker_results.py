@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.display_names import attacker_of
+from bench.analysis.display_names import attack_of
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
 from bench.metrics.intervals import Interval, mean_interval
 from bench.store import Record
@@ -28,33 +28,33 @@ Condition: TypeAlias = tuple[VictimThreatModel, Defense, int]
 class AttackerResult:
     """One attacker at one budget.
 
-    ``hits``: (repeats, test inputs) uint8, 1 where its copy agrees with the victim. ``ranked``: False
+    ``agreement``: (repeats, test inputs) uint8, 1 where its copy agrees with the victim. ``ranked``: False
     where with no defense some repeat sits near chance: such attackers are shown, not ranked.
-    ``aware``: whether it was told anything of the defense.
+    ``adaptive``: whether it was told anything of the defense.
     """
 
     attack: str
     repeats: tuple[int, ...]
-    hits: NDArray[np.uint8]
+    agreement: NDArray[np.uint8]
     flags: Counter[str]
     records: tuple[Record, ...]
     ranked: bool
-    aware: bool = False
+    adaptive: bool = False
 
     @cached_property
     def fidelity(self) -> Interval:
         """The mean over repeats and test inputs, a fraction with its 95 % interval."""
-        return mean_interval(self.hits)
+        return mean_interval(self.agreement)
 
 
-def collected(records: Sequence[Record]) -> dict[Condition, dict[str, AttackerResult]]:
+def results_by_condition(records: Sequence[Record]) -> dict[Condition, dict[str, AttackerResult]]:
     """Return the extraction cells that ran, as samples by place and attacker."""
     found: dict[tuple[Condition, str], dict[int, Record]] = defaultdict(dict)
     for record in records:
         if record.status == "ok" and record.kind == "cell" and "agreement" in record.arrays:
             spec = record.spec
             place = (VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))
-            found[place, attacker_of(spec)][int(spec["repeat"])] = record
+            found[place, attack_of(spec)][int(spec["repeat"])] = record
     weak = {
         (threat, budget, attack)
         for ((threat, defense, budget), attack), by_repeat in found.items()
@@ -71,38 +71,41 @@ def _sample(attack: str, by_repeat: Mapping[int, Record], *, ranked: bool) -> At
     repeats = tuple(sorted(by_repeat))
     records = tuple(by_repeat[repeat] for repeat in repeats)
     flags = Counter(flag for record in records for flag in _flags(record))
-    hits = np.stack([record.arrays["agreement"] for record in records])
-    aware = str(records[0].spec["knowledge"]) != "none"
-    return AttackerResult(attack, repeats, hits, flags, records, ranked, aware)
+    agreement = np.stack([record.arrays["agreement"] for record in records])
+    adaptive = str(records[0].spec["knowledge"]) != "none"
+    return AttackerResult(attack, repeats, agreement, flags, records, ranked, adaptive)
 
 
 def _flags(record: Record) -> list[str]:
     return list(record.info.get("flags", ()))
 
 
-def common(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def shared_repeats(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the hits of both in the repeats that both have, in one order."""
-    left, right = dict(zip(a.repeats, a.hits, strict=True)), dict(zip(b.repeats, b.hits, strict=True))
+    left, right = (
+        dict(zip(a.repeats, a.agreement, strict=True)),
+        dict(zip(b.repeats, b.agreement, strict=True)),
+    )
     shared = [repeat for repeat in a.repeats if repeat in right]
     if not shared:
-        return a.hits[:0], b.hits[:0]
+        return a.agreement[:0], b.agreement[:0]
     return np.stack([left[r] for r in shared]), np.stack([right[r] for r in shared])
 
 
-def same(a: AttackerResult, b: AttackerResult) -> bool:
+def equal_agreement(a: AttackerResult, b: AttackerResult) -> bool:
     """Return whether both agree with the victim on the same inputs in every repeat that both have."""
-    left, right = common(a, b)
+    left, right = shared_repeats(a, b)
     return len(left) > 0 and left.shape == right.shape and bool((left == right).all())
 
 
-def only(sample: AttackerResult, repeats: Sequence[int]) -> NDArray[np.uint8]:
+def agreement_of(sample: AttackerResult, repeats: Sequence[int]) -> NDArray[np.uint8]:
     """Return the hits of these repeats, in this order."""
     if sample.repeats == tuple(repeats):
-        return sample.hits
-    return sample.hits[[sample.repeats.index(repeat) for repeat in repeats]]
+        return sample.agreement
+    return sample.agreement[[sample.repeats.index(repeat) for repeat in repeats]]
 
 
-def met(
+def in_both(
     field: Mapping[str, AttackerResult], others: Mapping[str, AttackerResult]
 ) -> dict[str, AttackerResult]:
     """Return the attackers that are among ``others`` too.
@@ -114,7 +117,7 @@ def met(
     return {name: sample for name, sample in field.items() if sample.attack in known}
 
 
-def one_under_several_names(
+def equal_attacks(
     samples: Mapping[Condition, Mapping[str, AttackerResult]],
 ) -> dict[str, list[str]]:
     """Return for every attacker all that make its copies, itself among them, in order.
@@ -152,8 +155,8 @@ def _alike(pairs: Iterator[tuple[AttackerResult, AttackerResult]]) -> bool | Non
     """Return whether all pairs are the same; None where none of them could tell."""
     told = None
     for a, b in pairs:
-        shared = common(a, b)[0]
-        if len(shared) and not same(a, b):
+        shared = shared_repeats(a, b)[0]
+        if len(shared) and not equal_agreement(a, b):
             return False
         if len(shared) and not shared.all() and not EMPTY & (a.flags.keys() | b.flags.keys()):
             told = True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from bench.analysis.attacker_results import AttackerResult, common, met
+from bench.analysis.attacker_results import AttackerResult, in_both, shared_repeats
 from bench.metrics.intervals import BestAttack, Interval, paired_difference, strongest
 
 CandidateAttacks: TypeAlias = Mapping[str, AttackerResult]
@@ -16,42 +16,42 @@ CandidateAttacks: TypeAlias = Mapping[str, AttackerResult]
 
 @dataclass(frozen=True)
 class NonAdaptive:
-    """The strongest of the attackers that are told nothing of the defense, beside the strongest of all.
+    """The best of the non-adaptive attacks under one condition.
 
-    ``gap``: as a standing's, under these attackers alone. ``knowing``: by how much fidelity of the
-    strongest of all is above theirs (a fraction), None where they share no repeat.
+    ``reduction``: the fidelity reduction under these attacks alone. ``adaptive_gain``: the fidelity of the
+    best of all attacks minus theirs (a fraction); None where the two share no repeat.
     """
 
     best: BestAttack
-    gap: Interval | None
-    knowing: Interval | None
+    reduction: Interval | None
+    adaptive_gain: Interval | None
 
 
 @dataclass(frozen=True)
 class BestAttackResult:
-    """The strongest attacker against one defense at one budget; None where no attacker is ranked.
+    """The best attack against one defense at one budget; ``best`` is None where no attack is ranked.
 
-    ``gap``: by how much fidelity is below the strongest against no defense (a fraction; above 0: the
-    defense helps), None where there is nothing to compare with. ``to_labels``: by how much it is below
-    the strongest against ``label_only`` (above 0: better than answering labels alone). ``unaware``:
-    None where every attacker knows the defense, or none does.
+    ``reduction``: fidelity of the best attack without defense minus that with it (a fraction; above 0: the
+    defense helps); None where there is nothing to compare with. ``reduction_from_labels``: the same from
+    ``label_only`` (above 0: better than answering labels alone). ``flags``, ``repeats``: of the best attack.
+    ``non_adaptive``: None where every attack is adaptive, or none is.
     """
 
     best: BestAttack | None
-    gap: Interval | None
+    reduction: Interval | None
     flags: Counter[str]
     repeats: int
-    to_labels: Interval | None = None
-    unaware: NonAdaptive | None = None
+    reduction_from_labels: Interval | None = None
+    non_adaptive: NonAdaptive | None = None
 
 
 def best_of(field: CandidateAttacks) -> BestAttack | None:
     """Return the strongest of those in the field that are ranked; None where none is."""
-    ranked = {name: sample.hits for name, sample in field.items() if sample.ranked}
+    ranked = {name: sample.agreement for name, sample in field.items() if sample.ranked}
     return strongest(ranked) if ranked else None
 
 
-def stand(
+def best_attack_result(
     field: CandidateAttacks, undefended: CandidateAttacks, labels: CandidateAttacks
 ) -> BestAttackResult:
     """Return how a defense stands against ``field``.
@@ -65,31 +65,31 @@ def stand(
     sample = field[best.attacker]
     return BestAttackResult(
         best,
-        lead(undefended, field),
+        reduction_between(undefended, field),
         sample.flags,
         len(sample.repeats),
-        lead(labels, field),
-        _unaware(field, undefended) if undefended else None,
+        reduction_between(labels, field),
+        _non_adaptive(field, undefended) if undefended else None,
     )
 
 
-def lead(others: CandidateAttacks, field: CandidateAttacks) -> Interval | None:
+def reduction_between(others: CandidateAttacks, field: CandidateAttacks) -> Interval | None:
     """Return by how much the strongest of ``others`` that is in ``field`` too leads the field's strongest."""
     best = best_of(field)
-    rivals = met(others, field)
+    rivals = in_both(others, field)
     rival = best_of(rivals)
     if best is None or rival is None:
         return None
-    theirs, ours = common(rivals[rival.attacker], field[best.attacker])
+    theirs, ours = shared_repeats(rivals[rival.attacker], field[best.attacker])
     return paired_difference(theirs, ours) if len(ours) else None
 
 
-def _unaware(field: CandidateAttacks, undefended: CandidateAttacks) -> NonAdaptive | None:
-    told_nothing = {name: sample for name, sample in field.items() if not sample.aware}
+def _non_adaptive(field: CandidateAttacks, undefended: CandidateAttacks) -> NonAdaptive | None:
+    told_nothing = {name: sample for name, sample in field.items() if not sample.adaptive}
     best, best_of_all = best_of(told_nothing), best_of(field)
     if best is None or best_of_all is None or len(told_nothing) == len(field):
         return None
-    theirs, ours = common(field[best_of_all.attacker], told_nothing[best.attacker])
+    theirs, ours = shared_repeats(field[best_of_all.attacker], told_nothing[best.attacker])
     knowing = paired_difference(theirs, ours) if len(ours) else None
-    rivals = {name: sample for name, sample in undefended.items() if not sample.aware}
-    return NonAdaptive(best, lead(rivals, told_nothing), knowing)
+    rivals = {name: sample for name, sample in undefended.items() if not sample.adaptive}
+    return NonAdaptive(best, reduction_between(rivals, told_nothing), knowing)

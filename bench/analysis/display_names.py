@@ -67,13 +67,13 @@ TRAINED = " trained by "
 """Stands between an attack and a training recipe that is not the rule."""
 
 
-def attacker_of(spec: Mapping[str, Any]) -> str:
+def attack_of(spec: Mapping[str, Any]) -> str:
     """Return the attacker in a cell's spec: the attack, and how it trains where not by the rule."""
     how = spec.get("training", "rule")
     return str(spec["attack"]) if how == "rule" else f"{spec['attack']}{TRAINED}{how}"
 
 
-def attacker_names(attackers: Iterable[str]) -> dict[str, str]:
+def attack_names(attackers: Iterable[str]) -> dict[str, str]:
     """Return :func:`short_names` of attackers: of their attacks and of their recipes, each among its like."""
     parts = {text: text.partition(TRAINED) for text in attackers}
     attacks = short_names(attack for attack, _, _ in parts.values())
@@ -84,7 +84,7 @@ def attacker_names(attackers: Iterable[str]) -> dict[str, str]:
     }
 
 
-def joined(names: Sequence[str]) -> str:
+def merged_name(names: Sequence[str]) -> str:
     """Return one name for attackers that make the same copies: what they share is said once.
 
     >>> joined(["copycat on labels", "knockoff random on labels", "labels"])
@@ -105,7 +105,7 @@ def _split(name: str) -> tuple[str, str]:
     return (head, f"on {tail}") if found else (name, "")
 
 
-def imitated(source: VictimThreatModel, threat: VictimThreatModel) -> str:
+def weaker_note(source: VictimThreatModel, threat: VictimThreatModel) -> str:
     """Return what follows an attacker's name where ``threat`` imitates the weaker ``source``; "" for one."""
     parts = [f"sees {source.shows}"] if source.shows != threat.shows else []
     if source.knowledge != threat.knowledge:

@@ -12,14 +12,14 @@ from typing import Any
 from bench.analysis.attacker_results import (
     AttackerResult,
     Condition,
-    collected,
-    met,
-    one_under_several_names,
-    only,
-    same,
+    agreement_of,
+    equal_agreement,
+    equal_attacks,
+    in_both,
+    results_by_condition,
 )
-from bench.analysis.comparison import BestAttackResult, best_of, stand
-from bench.analysis.display_names import attacker_names, attacker_of, imitated, joined, short_names
+from bench.analysis.comparison import BestAttackResult, best_attack_result, best_of
+from bench.analysis.display_names import attack_names, attack_of, merged_name, short_names, weaker_note
 from bench.analysis.threat_models import (
     UNDEFENDED,
     Defense,
@@ -40,7 +40,7 @@ class DefenseResult:
 
     threat: VictimThreatModel
     defense: Defense
-    standings: dict[int, BestAttackResult]
+    results: dict[int, BestAttackResult]
     multiplier: Multiplier | None
     evaluation: Record | None
 
@@ -68,11 +68,11 @@ class Findings:
             self._data[victim_of(record.spec)] = str(record.spec["data"])
             if record.kind == "audit" and record.status == "ok":
                 self.evaluations[victim_of(record.spec), defense_of(record.spec)] = record
-        cells = sorted({attacker_of(record.spec) for record in records if record.kind == "cell"})
-        self._attack_names = attacker_names(cells)
-        raw = collected(records)
-        self._alike = one_under_several_names(raw)
-        self.samples: dict[Condition, dict[str, AttackerResult]] = {
+        cells = sorted({attack_of(record.spec) for record in records if record.kind == "cell"})
+        self._attack_names = attack_names(cells)
+        raw = results_by_condition(records)
+        self._alike = equal_attacks(raw)
+        self.attack_results: dict[Condition, dict[str, AttackerResult]] = {
             place: self._merged(each) for place, each in raw.items()
         }
         stacks = sorted({defense_of(record.spec) for record in records})
@@ -99,7 +99,7 @@ class Findings:
         for text in sorted(samples):
             groups[self._alike[text][0]].append(samples[text])
         return {
-            joined([self.attack_name(text) for text in self._alike[first]]): replace(
+            merged_name([self.attack_name(text) for text in self._alike[first]]): replace(
                 max(group, key=lambda sample: len(sample.repeats)), attack=first
             )
             for first, group in groups.items()
@@ -108,16 +108,16 @@ class Findings:
     @cached_property
     def threats(self) -> list[VictimThreatModel]:
         """All threat models, the best-equipped thief of each victim first."""
-        return sorted({threat for threat, _, _ in self.samples}, key=lambda threat: threat.order)
+        return sorted({threat for threat, _, _ in self.attack_results}, key=lambda threat: threat.order)
 
     @cached_property
-    def worst(self) -> list[VictimThreatModel]:
+    def strongest(self) -> list[VictimThreatModel]:
         """The threat models of the best-equipped thieves: those that no other in this run can imitate."""
         weaker = {imitated for threat in self.threats for imitated in threat.weaker()}
         return [threat for threat in self.threats if threat not in weaker]
 
     @cached_property
-    def places(self) -> dict[VictimThreatModel, dict[Defense, list[int]]]:
+    def conditions(self) -> dict[VictimThreatModel, dict[Defense, list[int]]]:
         """The budgets, sorted, per threat model and defense; budget 0 (no query) is not among them.
 
         A thief who knows more also meets the defenses that were run only against one who knows less,
@@ -126,7 +126,7 @@ class Findings:
         found: dict[VictimThreatModel, dict[Defense, set[int]]] = {
             threat: defaultdict(set) for threat in self.threats
         }
-        for threat, defense, budget in sorted(self.samples, key=lambda place: place[2]):
+        for threat, defense, budget in sorted(self.attack_results, key=lambda place: place[2]):
             if budget:
                 found[threat][defense].add(budget)
         own = {threat: set().union(*defenses.values()) for threat, defenses in found.items()}
@@ -134,7 +134,7 @@ class Findings:
             for less in threat.weaker():
                 if less.shows == threat.shows and less in own:
                     for defense, budget in product(sorted(self._met_by(less)), sorted(own[threat])):
-                        if (less, defense, budget) in self.samples:
+                        if (less, defense, budget) in self.attack_results:
                             defenses[defense].add(budget)
             known = {budget for budget in own[threat] if self.candidates(threat, UNDEFENDED, budget)}
             defenses.update({UNDEFENDED: known} if known else {})
@@ -144,7 +144,7 @@ class Findings:
         }
 
     def _met_by(self, threat: VictimThreatModel) -> set[Defense]:
-        return {defense for owner, defense, _ in self.samples if owner == threat}
+        return {defense for owner, defense, _ in self.attack_results if owner == threat}
 
     def defense_name(self, defense: Defense) -> str:
         """Return the stack's short name."""
@@ -159,15 +159,17 @@ class Findings:
         """Return the short names of all attacks and defenses by their full texts."""
         return self._attack_names | self._defense_names
 
-    def seen(self, threat: VictimThreatModel) -> Iterator[tuple[Defense, int, str, AttackerResult]]:
+    def measured(self, threat: VictimThreatModel) -> Iterator[tuple[Defense, int, str, AttackerResult]]:
         """Give what was measured under this very threat model: defense, budget, attacker and sample."""
         for row in self.rows[threat]:
-            budgets = sorted(self.places[threat][row.defense])
+            budgets = sorted(self.conditions[threat][row.defense])
             for budget in [0, *budgets] if row.defense == UNDEFENDED else budgets:
-                for name, sample in sorted(self.samples.get((threat, row.defense, budget), {}).items()):
+                for name, sample in sorted(
+                    self.attack_results.get((threat, row.defense, budget), {}).items()
+                ):
                     yield row.defense, budget, name, sample
 
-    def audits_of(self, victim: str) -> list[tuple[Defense, Record]]:
+    def evaluations_of(self, victim: str) -> list[tuple[Defense, Record]]:
         """Return a victim's audits, that of no defense first."""
         return sorted(
             (
@@ -178,21 +180,21 @@ class Findings:
             key=lambda pair: pair[0],
         )
 
-    def wanted(self, threat: VictimThreatModel) -> int | None:
+    def planned_reference(self, threat: VictimThreatModel) -> int | None:
         """Return the reference budget that the run names for the victim's data set."""
         return self._reference.get(self._data[threat.victim])
 
     def reference(self, threat: VictimThreatModel) -> int | None:
         """Return the budget whose fidelity the query multiplier asks for, if the run has it undefended."""
-        budget = self.wanted(threat)
-        return budget if budget in self.places[threat].get(UNDEFENDED, []) else None
+        budget = self.planned_reference(threat)
+        return budget if budget in self.conditions[threat].get(UNDEFENDED, []) else None
 
-    def headline(self, threat: VictimThreatModel) -> list[int]:
+    def summary_budgets(self, threat: VictimThreatModel) -> list[int]:
         """Return the budgets of the verdict: the reference and the largest."""
-        every = sorted({budget for budgets in self.places[threat].values() for budget in budgets})
+        every = sorted({budget for budgets in self.conditions[threat].values() for budget in budgets})
         return sorted({budget for budget in (self.reference(threat), *every[-1:]) if budget})
 
-    def replays(self, threat: VictimThreatModel, defense: Defense) -> bool:
+    def carries_over(self, threat: VictimThreatModel, defense: Defense) -> bool:
         """Return whether a thief can take the argmax and have what ``label_only`` would have given."""
         if not defense:
             return True
@@ -215,27 +217,27 @@ class Findings:
         """
         field: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
-            note = imitated(source, threat)
-            for name, sample in self.samples.get((source, defense, budget), {}).items():
-                if name not in field or not same(field[name], sample):
+            note = weaker_note(source, threat)
+            for name, sample in self.attack_results.get((source, defense, budget), {}).items():
+                if name not in field or not equal_agreement(field[name], sample):
                     field[name + note] = sample
-        if self.replays(threat, defense):
+        if self.carries_over(threat, defense):
             for stack in self._label_only:
                 for name, sample in self.candidates(threat, stack, budget).items():
-                    if name not in field or not same(field[name], sample):
-                        field[f"{name} on label_only, replayed"] = replace(sample, aware=False)
+                    if name not in field or not equal_agreement(field[name], sample):
+                        field[f"{name} on label_only, replayed"] = replace(sample, adaptive=False)
         return field
 
     @cached_property
     def _label_only(self) -> list[Defense]:
-        return sorted({defense for _, defense, _ in self.samples if is_label_only(defense)})
+        return sorted({defense for _, defense, _ in self.attack_results if is_label_only(defense)})
 
-    def standing(self, threat: VictimThreatModel, defense: Defense, budget: int) -> BestAttackResult:
+    def result(self, threat: VictimThreatModel, defense: Defense, budget: int) -> BestAttackResult:
         """Return the strongest attacker, and its distances from the strongest against others."""
         undefended = self.candidates(threat, UNDEFENDED, budget) if defense else {}
         labels = [] if is_label_only(defense) else self._label_only
         fields = (self.candidates(threat, stack, budget) for stack in labels)
-        return stand(
+        return best_attack_result(
             self.candidates(threat, defense, budget),
             undefended,
             next((field for field in fields if field), {}),
@@ -245,8 +247,8 @@ class Findings:
     def rows(self) -> dict[VictimThreatModel, list[DefenseResult]]:
         """Per threat model a row a defense: none first, then the one that leaves the thief least."""
         rows: dict[VictimThreatModel, list[DefenseResult]] = {}
-        for threat, defenses in self.places.items():
-            first = (self.headline(threat) or [0])[0]
+        for threat, defenses in self.conditions.items():
+            first = (self.summary_budgets(threat) or [0])[0]
             each = [self._row(threat, defense, budgets) for defense, budgets in defenses.items()]
             rows[threat] = sorted(
                 each, key=lambda row: (row.defense != UNDEFENDED, _left(row, first), row.defense)
@@ -254,7 +256,7 @@ class Findings:
         return rows
 
     def _row(self, threat: VictimThreatModel, defense: Defense, budgets: Sequence[int]) -> DefenseResult:
-        standings = {budget: self.standing(threat, defense, budget) for budget in budgets}
+        standings = {budget: self.result(threat, defense, budget) for budget in budgets}
         evaluation = self.evaluations.get((threat.victim, defense))
         return DefenseResult(threat, defense, standings, self._multiplier(threat, defense), evaluation)
 
@@ -263,32 +265,37 @@ class Findings:
         if reference is None or not defense:
             return None
         ours, theirs = self._ranked(threat, defense), self._ranked(threat, UNDEFENDED)
-        theirs = {budget: met(field, ours[budget]) for budget, field in theirs.items() if budget in ours}
+        theirs = {budget: in_both(field, ours[budget]) for budget, field in theirs.items() if budget in ours}
         theirs = {budget: field for budget, field in theirs.items() if field}
         used = [sample for curve in (ours, theirs) for field in curve.values() for sample in field.values()]
         repeats = sorted(set.intersection(*(set(sample.repeats) for sample in used))) if used else []
         if not ours or reference not in theirs or not repeats:
             return None
         defended, undefended = (
-            {budget: {name: only(s, repeats) for name, s in field.items()} for budget, field in curve.items()}
+            {
+                budget: {name: agreement_of(s, repeats) for name, s in field.items()}
+                for budget, field in curve.items()
+            }
             for curve in (ours, theirs)
         )
-        seed = derive("multiplier", *vars(threat).values(), *defense)
+        # The order of the parts fixes the bootstrap's random numbers.
+        parts = (threat.victim, threat.access, threat.pool, threat.knowledge, threat.surrogate, threat.shows)
+        seed = derive("multiplier", *parts, *defense)
         return query_multiplier(defended, undefended, reference, seed=seed)
 
     def _ranked(self, threat: VictimThreatModel, defense: Defense) -> dict[int, dict[str, AttackerResult]]:
-        fields = {b: self.candidates(threat, defense, b) for b in self.places[threat][defense]}
+        fields = {b: self.candidates(threat, defense, b) for b in self.conditions[threat][defense]}
         ranked = {b: {n: s for n, s in field.items() if s.ranked} for b, field in fields.items()}
         return {budget: field for budget, field in ranked.items() if field}
 
-    def floor(self, threat: VictimThreatModel) -> BestAttack | None:
+    def zero_query_baseline(self, threat: VictimThreatModel) -> BestAttack | None:
         """Return the best zero-query thief: what its own labelled data give before any query."""
         for source in (threat, *threat.weaker()):
-            if own := self.samples.get((source, UNDEFENDED, 0)):
+            if own := self.attack_results.get((source, UNDEFENDED, 0)):
                 return best_of(own)
         return None
 
 
 def _left(row: DefenseResult, budget: int) -> float:
-    standing = row.standings.get(budget)
+    standing = row.results.get(budget)
     return standing.best.interval.value if standing and standing.best else 2.0

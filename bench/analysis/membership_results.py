@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.display_names import attacker_of
+from bench.analysis.display_names import attack_of
 from bench.analysis.findings import Findings
 from bench.analysis.study_results import over_repeats
 from bench.analysis.threat_models import VictimThreatModel, defense_of
@@ -58,7 +58,7 @@ def inferences(findings: Findings, records: Sequence[Record] | None = None) -> l
 
 def _inference(findings: Findings, group: Sequence[Record]) -> Inference:
     spec = group[0].spec
-    threat, attack = VictimThreatModel.of(spec), findings.attack_name(attacker_of(spec))
+    threat, attack = VictimThreatModel.of(spec), findings.attack_name(attack_of(spec))
     target = "the victim"
     if parse_call(str(spec["attack"]))[1].get("target") == "surrogate":
         target = f"{threat.surrogate} stolen with {spec['budget']:,} queries"

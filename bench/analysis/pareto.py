@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.row_flags import flags
+from bench.analysis.row_flags import warning_labels
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.calls import parse_call
 from bench.metrics.intervals import Interval
@@ -42,15 +42,15 @@ class Point:
 
     ``place``: its place among the rows of the verdict, 0 for no defense. ``dominated``: another
     defense in the panel has no higher cost and no higher fidelity, and is better in one of them; the
-    estimates decide. ``flags``: the row's reliability flags in words, empty without.
+    estimates decide. ``warning_labels``: the row's reliability flags in words, empty without.
     """
 
     row: DefenseResult
-    place: int
+    number: int
     cost: float
-    stolen: Interval
+    fidelity: Interval
     dominated: bool
-    flags: str
+    warnings: str
 
 
 def panels(findings: Findings, threat: VictimThreatModel) -> dict[Cost, list[Point]]:
@@ -58,11 +58,11 @@ def panels(findings: Findings, threat: VictimThreatModel) -> dict[Cost, list[Poi
 
     No panel where fewer than two defenses, none included, have both a ranked attacker and an audit.
     """
-    budget = (findings.headline(threat) or [0])[0]
+    budget = (findings.summary_budgets(threat) or [0])[0]
     ranked = [
         (place, row, standing.best.interval)
         for place, row in enumerate(findings.rows[threat])
-        if (standing := row.standings.get(budget)) and standing.best
+        if (standing := row.results.get(budget)) and standing.best
     ]
     undefended = findings.evaluations.get((threat.victim, UNDEFENDED))
     found = {}
@@ -70,18 +70,18 @@ def panels(findings: Findings, threat: VictimThreatModel) -> dict[Cost, list[Poi
         known = [
             (value, place, row, stolen)
             for place, row, stolen in ranked
-            if (value := paid(row.evaluation, undefended, cost)) is not None
+            if (value := utility_loss(row.evaluation, undefended, cost)) is not None
         ]
         worse = dominated([(value, stolen.value) for value, _, _, stolen in known])
         if len(known) > 1 and any(value > PAYS for value, *_ in known):
             found[cost] = [
-                Point(row, place, value, stolen, is_worse, flags(findings, row))
+                Point(row, place, value, stolen, is_worse, warning_labels(findings, row))
                 for (value, place, row, stolen), is_worse in zip(known, worse, strict=True)
             ]
     return found
 
 
-def paid(evaluation: Record | None, undefended: Record | None, cost: Cost) -> float | None:
+def utility_loss(evaluation: Record | None, undefended: Record | None, cost: Cost) -> float | None:
     """Return what honest users pay, as it is shown; None where it was not measured."""
     value = evaluation.metrics.get(cost.metric) if evaluation else None
     before = undefended.metrics.get(cost.metric) if undefended else None
@@ -98,12 +98,12 @@ def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
     ]
 
 
-def family(defense: Defense) -> str:
+def defense_names(defense: Defense) -> str:
     """Return what the parameters of one family have in common: its plugins' names; "none" without any."""
     return " + ".join(parse_call(text)[0] for text in defense) or "none"
 
 
-def path(defense: Defense) -> tuple[Any, ...]:
+def strength_range(defense: Defense) -> tuple[Any, ...]:
     """Return what the points of one path share: the family, which numbers it has, all that are none."""
     calls = [parse_call(text) for text in defense]
     return tuple(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
-from bench.analysis.attacker_results import AttackerResult, common
+from bench.analysis.attacker_results import AttackerResult, shared_repeats
 from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
 from bench.calls import parse_call
@@ -24,7 +24,7 @@ BELOW = 0.005
 """By how much a victim may stay below its expected accuracy: half a point."""
 FLIP = 1e-6
 """A smaller share of flipped labels is rounding: one answer in five draws of 10,000 is 2e-5."""
-FLAG = "⚑"
+MARK = "⚑"
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ def _tested(case: _Case) -> tuple[RaisedWarning, ...]:
     return tuple(RaisedWarning(name, detail) for name in FLAGS if (detail := _TESTS[name](case)))
 
 
-def flags(findings: Findings, row: DefenseResult) -> str:
+def warning_labels(findings: Findings, row: DefenseResult) -> str:
     """Return the numbers of a row's flags, ``⚑ F3, F5``; empty where it raises none."""
     labels = [label(each.flag) for each in row_flags(findings, row)]
-    return f"{FLAG} {', '.join(dict.fromkeys(labels))}" if labels else ""
+    return f"{MARK} {', '.join(dict.fromkeys(labels))}" if labels else ""
 
 
-def named(findings: Findings, row: DefenseResult) -> str:
+def name_with_warnings(findings: Findings, row: DefenseResult) -> str:
     """Return the defense's short name with its flags."""
-    return f"{findings.defense_name(row.defense)} {flags(findings, row)}".strip()
+    return f"{findings.defense_name(row.defense)} {warning_labels(findings, row)}".strip()
 
 
 class _Case:
@@ -74,9 +74,9 @@ class _Case:
 
     def __init__(self, findings: Findings, row: DefenseResult) -> None:
         self.findings, self.row = findings, row
-        spent = [budget for budget in findings.headline(row.threat) if budget in row.standings]
-        self.standings = {b: row.standings[b] for b in spent or sorted(row.standings)[-1:]}
-        self.fields = {b: findings.candidates(row.threat, row.defense, b) for b in self.standings}
+        spent = [budget for budget in findings.summary_budgets(row.threat) if budget in row.results]
+        self.results = {b: row.results[b] for b in spent or sorted(row.results)[-1:]}
+        self.fields = {b: findings.candidates(row.threat, row.defense, b) for b in self.results}
         self.claims: Mapping[str, Any] = row.evaluation.info.get("claims", {}) if row.evaluation else {}
 
     @property
@@ -162,13 +162,15 @@ def _aware(sample: AttackerResult, row: DefenseResult, declared: Iterable[str]) 
     name = parse_call(spec["attack"])[0]
     # Stores of older versions do not say what an attack can use.
     usable = set(sample.records[0].info.get("attack", {}).get("knowledge", ()))
-    return sample.aware or (defense_of(spec) == row.defense and name in declared and bool(usable - {"none"}))
+    return sample.adaptive or (
+        defense_of(spec) == row.defense and name in declared and bool(usable - {"none"})
+    )
 
 
 def _near_chance(case: _Case) -> str:
     told = []
     for budget, field in case.fields.items():
-        best = case.standings[budget].best
+        best = case.results[budget].best
         weak = {name: sample for name, sample in field.items() if not sample.ranked}
         if weak and best is None:
             told.append(f"none of {len(weak)} attackers is ranked at {budget:,} queries")
@@ -180,7 +182,7 @@ def _near_chance(case: _Case) -> str:
 def _inherited(flag: str, case: _Case) -> str:
     """Tell how many repeats of the strongest attacker carry a cell flag; of all, where none is ranked."""
     told = []
-    for budget, standing in case.standings.items():
+    for budget, standing in case.results.items():
         of = f"of {standing.repeats} repeats" if standing.best else "cells, none of them ranked,"
         if standing.flags[flag]:
             told.append(f"{standing.flags[flag]} {of} at {budget:,} queries")
@@ -191,8 +193,8 @@ def _wide_interval(case: _Case) -> str:
     if case.row.defense == UNDEFENDED:
         return ""
     told = []
-    for budget, standing in case.standings.items():
-        shown = standing.gap or (standing.best.interval if standing.best else None)
+    for budget, standing in case.results.items():
+        shown = standing.reduction or (standing.best.interval if standing.best else None)
         if shown is None:
             continue
         half = (shown.high - shown.low) / 2
@@ -254,7 +256,7 @@ def _no_declared_attacker(case: _Case) -> str:
 
 def _small_budget(case: _Case) -> str:
     told = []
-    for budget, standing in case.standings.items():
+    for budget, standing in case.results.items():
         best = standing.best
         if best and _fact(case.fields[budget][best.attacker], "small_budget"):
             told.append(f"{best.attacker} at {budget:,} queries")
@@ -284,7 +286,7 @@ def _duel(
     if not ours or not theirs:
         return ""
     first, second = _highest(ours), _highest(theirs)
-    ahead = paired_difference(*common(ours[first], theirs[second]))
+    ahead = paired_difference(*shared_repeats(ours[first], theirs[second]))
     if not ahead.low > 0:
         return ""
     return f"{first} is {_points(ahead)} points ahead of {second} at {budget:,} queries"
@@ -295,7 +297,7 @@ def _highest(field: Mapping[str, AttackerResult]) -> str:
 
 
 def _mean(sample: AttackerResult) -> float:
-    return float(sample.hits.mean())
+    return float(sample.agreement.mean())
 
 
 def _fact(sample: AttackerResult, name: str) -> bool:

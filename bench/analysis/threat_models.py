@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from bench.calls import parse_call
+from bench.tasks import ThreatModel
 
 Defense = tuple[str, ...]
 """A stack of defenses as canonical texts; empty for no defense."""
@@ -17,21 +18,16 @@ _SHOWS = ("labels", "probabilities")
 
 
 @dataclass(frozen=True)
-class VictimThreatModel:
-    """A victim and what its thief has: the unit that every verdict, table and figure is about."""
+class VictimThreatModel(ThreatModel):
+    """A threat model with its victim: the unit that every finding, table and figure is about."""
 
     victim: str
-    access: str
-    pool: str
-    knowledge: str
-    surrogate: str
-    shows: str
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> VictimThreatModel:
         """Read the threat model from a cell's spec."""
-        names = ("access", "pool", "knowledge", "surrogate", "shows")
-        return cls(victim_of(spec), **{name: str(spec[name]) for name in names})
+        names = (field.name for field in fields(ThreatModel))
+        return cls(victim=victim_of(spec), **{name: str(spec[name]) for name in names})
 
     @property
     def order(self) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from scipy import special
 
 from bench.analysis.attacker_results import AttackerResult
-from bench.analysis.attacker_results import common as shared
+from bench.analysis.attacker_results import shared_repeats as shared
 from bench.calls import parse_call
 from bench.gate.baseline import Baseline
 from bench.gate.decisions import Trial, judged, needed
@@ -143,8 +143,8 @@ def _tested(
     paired: bool,
 ) -> Trial:
     """Compare the strongest of one field with the strongest of another."""
-    best = [max(field, key=lambda name: float(field[name].hits.mean())) for field in (old, new)]
-    levels = [float(field[name].hits.mean()) for field, name in zip((old, new), best, strict=True)]
+    best = [max(field, key=lambda name: float(field[name].agreement.mean())) for field in (old, new)]
+    levels = [float(field[name].agreement.mean()) for field, name in zip((old, new), best, strict=True)]
     what = names.attack(best[0]) + (f", now {names.attack(best[1])}" if best[0] != best[1] else "")
     row = ComparisonRow(
         family, place, what, Decision.same, levels[0], levels[1], Interval(levels[1] - levels[0], 0, 0)
@@ -194,10 +194,10 @@ def _tested(
 def _contrast(ours: AttackerResult, theirs: AttackerResult, *, paired: bool) -> Contrast | None:
     """Return the contrast of two attackers; in pairs, of the repeats both have, None if there are none."""
     if not paired:
-        return contrast(ours.hits, theirs.hits, paired=False)
+        return contrast(ours.agreement, theirs.agreement, paired=False)
     first, second = shared(ours, theirs)
     return contrast(first, second, paired=True) if len(first) else None
 
 
 def _equal(a: AttackerResult, b: AttackerResult) -> bool:
-    return a.hits.shape == b.hits.shape and a.hits.tobytes() == b.hits.tobytes()
+    return a.agreement.shape == b.agreement.shape and a.agreement.tobytes() == b.agreement.tobytes()

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.analysis.attacker_results import AttackerResult, Condition, collected
-from bench.analysis.display_names import imitated
+from bench.analysis.attacker_results import AttackerResult, Condition, results_by_condition
+from bench.analysis.display_names import weaker_note
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
 from bench.gate.baseline import Baseline
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
@@ -20,7 +20,7 @@ class Side:
     def __init__(self, baseline: Baseline) -> None:
         """Sort the records by where they belong."""
         self.baseline = baseline
-        self.samples = collected(baseline.records)
+        self.samples = results_by_condition(baseline.records)
         self.evaluations: dict[tuple[str, Defense], Record] = {}
         self.groups: dict[str, list[Record]] = {}
         for record in baseline.records:
@@ -36,7 +36,7 @@ class Side:
         threat, defense, budget = place
         found: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
-            note = imitated(source, threat)
+            note = weaker_note(source, threat)
             for attack, sample in self.samples.get((source, defense, budget), {}).items():
                 if sample.ranked or every:
                     found[attack + note] = sample
@@ -101,7 +101,7 @@ def in_step(before: Side, after: Side) -> bool:
             other = after.samples.get(place, {}).get(attack)
             if other is None:
                 continue
-            if sample.repeats != other.repeats or sample.hits.tobytes() != other.hits.tobytes():
+            if sample.repeats != other.repeats or sample.agreement.tobytes() != other.agreement.tobytes():
                 return False
             met = True
     return met

@@ -10,7 +10,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.membership_results import Inference, inferences
 from bench.report.figures import study as study_figures
 from bench.report.markdown import DASH, markdown, ranged
-from bench.report.tables import FLAGGED
+from bench.report.tables import MARKED
 
 READING = """\
 Half of the records were members; accuracy over .5 is what the attack adds to guessing. *TPR at 1 %*: the
@@ -103,7 +103,7 @@ def table(found: Sequence[Inference]) -> str:
     """Return one row an attack: its metrics, and what stands beside them."""
     rows = []
     for one in found:
-        mark = FLAGGED if any(record.info.get("flags") for record in one.records) else ""
+        mark = MARKED if any(record.info.get("flags") for record in one.records) else ""
         rows.append(
             [
                 one.victim,

@@ -8,13 +8,13 @@ from typing import Any
 
 from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.pareto import panels
-from bench.analysis.row_flags import named
+from bench.analysis.row_flags import name_with_warnings
 from bench.analysis.threat_models import VictimThreatModel
 from bench.report import membership, sections, study_page, tables
 from bench.report.figures import extraction
 from bench.report.figures import study as study_figures
 from bench.report.markdown import DASH, details, markdown, ranged
-from bench.report.sentences import readings, title, told_apart, words
+from bench.report.sentences import one_line_results, significant_reductions, summary_sentences, title
 from bench.store import Record
 
 READING = """\
@@ -45,7 +45,7 @@ def write_report(records: Sequence[Record], meta: Mapping[str, Any], out: Path) 
     if study and study.get("page", True):
         return study_page.write(records, meta, out)
     findings = Findings.of_run(records, meta)
-    threats = [threat for threat in findings.threats if findings.places[threat]]
+    threats = [threat for threat in findings.threats if findings.conditions[threat]]
     numbers = {threat: place for place, threat in enumerate(threats, start=1)}
     out.mkdir(parents=True, exist_ok=True)
     drawn = extraction.draw(findings, numbers, out / "figures")
@@ -78,9 +78,9 @@ def _verdict(findings: Findings, numbers: Mapping[VictimThreatModel, int], *, ot
     parts = ["## Verdict", *_overview(findings, numbers)]
     for threat, number in numbers.items():
         parts += [f"### T{number} · {title(threat)}"]
-        parts += ["\n".join(f"- {line}" for line in words(findings, threat))]
-        parts += [tables.verdict_table(findings, threat)]
-        parts += _in_one_line(readings(findings, threat))
+        parts += ["\n".join(f"- {line}" for line in summary_sentences(findings, threat))]
+        parts += [tables.summary_table(findings, threat)]
+        parts += _in_one_line(one_line_results(findings, threat))
     return [*parts, READING, sections.names(findings)]
 
 
@@ -95,8 +95,11 @@ def _overview(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> l
     """Return the worst case: what the best-equipped thieves of each victim and pool leave of defenses."""
     if len(numbers) < 2:
         return []
-    worst = [threat for threat in findings.worst if threat in numbers]
-    told = {threat: told_apart(findings, threat, findings.headline(threat)[0]) for threat in worst}
+    worst = [threat for threat in findings.strongest if threat in numbers]
+    told = {
+        threat: significant_reductions(findings, threat, findings.summary_budgets(threat)[0])
+        for threat in worst
+    }
     knowing = any(threat.knowledge != "none" for threat in worst)
     rows = [_worst(findings, threat, numbers[threat], told[threat], knowing=knowing) for threat in worst]
     helped = sum(bool(each) for each in told.values())
@@ -128,16 +131,16 @@ def _worst(
     *,
     knowing: bool,
 ) -> list[str]:
-    budget = findings.headline(threat)[0]
-    undefended = findings.rows[threat][0].standings.get(budget)
+    budget = findings.summary_budgets(threat)[0]
+    undefended = findings.rows[threat][0].results.get(budget)
     stolen = ranged(undefended.best.interval) if undefended and undefended.best else DASH
     cells = [f"T{number}", title(threat), f"{budget:,}", stolen]
     if not told:
         return [*cells, "none", *([DASH] * (1 + knowing))]
-    standing = told[0].standings[budget]
+    standing = told[0].results[budget]
     left = f"{ranged(standing.best.interval)}<br>{standing.best.attacker}" if standing.best else DASH
-    cells += [f"{named(findings, told[0])}: {ranged(standing.gap)}", left]
-    static = ranged(standing.unaware.gap) if standing.unaware else "no attacker knows it"
+    cells += [f"{name_with_warnings(findings, told[0])}: {ranged(standing.reduction)}", left]
+    static = ranged(standing.non_adaptive.reduction) if standing.non_adaptive else "no attacker knows it"
     return [*cells, static] if knowing else cells
 
 

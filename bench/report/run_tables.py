@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.display_names import attacker_of
+from bench.analysis.display_names import attack_of
 from bench.analysis.findings import Findings
 from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
 from bench.report.markdown import DASH, markdown
@@ -55,7 +55,7 @@ def _timing(findings: Findings, record: Record) -> dict[str, Any]:
     seconds, cpu = record.info.get("seconds", {}), record.info.get("cpu_seconds", {})
     return {
         "surrogate": record.spec["surrogate"],
-        "attack": findings.attack_name(attacker_of(record.spec)),
+        "attack": findings.attack_name(attack_of(record.spec)),
         "shared": bool(record.info.get("shared")),
         "train_cpu": cpu.get("train", math.nan),
         "memory": record.info.get("memory_mib", math.nan),
@@ -64,12 +64,12 @@ def _timing(findings: Findings, record: Record) -> dict[str, Any]:
     }
 
 
-def trouble_table(findings: Findings, status: str) -> str:
+def failure_table(findings: Findings, status: str) -> str:
     """Return cells and audits with this status, those with one error in one row; empty without any."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in findings.records:
         if record.status == status:
-            what = findings.attack_name(attacker_of(record.spec)) if record.kind == "cell" else "audit"
+            what = findings.attack_name(attack_of(record.spec)) if record.kind == "cell" else "audit"
             has = (
                 ", ".join(list(facts(VictimThreatModel.of(record.spec)).values())[1:])
                 if record.kind == "cell"

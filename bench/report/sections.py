@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.adaptive_check import SLACK, Match, matches
+from bench.analysis.adaptive_check import SLACK, AutoComparison, comparisons
 from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.findings import Findings
 from bench.analysis.row_flags import row_flags
@@ -58,7 +58,7 @@ def evaluations(findings: Findings, victims: Iterable[str]) -> list[str]:
         (
             "What honest users pay",
             HONEST,
-            lambda v: utility_tables.audit_table(findings, v, utility_tables.HONEST),
+            lambda v: utility_tables.utility_table(findings, v, utility_tables.HONEST),
         ),
         (
             "Defenses given by their honest cost",
@@ -68,7 +68,7 @@ def evaluations(findings: Findings, victims: Iterable[str]) -> list[str]:
         (
             "Honest users refused or flagged",
             SCREENED,
-            lambda v: utility_tables.audit_table(findings, v, utility_tables.SCREENED),
+            lambda v: utility_tables.utility_table(findings, v, utility_tables.SCREENED),
         ),
         ("Detection by pool", DETECTION, lambda v: utility_tables.detection_table(findings, v)),
         ("What a defense adds to a query", "", lambda v: utility_tables.latency_table(findings, v)),
@@ -108,7 +108,7 @@ def flags(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[
             f"{count} of {len(sample.repeats)}",
         ]
         for threat, number in numbers.items()
-        for defense, budget, name, sample in findings.seen(threat)
+        for defense, budget, name, sample in findings.measured(threat)
         for flag, count in sorted(sample.flags.items())
     ]
     rows = Counter(row[-1] for row in by_row)
@@ -138,8 +138,8 @@ def flags(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[
 def troubles(findings: Findings, meta: Mapping[str, Any]) -> list[str]:
     """Return failed cells with their errors, and those that make no sense with the reasons."""
     failed, skipped = (
-        run_tables.trouble_table(findings, "failed"),
-        run_tables.trouble_table(findings, "not_applicable"),
+        run_tables.failure_table(findings, "failed"),
+        run_tables.failure_table(findings, "not_applicable"),
     )
     command = meta.get("command", "moatbench run")
     again = f"The same command runs failed cells again and keeps the rest: `{command}`."
@@ -241,17 +241,17 @@ READ_AS = "extraction.read_as_"
 
 def adaptive_check(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[str]:
     """Return the report's section on it: the tally, the places where it does not stand, then all."""
-    met = [match for match in matches(findings) if match.threat in numbers]
+    met = [match for match in comparisons(findings) if match.threat in numbers]
     if not met:
         return []
-    missed = [match for match in met if not match.stands]
+    missed = [match for match in met if not match.supported]
     names = ", ".join(sorted({match.attacker for match in met}))
     tally = (
         f"In {len(met) - len(missed)} of {len(met)} places it is shown to be less than "
         f"{100 * SLACK:.1f} points behind."
     )
     if missed:
-        clear = sum(match.ahead.high < -SLACK for match in missed)
+        clear = sum(match.difference.high < -SLACK for match in missed)
         tally += (
             f" In the {len(missed)} below it is not: in {clear} it is shown to be further behind, "
             f"in {len(missed) - clear} the interval is too wide to say."
@@ -266,7 +266,7 @@ def adaptive_check(findings: Findings, numbers: Mapping[VictimThreatModel, int])
     ]
 
 
-def _matches(findings: Findings, met: list[Match], numbers: Mapping[VictimThreatModel, int]) -> str:
+def _matches(findings: Findings, met: list[AutoComparison], numbers: Mapping[VictimThreatModel, int]) -> str:
     rows = [
         [
             f"T{numbers[match.threat]}",
@@ -274,10 +274,10 @@ def _matches(findings: Findings, met: list[Match], numbers: Mapping[VictimThreat
             match.other,
             f"{match.budget:,}",
             ranged(match.sample.fidelity),
-            ranged(match.ahead, sign="+"),
+            ranged(match.difference, sign="+"),
             _read_as(match.sample),
         ]
-        for match in sorted(met, key=lambda match: (match.ahead.low, match.defense))
+        for match in sorted(met, key=lambda match: (match.difference.low, match.defense))
     ]
     headers = ["", "defense", "best of the others", "queries", "fidelity (%)", "ahead (points)", "read as"]
     return markdown(headers, rows, text=3)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bench.analysis.comparison import BestAttackResult
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.row_flags import flags, named
+from bench.analysis.row_flags import name_with_warnings, warning_labels
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
@@ -43,26 +43,26 @@ def title(threat: VictimThreatModel) -> str:
     return f"`{victim}` against a thief who {', '.join(thief)}"
 
 
-def told_apart(findings: Findings, threat: VictimThreatModel, budget: int) -> list[DefenseResult]:
+def significant_reductions(findings: Findings, threat: VictimThreatModel, budget: int) -> list[DefenseResult]:
     """Return the defenses whose gap at ``budget`` has an interval above 0, the largest gap first."""
     rows = [row for row in _compared(findings, threat, budget) if _gap(row, budget).low > 0]
     return sorted(rows, key=lambda row: (-_gap(row, budget).value, row.defense))
 
 
 def _compared(findings: Findings, threat: VictimThreatModel, budget: int) -> list[DefenseResult]:
-    standings = [(row, row.standings.get(budget)) for row in findings.rows[threat]]
-    return [row for row, standing in standings if standing and standing.gap]
+    standings = [(row, row.results.get(budget)) for row in findings.rows[threat]]
+    return [row for row, standing in standings if standing and standing.reduction]
 
 
 def _gap(row: DefenseResult, budget: int) -> Interval:
-    gap = row.standings[budget].gap
+    gap = row.results[budget].reduction
     assert gap is not None  # noqa: S101  # only rows that _compared let through
     return gap
 
 
-def words(findings: Findings, threat: VictimThreatModel) -> list[str]:
+def summary_sentences(findings: Findings, threat: VictimThreatModel) -> list[str]:
     """Return the verdict on one threat model as sentences; each claim rests on an interval."""
-    budgets = findings.headline(threat)
+    budgets = findings.summary_budgets(threat)
     lines = [_open_door(findings, threat, budgets)]
     lines += [_against(findings, threat, budget) for budget in budgets]
     lines += [_queries(findings, threat), _price(findings, threat, budgets[0])]
@@ -73,12 +73,12 @@ def _open_door(findings: Findings, threat: VictimThreatModel, budgets: Sequence[
     said, mark = [], ""
     for row in findings.rows[threat]:
         for budget in budgets if not row.defense else []:
-            mark = flags(findings, row)
-            standing = row.standings.get(budget)
+            mark = warning_labels(findings, row)
+            standing = row.results.get(budget)
             if standing and standing.best:
                 best = standing.best
                 said.append(f"{budget:,} queries copy **{_percent(best.interval)}** of it ({best.attacker})")
-    floor = findings.floor(threat)
+    floor = findings.zero_query_baseline(threat)
     own = f" The thief's own labelled data give {_percent(floor.interval)} before any query." if floor else ""
     start = f"**With no defense** ({mark})**,**" if mark else "**With no defense,**"
     return f"{start} {'; '.join(said)}.{own}" if said else own.strip()
@@ -90,7 +90,7 @@ def _percent(interval: Interval) -> str:
 
 
 def _against(findings: Findings, threat: VictimThreatModel, budget: int) -> str:
-    told = told_apart(findings, threat, budget)
+    told = significant_reductions(findings, threat, budget)
     rest = [row for row in _compared(findings, threat, budget) if row not in told]
     at = f"**At {budget:,} queries**"
     if not told and not rest:
@@ -98,8 +98,8 @@ def _against(findings: Findings, threat: VictimThreatModel, budget: int) -> str:
     most = f"{100 * max(0, *(_gap(row, budget).high for row in rest)):.1f} points" if rest else ""
     if not told:
         return f"{at} no defense takes away an amount that can be told from zero, and none more than {most}."
-    shown = [f"{named(findings, row)} ({ranged(_gap(row, budget))} points)" for row in told]
-    first = told[0].standings[budget].best
+    shown = [f"{name_with_warnings(findings, row)} ({ranged(_gap(row, budget))} points)" for row in told]
+    first = told[0].results[budget].best
     left = f", which leaves {_percent(first.interval)} to {first.attacker}" if first else ""
     said = f"{at} the largest gap is that of **{shown[0]}**{left}."
     if len(shown) > 1:
@@ -114,7 +114,7 @@ def _against(findings: Findings, threat: VictimThreatModel, budget: int) -> str:
 def _queries(findings: Findings, threat: VictimThreatModel) -> str:
     known = [(row, row.multiplier) for row in findings.rows[threat] if row.multiplier]
     if not known:
-        wanted = findings.wanted(threat)
+        wanted = findings.planned_reference(threat)
         here = wanted is None or findings.reference(threat) is not None
         return (
             "" if here else f"**In queries.** No multiplier: the reference budget of {wanted:,} was not run."
@@ -125,7 +125,7 @@ def _queries(findings: Findings, threat: VictimThreatModel) -> str:
     if not told:
         return f"{start} no more, as far as the intervals tell, whatever the defense."
     row, most = max(told, key=lambda pair: (pair[1].above, pair[1].value, pair[0].defense))
-    name = named(findings, row)
+    name = name_with_warnings(findings, row)
     if most.above:
         return (
             f"{start} most with {name}: more than the largest budget, {most.value:.2f} times as many or more."
@@ -135,42 +135,44 @@ def _queries(findings: Findings, threat: VictimThreatModel) -> str:
 
 def _price(findings: Findings, threat: VictimThreatModel, budget: int) -> str:
     said = []
-    for row in told_apart(findings, threat, budget)[:3]:
+    for row in significant_reductions(findings, threat, budget)[:3]:
         if row.evaluation is not None:
             parts = [f"{measured(row.evaluation, 'honest.accuracy_lost', 100)} points of accuracy"]
             parts += [f"mean L1 {measured(row.evaluation, 'honest.l1_mean', digits=3)}"]
             parts += [f"{measured(row.evaluation, 'honest.refused', 100)} % of queries refused"]
-            said.append(f"{named(findings, row)}: {', '.join(parts)}")
+            said.append(f"{name_with_warnings(findings, row)}: {', '.join(parts)}")
     return f"**What honest users pay for that.** {'; '.join(said)}." if said else ""
 
 
-def readings(findings: Findings, threat: VictimThreatModel) -> list[str]:
+def one_line_results(findings: Findings, threat: VictimThreatModel) -> list[str]:
     """Return a line for each defense under this threat model, at the first headline budget that it met."""
     return [
-        f"**{named(findings, row)}** {reading(findings, row)}."
+        f"**{name_with_warnings(findings, row)}** {one_line_result(findings, row)}."
         for row in findings.rows[threat]
         if row.defense
     ]
 
 
-def reading(findings: Findings, row: DefenseResult) -> str:
+def one_line_result(findings: Findings, row: DefenseResult) -> str:
     """Return what a defense buys and costs, in a clause or two without a full stop."""
-    budget = next((b for b in findings.headline(row.threat) if b in row.standings), 0)
-    standing = row.standings.get(budget)
-    if standing is None or standing.gap is None:
+    budget = next((b for b in findings.summary_budgets(row.threat) if b in row.results), 0)
+    standing = row.results.get(budget)
+    if standing is None or standing.reduction is None:
         return "is not compared: no attacker is ranked both with it and without"
     price = _utility_loss(row.evaluation)
     paid = f"for {price}" if price else "at no honest cost that can be told from zero"
-    effects = _effects(standing.gap, row.multiplier, budget)
+    effects = _effects(standing.reduction, row.multiplier, budget)
     if effects:
         return f"{effects}, {paid}{_to_the_unaware(standing)}"
-    unaware = standing.unaware
-    lost = _effects(unaware.gap, _unaware_multiplier(findings, row), budget) if unaware else ""
+    unaware = standing.non_adaptive
+    lost = _effects(unaware.reduction, _unaware_multiplier(findings, row), budget) if unaware else ""
     if lost and standing.best:
         return f"{lost}, {paid}, where the thief does not know it; {NOTHING} against {standing.best.attacker}"
     said = "cannot be told from no defense"
-    if standing.gap.high < 0:
-        said = f"helps the thief, by {number(-100 * standing.gap.value, 1)} points at {budget:,} queries"
+    if standing.reduction.high < 0:
+        said = (
+            f"helps the thief, by {number(-100 * standing.reduction.value, 1)} points at {budget:,} queries"
+        )
     return f"{said}; honest users pay {price}" if price else said
 
 
@@ -192,7 +194,7 @@ def _unaware_multiplier(findings: Findings, row: DefenseResult) -> Multiplier | 
 
 
 def _to_the_unaware(standing: BestAttackResult) -> str:
-    knowing = standing.unaware.knowing if standing.unaware else None
+    knowing = standing.non_adaptive.adaptive_gain if standing.non_adaptive else None
     if knowing is None:
         return ""
     if knowing.low > 0 and standing.best:
@@ -206,9 +208,9 @@ def _utility_loss(evaluation: Record | None) -> str:
     told: list[str] = []
     if evaluation is None:
         return ""
-    for metric, (words, scale, digits) in PAID.items():
+    for metric, (text, scale, digits) in PAID.items():
         value, limits = evaluation.metrics.get(metric), evaluation.info.get("intervals", {}).get(metric)
         shown = number(scale * value, digits) if value is not None else ""
         if limits and limits[0] > 0 and float(shown) > 0:
-            told.append(words.format(shown))
+            told.append(text.format(shown))
     return f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else "".join(told)

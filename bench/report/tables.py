@@ -11,13 +11,13 @@ import numpy as np
 from bench.analysis.comparison import BestAttackResult
 from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.pareto import Cost, Point
-from bench.analysis.row_flags import FLAG, flags, named
+from bench.analysis.row_flags import MARK, name_with_warnings, warning_labels
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.intervals import Interval, value_interval
 from bench.report.markdown import DASH, markdown, measured, number, ranged, times
 from bench.store import Record
 
-FLAGGED = f" {FLAG}"
+MARKED = f" {MARK}"
 COMPANIONS = {
     "extraction.agreement_deployed": ("agrees with deployed", 100),
     "extraction.fidelity_where_victim_errs": ("where victim errs", 100),
@@ -31,33 +31,33 @@ COMPANIONS = {
 }
 
 
-def standing_cells(standing: BestAttackResult | None) -> tuple[str, str, str]:
+def result_cells(standing: BestAttackResult | None) -> tuple[str, str, str]:
     """Return the strongest attacker's fidelity with its name, the gap, and the gap to ``label_only``."""
     if standing is None:
         return DASH, DASH, DASH
-    mark = FLAGGED if standing.flags else ""
+    mark = MARKED if standing.flags else ""
     if standing.best is None:
         return f"not ranked{mark}", DASH, DASH
     best = standing.best
     shown = f"**{ranged(best.interval)}**{mark}<br>{best.attacker}"
-    return shown, ranged(standing.gap), ranged(standing.to_labels)
+    return shown, ranged(standing.reduction), ranged(standing.reduction_from_labels)
 
 
-def verdict_table(findings: Findings, threat: VictimThreatModel) -> str:
+def summary_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return one row a defense: fidelity and gaps at the headline budgets, queries, honest users' price."""
-    budgets = findings.headline(threat)
+    budgets = findings.summary_budgets(threat)
     headers = ["defense"]
     for budget in budgets:
         headers += [f"stolen with {budget:,} queries (%)", "gap (points)", "gap to label_only (points)"]
     headers += ["query multiplier", "accuracy lost (points)", "mean L1", "refused (%)"]
     rows = []
-    floor = findings.floor(threat)
+    floor = findings.zero_query_baseline(threat)
     if floor:
         own = f"**{ranged(floor.interval)}**<br>{floor.attacker}"
         rows.append(["*no query at all*", *([own, DASH, DASH] * len(budgets)), *([DASH] * 4)])
     for row in findings.rows[threat]:
-        cells = [cell for budget in budgets for cell in standing_cells(row.standings.get(budget))]
-        name = f"**{findings.defense_name(row.defense)}** {flags(findings, row)}".strip()
+        cells = [cell for budget in budgets for cell in result_cells(row.results.get(budget))]
+        name = f"**{findings.defense_name(row.defense)}** {warning_labels(findings, row)}".strip()
         rows.append([name, *cells, times(row.multiplier), *_price(row)])
     return markdown(headers, rows)
 
@@ -76,13 +76,13 @@ def budget_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return the strongest attacker for every defense and budget."""
     rows = []
     for row in findings.rows[threat]:
-        for budget, standing in row.standings.items():
-            best, mark = standing.best, FLAGGED if standing.flags else ""
+        for budget, standing in row.results.items():
+            best, mark = standing.best, MARKED if standing.flags else ""
             name = findings.defense_name(row.defense)
             if best is None:
                 rows.append([name, f"not ranked{mark}", f"{budget:,}", *[DASH] * 4])
             else:
-                shown = [ranged(best.interval), ranged(standing.gap)]
+                shown = [ranged(best.interval), ranged(standing.reduction)]
                 shown += [str(best.candidates), str(standing.repeats)]
                 rows.append([name, best.attacker + mark, f"{budget:,}", *shown])
     headers = [
@@ -100,12 +100,12 @@ def budget_table(findings: Findings, threat: VictimThreatModel) -> str:
 def attack_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return fidelity by defense and attack, a column a budget, with the repeats where they differ."""
     rows: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
-    every = {b for budgets in findings.places[threat].values() for b in budgets}
-    most = max((len(s.repeats) for _, _, _, s in findings.seen(threat)), default=0)
-    for defense, budget, name, sample in findings.seen(threat):
+    every = {b for budgets in findings.conditions[threat].values() for b in budgets}
+    most = max((len(s.repeats) for _, _, _, s in findings.measured(threat)), default=0)
+    for defense, budget, name, sample in findings.measured(threat):
         if budget in every:
             few = f" (n = {len(sample.repeats)})" if len(sample.repeats) < most else ""
-            mark = FLAGGED if sample.flags else ""
+            mark = MARKED if sample.flags else ""
             shown = f"{ranged(sample.fidelity)}{few}{mark}"
             rows[findings.defense_name(defense), name][budget] = shown
     budgets = sorted(every)
@@ -116,9 +116,9 @@ def attack_table(findings: Findings, threat: VictimThreatModel) -> str:
 
 def companion_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return what stands beside fidelity, at the largest budget."""
-    budget = findings.headline(threat)[-1]
+    budget = findings.summary_budgets(threat)[-1]
     rows = []
-    for defense, spent, name, sample in findings.seen(threat):
+    for defense, spent, name, sample in findings.measured(threat):
         if spent == budget:
             cells = [
                 _over_repeats(sample.records, metric, scale) for metric, (_, scale) in COMPANIONS.items()
@@ -143,9 +143,11 @@ def front_table(findings: Findings, drawn: Mapping[Cost, Sequence[Point]]) -> st
     at = {cost: {point.row.defense: point for point in points} for cost, points in drawn.items()}
     kept = {p.row.defense: p for points in drawn.values() for p in points if not p.dominated}
     rows = []
-    for point in sorted(kept.values(), key=lambda p: (p.stolen.value, p.place)):
+    for point in sorted(kept.values(), key=lambda p: (p.fidelity.value, p.number)):
         costs = [_cell(at[cost].get(point.row.defense), cost) for cost in drawn]
-        rows.append([str(point.place), named(findings, point.row), ranged(point.stolen), *costs])
+        rows.append(
+            [str(point.number), name_with_warnings(findings, point.row), ranged(point.fidelity), *costs]
+        )
     headers = ["", "defense", "stolen (%)", *(cost.label for cost in drawn)]
     return markdown(headers, rows, text=2)
 

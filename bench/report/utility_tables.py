@@ -25,7 +25,7 @@ SCREENED = {
 }
 
 
-def audit_table(findings: Findings, victim: str, columns: Mapping[str, tuple[str, int]]) -> str:
+def utility_table(findings: Findings, victim: str, columns: Mapping[str, tuple[str, int]]) -> str:
     """Return the audits' metrics with their intervals, a row a defense."""
     rows = [
         [
@@ -35,7 +35,7 @@ def audit_table(findings: Findings, victim: str, columns: Mapping[str, tuple[str
                 for metric, (_, scale) in columns.items()
             ),
         ]
-        for defense, record in findings.audits_of(victim)
+        for defense, record in findings.evaluations_of(victim)
         if columns is not SCREENED or _screens(record)
     ]
     return markdown(["defense", *(title for title, _ in columns.values())], rows)
@@ -56,7 +56,7 @@ def resolved_table(findings: Findings, victim: str) -> str:
     The parameter is found on the calibration split; the costs are those of the test split.
     """
     rows = []
-    for defense, record in findings.audits_of(victim):
+    for defense, record in findings.evaluations_of(victim):
         found: Mapping[str, str] = record.info.get("resolved") or {}
         costs = [measured(record, f"honest.l1_{part}", digits=3) for part in ("mean", "max")]
         given = {text: found[text] for text in defense if text in found}
@@ -67,7 +67,7 @@ def resolved_table(findings: Findings, victim: str) -> str:
 def detection_table(findings: Findings, victim: str) -> str:
     """Return the share of each pool that each detector flags, and the queries until the first flag."""
     rows = []
-    for defense, record in findings.audits_of(victim):
+    for defense, record in findings.evaluations_of(victim):
         pools = [key.split(".", 1)[1] for key in record.metrics if key.startswith("detection.")]
         for pool in [name for name in pools if not name.endswith(DETECTION_PARTS)]:
             if record.info.get("claims", {}).get("may_flag"):
@@ -101,7 +101,7 @@ def detection_table(findings: Findings, victim: str) -> str:
 def latency_table(findings: Findings, victim: str) -> str:
     """Return the microseconds a query that each defense adds, alone and in batches of 256."""
     rows = []
-    for defense, record in findings.audits_of(victim):
+    for defense, record in findings.evaluations_of(victim):
         latency = record.info.get("latency_us", {})
         shown = [number(latency[size], 1) if latency.get(size) is not None else DASH for size in ("1", "256")]
         rows.append([findings.defense_name(defense), *shown])

@@ -41,7 +41,7 @@ def records(threat=INSIDE, budget=200, facts=None, shares=SHARES):
 
 
 def by_defense(found):
-    return {match.defense: match for match in adaptive_check.matches(found)}
+    return {match.defense: match for match in adaptive_check.comparisons(found)}
 
 
 def test_it_is_compared_with_the_best_of_the_others():
@@ -49,10 +49,10 @@ def test_it_is_compared_with_the_best_of_the_others():
     assert set(met) == {NONE, SIGMOID, ROUNDED}
     assert met[NONE].other.startswith("copycat")
     assert met[SIGMOID].other == "labels"
-    assert met[NONE].stands
-    assert met[ROUNDED].stands
-    assert not met[SIGMOID].stands
-    assert met[SIGMOID].ahead.value == pytest.approx(-0.25, abs=0.06)
+    assert met[NONE].supported
+    assert met[ROUNDED].supported
+    assert not met[SIGMOID].supported
+    assert met[SIGMOID].difference.value == pytest.approx(-0.25, abs=0.06)
 
 
 def test_the_report_says_where_it_is_behind_and_how_it_read_the_answers(tmp_path):
@@ -66,13 +66,13 @@ def test_the_report_says_where_it_is_behind_and_how_it_read_the_answers(tmp_path
 
 def test_budgets_that_it_calls_too_small_are_left_out():
     few = records(budget=50, facts={"small_budget": 1.0})
-    assert not list(adaptive_check.matches(Findings([*AUDITS, *few], {"digits": 200})))
+    assert not list(adaptive_check.comparisons(Findings([*AUDITS, *few], {"digits": 200})))
 
 
 def test_a_thief_who_knows_more_is_compared_with_all_that_he_could_do():
     shares = {(SIGMOID, "recover"): 0.8, (SIGMOID, AUTO): 0.8, (NONE, "recover"): 0.8, (NONE, AUTO): 0.82}
     found = Findings([*AUDITS, *records(), *records(FULL, shares=shares)], {"digits": 200})
-    met = [match for match in adaptive_check.matches(found) if match.threat.knowledge == "full"]
+    met = [match for match in adaptive_check.comparisons(found) if match.threat.knowledge == "full"]
     named = {match.defense: match.other for match in met}
     assert named[SIGMOID] == "recover"
     assert named[NONE].startswith(("copycat", "recover"))

@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 from records import AUDITS, INSIDE, META, NEAR, REPEATS, cell, evaluation, hits, section
 
-from bench.analysis.attacker_results import same
+from bench.analysis.attacker_results import equal_agreement
 from bench.analysis.findings import Findings
-from bench.analysis.row_flags import named, row_flags
+from bench.analysis.row_flags import name_with_warnings, row_flags
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.flags import FLAGS, label
 from bench.report.page import write_report
-from bench.report.sentences import reading, readings
+from bench.report.sentences import one_line_result, one_line_results
 
 SOFT, LABELS = "copycat(use_probability=true)", "copycat(use_probability=false)"
 RECOVER, MAJORITY = "recover", "labels"
@@ -78,18 +78,18 @@ def row_of(findings, knowledge, defense):
 
 
 def test_the_gap_to_label_only_pairs_the_strongest_of_those_that_both_met(findings):
-    standing = row_of(findings, "none", SIGMOID).standings[200]
+    standing = row_of(findings, "none", SIGMOID).results[200]
     expected = hits(0.70, "copycat(use_probability=false)", 0).mean() - hits(0.60, LABELS, 0).mean()
-    assert standing.to_labels.value == pytest.approx(expected, abs=0.02)
-    assert standing.to_labels.low > 0
-    assert row_of(findings, "none", LABEL_ONLY).standings[200].to_labels is None
-    assert row_of(findings, "none", NONE).standings[200].to_labels.high < 0
+    assert standing.reduction_from_labels.value == pytest.approx(expected, abs=0.02)
+    assert standing.reduction_from_labels.low > 0
+    assert row_of(findings, "none", LABEL_ONLY).results[200].reduction_from_labels is None
+    assert row_of(findings, "none", NONE).results[200].reduction_from_labels.high < 0
 
 
 def test_without_label_only_its_column_is_a_dash(tmp_path):
     cells = [record for record in static() if tuple(record.spec["defense"]) != LABEL_ONLY]
     found = Findings([*AUDITED, *cells], {"digits": 200})
-    assert row_of(found, "none", SIGMOID).standings[200].to_labels is None
+    assert row_of(found, "none", SIGMOID).results[200].reduction_from_labels is None
     text = write_report([*AUDITED, *cells], META, tmp_path).read_text(encoding="utf-8")
     line = next(x for x in section(text, "### T1 ·").splitlines() if x.startswith("| **reverse_sigmoid"))
     assert line.split("|")[4].strip() == "–"
@@ -97,11 +97,11 @@ def test_without_label_only_its_column_is_a_dash(tmp_path):
 
 def test_the_best_equipped_thief_comes_first_and_meets_what_the_others_met(findings):
     assert [threat.knowledge for threat in findings.threats] == ["full", "none"]
-    assert findings.worst == findings.threats[:1]
+    assert findings.strongest == findings.threats[:1]
     met = {row.defense for row in findings.rows[findings.threats[0]]}
     # Nobody who knows it was run against top_k: there he does what the others can.
     assert USELESS in met
-    best = row_of(findings, "full", USELESS).standings[200].best
+    best = row_of(findings, "full", USELESS).results[200].best
     assert best.attacker.endswith("(as one who does not know the defense)")
 
 
@@ -109,26 +109,26 @@ def test_a_thief_who_knows_more_is_not_judged_at_budgets_that_he_was_not_run_at(
     found = Findings(
         [*AUDITED, *static(budgets=(50, 200, 800)), *knowing(budgets=(50, 200))], {"digits": 200}
     )
-    assert {b for budgets in found.places[found.threats[0]].values() for b in budgets} == {50, 200}
-    assert found.headline(found.threats[0]) == [200]
-    assert found.headline(found.threats[1]) == [200, 800]
+    assert {b for budgets in found.conditions[found.threats[0]].values() for b in budgets} == {50, 200}
+    assert found.summary_budgets(found.threats[0]) == [200]
+    assert found.summary_budgets(found.threats[1]) == [200, 800]
 
 
 def test_thieves_of_other_pools_are_worst_cases_of_their_own():
     found = Findings([*AUDITED, *static(), *knowing(), *static(NEAR)], {"digits": 200})
-    assert [(threat.pool, threat.knowledge) for threat in found.worst] == [
+    assert [(threat.pool, threat.knowledge) for threat in found.strongest] == [
         ("in-distribution", "full"),
         ("usps", "none"),
     ]
 
 
 def test_the_unaware_are_compared_among_themselves(findings):
-    aware, plain = (row_of(findings, knowledge, SIGMOID).standings[200] for knowledge in ("full", "none"))
+    aware, plain = (row_of(findings, knowledge, SIGMOID).results[200] for knowledge in ("full", "none"))
     assert aware.best.attacker == RECOVER
-    assert aware.unaware.best.interval.value == plain.best.interval.value
-    assert aware.unaware.gap == plain.gap
-    assert aware.unaware.knowing.low > 0
-    assert plain.unaware is None
+    assert aware.non_adaptive.best.interval.value == plain.best.interval.value
+    assert aware.non_adaptive.reduction == plain.reduction
+    assert aware.non_adaptive.adaptive_gain.low > 0
+    assert plain.non_adaptive is None
 
 
 def test_what_an_attack_gets_by_knowing_is_not_put_down_to_one_who_does_not_know():
@@ -139,8 +139,8 @@ def test_what_an_attack_gets_by_knowing_is_not_put_down_to_one_who_does_not_know
     ]
     better = knowing(shares={NONE: 0.95, SIGMOID: 0.9}, budgets=(200,))
     found = Findings([*AUDITED, *static(budgets=(200,)), *unknowing, *better], {"digits": 200})
-    aware, plain = (row_of(found, knowledge, SIGMOID).standings[200] for knowledge in ("full", "none"))
-    assert aware.unaware.gap == plain.gap
+    aware, plain = (row_of(found, knowledge, SIGMOID).results[200] for knowledge in ("full", "none"))
+    assert aware.non_adaptive.reduction == plain.reduction
 
 
 def test_replaying_the_label_needs_no_knowledge():
@@ -154,11 +154,11 @@ def test_replaying_the_label_needs_no_knowledge():
         if name.endswith("on label_only, replayed")
     }
     assert replayed
-    assert not any(sample.aware for sample in replayed.values())
+    assert not any(sample.adaptive for sample in replayed.values())
 
 
 def test_a_defense_that_a_knowing_thief_undoes_reads_so(findings):
-    said = reading(findings, row_of(findings, "full", SIGMOID))
+    said = one_line_result(findings, row_of(findings, "full", SIGMOID))
     assert re.fullmatch(
         r"(buys [\d.]+ × the queries( or more)? and )?takes [\d.]+ points off the copy at 200 queries, "
         r"for 2\.0 points of honest accuracy and a mean L1 of 1\.500, where the thief does not know it; "
@@ -166,14 +166,14 @@ def test_a_defense_that_a_knowing_thief_undoes_reads_so(findings):
         said,
     )
     # One who does not know it leaves the whole gap, and there is nothing to add.
-    assert "recover" not in reading(findings, row_of(findings, "none", SIGMOID))
+    assert "recover" not in one_line_result(findings, row_of(findings, "none", SIGMOID))
 
 
 def test_a_defense_of_which_something_is_left_says_what_knowing_it_adds(findings):
-    said = reading(findings, row_of(findings, "full", ROUNDED))
-    standing = row_of(findings, "full", ROUNDED).standings[200]
-    assert standing.gap.low > 0
-    more = f"{100 * standing.unaware.knowing.value:.1f}"
+    said = one_line_result(findings, row_of(findings, "full", ROUNDED))
+    standing = row_of(findings, "full", ROUNDED).results[200]
+    assert standing.reduction.low > 0
+    more = f"{100 * standing.non_adaptive.adaptive_gain.value:.1f}"
     assert said.endswith(f"; recover gets {more} points more than any thief who does not know it")
 
 
@@ -181,13 +181,13 @@ def test_where_knowing_is_not_told_from_not_knowing_it_says_so():
     hardly_better = knowing(shares=KNOWING | {ROUNDED: 0.588})
     found = Findings([*AUDITED, *static(), *hardly_better], {"digits": 200})
     row = row_of(found, "full", ROUNDED)
-    ahead = row.standings[200].unaware.knowing
+    ahead = row.results[200].non_adaptive.adaptive_gain
     assert ahead.low <= 0 < ahead.value
-    assert reading(found, row).endswith("; knowing it is not shown to help")
+    assert one_line_result(found, row).endswith("; knowing it is not shown to help")
 
 
 def test_what_no_interval_shows_is_not_claimed(findings):
-    said = reading(findings, row_of(findings, "full", USELESS))
+    said = one_line_result(findings, row_of(findings, "full", USELESS))
     assert said == "cannot be told from no defense"
     helped = KEPT | {(USELESS, SOFT): 0.95}
     cells = [
@@ -196,14 +196,16 @@ def test_what_no_interval_shows_is_not_claimed(findings):
         for repeat in range(REPEATS)
     ]
     found = Findings([*AUDITED, *cells], {"digits": 200})
-    assert re.match(r"helps the thief, by \d+\.\d points", reading(found, row_of(found, "none", USELESS)))
+    assert re.match(
+        r"helps the thief, by \d+\.\d points", one_line_result(found, row_of(found, "none", USELESS))
+    )
 
 
 def test_a_price_whose_interval_holds_zero_is_not_named():
     evaluations = [evaluation(NONE), evaluation(SIGMOID, lost=0.005, l1=0.3)]
     cells = [record for record in static() if tuple(record.spec["defense"]) in (NONE, SIGMOID)]
     found = Findings([*evaluations, *cells], {"digits": 200})
-    said = reading(found, row_of(found, "none", SIGMOID))
+    said = one_line_result(found, row_of(found, "none", SIGMOID))
     assert "for a mean L1 of 0.300" in said
     assert "accuracy" not in said
 
@@ -215,14 +217,14 @@ def test_no_defense_is_named_in_words_without_its_flags(findings, text):
     for row in flagged:
         marks = ", ".join(label(raised.flag) for raised in row_flags(findings, row))
         name = findings.defense_name(row.defense)
-        assert named(findings, row) == f"{name} ⚑ {marks}"
+        assert name_with_warnings(findings, row) == f"{name} ⚑ {marks}"
         places = [found.end() for found in re.finditer(rf"(?<=\*\*){re.escape(name)}", said)]
         assert places
         assert all(re.match(rf"(\*\*)? ⚑ {marks}", said[place:]) for place in places)
 
 
 def test_every_line_under_a_verdict_is_about_a_defense_of_it(findings):
-    lines = readings(findings, findings.threats[0])
+    lines = one_line_results(findings, findings.threats[0])
     assert len(lines) == len(findings.rows[findings.threats[0]]) - 1
     assert not any(line.startswith("**none") for line in lines)
 
@@ -263,7 +265,7 @@ def test_attackers_that_agree_wherever_both_were_run_are_one_by_any_name():
     found = Findings([*AUDITED, *static(budgets=(200,)), *twins], {"digits": 200})
     (threat,) = found.threats
     name = "labels = copycat on labels"
-    assert all(name in found.samples[threat, d, 200] for d in (NONE, SIGMOID, ROUNDED))
+    assert all(name in found.attack_results[threat, d, 200] for d in (NONE, SIGMOID, ROUNDED))
     assert name in found.candidates(threat, LABEL_ONLY, 200)
 
 
@@ -279,7 +281,7 @@ def test_one_place_where_they_differ_keeps_attackers_apart_everywhere():
     found = Findings([*AUDITED, *cells, *twins], {"digits": 200})
     (threat,) = found.threats
     for place in (NONE, SIGMOID, ROUNDED):
-        assert {MAJORITY, "copycat on labels"} <= set(found.samples[threat, place, 200])
+        assert {MAJORITY, "copycat on labels"} <= set(found.attack_results[threat, place, 200])
 
 
 def test_an_attacker_that_differs_from_one_of_two_names_joins_neither():
@@ -293,7 +295,7 @@ def test_an_attacker_that_differs_from_one_of_two_names_joins_neither():
     cells += [*ran("b", SIGMOID, 0.4), *ran("c", SIGMOID, 0.6)]
     found = Findings(cells, {})
     (threat,) = found.threats
-    assert set(found.samples[threat, NONE, 200]) == {"a = b", "c"}
+    assert set(found.attack_results[threat, NONE, 200]) == {"a = b", "c"}
 
 
 @pytest.mark.parametrize("flag", ["near_chance", "nothing_learnt"])
@@ -305,8 +307,8 @@ def test_two_empty_copies_do_not_make_two_attackers_one(flag):
     ]
     for record in cells:
         record.arrays["agreement"] = hits(0.1, "x", record.spec["repeat"])
-    (samples,) = Findings(cells, {}).samples.values()
-    assert same(*samples.values())
+    (samples,) = Findings(cells, {}).attack_results.values()
+    assert equal_agreement(*samples.values())
     assert len(samples) == 2
 
 
@@ -314,8 +316,8 @@ def test_two_perfect_copies_do_not_make_two_attackers_one():
     cells = [
         cell(INSIDE, NONE, attack, 200, repeat, share=2.0) for attack in (SOFT, LABELS) for repeat in range(2)
     ]
-    (samples,) = Findings(cells, {}).samples.values()
-    assert all(sample.hits.all() for sample in samples.values())
+    (samples,) = Findings(cells, {}).attack_results.values()
+    assert all(sample.agreement.all() for sample in samples.values())
     assert len(samples) == 2
 
 

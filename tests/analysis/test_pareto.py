@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from records import INSIDE, META, REPEATS, cell, evaluation
 
 from bench.analysis.findings import Findings
-from bench.analysis.pareto import COSTS, dominated, family, panels, path
+from bench.analysis.pareto import COSTS, defense_names, dominated, panels, strength_range
 from bench.report.figures import pareto as pareto_figure
 from bench.report.figures.pareto import pareto
 from bench.report.page import write_report
@@ -58,13 +58,13 @@ def test_a_point_is_dominated_only_by_one_that_is_no_worse_in_both_and_better_in
 
 def test_the_front_falls_as_cost_rises_and_everything_grey_lies_above_it(drawn):
     for points in drawn.values():
-        front = sorted((p.cost, p.stolen.value) for p in points if not p.dominated)
+        front = sorted((p.cost, p.fidelity.value) for p in points if not p.dominated)
         costs, left = np.transpose(front)
         assert np.all(np.diff(left) <= 0)
         for p in points:
             if p.dominated:
                 reached = left[costs <= p.cost].min()
-                assert p.stolen.value >= reached
+                assert p.fidelity.value >= reached
 
 
 def test_a_panel_is_there_only_where_some_defense_pays(drawn):
@@ -86,7 +86,7 @@ def test_likelihood_is_counted_as_added_to_that_of_no_defense(drawn):
 
 def test_the_table_of_the_front_holds_the_front_of_every_panel_and_nothing_else(findings, drawn):
     table = front_table(findings, drawn).splitlines()[2:]
-    front = {p.place for points in drawn.values() for p in points if not p.dominated}
+    front = {p.number for points in drawn.values() for p in points if not p.dominated}
     assert {int(line.split("|")[1]) for line in table} == front
     assert all("**" in line for line in table)
 
@@ -94,11 +94,11 @@ def test_the_table_of_the_front_holds_the_front_of_every_panel_and_nothing_else(
 def test_one_family_is_one_look_and_its_sweeps_are_paths_of_their_own():
     native, other = ("reverse_sigmoid(beta=1.0, gamma=0.1)",), ("reverse_sigmoid(beta=1.0, gamma=0.2)",)
     found = ("reverse_sigmoid(l1=0.1)",)
-    assert family(native) == family(found) == "reverse_sigmoid"
-    assert path(native) == path(other) != path(found)
+    assert defense_names(native) == defense_names(found) == "reverse_sigmoid"
+    assert strength_range(native) == strength_range(other) != strength_range(found)
     refuse, noise = ("mahalanobis(action=refuse, fpr=0.05)",), ("mahalanobis(action=noise, fpr=0.05)",)
-    assert path(refuse) != path(noise)
-    assert family((*native, *refuse)) == "reverse_sigmoid + mahalanobis"
+    assert strength_range(refuse) != strength_range(noise)
+    assert defense_names((*native, *refuse)) == "reverse_sigmoid + mahalanobis"
 
 
 def test_forty_defenses_are_drawn_with_numbers_that_do_not_touch(findings):
@@ -130,8 +130,8 @@ def test_what_is_flagged_is_hollow_and_what_is_dominated_is_grey(findings, drawn
     }
     assert {p.dominated for p in points} == {True, False}
     for p in points:
-        line = marks[p.cost, 100 * p.stolen.value]
-        assert (line.get_markerfacecolor() == "none") == bool(p.flags or not p.row.defense)
+        line = marks[p.cost, 100 * p.fidelity.value]
+        assert (line.get_markerfacecolor() == "none") == bool(p.warnings or not p.row.defense)
         assert (line.get_color() == pareto_figure.GREY) == (p.dominated or not p.row.defense)
 
 

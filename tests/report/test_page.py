@@ -31,7 +31,7 @@ from bench.analysis.findings import Findings
 from bench.metrics.flags import MEANING
 from bench.report.figures.label_placement import name_points
 from bench.report.page import write_report
-from bench.report.sentences import words
+from bench.report.sentences import summary_sentences
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def test_the_words_of_the_verdict_follow_the_intervals(text):
     useless = [cell(INSIDE, d, SOFT, 200, r, share=0.8) for d in (NONE, SCREEN) for r in range(REPEATS)]
     findings = Findings([*AUDITS, *useless], {"digits": 200})
     (threat,) = findings.threats
-    said = " ".join(words(findings, threat))
-    gap = findings.rows[threat][1].standings[200].gap
+    said = " ".join(summary_sentences(findings, threat))
+    gap = findings.rows[threat][1].results[200].reduction
     assert gap.low <= 0
     assert "no defense takes away an amount that can be told from zero" in said
     assert f"none more than {100 * gap.high:.1f} points" in said
@@ -87,9 +87,9 @@ def test_every_threat_model_has_a_verdict_of_its_own(text):
 
 def test_a_label_keeping_defense_never_looks_stronger_than_label_only():
     findings, threat = inside()
-    best = {row.defense: row.standings[200].best for row in findings.rows[threat]}
-    seen = findings.samples[threat, ROUNDED, 200]
-    assert max(sample.hits.mean() for sample in seen.values()) < best[LABEL_ONLY].interval.value
+    best = {row.defense: row.results[200].best for row in findings.rows[threat]}
+    seen = findings.attack_results[threat, ROUNDED, 200]
+    assert max(sample.agreement.mean() for sample in seen.values()) < best[LABEL_ONLY].interval.value
     assert best[ROUNDED].interval.value >= best[LABEL_ONLY].interval.value
     assert best[ROUNDED].attacker.endswith("on label_only, replayed")
     assert best[NONE].interval.value >= best[LABEL_ONLY].interval.value
@@ -125,7 +125,7 @@ def test_copycat_and_random_knockoff_stay_apart_where_one_repeat_differs():
     cells[0] = cell(INSIDE, NONE, SOFT, 200, 0, share=0.5)
     findings = Findings(cells, {})
     (threat,) = findings.threats
-    assert set(findings.samples[threat, NONE, 200]) == {
+    assert set(findings.attack_results[threat, NONE, 200]) == {
         "copycat on probabilities",
         "knockoff random on probabilities",
     }
@@ -138,8 +138,8 @@ def test_attackers_near_chance_are_shown_and_flagged_but_not_ranked(tmp_path):
     findings = Findings([*weak, *others, *defended], {"digits": 200})
     (threat,) = findings.threats
     undefended, screened = findings.rows[threat]
-    assert undefended.standings[200].best.attacker == "copycat on labels"
-    assert screened.standings[200].best is None
+    assert undefended.results[200].best.attacker == "copycat on labels"
+    assert screened.results[200].best is None
     text = write_report([*weak, *others, *defended], META, tmp_path).read_text(encoding="utf-8")
     assert "not ranked" in section(text, "### T1 ·")
     assert "near_chance" in section(text, "## Flags")
@@ -196,7 +196,7 @@ def test_a_reference_budget_that_was_not_run_is_said(tmp_path):
 def test_the_zero_query_thief_is_a_row_and_no_candidate(text):
     assert "*no query at all*" in section(text, "### T1 ·")
     findings = Findings(fake_run(), {"digits": 200})
-    assert 0 not in findings.places[findings.threats[0]][NONE]
+    assert 0 not in findings.conditions[findings.threats[0]][NONE]
 
 
 def test_every_fidelity_and_gap_has_its_interval(text):

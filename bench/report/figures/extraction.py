@@ -54,7 +54,7 @@ def draw(findings: Findings, numbers: Mapping[VictimThreatModel, int], folder: P
 
 
 def _points(row: DefenseResult) -> tuple[list[int], list[Interval]]:
-    known = [(budget, standing.best.interval) for budget, standing in row.standings.items() if standing.best]
+    known = [(budget, standing.best.interval) for budget, standing in row.results.items() if standing.best]
     return [budget for budget, _ in known], [interval for _, interval in known]
 
 
@@ -71,7 +71,7 @@ def curves(findings: Findings, threat: VictimThreatModel) -> Figure | None:
     figure = Figure(figsize=(0.75 + width * across, 0.75 + (height + 0.5) * down))
     budgets = sorted({budget for row in rows for budget in _points(row)[0]})
     limits = [100 * limit for row in rows for i in _points(row)[1] for limit in (i.low, i.high)]
-    floor = findings.floor(threat)
+    floor = findings.zero_query_baseline(threat)
     limits += [100 * floor.interval.value] if floor else []
     for place, row in enumerate(defended):
         line, column = divmod(place, across)
@@ -178,7 +178,7 @@ def _bands(
     """Lay threat models side by side until a band is ``width`` columns wide, then start the next."""
     bands: list[list[tuple[VictimThreatModel, list[int]]]] = [[]]
     for threat in threats:
-        budgets = sorted({b for each in findings.places[threat].values() for b in each})
+        budgets = sorted({b for each in findings.conditions[threat].values() for b in each})
         if bands[-1] and sum(len(taken) for _, taken in bands[-1]) + len(budgets) > width:
             bands.append([])
         bands[-1].append((threat, budgets))

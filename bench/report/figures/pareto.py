@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from bench.analysis.findings import Findings
-from bench.analysis.pareto import PAYS, Cost, Point, family, panels, path
+from bench.analysis.pareto import PAYS, Cost, Point, defense_names, panels, strength_range
 from bench.analysis.threat_models import VictimThreatModel
 from bench.report.figures.label_placement import name_points
 from bench.report.figures.style import GREY, defense_label, place_axes
@@ -41,11 +41,11 @@ def pareto(findings: Findings, threat: VictimThreatModel) -> Figure | None:
     drawn = panels(findings, threat)
     if not drawn:
         return None
-    budget = findings.headline(threat)[0]
-    floor = findings.floor(threat)
-    told = {p.place: p for points in drawn.values() for p in points}
+    budget = findings.summary_budgets(threat)[0]
+    floor = findings.zero_query_baseline(threat)
+    told = {p.number: p for points in drawn.values() for p in points}
     groups = {cost: _labelled(points) for cost, points in drawn.items()}
-    key = sorted({p.place for each in groups.values() for group in each for p in group[:TOGETHER]})
+    key = sorted({p.number for each in groups.values() for group in each for p in group[:TOGETHER]})
     entries = _columns([(told[place], _said(findings, told[place])) for place in key])
     across = min(2, len(drawn))
     down = math.ceil(len(drawn) / across)
@@ -77,14 +77,17 @@ def _labelled(points: Sequence[Point]) -> list[list[Point]]:
 
     Those that lie on one another share a name, the front's first.
     """
-    ordered = sorted(points, key=lambda p: (p.cost, p.place))
-    ends = {path(p.row.defense): p.place for p in ordered if p.cost > PAYS}
-    kept = [p for p in points if not p.dominated or not p.row.defense or p.place in ends.values()]
+    ordered = sorted(points, key=lambda p: (p.cost, p.number))
+    ends = {strength_range(p.row.defense): p.number for p in ordered if p.cost > PAYS}
+    kept = [p for p in points if not p.dominated or not p.row.defense or p.number in ends.values()]
     span = max(p.cost for p in points) - min(p.cost for p in points)
     groups: list[list[Point]] = []
-    for point in sorted(kept, key=lambda p: (p.dominated, p.place)):
+    for point in sorted(kept, key=lambda p: (p.dominated, p.number)):
         for group in groups:
-            aside, above = (abs(point.cost - group[0].cost), abs(point.stolen.value - group[0].stolen.value))
+            aside, above = (
+                abs(point.cost - group[0].cost),
+                abs(point.fidelity.value - group[0].fidelity.value),
+            )
             if aside <= 0.002 * span and above <= 0.002:
                 group.append(point)
                 break
@@ -97,9 +100,9 @@ def _name(axes: Axes, groups: Sequence[Sequence[Point]]) -> None:
     """Write the numbers of points beside them."""
     others = []
     for group in groups:
-        tag = ", ".join(str(p.place) for p in group[:TOGETHER])
+        tag = ", ".join(str(p.number) for p in group[:TOGETHER])
         tag += f" +{len(group) - TOGETHER}" if len(group) > TOGETHER else ""
-        x, y = group[0].cost, 100 * group[0].stolen.value
+        x, y = group[0].cost, 100 * group[0].fidelity.value
         if group[0].dominated:
             others.append((x, y, tag))
         else:
@@ -124,7 +127,7 @@ Look = tuple[str, str]
 
 def _looks(findings: Findings) -> dict[str, Look]:
     """Return a colour and a marker for each family, the same in all figures of a report."""
-    families = sorted({family(defense) for _, defense in findings.evaluations if defense})
+    families = sorted({defense_names(defense) for _, defense in findings.evaluations if defense})
     looks = {
         each: (COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
         for place, each in enumerate(families)
@@ -134,11 +137,11 @@ def _looks(findings: Findings) -> dict[str, Look]:
 
 def _panel(axes: Axes, cost: Cost, points: Sequence[Point], looks: Mapping[str, Look]) -> None:
     paths: dict[tuple[object, ...], list[Point]] = defaultdict(list)
-    for point in sorted(points, key=lambda p: (p.cost, p.place)):
-        paths[path(point.row.defense)].append(point)
+    for point in sorted(points, key=lambda p: (p.cost, p.number)):
+        paths[strength_range(point.row.defense)].append(point)
     for own in paths.values():
-        look = looks[family(own[0].row.defense)]
-        line = [[p.cost for p in own], [100 * p.stolen.value for p in own]]
+        look = looks[defense_names(own[0].row.defense)]
+        line = [[p.cost for p in own], [100 * p.fidelity.value for p in own]]
         axes.plot(*line, color=look[0], linewidth=0.8, alpha=0.4, zorder=1)
         for point in own:
             _mark(axes, point, look)
@@ -161,12 +164,14 @@ def _panel(axes: Axes, cost: Cost, points: Sequence[Point], looks: Mapping[str, 
 def _mark(axes: Axes, point: Point, look: Look) -> None:
     """Draw one defense's interval and point."""
     colour, marker = (GREY if point.dominated else look[0]), look[1]
-    low, value, high = (100 * part for part in (point.stolen.low, point.stolen.value, point.stolen.high))
+    low, value, high = (
+        100 * part for part in (point.fidelity.low, point.fidelity.value, point.fidelity.high)
+    )
     strength = 0.18 if point.dominated else 0.5
     axes.plot([point.cost] * 2, [low, high], color=colour, alpha=strength, linewidth=1.2, zorder=1)
     # No defense is a wider ring, so that it shows around a defense in the same place.
     size = 5.5 if point.row.defense else 8.5
-    face = "none" if point.flags or not point.row.defense else colour
+    face = "none" if point.warnings or not point.row.defense else colour
     axes.plot(
         [point.cost],
         [value],
@@ -181,7 +186,7 @@ def _mark(axes: Axes, point: Point, look: Look) -> None:
 
 def _step(axes: Axes, points: Sequence[Point]) -> None:
     """Draw what can be had for each cost: the lowest fidelity of all that cost no more."""
-    front = sorted({(p.cost, 100 * p.stolen.value) for p in points if not p.dominated})
+    front = sorted({(p.cost, 100 * p.fidelity.value) for p in points if not p.dominated})
     right = axes.get_xlim()[1]
     costs, fidelities = zip(*front, (right, front[-1][1]), strict=True)
     axes.step(costs, fidelities, where="post", color=GREY, linewidth=1.1, alpha=0.8, zorder=1.5)
@@ -225,7 +230,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _said(findings: Findings, point: Point) -> str:
     name = defense_label(findings, point.row.defense, 52)
-    return f"{name}  {point.flags}" if point.flags else name
+    return f"{name}  {point.warnings}" if point.warnings else name
 
 
 Entry = tuple[Point, str]
@@ -248,12 +253,12 @@ def _key(
     """Write numbers and names under each other, from ``left`` and ``top`` in inches."""
     across, down = figure.get_size_inches()
     for point, text in entries:
-        colour, marker = looks[family(point.row.defense)]
-        face = "none" if point.flags or not point.row.defense else colour
+        colour, marker = looks[defense_names(point.row.defense)]
+        face = "none" if point.warnings or not point.row.defense else colour
         mark = Line2D([left / across], [(top - 0.08) / down], marker=marker, markersize=5, color=colour)
         mark.set_markerfacecolor(face)
         figure.add_artist(mark)
-        figure.text((left + 0.3) / across, (top - 0.12) / down, str(point.place), fontsize=7.5, ha="right")
+        figure.text((left + 0.3) / across, (top - 0.12) / down, str(point.number), fontsize=7.5, ha="right")
         for line in text.split("\n"):
             figure.text((left + 0.36) / across, (top - 0.12) / down, line, fontsize=7.5)
             top -= LINE
