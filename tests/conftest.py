@@ -7,7 +7,7 @@ from filelock import FileLock
 # One thread everywhere, so that tests run beside each other do not fight; set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from bench.data import datasets, query_pools
+from bench.data import data_files, query_pools
 from bench.errors import MissingDataError
 from bench.files import cache_root
 from bench.plugins import attacks, defenses
@@ -37,7 +37,7 @@ def data_root():
 
     With MOATBENCH_REQUIRE_DATA set, as CI does, they fail instead.
     """
-    root = datasets.data_root()
+    root = data_files.data_root()
     for name in REAL:
         try:
             query_pools.require(name, root)

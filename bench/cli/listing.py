@@ -7,7 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from bench import plugins as registry
-from bench.data import datasets
+from bench.data import data_files, datasets
 from bench.parameters import describe
 from bench.plan import matrix
 from bench.plugins import Plugin, Registry
@@ -71,6 +71,6 @@ def _victims() -> str:
 
 def data_table(data_root: Path | None) -> str:
     """Return which splits of which data sets are there, and where that is."""
-    root = datasets.data_root(data_root)
-    rows = [(found.name, found.split, found.images) for found in datasets.available(root)]
+    root = data_files.data_root(data_root)
+    rows = [(found.name, found.split, found.images) for found in data_files.available(root)]
     return f"{root}\n" + tabulate(rows, headers=["data set", "split", "images"])

@@ -220,13 +220,13 @@ def fetch(
     data_root: DataRoot = None,
 ) -> None:
     """Download data sets through torchvision, checksums verified."""
-    from bench.data import datasets
+    from bench.data import data_files, datasets
 
-    root = datasets.data_root(data_root)
+    root = data_files.data_root(data_root)
     for name in names:
         datasets.info(name)
     for name in names:
-        print(datasets.fetch(name, root))
+        print(data_files.fetch(name, root))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cli import provenance
-from bench.data import datasets
+from bench.data import data_files
 from bench.errors import UsageError
 from bench.models.determinism import found_device
 from bench.plan.matrix import Matrix, load_matrix
@@ -54,7 +54,7 @@ class Session:
         home = Path("results") / matrix.name
         store = store or home / "store.sqlite"
         setting = WorkerSettings(
-            data_root=datasets.data_root(data_root),
+            data_root=data_files.data_root(data_root),
             training_cache=store.parent / f"{store.stem}.memo",
             plugins=tuple(matrix.plugin_files),
             device=found_device(device),

@@ -59,10 +59,10 @@ def digest(x: NDArray[np.generic], y: NDArray[np.generic]) -> str:
 def _open(folder: Path, rows: int) -> tuple[Images, Labels, str]:
     # Mapped copy on write: torch takes no array that it may not write to.
     x, y = np.asarray(np.load(folder / "x.npy", mmap_mode="c")), np.load(folder / "y.npy")
-    told = (folder / "sha256").read_text()
-    if len(x) != rows or len(y) != rows or len(told) != 64:
+    checksum = (folder / "sha256").read_text()
+    if len(x) != rows or len(y) != rows or len(checksum) != 64:
         raise ValueError("not as many as there should be")
-    return x, y, told
+    return x, y, checksum
 
 
 def _write(folder: Path, rows: int, take: Callable[[slice], tuple[Images, Labels]]) -> None:

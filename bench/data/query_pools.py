@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from attacks.base import Pool
-from bench.data.datasets import DATASETS, Labelled, Splits, load_pool_source, require_split
+from bench.data.data_files import load_pool_source, require_split
+from bench.data.datasets import DATASETS, Labelled, Splits
 from bench.data.synthetic_images import draw_glyphs, draw_strokes
 from bench.errors import UsageError, nearest
 from bench.seeds import derive

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.datasets import Labelled, Splits, load_splits
+from bench.data.data_files import load_splits
+from bench.data.datasets import Labelled, Splits, info
 from bench.errors import VictimError
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread
@@ -26,27 +27,6 @@ Perturb = Callable[[float, int], Callable[[Images], Array]]
 
 REMEMBERED = 64 * 2**20
 """Bytes of a victim's answers to cache, and of its features."""
-
-EXPECTED = {
-    ("digits", "mlp"): 0.94,
-    ("digits", "cnn"): 0.95,
-    ("digits", "logistic"): 0.93,
-    ("digits", "tree"): 0.75,
-    ("mnist", "mlp"): 0.97,
-    ("mnist", "lenet"): 0.985,
-    ("mnist", "cnn"): 0.992,
-    ("fashion-mnist", "mlp"): 0.87,
-    ("fashion-mnist", "mlp128"): 0.87,
-    ("fashion-mnist", "lenet"): 0.87,
-    ("fashion-mnist", "cnn"): 0.90,
-}
-"""Test accuracy that a well-trained victim reaches, in [0, 1]; below it, something went wrong."""
-EXPECTED_OFFICIAL = {
-    ("digits", "logistic"): 0.965,
-    ("mnist", "lenet"): 0.99,
-    ("fashion-mnist", "mlp128"): 0.88,
-}
-"""The same for victims trained on the whole official training split."""
 
 
 @dataclass
@@ -180,8 +160,9 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
             official = spec.splits == "official"
             splits = load_splits(spec.data, spec.seed, data_root, official=official)
             victim = _own_victim(spec, splits)
-            expected = EXPECTED_OFFICIAL if official else EXPECTED
-            victim.expected = expected.get((spec.data, spec.architecture))
+            dataset = info(spec.data)
+            expected = dataset.expected_official if official else dataset.expected
+            victim.expected = expected.get(spec.architecture)
         victim.check()
     return victim
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from bench import plugins as registry
-from bench.data import datasets, query_pools
+from bench.data import data_files, datasets, query_pools
 from bench.errors import MissingDataError, UsageError, nearest
 from bench.models import training_config
 from bench.models.sklearn_surrogates import ESTIMATORS
@@ -196,7 +196,7 @@ def _present(entries: Iterable[str], root: Path | None) -> list[str]:
 
 def _here(pool: str, root: Path | None) -> bool:
     try:
-        query_pools.require(pool, datasets.data_root(root))
+        query_pools.require(pool, data_files.data_root(root))
     except MissingDataError:
         return False
     return True

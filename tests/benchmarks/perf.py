@@ -26,7 +26,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from bench.cli import provenance
-from bench.data import datasets, query_pools
+from bench.data import data_files, query_pools
 from bench.errors import MissingDataError
 from bench.models import batched_training, training
 from bench.models.determinism import found_device, on, single_thread
@@ -413,7 +413,7 @@ def grown(what, cells):
 
 def alone(tasks):
     """Run cells here and print what they took, and the most memory."""
-    bench = WorkerContext(datasets.data_root(None))
+    bench = WorkerContext(data_files.data_root(None))
     with single_thread():
         for task in tasks[:4]:
             run_one(task, bench)
@@ -435,7 +435,7 @@ def many(cells):
 def heavy(_):
     """Return one short cell of `mnist` for every defense, pool and surrogate, and the audits."""
     found = {}
-    for task in load_matrix("mnist").tasks(repeats=1, data_root=datasets.data_root(None)):
+    for task in load_matrix("mnist").tasks(repeats=1, data_root=data_files.data_root(None)):
         if isinstance(task, Cell):
             short = replace(task, attack=attacks.canonical(SOFT), budget=200, training="rule(epochs=1)")
             found.setdefault((task.defense, task.threat.pool, task.threat.surrogate), short)
@@ -582,7 +582,7 @@ def main():
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = WorkerContext(datasets.data_root(None), Path(folder))
+        bench = WorkerContext(data_files.data_root(None), Path(folder))
         digits, mnist = VictimSpec("digits", "mlp", 0), VictimSpec("mnist", "lenet", 0)
         try:
             bench.victim(mnist)

@@ -13,16 +13,8 @@ import pytest
 from images import PARTS, shrink, write_mnist_like
 
 from bench.data import datasets
-from bench.data.datasets import (
-    DATASETS,
-    Presence,
-    available,
-    data_root,
-    fetch,
-    info,
-    load_pool_source,
-    load_splits,
-)
+from bench.data.data_files import Presence, available, data_root, fetch, load_pool_source, load_splits
+from bench.data.datasets import DATASETS, info
 from bench.data.torchvision_compat import define_missing, load_torchvision
 from bench.errors import MissingDataError, UsageError
 

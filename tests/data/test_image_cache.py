@@ -11,8 +11,9 @@ import pytest
 from images import PARTS, shrink, write_mnist_like
 
 from bench import files
-from bench.data import datasets, image_cache
-from bench.data.datasets import DATASETS, Labelled, load_pool_source, load_splits
+from bench.data import data_files, datasets, image_cache
+from bench.data.data_files import load_pool_source, load_splits
+from bench.data.datasets import DATASETS, Labelled
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def draw(root, seed=0):
 
 def reads(monkeypatch):
     """Return the list of official splits that are read from now on."""
-    seen, real = [], datasets._read
+    seen, real = [], data_files._read
     monkeypatch.setattr(
-        datasets, "_read", lambda this, split, root: (seen.append(split), real(this, split, root))[1]
+        data_files, "_read", lambda this, split, root: (seen.append(split), real(this, split, root))[1]
     )
     return seen
 
@@ -68,7 +69,7 @@ def test_a_split_is_read_once_and_mapped(root, monkeypatch):
 
 def test_what_is_mapped_is_what_the_files_say(root):
     rows = datasets.split_indices("mnist", 0)
-    raw = datasets._read(DATASETS["mnist"], "train", root)
+    raw = data_files._read(DATASETS["mnist"], "train", root)
     pool = load_splits("mnist", 0, root).pool
     assert np.array_equal(pool.x, raw[0][rows["pool"]].astype(np.float32) / np.float32(255))
     assert np.array_equal(pool.y, raw[1][rows["pool"]])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from attacks.base import Pool
 from bench.data import query_pools
-from bench.data.datasets import DATASETS, Labelled, Splits, load_pool_source
+from bench.data.data_files import load_pool_source
+from bench.data.datasets import DATASETS, Labelled, Splits
 from bench.data.query_pools import POOLS, access, clusters, load, resize, size
 from bench.data.synthetic_images import FONT, draw_glyphs, draw_strokes
 from bench.errors import MissingDataError, UsageError

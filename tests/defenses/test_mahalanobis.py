@@ -12,7 +12,7 @@ from scipy.stats import betabinom
 from sklearn.exceptions import NotFittedError
 
 import defenses.mahalanobis as module
-from bench.data.datasets import load_pool_source, load_splits
+from bench.data.data_files import load_pool_source, load_splits
 from bench.errors import VictimError
 from defenses.base import Batch, Calibration
 from defenses.mahalanobis import Mahalanobis

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.data.datasets import Labelled, Splits
+from bench.data.datasets import Labelled, Splits, info
 from bench.errors import MissingDataError, UsageError, VictimError
 from bench.models import training
-from bench.models.victims import EXPECTED, EXPECTED_OFFICIAL, Victim, load_victim
+from bench.models.victims import Victim, load_victim
 from bench.tasks import VictimSpec
 
 KINDS = ("mlp", "cnn", "logistic", "tree")
@@ -23,7 +23,7 @@ def victim_of(context):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_victim_reaches_what_is_expected_of_it(kind, victim_of):
     victim = victim_of(kind)
-    assert victim.accuracy() >= victim.expected == EXPECTED["digits", kind]
+    assert victim.accuracy() >= victim.expected == info("digits").expected[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,7 +98,7 @@ def test_a_victim_on_official_splits_is_another_one_and_says_so(context):
     victim = context.victim(spec)
     assert str(spec) == victim.name == "digits/logistic (official splits)"
     assert len(victim.splits.train.x) == 1_437
-    assert victim.accuracy() >= victim.expected == EXPECTED_OFFICIAL["digits", "logistic"]
+    assert victim.accuracy() >= victim.expected == info("digits").expected_official["logistic"]
     assert victim.fingerprint != context.victim(VictimSpec("digits", "logistic")).fingerprint
 
 

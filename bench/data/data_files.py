@@ -1,0 +1,212 @@
+"""Reading data sets: what is on this machine, downloads, and the splits of a victim's data."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from bench.data.datasets import (
+    DATASETS,
+    DatasetInfo,
+    Images,
+    Indices,
+    Labelled,
+    Labels,
+    Splits,
+    info,
+    split_indices,
+)
+from bench.data.file_layouts import UNREADABLE
+from bench.data.image_cache import mapped
+from bench.errors import MissingDataError
+from bench.seeds import derive
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Presence:
+    """How many images of an official split are on this machine; None: missing or not whole."""
+
+    name: str
+    split: str
+    images: int | None
+
+
+def data_root(override: Path | None = None) -> Path:
+    """Return where data sets lie: ``override``, else MOATBENCH_DATA, else the user's cache folder."""
+    if override is not None:
+        return override.expanduser()
+    if from_environment := os.environ.get("MOATBENCH_DATA"):
+        return Path(from_environment).expanduser()
+    return Path(platformdirs.user_cache_dir("moatbench", appauthor=False)) / "data"
+
+
+def load_splits(name: str, seed: int, root: Path, *, official: bool = False) -> Splits:
+    """Return a victim's data: four splits, a function of name and seed; see :func:`split_indices`.
+
+    Raises MissingDataError, naming the command that fetches it, where an official split is missing.
+    CIFAR-10 comes as pickles; torchvision unpickles them, after comparing their MD5 with its own.
+    """
+    dataset = info(name)
+    _require(dataset, [split for split, _ in dataset.official], root)
+    rows = split_indices(name, seed, official=official)
+    first = _OfficialSplit(dataset, dataset.official[0][0], root)
+    last = first if len(dataset.official) == 1 else _OfficialSplit(dataset, dataset.official[1][0], root)
+    return Splits(
+        train=first.take(rows["train"]),
+        calibration=first.take(rows["calibration"]),
+        pool=first.take(rows["pool"]),
+        test=last.take(rows["test"]),
+        classes=dataset.classes,
+    )
+
+
+def load_pool_source(name: str, root: Path) -> Labelled:
+    """Return what a data set contributes as an attacker's pool: the same images on every machine.
+
+    They keep their own resolution. Raises MissingDataError as :func:`load_splits` does.
+    """
+    dataset = info(name)
+    split, size = dataset.pool
+    _require(dataset, [split], root)
+    rng = np.random.default_rng(derive("pool-source", name))
+    rows = np.sort(rng.permutation(dict(dataset.official)[split])[:size])
+    return _OfficialSplit(dataset, split, root).take(rows)
+
+
+def available(root: Path) -> list[Presence]:
+    """Return how much of every data set and official split is on this machine; reads headers only."""
+    return [
+        Presence(dataset.name, split, _count(dataset, split, root))
+        for dataset in DATASETS.values()
+        for split, _ in dataset.official
+    ]
+
+
+def fetch(name: str, root: Path) -> str:
+    """Download a data set through torchvision, which checks its checksums; return a message.
+
+    Placeholders and truncated files are set aside, since torchvision would take them for the real ones.
+    They are put back if the download fails; MissingDataError is raised then.
+    """
+    dataset = info(name)
+    if not dataset.fetchable:
+        return f"{name} comes with scikit-learn: nothing to fetch"
+    broken = [
+        path
+        for split, _ in dataset.official
+        if _count(dataset, split, root) is None
+        for path in dataset.files.paths(split, root)
+        if path.is_file()
+    ]
+    try:
+        with _set_aside(broken):
+            for split, _ in dataset.official:
+                dataset.files.download(split, root)
+            if any(_count(dataset, split, root) != size for split, size in dataset.official):
+                raise RuntimeError("the downloaded files are not whole")
+    except UNREADABLE as error:
+        raise MissingDataError(f"could not fetch {name} into {root}: {_one_line(error)}") from error
+    counts = " and ".join(f"{size:,} {split}" for split, size in dataset.official)
+    return f"{name}: {counts} images are in {root}"
+
+
+@contextmanager
+def _set_aside(paths: list[Path]) -> Iterator[None]:
+    moved = {path: path.with_name(path.name + ".aside") for path in paths}
+    try:
+        for path, safe in moved.items():
+            path.replace(safe)
+        yield
+    except BaseException:
+        for path, safe in moved.items():
+            if safe.is_file():
+                safe.replace(path)
+        raise
+    for safe in moved.values():
+        safe.unlink()
+
+
+def require_split(name: str, split: str, root: Path) -> None:
+    """Raise MissingDataError, naming the command that fetches it, unless the split is in ``root``."""
+    _require(info(name), [split], root)
+
+
+def _require(dataset: DatasetInfo, splits: list[str], root: Path) -> None:
+    missing = [split for split in splits if _count(dataset, split, root) != dict(dataset.official)[split]]
+    if missing:
+        raise _missing(dataset, f"its {' and '.join(missing)} images are missing or not whole", root)
+
+
+def _missing(dataset: DatasetInfo, what: str, root: Path) -> MissingDataError:
+    where = "" if root == data_root() else f" --data-root {shlex.quote(str(root))}"
+    command = f"moatbench data fetch {dataset.name}{where}"
+    return MissingDataError(f"data set {dataset.name!r}: {what} in {root}; fetch it with: {command}")
+
+
+def _count(dataset: DatasetInfo, split: str, root: Path) -> int | None:
+    return dataset.files.count(split, root, dict(dataset.official)[split], dataset.pixels)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _read(dataset: DatasetInfo, split: str, root: Path) -> tuple[NDArray[Any], Labels]:
+    """Return an official split's images (n, c, h, w), uint8 or float32 in [0, 1], and classes (n,)."""
+    try:
+        return dataset.files.read(split, root)
+    except UNREADABLE as error:
+        what = f"torchvision cannot read its {split} images ({_one_line(error)})"
+        raise _missing(dataset, what, root) from error
+
+
+class _OfficialSplit:
+    """An official split, read when rows of it are needed that are not in the image cache."""
+
+    def __init__(self, dataset: DatasetInfo, split: str, root: Path) -> None:
+        self._dataset, self._split, self._root = dataset, split, root
+
+    def take(self, rows: Indices) -> Labelled:
+        """Return these rows; for a downloaded data set, mapped from the image cache."""
+        if not self._dataset.fetchable:
+            return Labelled(*_convert(self._data, rows))
+        try:
+            return Labelled(*mapped(self._dataset.name, self._key(rows), len(rows), lambda: self._part(rows)))
+        except OSError as error:
+            log.warning("no images are kept (%s): every worker holds its own", _one_line(error))
+            return Labelled(*_convert(self._data, rows))
+
+    @cached_property
+    def _data(self) -> tuple[NDArray[Any], Labels]:
+        return _read(self._dataset, self._split, self._root)
+
+    def _part(self, rows: Indices) -> Callable[[slice], tuple[Images, Labels]]:
+        data = self._data
+        return lambda here: _convert(data, rows[here])
+
+    def _key(self, rows: Indices) -> str:
+        """Return a name for these rows of these files, as they are now."""
+        files = self._dataset.files.paths(self._split, self._root)
+        stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return f"{derive('rows', *map(str, stamps), hashlib.sha256(rows.data).hexdigest()):016x}"
+
+
+def _convert(data: tuple[NDArray[Any], Labels], rows: Indices) -> tuple[Images, Labels]:
+    x, y = data[0][rows], data[1][rows]
+    if x.dtype == np.uint8:
+        x = x.astype(np.float32) / np.float32(255)
+    return np.ascontiguousarray(x, dtype=np.float32), y
