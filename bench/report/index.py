@@ -11,13 +11,10 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.report.markdown import DASH, markdown
+from bench.report.templates import rendered
 
 _COMMENT = re.compile(r"^<!-- study: (.*) -->$", re.MULTILINE)
 _HEADLINE = ("label", "published", "measured", "competent_label", "competent")
-INTRO = """\
-*Published*: the number that the source is known for. *Same recipe here*: what the published recipe gives in
-moatbench, with a 95 % interval. *Competent attacker*: what an attacker who knows the craft gets at the same
-task. Every page says what stands behind its numbers."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,10 @@ def write_index(folder: Path) -> Path:
     entries, others = studies(folder), sorted(folder.glob("*/report.md"))
     if not entries and not others:
         raise UsageError(f"no report.md in {folder}; moatbench run --out {folder}/NAME writes one")
-    parts = ["# Reports"]
-    if entries:
-        parts += ["## Published works, reproduced and checked", INTRO, _lines(entries, folder)]
-    if others:
-        links = [f"- [{_heading(path)}]({_link(path, folder)})" for path in others]
-        parts += ["## Other reports", "\n".join(links)]
+    links = [f"[{_heading(path)}]({_link(path, folder)})" for path in others]
+    text = rendered("index", studies=_table(entries, folder), others=links)
     path = folder / "README.md"
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
     return path
 
 
@@ -92,7 +85,7 @@ def _entry(path: Path) -> Entry:
         ) from error
 
 
-def _lines(entries: list[Entry], folder: Path) -> str:
+def _table(entries: list[Entry], folder: Path) -> str:
     rows = []
     for entry in entries:
         told = entry.headline or dict.fromkeys(_HEADLINE, DASH)

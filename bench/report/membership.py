@@ -5,39 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bench.analysis.findings import Findings
-from bench.analysis.membership_results import Inference, inferences
+from bench.analysis.membership_results import Inference
+from bench.report.context import ReportContext
 from bench.report.figures import study as study_figures
+from bench.report.figures.style import save
 from bench.report.markdown import DASH, markdown, ranged
 from bench.report.tables import MARKED
+from bench.report.templates import rendered
 
-READING = """\
-Half of the records were members; accuracy over .5 is what the attack adds to guessing. *TPR at 1 %*: the
-share of members found where at most 1 % of non-members are taken for members (really: the rate in
-parentheses); at .1 % it takes 1,000 judged non-members to mean anything. *Train–test gap*: by how many
-points the victim is better on what it was trained on. *Without the victim*: a classifier that sees the
-records and never asks; what it finds is the difference between two data sets, not membership. Brackets
-are 95 % intervals over repeats and judged records."""
-ROC = """\
-*Members found against non-members taken for members, both on log axes; mean of the repeats. Dotted:
-guessing.*"""
 PANEL = 8
 """At most this many curves in one figure."""
 
 
-def section(findings: Findings, folder: Path) -> list[str]:
-    """Return the section on membership inference with its curves; nothing where nobody infers."""
-    found = inferences(findings)
-    parts = summary(found)
-    for number, victim in enumerate(dict.fromkeys(one.victim for one in found), start=1):
-        parts += curves([one for one in found if one.victim == victim], folder, f"roc-{number}")
-    return parts
-
-
-def summary(found: Sequence[Inference]) -> list[str]:
-    """Return the section without curves; nothing where nobody infers."""
-    return ["## Membership inference", said(found), table(found), READING] if found else []
+def section(context: ReportContext) -> dict[str, Any] | None:
+    """Return the results of membership inference, on a usual page with curves; None if there are none."""
+    found = context.inferences
+    if not found:
+        return None
+    figures = []
+    if not context.on_study_page:
+        for number, victim in enumerate(dict.fromkeys(one.victim for one in found), start=1):
+            own = [one for one in found if one.victim == victim]
+            figures += curves(own, context.folder, f"roc-{number}")
+    return {"sentences": sentences(found), "table": table(found), "figures": figures}
 
 
 def curves(found: Sequence[Inference], folder: Path, name: str) -> list[str]:
@@ -54,9 +46,8 @@ def curves(found: Sequence[Inference], folder: Path, name: str) -> list[str]:
     for number, group in enumerate(groups, start=1):
         drawn = {label: named[label].curve() for label in group}
         suffix = f"-{number}" if len(groups) > 1 else ""
-        path = study_figures.save(study_figures.roc(drawn), folder, name + suffix)
-        alt = f"ROC curves of membership inference: {'; '.join(drawn)}"
-        parts += [f"![{alt}]({path})\n\n{ROC}"] if path else []
+        path = save(study_figures.roc(drawn), folder, name + suffix)
+        parts += [rendered("figure_roc", names=list(drawn), path=path)] if path else []
     return parts
 
 
@@ -74,9 +65,9 @@ def labels(found: Sequence[Inference]) -> list[str]:
     ]
 
 
-def said(found: Sequence[Inference]) -> str:
-    """Return one line an attack: what it finds, as far as its intervals tell."""
-    return "\n".join(f"- {_sentence(one)}" for one in found)
+def sentences(found: Sequence[Inference]) -> list[str]:
+    """Return a sentence for each attack: whether it is significantly better than guessing."""
+    return [_sentence(one) for one in found]
 
 
 def _sentence(one: Inference) -> str:

@@ -1,12 +1,11 @@
-"""Sections that reports of every kind share: honest users, detection, time, troubles, origin."""
+"""The values of a report's sections that need no module of their own: one function a template."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from bench.analysis.adaptive_check import SLACK, AutoComparison, comparisons
@@ -15,83 +14,84 @@ from bench.analysis.findings import Findings
 from bench.analysis.row_flags import row_flags
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.flags import FLAGS, label
-from bench.report import run_tables, utility_tables
-from bench.report.markdown import DASH, details, markdown, ranged
-
-HONEST = """\
-On the test split. *Top-1 kept*: answers whose label is the victim's; there and in accuracy a refused
-query is a miss, the others are over answered queries. *L1*: distance between the answer and what the
-victim said. *NLL*, *ECE*, *AURC*: negative log-likelihood, expected calibration error, area under the
-risk-coverage curve; lower is better."""
-RESOLVED = """\
-Their parameters were found on the calibration split of each victim, so that honest answers cost what was
-asked for; beside them what that costs on the test split, over all defenses that answer in a row."""
-SCREENED = "Honest traffic that was refused or flagged, per query and for a client of 100 queries."
-DETECTION = "Thresholds were frozen on the calibration split; no pool here took part in that."
-FLAGGED = """\
-A flag is a sign that a row should not be read as it stands; METHOD.md has a paragraph on each. Flagged rows
-are shown like all others, and wherever one is named its flags are named too. *Rows*: defenses under a threat
-model. *Cells*: single runs of an attack."""
-TIMING = """\
-Median seconds a cell (CPU seconds where said). *Shared*: cells whose training came from the memo,
-because the attacker had learnt exactly the same before; they do not count in training time."""
+from bench.report import run_tables
+from bench.report.context import ReportContext
+from bench.report.markdown import DASH, markdown, ranged
+from bench.report.utility_tables import (
+    HONEST,
+    SCREENED,
+    detection_table,
+    latency_table,
+    resolved_table,
+    utility_table,
+)
 
 
-def gaps(meta: Mapping[str, Any]) -> list[str]:
-    """Return the sentence that a run is not complete, where it is not."""
-    counts = meta.get("counts", {})
+def title(context: ReportContext) -> dict[str, Any]:
+    """Return the values of the template ``title``."""
+    meta = context.meta
+    return {"matrix": meta.get("matrix", "moatbench"), "description": meta.get("description", "")}
+
+
+def incomplete(context: ReportContext) -> dict[str, Any] | None:
+    """Return how many cells are missing and failed; None if the run is complete."""
+    counts = context.meta.get("counts", {})
     lacking = [f"cells {name}: {counts[name]:,}" for name in ("missing", "failed") if counts.get(name)]
-    return [f"**This run is not complete** ({', '.join(lacking)})."] if lacking else []
+    return {"lacking": lacking} if lacking else None
 
 
-def names(findings: Findings) -> str:
-    """Return the short names of attacks and defenses with what they stand for; empty if all are full."""
+def name_table(findings: Findings) -> str:
+    """Return the table of short names of attacks and defenses; empty if none is short."""
     long = [[short, f"`{text}`"] for text, short in sorted(findings.short.items()) if short != text]
-    return details("Names in full", markdown(["short", "in full"], long, text=2)) if long else ""
+    return markdown(["short", "in full"], long, text=2)
 
 
-def evaluations(findings: Findings, victims: Iterable[str]) -> list[str]:
-    """Return what each defense costs honest users, what its detector flags, and what it adds to a query."""
-    parts: list[str] = []
-    everyone = list(victims)
-    sections: list[tuple[str, str, Callable[[str], str]]] = [
-        (
-            "What honest users pay",
-            HONEST,
-            lambda v: utility_tables.utility_table(findings, v, utility_tables.HONEST),
-        ),
-        (
-            "Defenses given by their honest cost",
-            RESOLVED,
-            lambda v: utility_tables.resolved_table(findings, v),
-        ),
-        (
-            "Honest users refused or flagged",
-            SCREENED,
-            lambda v: utility_tables.utility_table(findings, v, utility_tables.SCREENED),
-        ),
-        ("Detection by pool", DETECTION, lambda v: utility_tables.detection_table(findings, v)),
-        ("What a defense adds to a query", "", lambda v: utility_tables.latency_table(findings, v)),
-    ]
-    for heading, intro, table in sections:
-        shown = {victim: table(victim) for victim in everyone}
-        if any(shown.values()):
-            parts += [f"## {heading}", intro]
-            parts += [f"**{victim}**\n\n{body}" for victim, body in shown.items() if body]
-    return parts
+def names(context: ReportContext) -> dict[str, Any] | None:
+    """Return the table of short names; None if none is short."""
+    table = name_table(context.findings)
+    return {"names": table} if table else None
 
 
-def timing(findings: Findings) -> list[str]:
-    """Return the table of seconds, where a cell has any."""
-    table = run_tables.timing_table(findings)
-    return ["## Timing", TIMING, table] if table else []
+def utility(context: ReportContext) -> dict[str, Any] | None:
+    """Return the utility loss of each defense for benign users, by victim; None without an evaluation."""
+    return _by_victim(context, lambda v: utility_table(context.findings, v, HONEST))
 
 
-def flags(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[str]:
-    """Return the section on flags: what each says, then which rows and cells raise it, folded.
+def by_utility(context: ReportContext) -> dict[str, Any] | None:
+    """Return the defenses that were given by their utility loss, by victim; None if there are none."""
+    return _by_victim(context, lambda v: resolved_table(context.findings, v))
 
-    ``numbers``: the number that each threat model has in the report.
-    """
+
+def rejected(context: ReportContext) -> dict[str, Any] | None:
+    """Return how many benign queries each detector rejects or flags, by victim; None without a detector."""
+    return _by_victim(context, lambda v: utility_table(context.findings, v, SCREENED))
+
+
+def detection(context: ReportContext) -> dict[str, Any] | None:
+    """Return how much of each pool each detector flags, by victim; None without a detector."""
+    return _by_victim(context, lambda v: detection_table(context.findings, v))
+
+
+def latency(context: ReportContext) -> dict[str, Any] | None:
+    """Return the time that each defense adds to a query, by victim; None without an evaluation."""
+    return _by_victim(context, lambda v: latency_table(context.findings, v))
+
+
+def _by_victim(context: ReportContext, table: Callable[[str], str]) -> dict[str, Any] | None:
+    victims = sorted({victim for victim, _ in context.findings.evaluations})
+    tables = {victim: text for victim in victims if (text := table(victim))}
+    return {"tables": tables} if tables else None
+
+
+def timing(context: ReportContext) -> dict[str, Any] | None:
+    """Return the table of seconds; None if no cell has any."""
+    table = run_tables.timing_table(context.findings)
+    return {"table": table} if table else None
+
+
+def warnings(context: ReportContext) -> dict[str, Any]:
+    """Return the meaning of each reliability warning, then the rows and cells that raise it."""
+    findings, numbers = context.findings, context.numbers
     by_row = [
         [label(each.flag), f"T{number}", findings.defense_name(row.defense), each.detail, each.flag]
         for threat, number in numbers.items()
@@ -115,49 +115,35 @@ def flags(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[
     cells = Counter(flag for record in findings.records for flag in record.info.get("flags", ()))
     known = [flag for flag in FLAGS if rows[flag] or cells[flag]]
     other = sorted((rows.keys() | cells.keys()) - set(FLAGS))
-    if not known and not other:
-        return ["## Flags", "No row and no cell is flagged."]
     meaning = {flag: FLAGS[flag].meaning for flag in known} | dict.fromkeys(other, "see METHOD.md")
     listed = [
         [label(flag), flag, said, rows[flag] or DASH, cells[flag] or DASH] for flag, said in meaning.items()
     ]
     by_row.sort(key=lambda row: list(meaning).index(row[-1]))
-    clear = ", ".join(f"{label(flag)} ({flag})" for flag in FLAGS if flag not in known)
-    which = markdown(["flag", "threat model", "defense", "seen"], [row[:-1] for row in by_row], text=4)
-    where = markdown(["flag", "threat model", "defense", "attack", "queries", "cells"], by_cell, text=4)
-    return [
-        "## Flags",
-        FLAGGED,
-        markdown(["", "flag", "what it says", "rows", "cells"], listed, text=3),
-        f"Raised nowhere: {clear}." if clear else "",
-        details("Which rows raise what", which) if by_row else "",
-        details("Flagged cells", where) if by_cell else "",
-    ]
-
-
-def troubles(findings: Findings, meta: Mapping[str, Any]) -> list[str]:
-    """Return failed cells with their errors, and those that make no sense with the reasons."""
-    failed, skipped = (
-        run_tables.failure_table(findings, "failed"),
-        run_tables.failure_table(findings, "not_applicable"),
-    )
-    command = meta.get("command", "moatbench run")
-    again = f"The same command runs failed cells again and keeps the rest: `{command}`."
-    parts = ["## Failed cells", failed + "\n\n" + again if failed else "No cell failed."]
-    traces = {
-        r.error: r.info["traceback"]
-        for r in findings.records
-        if r.status == "failed" and r.info.get("traceback")
+    return {
+        "table": markdown(["", "flag", "what it says", "rows", "cells"], listed, text=3),
+        "never": [f"{label(flag)} ({flag})" for flag in FLAGS if flag not in known],
+        "rows": markdown(["flag", "threat model", "defense", "seen"], [row[:-1] for row in by_row], text=4),
+        "cells": markdown(["flag", "threat model", "defense", "attack", "queries", "cells"], by_cell, text=4),
     }
-    blocks = [
-        f"{escape(str(error), quote=False)}\n\n```text\n{trace.strip()}\n```"
-        for error, trace in traces.items()
-    ]
-    parts += [details("Tracebacks, one an error", "\n\n".join(blocks))] if blocks else []
-    return parts + (["## Not applicable", skipped] if skipped else [])
 
 
-def made(meta: Mapping[str, Any]) -> list[str]:
+def failures(context: ReportContext) -> dict[str, Any]:
+    """Return failed cells with their errors, and cells that are not applicable with the reasons."""
+    findings = context.findings
+    return {
+        "failed": run_tables.failure_table(findings, "failed"),
+        "command": context.meta.get("command", "moatbench run"),
+        "tracebacks": {
+            escape(str(record.error), quote=False): record.info["traceback"].strip()
+            for record in findings.records
+            if record.status == "failed" and record.info.get("traceback")
+        },
+        "not_applicable": run_tables.failure_table(findings, "not_applicable"),
+    }
+
+
+def origin(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return where every number comes from: command, commit, machine, versions, victims, matrix."""
     commit = str(meta.get("commit") or "unknown") + (
         " with changes that are not committed" if meta.get("dirty") else ""
@@ -181,11 +167,6 @@ def made(meta: Mapping[str, Any]) -> list[str]:
         **meta.get("machine", {}),
         "versions": ", ".join(f"{name} {version}" for name, version in meta.get("versions", {}).items()),
     }
-    parts = [
-        "## How it was made",
-        markdown(["", ""], [[k, v] for k, v in facts.items() if v not in (None, "")], text=2),
-    ]
-    victims = [_victim(victim) for victim in meta.get("victims", [])]
     headers = [
         "victim",
         "accuracy (%)",
@@ -194,9 +175,11 @@ def made(meta: Mapping[str, Any]) -> list[str]:
         "parameters",
         "fingerprint",
     ]
-    parts += [markdown(headers, victims)] if victims else []
-    text = meta.get("matrix_text")
-    return [*parts, details("The matrix", f"```toml\n{text.strip()}\n```")] if text else parts
+    return {
+        "facts": markdown(["", ""], [[k, v] for k, v in facts.items() if v not in (None, "")], text=2),
+        "victims": markdown(headers, [_victim(victim) for victim in meta.get("victims", [])]),
+        "matrix": (meta.get("matrix_text") or "").strip(),
+    }
 
 
 def _moment(when: Any) -> str | None:
@@ -225,45 +208,25 @@ def _share(value: Any) -> str:
     return f"{100 * value:.1f}" if isinstance(value, int | float) else str(value)
 
 
-def written(path: Path, parts: Iterable[str]) -> Path:
-    """Write the parts of a page that are not empty; return its path."""
-    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-    return path
-
-
-ADAPTIVE_CHECK = "## One attacker for all"
-ADAPTIVE_INTRO = """\
-{names} means to match the best of the other attackers that a thief with the same knowledge has. That best
-one is the luckiest of them, which counts against it. Budgets that are too small for it are left out.
-Differences are paired."""
 READ_AS = "extraction.read_as_"
 
 
-def adaptive_check(findings: Findings, numbers: Mapping[VictimThreatModel, int]) -> list[str]:
-    """Return the report's section on it: the tally, the places where it does not stand, then all."""
-    met = [match for match in comparisons(findings) if match.threat in numbers]
+def adaptive_check(context: ReportContext) -> dict[str, Any] | None:
+    """Return where the adaptive attack is shown to match the best of the others; None if it was not run."""
+    numbers = context.numbers
+    met = [match for match in comparisons(context.findings) if match.threat in numbers]
     if not met:
-        return []
+        return None
     missed = [match for match in met if not match.supported]
-    names = ", ".join(sorted({match.attacker for match in met}))
-    tally = (
-        f"In {len(met) - len(missed)} of {len(met)} places it is shown to be less than "
-        f"{100 * SLACK:.1f} points behind."
-    )
-    if missed:
-        clear = sum(match.difference.high < -SLACK for match in missed)
-        tally += (
-            f" In the {len(missed)} below it is not: in {clear} it is shown to be further behind, "
-            f"in {len(missed) - clear} the interval is too wide to say."
-        )
-    every = details("Every place", _matches(findings, met, numbers))
-    return [
-        ADAPTIVE_CHECK,
-        ADAPTIVE_INTRO.format(names=names),
-        tally,
-        _matches(findings, missed, numbers),
-        every,
-    ]
+    return {
+        "attackers": ", ".join(sorted({match.attacker for match in met})),
+        "slack": f"{100 * SLACK:.1f}",
+        "every": len(met),
+        "missed": len(missed),
+        "behind": sum(match.difference.high < -SLACK for match in missed),
+        "missed_table": _matches(context.findings, missed, numbers),
+        "table": _matches(context.findings, met, numbers),
+    }
 
 
 def _matches(findings: Findings, met: list[AutoComparison], numbers: Mapping[VictimThreatModel, int]) -> str:

@@ -1,4 +1,4 @@
-"""Writes a study's page: what was published beside what was measured, and what that means."""
+"""The replication in a report: published values next to measured ones, and what they mean."""
 
 from __future__ import annotations
 
@@ -6,88 +6,49 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.analysis.findings import Findings
 from bench.analysis.membership_results import inferences
-from bench.analysis.study_results import Value, evaluate
+from bench.analysis.study_results import Value
 from bench.analysis.study_units import number, points, published
 from bench.metrics.flags import MEANING
 from bench.plan.study import SLOT, Study, Table
-from bench.report import membership, sections
-from bench.report.figures import extraction
+from bench.report import membership
+from bench.report.context import ReportContext
 from bench.report.figures import study as study_figures
+from bench.report.figures.style import save
 from bench.report.markdown import DASH, markdown
-from bench.store import Record
-
-READING = """\
-**How to read it.** *Published* is what the source reports, digit for digit; rows without such a number are
-controls. *Measured* is this run's mean over repeats. Brackets are 95 % intervals: of fidelity and accuracy
-over repeats and test inputs, of membership over repeats and judged records, of what honest users see over
-test inputs, of anything else over repeats alone; they hold for this victim. Seconds are medians on this
-machine, with minimum and maximum in parentheses; trainings taken from the memo do not count. A single
-repeat has no interval. ⚑: see [Flags](#flags)."""
-OVERLAP = """\
-*overlap*: the inputs sent to the victim are ones that it was trained on, or that the copy is then scored
-on, because the published work did so. A victim is surer of what it was trained on, and a copy agrees more
-easily on what it has bought; rows without the flag are free of both."""
-FIGURE = """\
-*Published (diamonds) beside measured (dots); dotted lines join the two, rows without a diamond are
-controls.*"""
-CONFUSION = "*What the copy says of each class, summed over repeats; correct answers on the grey diagonal.*"
+from bench.report.templates import rendered
 
 
-def write(records: Sequence[Record], meta: Mapping[str, Any], out: Path) -> Path:
-    """Write ``report.md`` of a study and its figures to the folder ``out``; return the page's path.
-
-    ``meta``: as for an ordinary report, with the study as ``study`` and, as ``missing``, the specs
-    that were planned and have no record. The same records and meta give the same bytes.
-    """
-    study = Study.model_validate(meta["study"])
-    findings = Findings.of_run(records, meta)
-    whole = "--only" not in str(meta.get("command", ""))
-    values = evaluate(study, records, meta.get("missing", ()), whole=whole)
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    extraction.draw(findings, {}, folder)
-    study_figures.clear(folder)
-    parts = [f"# {study.title}", _comment(study, values), *sections.gaps(meta)]
-    parts += _body(study, values, findings, folder, "##")
-    parts += membership.summary(inferences(findings))
-    parts += sections.evaluations(findings, sorted({victim for victim, _ in findings.evaluations}))
-    parts += sections.timing(findings)
-    parts += [*_flags(records, values), *sections.troubles(findings, meta)]
-    parts += [sections.names(findings), *sections.made(meta)]
-    return sections.written(out / "report.md", parts)
+def title(context: ReportContext) -> dict[str, Any] | None:
+    """Return the title of a replication, and what an index needs to know of its page."""
+    if context.study is None:
+        return None
+    return {"title": context.study.title, "comment": _comment(context.study, context.values)}
 
 
-def section(records: Sequence[Record], meta: Mapping[str, Any], findings: Findings, out: Path) -> list[str]:
-    """Return the section of a usual report on the study in ``meta``; its figures go to the folder ``out``."""
-    study = Study.model_validate(meta["study"])
-    whole = "--only" not in str(meta.get("command", ""))
-    values = evaluate(study, records, meta.get("missing", ()), whole=whole)
-    return [f"## {study.title}", *_body(study, values, findings, out, "###")]
-
-
-def _body(
-    study: Study, values: Mapping[str, Value], findings: Findings, folder: Path, heading: str
-) -> list[str]:
-    """Return what a study says, its headings as deep as ``heading``, with its figures in ``folder``."""
-    parts = [f"**Verdict.** {filled(study.verdict, values)}", f"Source: {study.source}"]
+def replication(context: ReportContext) -> dict[str, Any] | None:
+    """Return the tables and texts of a replication, its figures drawn; None for a run without one."""
+    study, values = context.study, context.values
+    if study is None:
+        return None
+    tables = []
     for place, table in enumerate(study.table, start=1):
         own = [values[row.id] for row in table.row]
-        parts += [
-            f"{heading} {table.heading}",
-            table.intro,
-            rows(own),
-            *_drawn(findings, table, own, folder, place),
-        ]
-    parts += [READING, f"{heading} What the published number meant", filled(study.meaning, values)]
-    choices = "\n".join(f"- {choice}" for choice in study.choices)
-    return [*parts, f"{heading} Choices", choices] if choices else parts
+        figures = _figures(context, table, own, place)
+        tables.append({"heading": table.heading, "intro": table.intro, "rows": rows(own), "figures": figures})
+    return {
+        "level": "##" if study.page else "###",
+        "title": study.title,
+        "verdict": filled(study.verdict, values),
+        "source": study.source,
+        "tables": tables,
+        "meaning": filled(study.meaning, values),
+        "choices": study.choices,
+    }
 
 
 def _comment(study: Study, values: Mapping[str, Value]) -> str:
@@ -154,19 +115,19 @@ def _repeats(value: Value) -> str:
     return (text if value.by_repeat else "audit") + (f" ⚑ {', '.join(flags)}" if flags else "")
 
 
-def _drawn(findings: Findings, table: Table, values: Sequence[Value], folder: Path, number: int) -> list[str]:
+def _figures(context: ReportContext, table: Table, values: Sequence[Value], number: int) -> list[str]:
     """Draw a table's figures; return the Markdown that shows them."""
-    parts = []
-    path = study_figures.save(study_figures.beside(values), folder, f"published-{number}")
+    parts, folder = [], context.folder
+    path = save(study_figures.beside(values), folder, f"published-{number}")
     if path:
-        parts.append(f"![{table.heading}: published beside measured]({path})\n\n{FIGURE}")
+        parts.append(rendered("figure_published", heading=table.heading, path=path))
     matrices = {value.row.label: _confusion(value) for value in values if value.row.confusion}
     counted = {label: counts for label, counts in matrices.items() if counts is not None}
-    path = study_figures.save(study_figures.confusion(counted), folder, f"confusion-{number}")
+    path = save(study_figures.confusion(counted), folder, f"confusion-{number}")
     if path:
-        parts.append(f"![{table.heading}: confusion matrices]({path})\n\n{CONFUSION}")
+        parts.append(rendered("figure_confusion", heading=table.heading, path=path))
     judged = {id(r): r for v in values if v.row.metric.startswith("membership.") for r in v.records}
-    found = inferences(findings, list(judged.values()))
+    found = inferences(context.findings, list(judged.values()))
     return parts + membership.curves(found, folder, f"roc-{number}")
 
 
@@ -175,17 +136,17 @@ def _confusion(value: Value) -> Any:
     return np.sum(counts, axis=0) if counts else None
 
 
-def _flags(records: Sequence[Record], values: Mapping[str, Value]) -> list[str]:
-    """Return what each flag means, how many cells carry it, and which rows."""
-    counts = Counter(flag for record in records for flag in record.info.get("flags", ()))
+def warnings(context: ReportContext) -> dict[str, Any]:
+    """Return the meaning of each reliability warning, how many cells raise it, and which rows."""
+    counts = Counter(flag for record in context.records for flag in record.info.get("flags", ()))
     body = [
-        [flag, MEANING.get(flag, "see METHOD.md"), _rows_with(flag, values), count]
+        [flag, MEANING.get(flag, "see METHOD.md"), _rows_with(flag, context.values), count]
         for flag, count in sorted(counts.items())
     ]
-    if not body:
-        return ["## Flags", "No cell is flagged."]
-    more = OVERLAP if "overlap" in counts else ""
-    return ["## Flags", more, markdown(["flag", "meaning", "rows", "cells"], body, text=3)]
+    return {
+        "table": markdown(["flag", "meaning", "rows", "cells"], body, text=3),
+        "overlap": "overlap" in counts,
+    }
 
 
 def _rows_with(flag: str, values: Mapping[str, Value]) -> str:

@@ -48,6 +48,8 @@ from bench.metrics.intervals import share_interval
 from bench.report import sections
 from bench.report.figures.style import BLUE, GREY, STYLE, place_axes
 from bench.report.markdown import DASH, markdown
+from bench.report.page import written
+from bench.report.templates import rendered
 
 HERE = Path(__file__).parent
 ORANGE, GREEN = "#d07a28", "#3c9d5b"
@@ -149,9 +151,9 @@ def main() -> None:
         *_planted(found),
         *_coverage(covered),
         *_latency(given.latency),
-        *sections.made(whole.meta),
+        rendered("origin", **sections.origin(whole.meta)),
     ]
-    sections.written(given.out / "report.md", parts)
+    written(given.out / "report.md", parts)
 
 
 def _loud(told: Counter[tuple[RowKind, Decision]]) -> bool:

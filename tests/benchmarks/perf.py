@@ -34,8 +34,8 @@ from bench.models.networks import build
 from bench.models.training_config import rule
 from bench.plan.matrix import load_matrix
 from bench.plugins import attacks, defenses
-from bench.report import sections
 from bench.report.markdown import markdown
+from bench.report.page import written
 from bench.report.store_report import write_store_report
 from bench.runner import extraction
 from bench.runner import run as execute
@@ -594,7 +594,7 @@ def main():
             page.keep(given.out)
         for name in given.only:
             getattr(page, name)()
-            sections.written(given.out, page.parts())
+            written(given.out, page.parts())
 
 
 if __name__ == "__main__":

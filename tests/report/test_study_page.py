@@ -330,11 +330,11 @@ def test_what_needs_no_victim_is_not_called_membership(run, ordinary):
     ):
         own = [r for r in records if r.spec.get("pool") == "usps"]
         own = [Record(**(vars(r) | {"metrics": r.metrics | metrics})) for r in own]
-        said = membership.said(inferences(Findings(own, {})))
+        said = "\n".join(membership.sentences(inferences(Findings(own, {}))))
         assert expected in said
         assert "never asks" not in said
     single = inferences(Findings([r for r in own if r.spec["repeat"] == 0], {}))
-    assert "one repeat has no interval" in membership.said(single)
+    assert "one repeat has no interval" in membership.sentences(single)[0]
 
 
 def test_the_membership_table_shows_achieved_rates_and_what_stands_beside(ordinary):

@@ -25,9 +25,6 @@ from bench.metrics.intervals import BestAttack, Interval
 from bench.report.figures.pareto import pareto
 from bench.report.figures.style import BLUE, GREY, STYLE, defense_label, place_axes
 
-# The study pages draw in the same style.
-__all__ = ["BLUE", "GREY", "STYLE", "curves", "draw", "heatmap"]
-
 
 def draw(findings: Findings, numbers: Mapping[VictimThreatModel, int], folder: Path) -> dict[str, str]:
     """Draw every figure of the report into ``folder``, in place of those of an earlier report.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from textwrap import wrap
 
 import matplotlib as mpl
@@ -18,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from bench.analysis.study_results import Value
-from bench.report.figures.extraction import BLUE, GREY, STYLE
+from bench.report.figures.style import BLUE, GREY, STYLE, place_axes
 
 LINES = (
     *((BLUE, "-"), ("#c9772b", "--"), ("#4f9a55", "-."), ("#a568c4", (0, (5, 1, 1, 1, 1, 1)))),
@@ -29,29 +28,6 @@ AXES = {"%": "%", "s": "seconds", "": "value"}
 """What the axis of a unit says."""
 WIDTH = 9.6
 """Of a figure, in inches."""
-
-
-def clear(folder: Path) -> None:
-    """Remove the figures of an earlier page."""
-    for kind in ("published", "confusion", "roc"):
-        for old in folder.glob(f"{kind}-[0-9]*.svg"):
-            old.unlink()
-
-
-def save(figure: Figure | None, folder: Path, name: str) -> str:
-    """Write a figure as ``NAME.svg``; return its path relative to the page, empty for no figure."""
-    if figure is None:
-        return ""
-    folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
-    return f"{folder.name}/{name}.svg"
-
-
-def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Add axes at a place in inches."""
-    across, down = figure.get_size_inches()
-    return figure.add_axes((left / across, bottom / down, width / across, height / down))
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -78,7 +54,7 @@ def beside(values: Sequence[Value]) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 0.4 + sum(sum(each) + 0.62 for each in heights.values())))
     top = figure.get_figheight() - 0.4
     for unit, own in units.items():
-        axes = _place(figure, left, top - sum(heights[unit]), WIDTH - left - 0.25, sum(heights[unit]))
+        axes = place_axes(figure, left, top - sum(heights[unit]), WIDTH - left - 0.25, sum(heights[unit]))
         _dots(axes, own, heights[unit])
         axes.set_yticks(axes.get_yticks(), [names[value.row.id] for value in own], fontsize=8.5)
         axes.set_xlabel(AXES[unit], labelpad=2)
@@ -160,7 +136,7 @@ def confusion(matrices: Mapping[str, NDArray[np.int64]]) -> Figure | None:
     for place, (name, counts) in enumerate(matrices.items()):
         line, column = divmod(place, across)
         bottom = 0.45 + (down - 1 - line) * (size + head + 0.5)
-        axes = _place(figure, 0.55 + column * (size + 0.65), bottom, size, size)
+        axes = place_axes(figure, 0.55 + column * (size + 0.65), bottom, size, size)
         for row, guess in product(range(len(counts)), repeat=2):
             _count(axes, row, guess, int(counts[row, guess]), most)
         axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
@@ -195,7 +171,7 @@ def roc(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
         return None
     names = {name: _wrapped(name, 52) for name in drawn}
     figure = Figure(figsize=(WIDTH, 4.3))
-    axes = _place(figure, 0.65, 0.5, 4.4, 3.7)
+    axes = place_axes(figure, 0.65, 0.5, 4.4, 3.7)
     start = min(x for points in drawn.values() for x, _ in points)
     axes.plot([start, 1], [start, 1], color=GREY, linewidth=1, linestyle=":", label="guessing")
     floor = start

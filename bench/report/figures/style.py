@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -57,3 +59,20 @@ def place_axes(figure: Figure, left: float, bottom: float, width: float, height:
     """Add axes at a place in inches."""
     across, down = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / down, width / across, height / down))
+
+
+def clear(folder: Path) -> None:
+    """Remove the figures on replications and membership inference of an earlier report."""
+    for kind in ("published", "confusion", "roc"):
+        for old in folder.glob(f"{kind}-[0-9]*.svg"):
+            old.unlink()
+
+
+def save(figure: Figure | None, folder: Path, name: str) -> str:
+    """Write a figure as ``NAME.svg``; return its path relative to the page, empty for no figure."""
+    if figure is None:
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
+    return f"{folder.name}/{name}.svg"

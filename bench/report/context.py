@@ -1,0 +1,64 @@
+"""The context of a report: what each of its sections is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.analysis.findings import Findings
+from bench.analysis.membership_results import Inference, inferences
+from bench.analysis.study_results import Value, evaluate
+from bench.analysis.threat_models import VictimThreatModel
+from bench.plan.study import Study
+from bench.store import Record
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """Records and meta data of a run, with everything that several sections need.
+
+    ``folder`` is where figures go; ``figures``: those on extraction that were drawn, as in
+    :func:`bench.report.figures.extraction.draw`. ``study``: the replication, None for a run without one.
+    """
+
+    records: Sequence[Record]
+    meta: Mapping[str, Any]
+    folder: Path
+    findings: Findings
+    study: Study | None
+    figures: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Sequence[Record], meta: Mapping[str, Any], folder: Path) -> ReportContext:
+        """Return the context of a run; ``meta`` as in :func:`bench.report.page.write_report`."""
+        study = Study.model_validate(meta["study"]) if meta.get("study") else None
+        return cls(records, meta, folder, Findings.of_run(records, meta), study)
+
+    @property
+    def on_study_page(self) -> bool:
+        """Whether the report is the page of a replication, not a usual one."""
+        return self.study is not None and self.study.page
+
+    @cached_property
+    def numbers(self) -> dict[VictimThreatModel, int]:
+        """The threat models of a usual report, each with its number from 1."""
+        if self.on_study_page:
+            return {}
+        threats = [threat for threat in self.findings.threats if self.findings.conditions[threat]]
+        return {threat: number for number, threat in enumerate(threats, start=1)}
+
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        """The values of the replication's rows by row name; empty without a replication."""
+        if self.study is None:
+            return {}
+        whole = "--only" not in str(self.meta.get("command", ""))
+        return evaluate(self.study, self.records, self.meta.get("missing", ()), whole=whole)
+
+    @cached_property
+    def inferences(self) -> list[Inference]:
+        """The results of membership inference."""
+        return inferences(self.findings)
