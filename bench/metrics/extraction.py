@@ -1,4 +1,4 @@
-"""What is measured: how close the copy is, and what honest users pay. Plain functions of arrays."""
+"""Metrics of model extraction: how close a surrogate is to the victim. Functions of arrays alone."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.metrics.utility import FLOOR, l1, negative_log_likelihood
+
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-FLOOR = 1e-12
-"""Probabilities are raised to this before a log; a label-only answer that is wrong costs 27.6 nats."""
 
 
-def extraction(copy: Array, victim: Array, truth: Labels, deployed: Array) -> dict[str, float | None]:
-    """Return the metrics of the extraction family, by name.
+def extraction(surrogate: Array, victim: Array, truth: Labels, deployed: Array) -> dict[str, float | None]:
+    """Return the metrics of an extraction attack, by name.
 
-    ``copy``, ``victim``: (n, classes) probabilities on the test split, the victim's undefended.
-    ``deployed``: (n, classes) what the defended API answers there, NaN where it refuses.
+    ``surrogate``, ``victim``: (n, classes) probabilities on the test split, the victim's without defense.
+    ``truth``: (n,) classes. ``deployed``: (n, classes) answers of the defended API, NaN where it rejects.
     Shares are in [0, 1], L1 in [0, 2], KL and the loss against the truth in nats; None where nothing can
     be measured.
     """
-    guess, label = copy.argmax(axis=1), victim.argmax(axis=1)
+    guess, label = surrogate.argmax(axis=1), victim.argmax(axis=1)
     agrees = guess == label
     answered = np.asarray(np.isfinite(deployed).all(axis=1))
     shown = np.nan_to_num(deployed).argmax(axis=1)
-    precision, recall, f1 = macro(confusion(truth, guess, copy.shape[1]))
+    precision, recall, f1 = macro(confusion(truth, guess, surrogate.shape[1]))
     return {
         "extraction.fidelity": float(agrees.mean()),
         "extraction.agreement_deployed": share(guess == shown, answered),
         "extraction.fidelity_where_victim_errs": share(agrees, label != truth),
         "extraction.fidelity_low_margin": share(agrees, low_margin(victim)),
         "extraction.accuracy": float((guess == truth).mean()),
-        "extraction.loss": float(negative_log_likelihood(copy, truth).mean()),
+        "extraction.loss": float(negative_log_likelihood(surrogate, truth).mean()),
         "extraction.precision": precision,
         "extraction.recall": recall,
         "extraction.f1": f1,
-        "extraction.l1": float(l1(copy, victim).mean()),
-        "extraction.kl": float(kl(victim, copy).mean()),
+        "extraction.l1": float(l1(surrogate, victim).mean()),
+        "extraction.kl": float(kl(victim, surrogate).mean()),
     }
 
 
 def confusion(truth: Labels, guess: Labels, classes: int) -> list[list[int]]:
-    """Return (classes, classes) counts: rows are the truth, columns what the copy said."""
+    """Return (classes, classes) counts: rows are the truth, columns the surrogate's labels."""
     counts = np.bincount(truth * classes + guess, minlength=classes * classes)
     table: list[list[int]] = counts.reshape(classes, classes).tolist()
     return table
@@ -52,13 +52,13 @@ def confusion(truth: Labels, guess: Labels, classes: int) -> list[list[int]]:
 def macro(table: Sequence[Sequence[int]]) -> tuple[float, float, float]:
     """Return precision, recall and F1 of a confusion table, each averaged over classes; 0 where undefined.
 
-    As scikit-learn has them; its checks of what it is given take longer than all else that is measured.
+    Equal to scikit-learn's, whose input checks take longer than all other metrics together.
     """
     counts = np.asarray(table, dtype=np.float64)
-    right, said, true = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+    right, guessed, true = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
     precision, recall, f1 = (
         np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-        for part, whole in ((right, said), (right, true), (2 * right, said + true))
+        for part, whole in ((right, guessed), (right, true), (2 * right, guessed + true))
     )
     return float(precision.mean()), float(recall.mean()), float(f1.mean())
 
@@ -77,55 +77,7 @@ def low_margin(victim: Array) -> Mask:
     return chosen
 
 
-def l1(a: Array, b: Array) -> Array:
-    """Return (n,) sums of absolute differences between rows, in [0, 2] for distributions."""
-    distance: Array = np.abs(a - b).sum(axis=1)
-    return distance
-
-
 def kl(p: Array, q: Array) -> Array:
     """Return (n,) Kullback-Leibler divergences of rows q from p, in nats."""
     divergence: Array = (p * (np.log(np.maximum(p, FLOOR)) - np.log(np.maximum(q, FLOOR)))).sum(axis=1)
     return divergence
-
-
-def normalised(answers: Array) -> Array:
-    """Return answers as distributions: negative entries cut off, rows divided by their sum.
-
-    A row of zeros becomes uniform: it says nothing.
-    """
-    positive = np.maximum(answers, 0.0)
-    sums = positive.sum(axis=1, keepdims=True)
-    return np.where(sums > 0, positive / np.where(sums > 0, sums, 1.0), 1.0 / answers.shape[1])
-
-
-def negative_log_likelihood(answers: Array, truth: Labels) -> Array:
-    """Return (n,) nats by which each normalised answer missed the truth."""
-    loss: Array = -np.log(np.maximum(answers[np.arange(len(truth)), truth], FLOOR))
-    return loss
-
-
-def expected_calibration_error(confidence: Array, correct: Mask, bins: int = 15) -> float:
-    """Return the expected calibration error with equal-width bins (Guo et al. 2017), in [0, 1]."""
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    weight = np.bincount(place, minlength=bins)
-    gap = np.abs(np.bincount(place, confidence, bins) - np.bincount(place, correct.astype(float), bins))
-    return float(gap.sum() / max(weight.sum(), 1))
-
-
-def area_under_risk_coverage(confidence: Array, correct: Mask) -> float:
-    """Return the area under the risk-coverage curve (Geifman & El-Yaniv 2017), in [0, 1]; small is good.
-
-    Risk at coverage k/n is the error among the k most confident answers, averaged over k. Among
-    answers of equal confidence the order is random: their expected risk is used, so that an API
-    without confidences (label only) gets its plain error rate.
-    """
-    n = len(confidence)
-    if n == 0:
-        return float("nan")
-    order = np.argsort(-confidence, kind="stable")
-    ranked, wrong = confidence[order], (~correct[order]).astype(float)
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    sizes = np.diff(np.r_[starts, n])
-    expected = np.repeat(np.add.reduceat(wrong, starts) / sizes, sizes)
-    return float((np.cumsum(expected) / np.arange(1, n + 1)).mean())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metrics import extraction
+from bench.metrics import utility
 from bench.runner.context import WorkerContext
 from bench.tasks import DefenseEvaluation
 
@@ -45,7 +45,7 @@ def contract(
         "contract.entropy": None,
     }
     if len(told):
-        rows = extraction.normalised(told)
+        rows = utility.normalised(told)
         logs = np.log(np.where(rows > 0, rows, 1))
         found["contract.support"] = float((told != 0).sum(axis=1).mean())
         found["contract.entropy"] = float(abs((rows * logs).sum(axis=1).mean()))

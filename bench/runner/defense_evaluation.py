@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metrics import extraction, intervals
+from bench.metrics import intervals, utility
 from bench.metrics.membership import area_error, area_under_curve
 from bench.models.victims import Victim
 from bench.runner.answer_probes import contract
@@ -174,16 +174,16 @@ def _honest(found: Measured, answers: list[Array], raw: Array, truth: NDArray[np
     place[np.stack(given)] = np.arange(len(index))
     if not len(index):
         return
-    distance = extraction.l1(told, raw[index])
-    likely = extraction.normalised(told)
-    loss = extraction.negative_log_likelihood(likely, truth[index])
+    distance = utility.l1(told, raw[index])
+    likely = utility.normalised(told)
+    loss = utility.negative_log_likelihood(likely, truth[index])
     confidence, correct = likely.max(axis=1), told.argmax(axis=1) == truth[index]
     found.values["honest.l1_max"] = float(distance.max())
     measures: dict[str, Callable[[NDArray[np.int64]], float]] = {
         "honest.l1_mean": lambda r: float(distance[r].mean()),
         "honest.nll": lambda r: float(loss[r].mean()),
-        "honest.ece": lambda r: extraction.expected_calibration_error(confidence[r], correct[r]),
-        "honest.aurc": lambda r: extraction.area_under_risk_coverage(confidence[r], correct[r]),
+        "honest.ece": lambda r: utility.expected_calibration_error(confidence[r], correct[r]),
+        "honest.aurc": lambda r: utility.area_under_risk_coverage(confidence[r], correct[r]),
     }
     # Inputs are resampled, each with its answers in all repeats: those are not independent of it.
     rng = np.random.default_rng(derive(seed, "audit bootstrap"))

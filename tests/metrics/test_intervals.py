@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 from bench.metrics.intervals import (
     Interval,
@@ -134,6 +134,13 @@ class TestSmallIntervals:
             0.1, pytest.approx(0.00253, abs=1e-5), pytest.approx(0.44502, abs=1e-5)
         )
         assert math.isnan(share_interval(0, 0).value)
+
+    @pytest.mark.parametrize(("successes", "n"), [(0, 7), (7, 7), (1, 9), (30, 447), (999, 1_000)])
+    def test_shares_get_scipys_exact_interval(self, successes, n):
+        # SciPy searches for its limits by bisection, which takes milliseconds and gives seven digits.
+        expected = stats.binomtest(successes, n).proportion_ci(0.9, method="exact")
+        found = share_interval(successes, n, 0.9)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-5)
 
 
 class TestDifferences:
