@@ -10,6 +10,7 @@ from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.row_flags import warning_labels
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.calls import parse_call
+from bench.metrics.definitions import DEFINITIONS
 from bench.metrics.intervals import Interval
 from bench.store import Record
 
@@ -28,11 +29,10 @@ class Cost:
     added: bool = False
 
 
-COSTS = (
-    Cost("honest.l1_mean", "mean L1 of honest answers"),
-    Cost("honest.nll", "negative log-likelihood added", added=True),
-    Cost("honest.aurc", "area under risk-coverage curve added", digits=4, added=True),
-    Cost("honest.refused", "honest queries refused (%)", scale=100, digits=1),
+COSTS = tuple(
+    Cost(metric.name, metric.panel.label, metric.scale, metric.panel.digits, metric.panel.added)
+    for metric in DEFINITIONS
+    if metric.panel
 )
 
 

@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from bench.analysis.study_units import SIGNED, number, said, scale
+from bench.analysis.study_units import number, said, scale
 from bench.errors import nearest
+from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval, mean_interval, paired_difference, value_interval
 from bench.plan.study import COST_PREFIXES, PublishedValue, Study, axis_values, matching_specs, repeat_groups
 from bench.store import Record
 
 ARRAYS = {"extraction.fidelity": "agreement", "extraction.accuracy": "correct"}
 """Metrics whose hits are stored input by input, and the arrays that hold them."""
-SHARES = ("accuracy", "precision", "recall", "f1", "auc")
-"""Ends of metrics that are at most 1, though they need not be shown in percent."""
 NOTHING = Interval(math.nan, math.nan, math.nan)
 NORMAL = float(special.ndtri(0.975))
 
@@ -207,10 +206,10 @@ def over_repeats(
     found = value_interval(values)
     if metric.startswith("membership."):
         found = _over_judged(found, records, metric)
-    if metric.endswith(SIGNED):
+    if find(metric).signed:
         return found
     # Student's t knows no bounds; a share, a loss and a distance do.
-    most = 1.0 if percent or metric.endswith(SHARES) else math.inf
+    most = 1.0 if percent else find(metric).largest
     return Interval(found.value, max(found.low, min(0.0, *values)), min(found.high, most))
 
 

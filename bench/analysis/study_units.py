@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
+from bench.metrics.definitions import find
 from bench.plan.study import PublishedValue
-
-SIGNED = ("gap", "_lost")
-"""Ends of metrics that are differences of shares: in points, and at times below 0."""
 
 
 def number(row: PublishedValue, value: float) -> str:
@@ -28,7 +26,7 @@ def published(row: PublishedValue) -> str:
 
 def said(row: PublishedValue, text: str) -> str:
     """Return a number with the row's unit; a difference of shares is in points."""
-    between = row.difference or row.metric.endswith(SIGNED)
+    between = row.difference or find(row.metric).signed
     return f"{text} {'points' if between and row.unit == '%' else row.unit}".strip()
 
 

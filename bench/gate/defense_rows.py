@@ -11,6 +11,7 @@ from scipy import special
 
 from bench.gate.decisions import Trial, cheaper, needed
 from bench.gate.rows import ComparisonRow, Decision, RowKind
+from bench.metrics.definitions import find, shown_in
 from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import Contrast, Prior, chance_above, chance_below
 from bench.store import Record
@@ -21,25 +22,6 @@ FACT = 0.01
 """Difference of a fact of answers (a share, nats, a distance) from which the fact has changed."""
 ROUNDING = 1e-12
 """What a difference may be beyond a limit, or two draws differ by, for arithmetic alone."""
-SHARES = {
-    "honest.accuracy": ("accuracy", -1),
-    "honest.top1_kept": ("top-1 kept", -1),
-    "honest.ece": ("calibration error", 1),
-    "honest.refused": ("refused", 1),
-    "honest.flagged": ("false alarms", 1),
-}
-"""What honest users pay, as shares, and in which direction it is worse."""
-FACTS = {
-    "honest.l1_mean": "mean L1",
-    "honest.l1_max": "largest L1",
-    "honest.top1_kept": "top-1 kept",
-    "contract.support": "entries that are not zero",
-    "contract.entropy": "entropy (nats)",
-    "contract.alone": "answered alone as in a batch",
-    "contract.again": "answered again as before",
-    "contract.latency": "latency class",
-}
-"""Facts of answers by metric; flags and refusals of each pool come on top."""
 
 
 def honest(where: str, old: Record, new: Record, tolerance: float, *, paired: bool) -> Iterator[Trial]:
@@ -48,9 +30,9 @@ def honest(where: str, old: Record, new: Record, tolerance: float, *, paired: bo
     Without noise that is a fact of these inputs. Where noise is drawn, it has the error of the draws;
     ``paired``: draw r is from the same stream in both.
     """
-    limits = {name: (label, way, tolerance, "%") for name, (label, way) in SHARES.items()}
-    limits["honest.nll"] = ("negative log-likelihood", 1, NATS, "nats")
-    for name, (label, way, limit, unit) in limits.items():
+    for metric in shown_in("gate difference"):
+        name, label, way = metric.name, metric.words_for(metric.name), -1 if metric.higher_is_better else 1
+        limit, unit = (NATS, "nats") if metric.unit == "nats" else (tolerance, "%")
         before, after = old.metrics.get(name), new.metrics.get(name)
         row = ComparisonRow(RowKind.honest, where, label, Decision.same, before, after, unit=unit)
         if before is None or after is None:
@@ -112,9 +94,7 @@ def answered(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
         before, after = facts[0].get(name), facts[1].get(name)
         if before is None and after is None:
             continue
-        label = FACTS.get(
-            name, name.replace("contract.", "").replace("detection.", "flagged, ").replace(".", ", ")
-        )
+        label = find(name).words_for(name)
         if before is None or after is None:
             rows.append(
                 ComparisonRow(RowKind.contract, where, label, Decision.changed, before, after, unit="")
@@ -130,12 +110,10 @@ def answered(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
 
 def facts_of(evaluation: Record) -> dict[str, float | None]:
     """Return the facts of answers that an audit holds, by metric."""
-    found = {name: evaluation.metrics[name] for name in FACTS if name in evaluation.metrics}
-    for name, value in evaluation.metrics.items():
-        parts = name.split(".")
-        share = parts[0] == "detection" and len(parts) == 2
-        if share or name.startswith("contract.refused."):
-            found[name] = value
+    facts = shown_in("gate fact")
+    found = {fact.name: evaluation.metrics[fact.name] for fact in facts if fact.name in evaluation.metrics}
+    shown = evaluation.metrics.items()
+    found |= {name: value for name, value in shown if "gate fact" in find(name).tables}
     taken = evaluation.info.get("latency_us") or {}
     if "256" in taken:
         found["contract.latency"] = float(round(math.log10(max(float(taken["256"]), 0.1))))

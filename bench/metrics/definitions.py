@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 Table = Literal[
@@ -218,11 +218,15 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in DEFINITIONS}
 """Every metric by name."""
 
 
-def find(name: str) -> Metric | None:
-    """Return the metric stored as ``name``; None where this version knows none."""
-    if name in METRICS:
-        return METRICS[name]
-    return next((metric for metric in DEFINITIONS if re.fullmatch(_pattern(metric.name), name)), None)
+def find(name: str) -> Metric:
+    """Return the metric stored as ``name``; one without unit for a fact that only one attack stores."""
+    return (matching(name) or [Metric(name, name)])[0]
+
+
+@cache
+def matching(name: str) -> list[Metric]:
+    """Return the definitions that a stored name fits: one, or none for a fact that only one attack stores."""
+    return [metric for metric in DEFINITIONS if re.fullmatch(_pattern(metric.name), name)]
 
 
 def shown_in(table: Table) -> list[Metric]:

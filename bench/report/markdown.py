@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
 from bench.store import Record
@@ -50,13 +51,13 @@ def times(multiplier: Multiplier | None) -> str:
     return f"{edge}{multiplier.value:.2f} [{low}, {high}]"
 
 
-def measured(record: Record, metric: str, scale: float = 1, digits: int = 1) -> str:
-    """Return an audit's metric with its interval."""
-    value = record.metrics.get(metric)
+def measured(record: Record, name: str) -> str:
+    """Return a stored metric of a defense evaluation with its interval, as its definition shows it."""
+    value, metric = record.metrics.get(name), find(name)
     if value is None:
         return DASH
-    low, high = record.info.get("intervals", {}).get(metric) or (math.nan, math.nan)
-    return ranged(Interval(value, low, high), scale, digits)
+    low, high = record.info.get("intervals", {}).get(name) or (math.nan, math.nan)
+    return ranged(Interval(value, low, high), metric.scale, metric.digits)
 
 
 def details(summary: str, body: str) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.membership_results import Inference
+from bench.metrics.definitions import Metric, shown_in
 from bench.report.context import ReportContext
 from bench.report.figures import study as study_figures
 from bench.report.figures.style import save
-from bench.report.markdown import DASH, markdown, ranged
+from bench.report.markdown import markdown, ranged
 from bench.report.tables import MARKED
 from bench.report.templates import rendered
 
@@ -92,7 +93,7 @@ def _sentence(one: Inference) -> str:
 
 def table(found: Sequence[Inference]) -> str:
     """Return one row an attack: its metrics, and what stands beside them."""
-    rows = []
+    metrics, rows = shown_in("membership"), []
     for one in found:
         mark = MARKED if any(record.info.get("flags") for record in one.records) else ""
         rows.append(
@@ -103,22 +104,16 @@ def table(found: Sequence[Inference]) -> str:
                 one.defense,
                 one.attack + mark,
                 len(one.records),
-                *(ranged(one.interval(name)) for name in ("accuracy", "balanced_accuracy")),
-                ranged(one.interval("auc"), 1, 3),
-                *(_at(one, rate) for rate in ("1", "0.1")),
-                ranged(one.interval("gap")),
-                ranged(one.interval("without_victim_accuracy")),
-                ranged(one.interval("without_victim_auc"), 1, 3),
+                *(_cell(one, metric) for metric in metrics),
             ]
         )
-    headers = ["victim", "asked", "non-members", "defense", "attack", "repeats", "accuracy (%)"]
-    headers += ["balanced accuracy (%)", "AUC", "TPR at 1 % FPR (%)", "TPR at .1 % FPR (%)"]
-    headers += ["train–test gap (points)", "without the victim: accuracy (%)", "without the victim: AUC"]
-    return markdown(headers, rows, text=5)
+    headers = ["victim", "asked", "non-members", "defense", "attack", "repeats"]
+    return markdown([*headers, *(metric.heading for metric in metrics)], rows, text=5)
 
 
-def _at(one: Inference, rate: str) -> str:
-    share, really = one.interval(f"tpr_at_{rate}"), one.interval(f"fpr_at_{rate}")
-    if share is None:
-        return DASH
-    return ranged(share) + (f" ({100 * really.value:.2g})" if really else "")
+def _cell(one: Inference, metric: Metric) -> str:
+    """Return the metric with its interval; for true positives, the actual rate of false ones follows."""
+    name = metric.name.removeprefix("membership.")
+    false_positives = one.interval(name.replace("tpr", "fpr")) if name.startswith("tpr_at_") else None
+    actual = f" ({100 * false_positives.value:.2g})" if false_positives else ""
+    return ranged(one.interval(name), metric.scale, metric.digits) + actual

@@ -18,8 +18,6 @@ from bench.report import run_tables
 from bench.report.context import ReportContext
 from bench.report.markdown import DASH, markdown, ranged
 from bench.report.utility_tables import (
-    HONEST,
-    SCREENED,
     detection_table,
     latency_table,
     resolved_table,
@@ -54,7 +52,7 @@ def names(context: ReportContext) -> dict[str, Any] | None:
 
 def utility(context: ReportContext) -> dict[str, Any] | None:
     """Return the utility loss of each defense for benign users, by victim; None without an evaluation."""
-    return _by_victim(context, lambda v: utility_table(context.findings, v, HONEST))
+    return _by_victim(context, lambda v: utility_table(context.findings, v, "utility"))
 
 
 def by_utility(context: ReportContext) -> dict[str, Any] | None:
@@ -64,7 +62,7 @@ def by_utility(context: ReportContext) -> dict[str, Any] | None:
 
 def rejected(context: ReportContext) -> dict[str, Any] | None:
     """Return how many benign queries each detector rejects or flags, by victim; None without a detector."""
-    return _by_victim(context, lambda v: utility_table(context.findings, v, SCREENED))
+    return _by_victim(context, lambda v: utility_table(context.findings, v, "detector"))
 
 
 def detection(context: ReportContext) -> dict[str, Any] | None:

@@ -9,17 +9,14 @@ from bench.analysis.comparison import BestAttackResult
 from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.row_flags import name_with_warnings, warning_labels
 from bench.analysis.threat_models import VictimThreatModel
+from bench.metrics.definitions import DEFINITIONS
 from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
 from bench.report.markdown import measured, number, ranged, times
 from bench.store import Record
 
-PAID = {
-    "honest.accuracy_lost": ("{} points of honest accuracy", 100, 1),
-    "honest.refused": ("{} % of honest queries refused", 100, 1),
-    "honest.l1_mean": ("a mean L1 of {}", 1, 3),
-}
-"""Honest costs that a line names: metric, words, scale and digits."""
+PAID = sorted((metric for metric in DEFINITIONS if metric.phrase), key=lambda metric: not metric.percent)
+"""Utility losses that a sentence names, shares first."""
 NOTHING = "nothing that can be told from zero"
 
 
@@ -137,9 +134,9 @@ def _price(findings: Findings, threat: VictimThreatModel, budget: int) -> str:
     said = []
     for row in significant_reductions(findings, threat, budget)[:3]:
         if row.evaluation is not None:
-            parts = [f"{measured(row.evaluation, 'honest.accuracy_lost', 100)} points of accuracy"]
-            parts += [f"mean L1 {measured(row.evaluation, 'honest.l1_mean', digits=3)}"]
-            parts += [f"{measured(row.evaluation, 'honest.refused', 100)} % of queries refused"]
+            parts = [f"{measured(row.evaluation, 'honest.accuracy_lost')} points of accuracy"]
+            parts += [f"mean L1 {measured(row.evaluation, 'honest.l1_mean')}"]
+            parts += [f"{measured(row.evaluation, 'honest.refused')} % of queries refused"]
             said.append(f"{name_with_warnings(findings, row)}: {', '.join(parts)}")
     return f"**What honest users pay for that.** {'; '.join(said)}." if said else ""
 
@@ -208,9 +205,10 @@ def _utility_loss(evaluation: Record | None) -> str:
     told: list[str] = []
     if evaluation is None:
         return ""
-    for metric, (text, scale, digits) in PAID.items():
-        value, limits = evaluation.metrics.get(metric), evaluation.info.get("intervals", {}).get(metric)
-        shown = number(scale * value, digits) if value is not None else ""
+    for metric in PAID:
+        value = evaluation.metrics.get(metric.name)
+        limits = evaluation.info.get("intervals", {}).get(metric.name)
+        shown = number(metric.scale * value, metric.digits) if value is not None else ""
         if limits and limits[0] > 0 and float(shown) > 0:
-            told.append(text.format(shown))
+            told.append(metric.phrase.format(shown))
     return f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else "".join(told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -13,22 +12,12 @@ from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.pareto import Cost, Point
 from bench.analysis.row_flags import MARK, name_with_warnings, warning_labels
 from bench.analysis.threat_models import VictimThreatModel
+from bench.metrics.definitions import Metric, shown_in
 from bench.metrics.intervals import Interval, value_interval
 from bench.report.markdown import DASH, markdown, measured, number, ranged, times
 from bench.store import Record
 
 MARKED = f" {MARK}"
-COMPANIONS = {
-    "extraction.agreement_deployed": ("agrees with deployed", 100),
-    "extraction.fidelity_where_victim_errs": ("where victim errs", 100),
-    "extraction.fidelity_low_margin": ("low margin", 100),
-    "extraction.accuracy": ("accuracy", 100),
-    "extraction.precision": ("precision", 100),
-    "extraction.recall": ("recall", 100),
-    "extraction.f1": ("F1", 100),
-    "extraction.l1": ("L1", 1),
-    "extraction.kl": ("KL", 1),
-}
 
 
 def result_cells(standing: BestAttackResult | None) -> tuple[str, str, str]:
@@ -49,12 +38,13 @@ def summary_table(findings: Findings, threat: VictimThreatModel) -> str:
     headers = ["defense"]
     for budget in budgets:
         headers += [f"stolen with {budget:,} queries (%)", "gap (points)", "gap to label_only (points)"]
-    headers += ["query multiplier", "accuracy lost (points)", "mean L1", "refused (%)"]
+    losses = shown_in("summary")
+    headers += ["query multiplier", *(metric.summary_heading for metric in losses)]
     rows = []
     floor = findings.zero_query_baseline(threat)
     if floor:
         own = f"**{ranged(floor.interval)}**<br>{floor.attacker}"
-        rows.append(["*no query at all*", *([own, DASH, DASH] * len(budgets)), *([DASH] * 4)])
+        rows.append(["*no query at all*", *([own, DASH, DASH] * len(budgets)), *([DASH] * (1 + len(losses)))])
     for row in findings.rows[threat]:
         cells = [cell for budget in budgets for cell in result_cells(row.results.get(budget))]
         name = f"**{findings.defense_name(row.defense)}** {warning_labels(findings, row)}".strip()
@@ -64,12 +54,8 @@ def summary_table(findings: Findings, threat: VictimThreatModel) -> str:
 
 def _price(row: DefenseResult) -> list[str]:
     if row.evaluation is None:
-        return [DASH] * 3
-    return [
-        measured(row.evaluation, "honest.accuracy_lost", 100),
-        measured(row.evaluation, "honest.l1_mean", digits=3),
-        measured(row.evaluation, "honest.refused", 100),
-    ]
+        return [DASH] * len(shown_in("summary"))
+    return [measured(row.evaluation, metric.name) for metric in shown_in("summary")]
 
 
 def budget_table(findings: Findings, threat: VictimThreatModel) -> str:
@@ -120,22 +106,20 @@ def companion_table(findings: Findings, threat: VictimThreatModel) -> str:
     rows = []
     for defense, spent, name, sample in findings.measured(threat):
         if spent == budget:
-            cells = [
-                _over_repeats(sample.records, metric, scale) for metric, (_, scale) in COMPANIONS.items()
-            ]
+            cells = [_over_repeats(sample.records, metric) for metric in shown_in("surrogate")]
             rows.append([findings.defense_name(defense), name, ranged(sample.fidelity), *cells])
-    headers = ["defense", "attack", "fidelity", *(title for title, _ in COMPANIONS.values())]
+    headers = ["defense", "attack", "fidelity", *(metric.label for metric in shown_in("surrogate"))]
     return markdown(headers, rows, text=2)
 
 
-def _over_repeats(records: Sequence[Record], metric: str, scale: float) -> str:
-    values = [value for record in records if (value := record.metrics.get(metric)) is not None]
+def _over_repeats(records: Sequence[Record], metric: Metric) -> str:
+    values = [value for record in records if (value := record.metrics.get(metric.name)) is not None]
     if not values:
         return DASH
     found = value_interval(values)
     # Student's t knows no bounds; a share and a distance do.
-    low, high = np.clip((found.low, found.high), 0, 1 if scale == 100 else math.inf)
-    return ranged(Interval(found.value, float(low), float(high)), scale, 1 if scale == 100 else 3)
+    low, high = np.clip((found.low, found.high), 0, metric.largest)
+    return ranged(Interval(found.value, float(low), float(high)), metric.scale, metric.digits)
 
 
 def front_table(findings: Findings, drawn: Mapping[Cost, Sequence[Point]]) -> str:

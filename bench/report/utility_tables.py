@@ -5,40 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.analysis.findings import Findings
+from bench.metrics.definitions import METRICS, Table, shown_in
 from bench.report.markdown import DASH, markdown, measured, number
 from bench.store import Record
 
-HONEST = {
-    "honest.top1_kept": ("top-1 kept (%)", 100),
-    "honest.accuracy": ("accuracy (%)", 100),
-    "honest.l1_mean": ("mean L1", 1),
-    "honest.l1_max": ("max L1", 1),
-    "honest.nll": ("NLL", 1),
-    "honest.ece": ("ECE", 1),
-    "honest.aurc": ("AURC", 1),
-}
-SCREENED = {
-    "honest.refused": ("queries refused (%)", 100),
-    "honest.flagged": ("queries flagged (%)", 100),
-    "honest.client_refused": ("clients refused (%)", 100),
-    "honest.client_flagged": ("clients flagged (%)", 100),
-}
 
+def utility_table(findings: Findings, victim: str, table: Table) -> str:
+    """Return the metrics of ``table`` with their intervals, a row a defense.
 
-def utility_table(findings: Findings, victim: str, columns: Mapping[str, tuple[str, int]]) -> str:
-    """Return the audits' metrics with their intervals, a row a defense."""
+    Its "detector" holds those alone that declare that they may flag or reject queries.
+    """
+    metrics = shown_in(table)
     rows = [
-        [
-            findings.defense_name(defense),
-            *(
-                measured(record, metric, scale, 1 if scale == 100 else 3)
-                for metric, (_, scale) in columns.items()
-            ),
-        ]
+        [findings.defense_name(defense), *(measured(record, metric.name) for metric in metrics)]
         for defense, record in findings.evaluations_of(victim)
-        if columns is not SCREENED or _screens(record)
+        if table != "detector" or _screens(record)
     ]
-    return markdown(["defense", *(title for title, _ in columns.values())], rows)
+    return markdown(["defense", *(metric.heading for metric in metrics)], rows)
 
 
 def _screens(record: Record) -> bool:
@@ -46,8 +29,12 @@ def _screens(record: Record) -> bool:
     return bool(claims.get("may_flag") or claims.get("may_refuse"))
 
 
-DETECTION_PARTS = (".queries_until", ".client", ".auroc")
-"""What is told of a pool beside the share that is flagged."""
+FLAGGED, *_OF_POOL = shown_in("detection")
+"""The share of a pool's queries that is flagged, and what else is shown of a pool."""
+DETECTION_PARTS = tuple(metric.name.removeprefix(FLAGGED.name) for metric in _OF_POOL)
+
+
+DISTANCES = (METRICS["honest.l1_mean"], METRICS["honest.l1_max"])
 
 
 def resolved_table(findings: Findings, victim: str) -> str:
@@ -58,44 +45,29 @@ def resolved_table(findings: Findings, victim: str) -> str:
     rows = []
     for defense, record in findings.evaluations_of(victim):
         found: Mapping[str, str] = record.info.get("resolved") or {}
-        costs = [measured(record, f"honest.l1_{part}", digits=3) for part in ("mean", "max")]
+        costs = [measured(record, metric.name) for metric in DISTANCES]
         given = {text: found[text] for text in defense if text in found}
         rows += [[f"`{text}`", f"`{became}`", *costs] for text, became in given.items()]
-    return markdown(["given as", "found", "mean L1", "max L1"], rows, text=2)
+    return markdown(["given as", "found", *(metric.heading for metric in DISTANCES)], rows, text=2)
 
 
 def detection_table(findings: Findings, victim: str) -> str:
     """Return the share of each pool that each detector flags, and the queries until the first flag."""
-    rows = []
+    metrics, rows = shown_in("detection"), []
     for defense, record in findings.evaluations_of(victim):
         pools = [key.split(".", 1)[1] for key in record.metrics if key.startswith("detection.")]
         for pool in [name for name in pools if not name.endswith(DETECTION_PARTS)]:
             if record.info.get("claims", {}).get("may_flag"):
-                metric = f"detection.{pool}"
-                until = f"{metric}.queries_until"
-                shown = measured(record, until, digits=0)
-                if record.metrics.get(until, 0) is None:
-                    shown = "never"
                 name = "test split (honest)" if pool == "test" else pool
-                rows.append(
-                    [
-                        findings.defense_name(defense),
-                        name,
-                        measured(record, metric, 100),
-                        measured(record, f"{metric}.client", 100),
-                        shown,
-                        measured(record, f"{metric}.auroc", digits=3),
-                    ]
-                )
-    headers = [
-        "defense",
-        "pool",
-        "queries flagged (%)",
-        "clients flagged (%)",
-        "queries until the first flag (median)",
-        "AUROC against honest queries",
-    ]
+                shown = [_detected(record, metric.name.replace("*", pool)) for metric in metrics]
+                rows.append([findings.defense_name(defense), name, *shown])
+    headers = ["defense", "pool", *(metric.heading for metric in metrics)]
     return markdown(headers, rows, text=2)
+
+
+def _detected(record: Record, name: str) -> str:
+    never = name.endswith(".queries_until") and record.metrics.get(name, 0) is None
+    return "never" if never else measured(record, name)
 
 
 def latency_table(findings: Findings, victim: str) -> str:

@@ -20,8 +20,9 @@ from scipy import special
 from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
 from bench.gate.compare import TOLERANCE, Comparison, compare
 from bench.gate.decisions import ALPHA
-from bench.gate.defense_rows import NATS, SHARES
+from bench.gate.defense_rows import NATS
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
+from bench.metrics.definitions import shown_in
 from bench.metrics.intervals import Interval, mean_interval, paired_difference
 from bench.metrics.pooled_difference import Contrast, common, contrast
 
@@ -32,7 +33,7 @@ NOISY = "gaussian_noise(scale=0.2)"
 """The shipped defense by which honest users pay what is drawn."""
 TESTED = (RowKind.strength, RowKind.sentinel, RowKind.honest)
 """Families that are tested against the tolerance; what answers look like is seen, not tested."""
-SHIFTED = {SHARES[name][0] for name in WORSE if name in SHARES} | {"negative log-likelihood"}
+SHIFTED = {metric.words_for(metric.name) for metric in shown_in("gate difference") if metric.name in WORSE}
 PLANTED = {
     "label-only answers to none at all": {"label_only": NONE},
     "`rounded(decimals=1)` to `rounded(decimals=4)`": {"rounded(decimals=1)": "rounded(decimals=4)"},
