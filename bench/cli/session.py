@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.cli import provenance
 from bench.data import data_files
 from bench.errors import UsageError
-from bench.models.determinism import found_device
+from bench.models.determinism import resolve_device
 from bench.plan.matrix import Matrix, load_matrix
 from bench.plan.select import select
 from bench.plan.study import Study
@@ -57,7 +57,7 @@ class Session:
             data_root=data_files.data_root(data_root),
             training_cache=store.parent / f"{store.stem}.memo",
             plugins=tuple(matrix.plugin_files),
-            device=found_device(device),
+            device=resolve_device(device),
         )
         return cls(matrix, tasks, store, out or home, setting, study)
 

@@ -1,4 +1,4 @@
-"""The defended victim as a client meets it: the only object that an attack may touch."""
+"""The prediction API of a defended victim: the only object that an attack may use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass
 class QueryAccount:
-    """What was asked, and what that took: wall and CPU seconds, in the model and in the defense apart."""
+    """Counts of queries, and the wall and CPU seconds that the model and the defense took for them."""
 
     sent: int = 0
     answered: int = 0
@@ -36,11 +36,12 @@ class QueryAccount:
 
 
 class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
-    """A victim behind its defenses, as an ART classifier that counts and caps queries.
+    """A victim with its defenses, as an ART classifier that counts and limits queries.
 
-    ``budget``: inputs that may be sent, repeats and refused ones included; None for honest traffic.
+    ``budget``: inputs that may be sent, repeated and rejected ones included; None for benign traffic.
     ``seed``: base of the defense's noise. ``shows``: "probabilities" or "labels" (one-hot answers).
-    ``knowledge``: what its thief knows of the defenses: "none", "family" or "full"; see ``known``.
+    ``knowledge``: what the attacker knows of the defenses, "none", "family" or "full"; ``known`` then holds
+    it (:func:`known_defenses`), or None for "none".
     """
 
     def __init__(
@@ -61,21 +62,21 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         )
         self.budget = budget
         self.account = QueryAccount()
-        self.known = None if knowledge == "none" else known(stack, parameters=knowledge == "full")
+        self.known = None if knowledge == "none" else known_defenses(stack, parameters=knowledge == "full")
         self._victim, self._stack, self._shows = victim, stack, shows
         self._numbers: dict[str, int] = defaultdict(int)
         self._seed_of = cache(partial(derive, seed))
 
     def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
-        """Answer queries (n, channels, height, width): (n, classes) float64; NaN rows are refusals.
+        """Return (n, classes) float64 answers to queries (n, channels, height, width).
 
-        ``batch_size`` is ART's and changes nothing. Raises BudgetError before anything is answered
-        if the budget does not allow all of ``x``.
+        Rows of NaN are rejected queries. ``batch_size`` is ART's and has no effect. Raises BudgetError,
+        before anything is answered, if the budget does not allow all of ``x``.
         """
-        return self.ask(x, client).probabilities
+        return self.query(x, client).probabilities
 
-    def ask(self, x: Images, client: str) -> Answers:
-        """Answer queries with the defense's verdicts beside the probabilities; billed alike."""
+    def query(self, x: Images, client: str) -> Answers:
+        """Return answers with the defense's decisions (rejected, flagged); counts as :meth:`predict` does."""
         x = np.ascontiguousarray(x, dtype=np.float32)
         if x.shape[1:] != self._victim.shape:
             raise ValueError(f"queries must be (n, {self._victim.shape}), got {x.shape}")
@@ -86,7 +87,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
             )
         start, start_cpu = time.perf_counter(), time.process_time()
         raw = self._victim.probabilities(x)
-        asked, asked_cpu = time.perf_counter(), time.process_time()
+        answered, answered_cpu = time.perf_counter(), time.process_time()
         batch = Batch(
             inputs=x,
             raw=raw,
@@ -98,13 +99,13 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         )
         answers = self._stack.answer(batch)
         if self._shows == "labels":
-            answers = Answers(only_labels(answers.probabilities), answers.refused, answers.flagged)
+            answers = Answers(one_hot_labels(answers.probabilities), answers.refused, answers.flagged)
         self._numbers[client] += len(x)
         account = self.account
-        account.seconds_model += asked - start
-        account.seconds_defense += time.perf_counter() - asked
-        account.cpu_model += asked_cpu - start_cpu
-        account.cpu_defense += time.process_time() - asked_cpu
+        account.seconds_model += answered - start
+        account.seconds_defense += time.perf_counter() - answered
+        account.cpu_model += answered_cpu - start_cpu
+        account.cpu_defense += time.process_time() - answered_cpu
         account.sent += len(x)
         refused = int(np.count_nonzero(answers.refused))
         account.refused += refused
@@ -113,16 +114,16 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         return answers
 
 
-def known(stack: DefenseStack, *, parameters: bool) -> tuple[Known, ...]:
-    """Return what there is to know of the defenses, in the order in which they answer."""
-    standing = [defense.effective for defense in stack.defenses]
+def known_defenses(stack: DefenseStack, *, parameters: bool) -> tuple[Known, ...]:
+    """Return the defenses' names, with their ``parameters`` where asked for, in the order of the stack."""
+    defenses = [defense.effective for defense in stack.defenses]
     return tuple(
         Known(each.name, {key: getattr(each, key) for key in each.parameters()} if parameters else None)
-        for each in standing
+        for each in defenses
     )
 
 
-def only_labels(probabilities: Array) -> Array:
+def one_hot_labels(probabilities: Array) -> Array:
     """Return one-hot rows of the top-1 (the first maximum); NaN rows stay NaN."""
     refused = np.isnan(probabilities).any(axis=1)
     labels: Array = np.eye(probabilities.shape[1])[np.nan_to_num(probabilities).argmax(axis=1)]

@@ -18,21 +18,21 @@ from bench.errors import UsageError
 
 CHUNK = 256
 """Rows a model is evaluated on at once; shorter chunks are padded, so that shapes never differ."""
-RULE = "one thread; chunks of 256; denormals flushed in training"
-"""Named in memo keys: another rule gives other bits."""
+NUMERICAL_RULES = "one thread; chunks of 256; denormals flushed in training"
+"""Part of the training cache's keys: other rules give other bits."""
 
 
 _device: ContextVar[str] = ContextVar("device", default="cpu")
 
 
 def device() -> str:
-    """Return where copies are trained, as torch names it."""
+    """Return the device on which surrogates are trained, as torch names it."""
     return _device.get()
 
 
 @contextmanager
-def on(name: str) -> Iterator[None]:
-    """Train copies on this device inside the block. Victims are trained, and everybody asked, on the CPU."""
+def on_device(name: str) -> Iterator[None]:
+    """Train surrogates on this device inside the block; victims, and all evaluation, stay on the CPU."""
     token = _device.set(name)
     try:
         yield
@@ -40,7 +40,7 @@ def on(name: str) -> Iterator[None]:
         _device.reset(token)
 
 
-def found_device(name: str) -> str:
+def resolve_device(name: str) -> str:
     """Return the device that "auto", "cpu" or "cuda" means here; raises UsageError if there is none."""
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
@@ -71,12 +71,12 @@ def single_thread() -> Iterator[None]:
 _flushing: ContextVar[int] = ContextVar("flushing", default=0)
 
 
-class flushed(ContextDecorator):  # noqa: N801  # used as the functions beside it are
-    """Take numbers below 1e-38 for zero inside the block, and no longer after it.
+class flush_denormals(ContextDecorator):  # noqa: N801  # used as a function, like the others here
+    """Flush denormal numbers (below 1e-38) to zero inside the block.
 
-    Once a network has learnt its rows, squared gradients in Adam's state get that small, as do weights that
-    decay and are not used, and arithmetic with them is many times slower. (A class, since entering one takes
-    a fraction of what a generator does, and some blocks are as short as a query.)
+    When a network fits its training set, the squared gradients in Adam's state get that small, as do unused
+    weights that decay. Arithmetic with denormals is many times slower. (This is a class because entering one
+    is much faster than entering a generator, and some blocks are as short as a query.)
     """
 
     def __enter__(self) -> None:

@@ -15,11 +15,11 @@ from torch.nn import functional
 from attacks.base import Predictor, TransferSet
 from bench.errors import NotApplicable
 from bench.models import surrogates
-from bench.models.determinism import flushed
+from bench.models.determinism import flush_denormals
 from bench.models.networks import Network, Shape
 from bench.models.sklearn_surrogates import ESTIMATORS
 from bench.models.training import Optimizer, TrainingSchedule, scaled
-from bench.models.training_config import rule
+from bench.models.training_config import parse_training
 from bench.seeds import derive
 
 Images = NDArray[np.float32]
@@ -44,7 +44,7 @@ class OnlineSurrogate:
         self._mean, self._std = mean, std
         self._rate, self._optimizer = learning_rate, Optimizer(network, TrainingSchedule(1))
 
-    @flushed()
+    @flush_denormals()
     def step(self, x: Images, y: Array) -> None:
         """Take one optimizer step of cross-entropy on inputs (n, …) and targets (n, classes)."""
         self._mode(training=True)
@@ -95,8 +95,8 @@ class InterimSurrogates:
         """Return an untrained surrogate; raises NotApplicable for a model that is not trained in steps."""
         if self.architecture in ESTIMATORS:
             raise NotApplicable(f"{self.architecture} cannot learn step by step, which this attack needs")
-        config = rule(self.training)
-        rate = config.recipe(self.architecture, self.shape, 1).learning_rate
+        config = parse_training(self.training)
+        rate = config.schedule(self.architecture, self.shape, 1).learning_rate
         network = surrogates.initial_network(self.architecture, self.shape, self.classes, self.seed)
         return OnlineSurrogate(network, rate, mean=config.mean, std=config.std)
 
@@ -121,7 +121,7 @@ class InterimSurrogates:
             self.classes,
             seeds,
             self.training_cache,
-            rule(self.training).supervised(),
-            effort=effort,
+            parse_training(self.training).supervised(),
+            step_fraction=effort,
         )
         return [surrogate.probabilities for surrogate in trained]

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from bench.data.torchvision_compat import load_torchvision
 from bench.errors import UsageError
-from bench.models.fast.max_pooling import Halved, HalvedConv2d
+from bench.models import fast
+from bench.models.fast.max_pooling import MaxPool2x2, PooledConv2d
 
 Shape = tuple[int, int, int]
 
 
 class Network(nn.Module):
-    """Blocks one behind another; each block's output is a depth at which a screen can look."""
+    """Blocks in sequence; each block's output is a depth that an input detector can use as features."""
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__()
@@ -28,11 +29,11 @@ class Network(nn.Module):
 
     def activations(self, x: Tensor) -> list[Tensor]:
         """Return every block's output, flattened to (n, d), shallow to deep; the last is the logits."""
-        found = []
+        outputs = []
         for block in self.blocks:
             x = block(x)
-            found.append(x.flatten(1))
-        return found
+            outputs.append(x.flatten(1))
+        return outputs
 
 
 def logistic(shape: Shape, classes: int) -> Network:
@@ -65,8 +66,8 @@ def lenet(shape: Shape, classes: int) -> Network:
     rows, columns = ((height - 4) // 2 - 4) // 2, ((width - 4) // 2 - 4) // 2
     # Pooling before the (monotone) ReLU is the same function with a quarter of the comparisons.
     return Network(
-        nn.Sequential(HalvedConv2d(channels, 6, 5), nn.ReLU()),
-        nn.Sequential(HalvedConv2d(6, 16, 5), nn.ReLU()),
+        nn.Sequential(*_pooled_convolution(channels, 6, 5), nn.ReLU()),
+        nn.Sequential(*_pooled_convolution(6, 16, 5), nn.ReLU()),
         nn.Sequential(nn.Flatten(), nn.Linear(16 * rows * columns, 120), nn.ReLU()),
         nn.Sequential(nn.Linear(120, 84), nn.ReLU()),
         nn.Linear(84, classes),
@@ -76,13 +77,13 @@ def lenet(shape: Shape, classes: int) -> Network:
 def cnn(shape: Shape, classes: int) -> Network:
     """Return a small modern network: 3×3 convolutions, batch normalisation, global average pooling."""
 
-    def block(inside: int, outside: int, pool: bool) -> nn.Sequential:
+    def block(inputs: int, outputs: int, pool: bool) -> nn.Sequential:
         layers: list[nn.Module] = [
-            nn.Conv2d(inside, outside, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outside),
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
             nn.ReLU(),
         ]
-        return nn.Sequential(*layers, Halved()) if pool else nn.Sequential(*layers)
+        return nn.Sequential(*layers, _pooling()) if pool else nn.Sequential(*layers)
 
     return Network(
         block(shape[0], 16, pool=True),
@@ -105,6 +106,17 @@ def resnet18(shape: Shape, classes: int) -> Network:
         nn.Sequential(net.layer4, net.avgpool, nn.Flatten()),
         net.fc,
     )
+
+
+def _pooled_convolution(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    """Return a convolution followed by 2×2 max-pooling; the parameters' names are the same on both paths."""
+    if fast.enabled():
+        return [PooledConv2d(inputs, outputs, kernel)]
+    return [nn.Conv2d(inputs, outputs, kernel), nn.MaxPool2d(2)]
+
+
+def _pooling() -> nn.Module:
+    return MaxPool2x2() if fast.enabled() else nn.MaxPool2d(2)
 
 
 def _size(shape: Shape) -> int:

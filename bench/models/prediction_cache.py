@@ -1,4 +1,8 @@
-"""What a model says of rows, remembered: attacks ask one by one, and models answer by the chunk."""
+"""A cache of a model's outputs by input row.
+
+Attacks query inputs one by one, while a model evaluates whole chunks. Incomplete chunks are filled with
+inputs that are likely to be queried next, and their outputs are cached.
+"""
 
 from __future__ import annotations
 
@@ -12,66 +16,66 @@ from bench.models.determinism import CHUNK
 
 Images = NDArray[np.float32]
 Outputs = tuple[NDArray[np.floating], ...]
-ROW = 320
-"""Bytes that a row takes beside its outputs, about: its key, and the heads of what holds them."""
+ROW_OVERHEAD = 320
+"""Approximate bytes of memory for a row besides its outputs: its key and Python's object headers."""
 
 
-class Lookup:
-    """A model whose outputs for a row are computed once while there is room to remember them.
+class PredictionCache:
+    """Caches the outputs of a model for recent input rows.
 
-    ``evaluate``: from inputs (n, …) to arrays of n rows each, a function of each row alone, evaluated in
-    chunks of a fixed size (:data:`bench.models.determinism.CHUNK`). A question about one row would
-    therefore cost as much as one about a whole chunk: what a chunk has room for is filled with rows that
-    are likely to be asked next (:meth:`expect`).
-    ``limit``: bytes to hold, :data:`ROW` a row included; the oldest go first.
+    ``evaluate``: from inputs (n, …) to arrays of n rows each. An output row depends on its input row alone.
+    Inputs are evaluated in chunks of a fixed size (:data:`bench.models.determinism.CHUNK`), so evaluating one
+    row takes as long as evaluating a chunk. Incomplete chunks are therefore filled with announced rows
+    (:meth:`expect`). ``limit``: bytes to hold, :data:`ROW_OVERHEAD` for each row included; the oldest rows
+    are dropped first.
     """
 
     def __init__(self, evaluate: Callable[[Images], Sequence[NDArray[np.floating]]], limit: int) -> None:
         self._evaluate, self._limit = evaluate, limit
-        self._known: dict[bytes, Outputs] = {}
-        self._held = 0
-        self._likely: list[tuple[Images, Iterator[int]]] = []
+        self._cached: dict[bytes, Outputs] = {}
+        self._bytes = 0
+        self._announced: list[tuple[Images, Iterator[int]]] = []
 
     def expect(self, x: Images) -> None:
-        """Say that rows of ``x`` (n, …) will be asked about; nothing is evaluated before one is."""
-        self._likely.append((x, iter(range(len(x)))))
+        """Announce that rows of ``x`` (n, …) will be queried; nothing is evaluated before the next call."""
+        self._announced.append((x, iter(range(len(x)))))
 
     def __call__(self, x: Images) -> Outputs:
-        """Return the outputs for ``x`` (n, …), n at least 1."""
+        """Return the outputs for ``x`` (n, …), with n at least 1."""
         x = np.ascontiguousarray(x, dtype=np.float32)
         keys = [_key(row) for row in x]
-        if len(keys) == 1 and keys[0] in self._known:
-            return tuple(column[None].copy() for column in self._known[keys[0]])
-        found = {key: self._known[key] for key in keys if key in self._known}
-        missing = {key: row for key, row in zip(keys, x, strict=True) if key not in found}
+        if len(keys) == 1 and keys[0] in self._cached:
+            return tuple(column[None].copy() for column in self._cached[keys[0]])
+        outputs_of = {key: self._cached[key] for key in keys if key in self._cached}
+        missing = {key: row for key, row in zip(keys, x, strict=True) if key not in outputs_of}
         if missing:
-            asked = missing | self._next(-len(missing) % CHUNK, missing)
-            outputs = self._evaluate(np.stack(list(asked.values())))
-            fresh = dict(zip(asked, zip(*outputs, strict=True), strict=True))
-            self._remember(fresh)
-            found |= fresh
-        return tuple(np.stack(column) for column in zip(*(found[key] for key in keys), strict=True))
+            batch = missing | self._announced_rows(-len(missing) % CHUNK, missing)
+            outputs = self._evaluate(np.stack(list(batch.values())))
+            computed = dict(zip(batch, zip(*outputs, strict=True), strict=True))
+            self._store(computed)
+            outputs_of |= computed
+        return tuple(np.stack(column) for column in zip(*(outputs_of[key] for key in keys), strict=True))
 
-    def _next(self, room: int, asked: dict[bytes, Images]) -> dict[bytes, Images]:
-        """Return rows to fill a chunk with, which then are likely no longer."""
+    def _announced_rows(self, room: int, batch: dict[bytes, Images]) -> dict[bytes, Images]:
+        """Return up to ``room`` announced rows by key that are neither cached nor in ``batch``."""
         chosen: dict[bytes, Images] = {}
-        while self._likely and len(chosen) < room:
-            x, left = self._likely[-1]
-            place = next(left, None)
-            if place is None:
-                self._likely.pop()
+        while self._announced and len(chosen) < room:
+            x, left = self._announced[-1]
+            number = next(left, None)
+            if number is None:
+                self._announced.pop()
                 continue
-            key = _key(x[place])
-            if key not in self._known and key not in asked:
-                chosen[key] = x[place]
+            key = _key(x[number])
+            if key not in self._cached and key not in batch:
+                chosen[key] = x[number]
         return chosen
 
-    def _remember(self, fresh: dict[bytes, Outputs]) -> None:
-        self._known |= fresh
-        self._held += sum(map(_size, fresh.values()))
-        while self._held > self._limit:
-            oldest = next(iter(self._known))
-            self._held -= _size(self._known.pop(oldest))
+    def _store(self, computed: dict[bytes, Outputs]) -> None:
+        self._cached |= computed
+        self._bytes += sum(map(_size, computed.values()))
+        while self._bytes > self._limit:
+            oldest = next(iter(self._cached))
+            self._bytes -= _size(self._cached.pop(oldest))
 
 
 def _key(row: Images) -> bytes:
@@ -79,4 +83,4 @@ def _key(row: Images) -> bytes:
 
 
 def _size(outputs: Outputs) -> int:
-    return ROW + sum(each.nbytes for each in outputs)
+    return ROW_OVERHEAD + sum(each.nbytes for each in outputs)

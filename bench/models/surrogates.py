@@ -1,4 +1,4 @@
-"""Training the copy: a pure function of what was bought, remembered by everything it depends on."""
+"""Training of surrogates: a pure function of the transfer sets, cached by everything that it depends on."""
 
 from __future__ import annotations
 
@@ -17,42 +17,45 @@ from safetensors import SafetensorError
 
 from attacks.base import TransferSet
 from bench.files import write_atomically
-from bench.models import networks as architectures
-from bench.models import training
-from bench.models.batched_training import STACKED, train_stacked
-from bench.models.determinism import RULE, device, torch_seed, versions
+from bench.models import networks, training
+from bench.models.batched_training import BATCHED, train_batched
+from bench.models.determinism import NUMERICAL_RULES, device, torch_seed, versions
 from bench.models.networks import Network, Shape
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator
 from bench.models.training import TrainingSchedule, Weights
-from bench.models.training_config import rule
+from bench.models.training_config import parse_training
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
-CONFIDENT = 0.95
-"""Probability from which a copy's own label of an input that was not asked about counts as known."""
+MIN_CONFIDENCE = 0.95
+"""Probability from which a surrogate's own label of an unqueried input is used as a pseudo-label."""
 
 
 class TrainedSurrogate(Protocol):
-    """A copy of the victim, however it was made."""
+    """A finished surrogate, however it was made."""
 
     @property
     def steps(self) -> int | None:
-        """Optimiser steps; None where it was not trained by any."""
+        """Optimizer steps; None where it was not trained by an optimizer."""
 
     @property
     def shared(self) -> bool:
-        """Whether the training was taken from the memo."""
+        """Whether the training was taken from the training cache."""
 
     def probabilities(self, x: Images) -> Array:
-        """Return (n, classes) probabilities of the copy."""
+        """Return (n, classes) probabilities."""
 
     def probabilities_half(self, x: Images) -> Array | None:
-        """Return what the copy said after half of its training; None where there is no such thing."""
+        """Return the probabilities after half of the training; None where there is no such state."""
 
 
 @dataclass(frozen=True)
 class NetworkSurrogate:
-    """A trained network: its weights after half of the steps and after all of them."""
+    """A trained network: its weights after half of the steps and after all of them.
+
+    ``shared``: whether the training was taken from the training cache. ``mean`` and ``std`` standardise
+    its inputs.
+    """
 
     architecture: str
     shape: Shape
@@ -61,16 +64,15 @@ class NetworkSurrogate:
     full: Weights
     steps: int
     shared: bool
-    """True where the training was taken from the memo."""
     mean: float = 0.0
     std: float = 1.0
 
     def probabilities(self, x: Images) -> Array:
-        """Return (n, classes) probabilities of the copy."""
+        """Return (n, classes) probabilities."""
         return self._answer(x, self.full)
 
     def probabilities_half(self, x: Images) -> Array:
-        """Return (n, classes) probabilities of the copy at half of its training."""
+        """Return (n, classes) probabilities after half of the steps."""
         return self._answer(x, self.half)
 
     def _answer(self, x: Images, weights: Weights) -> Array:
@@ -81,7 +83,7 @@ class NetworkSurrogate:
 
 @dataclass(frozen=True)
 class SolvedSurrogate:
-    """A copy that no steps led to: solved for, or fitted by a library.
+    """A surrogate without optimizer steps: solved for by the attack, or fitted by a library.
 
     ``answer``: from inputs (n, …) to (n, classes) probabilities.
     """
@@ -91,89 +93,108 @@ class SolvedSurrogate:
     shared: bool = False
 
     def probabilities(self, x: Images) -> Array:
-        """Return (n, classes) probabilities of the copy."""
+        """Return (n, classes) probabilities."""
         return np.asarray(self.answer(x), dtype=np.float64)
 
     def probabilities_half(self, x: Images) -> None:
-        """Return None: it was never half done."""
+        """Return None: there is no state at half of a training."""
 
 
 def fit(
-    bought: Sequence[TransferSet],
+    transfer_sets: Sequence[TransferSet],
     architecture: str,
     classes: int,
     seeds: Sequence[int],
     training_cache: Path | None = None,
-    how: str = "rule",
+    training_text: str = "rule",
     *,
-    rest: Sequence[Images] | None = None,
-    effort: float = 1.0,
+    unqueried: Sequence[Images] | None = None,
+    step_fraction: float = 1.0,
 ) -> list[TrainedSurrogate]:
-    """Train one copy on each transfer set, or take them from the folder ``memo`` if they are there.
+    """Train one surrogate on each transfer set, or load them from the folder ``training_cache``.
 
-    The sets are those of all repeats of a cell; small architectures are trained as one stacked
-    model, so all of them belong to the call. ``seeds`` draw initialisation and batches, one a set.
-    ``how``: a :class:`bench.models.training_config.TrainingConfig` as text.
-    ``rest``: inputs (m, …) beside each set that were not asked about, for a rule that learns from
-    them too. ``effort``: share of the rule's steps to take.
-    An empty transfer set gives the untrained network. scikit-learn's models have recipes of their own.
+    The sets are those of all repeats of a cell. Small architectures are trained as batched networks, so one
+    call gets all of them. ``seeds``: seed of initialisation and batches, one a set. ``training_text``: a
+    :class:`bench.models.training_config.TrainingConfig` as text. ``unqueried``: inputs (m, …) for each set
+    that were not queried, for a semi-supervised training configuration. ``step_fraction``: fraction of the
+    configured steps to take. An empty transfer set gives the untrained network. scikit-learn's models are
+    trained with the library's own hyperparameters.
     """
-    changed = rule(how)
-    if changed.semi_supervised:
-        alone = changed.supervised()
-        teachers = fit(bought, architecture, classes, seeds, training_cache, alone, effort=effort)
-        bought = [
-            pseudo_labelled(each, teacher, left)
-            for each, teacher, left in zip(
-                bought, teachers, rest or [each.x[:0] for each in bought], strict=True
-            )
+    config = parse_training(training_text)
+    if config.semi_supervised:
+        supervised = config.supervised()
+        teachers = fit(
+            transfer_sets,
+            architecture,
+            classes,
+            seeds,
+            training_cache,
+            supervised,
+            step_fraction=step_fraction,
+        )
+        rest = unqueried or [each.x[:0] for each in transfer_sets]
+        extended = [
+            with_pseudo_labels(each, teacher, inputs)
+            for each, teacher, inputs in zip(transfer_sets, teachers, rest, strict=True)
         ]
-        return fit(bought, architecture, classes, seeds, training_cache, alone, effort=effort)
+        return fit(
+            extended, architecture, classes, seeds, training_cache, supervised, step_fraction=step_fraction
+        )
     if architecture in ESTIMATORS:
         return [
             SolvedSurrogate(fit_estimator(architecture, each, classes, seed))
-            for each, seed in zip(bought, seeds, strict=True)
+            for each, seed in zip(transfer_sets, seeds, strict=True)
         ]
-    channels, height, width = bought[0].x.shape[1:]
+    channels, height, width = transfer_sets[0].x.shape[1:]
     shape = (channels, height, width)
-    if architecture not in STACKED and len(bought) > 1:
+    if architecture not in BATCHED and len(transfer_sets) > 1:
         one_by_one = (
-            fit([each], architecture, classes, [seed], training_cache, how, effort=effort)
-            for each, seed in zip(bought, seeds, strict=True)
+            fit(
+                [each],
+                architecture,
+                classes,
+                [seed],
+                training_cache,
+                training_text,
+                step_fraction=step_fraction,
+            )
+            for each, seed in zip(transfer_sets, seeds, strict=True)
         )
-        return [copy for copies in one_by_one for copy in copies]
-    recipe = changed.recipe(architecture, shape, max(len(each.x) for each in bought))
-    recipe = replace(recipe, steps=max(1, round(effort * recipe.steps)))
-    scale = (changed.mean, changed.std)
-    path = (
-        training_cache / f"{_key(bought, architecture, recipe, scale, seeds)}.safetensors"
-        if training_cache
-        else None
-    )
-    weights = _recall(path, len(bought))
+        return [surrogate for surrogates in one_by_one for surrogate in surrogates]
+    schedule = config.schedule(architecture, shape, max(len(each.x) for each in transfer_sets))
+    schedule = replace(schedule, steps=max(1, round(step_fraction * schedule.steps)))
+    scale = (config.mean, config.std)
+    path = None
+    if training_cache:
+        path = training_cache / f"{_key(transfer_sets, architecture, schedule, scale, seeds)}.safetensors"
+    weights = _load(path, len(transfer_sets))
     shared = weights is not None
     if weights is None:
-        xs = [training.scaled(each.x, *scale) for each in bought]
-        weights = _train(xs, [each.y for each in bought], architecture, classes, recipe, seeds)
-        _remember(path, weights)
+        xs = [training.scaled(each.x, *scale) for each in transfer_sets]
+        weights = _train(xs, [each.y for each in transfer_sets], architecture, classes, schedule, seeds)
+        _save(path, weights)
     return [
-        NetworkSurrogate(architecture, shape, classes, half, full, recipe.steps, shared, *scale)
+        NetworkSurrogate(architecture, shape, classes, half, full, schedule.steps, shared, *scale)
         for half, full in weights
     ]
 
 
-def pseudo_labelled(bought: TransferSet, teacher: TrainedSurrogate, rest: Images) -> TransferSet:
-    """Return what was bought with the confident part of ``rest`` (m, …), labelled by the teacher.
+def with_pseudo_labels(
+    transfer_set: TransferSet, teacher: TrainedSurrogate, unqueried: Images
+) -> TransferSet:
+    """Return the transfer set with those of ``unqueried`` (m, …) that the teacher labels confidently.
 
-    Lee 2013, "Pseudo-Label": the top-1 of a model trained on what is labelled is taken for the truth,
-    where its probability is at least :data:`CONFIDENT`. Whoever learnt nothing has nothing to tell.
+    Lee 2013, "Pseudo-Label": the top-1 of a model trained on the labelled inputs is used as a label, here
+    where its probability is at least :data:`MIN_CONFIDENCE`. An empty transfer set is returned as it is.
     """
-    if not len(bought.x) or not len(rest):
-        return bought
-    told = teacher.probabilities(rest)
-    sure = told.max(axis=1) >= CONFIDENT
-    labels = np.eye(told.shape[1], dtype=np.float32)[told[sure].argmax(axis=1)]
-    return TransferSet(np.concatenate([bought.x, rest[sure]]), np.concatenate([bought.y, labels]))
+    if not len(transfer_set.x) or not len(unqueried):
+        return transfer_set
+    probabilities = teacher.probabilities(unqueried)
+    confident = probabilities.max(axis=1) >= MIN_CONFIDENCE
+    labels = np.eye(probabilities.shape[1], dtype=np.float32)[probabilities[confident].argmax(axis=1)]
+    return TransferSet(
+        np.concatenate([transfer_set.x, unqueried[confident]]), np.concatenate([transfer_set.y, labels])
+    )
 
 
 def _train(
@@ -181,66 +202,78 @@ def _train(
     ys: Sequence[NDArray[np.float32]],
     architecture: str,
     classes: int,
-    recipe: TrainingSchedule,
+    schedule: TrainingSchedule,
     seeds: Sequence[int],
 ) -> list[tuple[Weights, Weights]]:
     channels, height, width = xs[0].shape[1:]
-    networks = [initial_network(architecture, (channels, height, width), classes, seed) for seed in seeds]
-    if architecture in STACKED:
-        return train_stacked(networks, xs, ys, recipe, seeds)
-    (network,), (x,), (y,), (seed,) = networks, xs, ys, seeds
+    untrained = [initial_network(architecture, (channels, height, width), classes, seed) for seed in seeds]
+    if architecture in BATCHED:
+        return train_batched(untrained, xs, ys, schedule, seeds)
+    (network,), (x,), (y,), (seed,) = untrained, xs, ys, seeds
     if not len(x):
         return [(training.snapshot(network), training.snapshot(network))]
     with torch_seed(seed):
-        return [training.train(network, x, y, recipe, seed)]
+        return [training.train(network, x, y, schedule, seed)]
 
 
 @lru_cache(maxsize=32)
 def _blank(architecture: str, shape: Shape, classes: int) -> Network:
-    """Return a network in evaluation mode to put weights into: making one takes as long as asking it."""
+    """Return a network in evaluation mode to load weights into; building one costs as much as a query."""
     return initial_network(architecture, shape, classes, 0).eval()
 
 
 def initial_network(architecture: str, shape: Shape, classes: int, seed: int) -> Network:
     """Return an untrained network whose initial weights are drawn from ``seed``."""
     with torch_seed(seed):
-        return architectures.build(architecture, shape, classes)
+        return networks.build(architecture, shape, classes)
 
 
 def _key(
-    bought: Sequence[TransferSet],
+    transfer_sets: Sequence[TransferSet],
     architecture: str,
-    recipe: TrainingSchedule,
+    schedule: TrainingSchedule,
     scale: tuple[float, float],
     seeds: Sequence[int],
 ) -> str:
-    digests = [each.digest() for each in bought]
-    parts = [digests, architecture, str(recipe), scale, list(seeds), device(), RULE, versions()]
+    digests = [each.digest() for each in transfer_sets]
+    parts = [
+        digests,
+        architecture,
+        str(schedule),
+        scale,
+        list(seeds),
+        device(),
+        NUMERICAL_RULES,
+        versions(),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _recall(path: Path | None, members: int) -> list[tuple[Weights, Weights]] | None:
+def _load(path: Path | None, count: int) -> list[tuple[Weights, Weights]] | None:
+    """Return ``count`` pairs of weights, after half of the steps and after all; None if not cached."""
     if path is None or not path.exists():
         return None
     try:
-        kept = safetensors.torch.load(path.read_bytes())
+        tensors = safetensors.torch.load(path.read_bytes())
     except SafetensorError:
         # Half a file, from a machine that lost power: train again and overwrite it.
         return None
 
     def part(prefix: str) -> Weights:
-        return {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+        }
 
-    return [(part(f"{number}.half."), part(f"{number}.full.")) for number in range(members)]
+    return [(part(f"{number}.half."), part(f"{number}.full.")) for number in range(count)]
 
 
-def _remember(path: Path | None, weights: Sequence[tuple[Weights, Weights]]) -> None:
+def _save(path: Path | None, weights: Sequence[tuple[Weights, Weights]]) -> None:
     if path is None:
         return
-    flat = {
+    tensors = {
         f"{number}.{when}.{name}": value
         for number, both in enumerate(weights)
-        for when, member in zip(("half", "full"), both, strict=True)
-        for name, value in member.items()
+        for when, state in zip(("half", "full"), both, strict=True)
+        for name, value in state.items()
     }
-    write_atomically(path, safetensors.torch.save(flat))
+    write_atomically(path, safetensors.torch.save(tensors))

@@ -1,4 +1,4 @@
-"""How a thief trains: the one rule, or a published recipe in its place."""
+"""The training configuration of surrogates: the default, or that of a publication."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from bench.models.training import TrainingSchedule
 
 RATES = {"logistic": 1e-2}
-"""Learning rates that differ from the rule's; a linear model needs larger steps to arrive."""
+"""Default learning rates by architecture, where not 0.003; a linear model needs larger steps to converge."""
 
 
 class TrainingConfig(Plugin):
-    """The training rule, and what a published recipe changes in it.
+    """How surrogates are trained: by default, or as a publication trains them.
 
-    Unchanged it is a fixed number of Adam steps: 1,000 for images smaller than 20×20; else the
-    larger of 2,500 and 20 passes over what was bought. Never a number of passes alone, which would
-    starve small budgets. ``epochs`` asks for just that, because published studies do.
+    The default is a fixed number of Adam steps: 1,000 for images smaller than 20×20; else the larger of 2,500
+    and 20 passes over the transfer set. A number of passes alone would undertrain small budgets. ``epochs``
+    sets just that, for publications that do so.
 
-    ``loss``: "cross-entropy" with the answers as soft targets, or "mse-log-softmax": the squared
-    error between the copy's log-softmax and the log of the answer plus ``constant``.
-    ``learning_rate``: None for the rule's. ``decay``: falls to zero along a half cosine, else it is
-    constant. ``mean``, ``std``: what the thief subtracts from a pixel and then divides it by.
-    ``unlabelled``: what is done with the inputs of the pool that were not asked about: "unused", or
-    "pseudo-labels" (Lee 2013): a first copy labels those of which it is sure, a second learns from all.
+    ``loss``: "cross-entropy" with the answers as soft targets, or "mse-log-softmax": the squared error
+    between the surrogate's log-softmax and the log of the answer plus ``constant``. ``learning_rate``: None
+    for the default. ``decay``: the rate falls to zero along a half cosine, else it is constant. ``mean``,
+    ``std``: the attacker subtracts the first from each pixel and then divides by the second.
+    ``unlabelled``: the use of unqueried pool inputs: "unused", or "pseudo-labels" (Lee 2013): a first
+    surrogate labels those it is confident of, and a second is trained on all.
     """
 
     name = "rule"
@@ -62,25 +62,25 @@ class TrainingConfig(Plugin):
 
     @property
     def semi_supervised(self) -> bool:
-        """Whether inputs that were not asked about are learnt from too."""
+        """Whether unqueried inputs are used for training too."""
         return self.unlabelled != "unused"
 
     def supervised(self) -> str:
-        """Return the same rule without them, spelled out."""
+        """Return the same configuration, as text, without the use of unqueried inputs."""
         alone = copy(self)
         alone.unlabelled = "unused"
         return repr(alone)
 
     def __repr__(self) -> str:
-        """Return the call that makes this rule, with what it changes alone."""
+        """Return the configuration as text, with the parameters that differ from the default."""
         defaults = {name: parameter.default for name, parameter in self.parameters().items()}
         changed = {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
         if self.loss == "cross-entropy":
             changed.pop("constant", None)
         return format_call(self.name, changed)
 
-    def recipe(self, architecture: str, shape: Shape, n: int) -> TrainingSchedule:
-        """Return the recipe for an architecture and ``n`` bought answers on images of ``shape``."""
+    def schedule(self, architecture: str, shape: Shape, n: int) -> TrainingSchedule:
+        """Return the training schedule of an architecture for ``n`` answers on images of ``shape``."""
         from bench.models import training  # torch takes a second to import; reading a matrix needs none of it
 
         small = min(shape[1:]) < 20
@@ -98,10 +98,13 @@ class TrainingConfig(Plugin):
         )
 
 
-def rule(text: str) -> TrainingConfig:
-    """Return the rule that ``rule(key=value, …)`` describes; raises UsageError naming key and range."""
+def parse_training(text: str) -> TrainingConfig:
+    """Return the configuration that ``rule(key=value, …)`` describes.
+
+    Raises UsageError, naming key and range, for anything else.
+    """
     name, values = parse_call(text)
     if name != TrainingConfig.name:
         raise UsageError(f"unknown training {name!r}; write rule or rule(key=value, …)")
-    made: dict[str, Any] = validate("training", TrainingConfig, values)
-    return TrainingConfig(**made)
+    checked: dict[str, Any] = validate("training", TrainingConfig, values)
+    return TrainingConfig(**checked)

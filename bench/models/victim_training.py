@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from bench.data.datasets import Splits, info
 from bench.files import cache_root, write_atomically
 from bench.models import networks, training
-from bench.models.determinism import on, torch_seed, versions
+from bench.models.determinism import on_device, torch_seed, versions
 from bench.seeds import derive
 from bench.tasks import VictimSpec
 
@@ -93,7 +93,7 @@ def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
     if content is None:
         log.info("training victim %s (%s)", spec, schedule)
         targets = np.eye(splits.classes, dtype=np.float32)[splits.train.y]
-        with torch_seed(seed), on("cpu"):
+        with torch_seed(seed), on_device("cpu"):
             _, weights = training.train(network, splits.train.x, targets, schedule, seed)
         content = safetensors.torch.save(weights)
         _write(path, content)

@@ -17,7 +17,7 @@ from bench.data.datasets import Labelled, Splits, info
 from bench.errors import VictimError
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread
-from bench.models.prediction_cache import Lookup
+from bench.models.prediction_cache import PredictionCache
 from bench.tasks import VictimSpec
 
 Images = NDArray[np.float32]
@@ -77,12 +77,12 @@ class Victim:
         self._depths.expect(x)
 
     @cached_property
-    def _answers(self) -> Lookup:
-        return Lookup(lambda x: (self._evaluate(x),), REMEMBERED)
+    def _answers(self) -> PredictionCache:
+        return PredictionCache(lambda x: (self._evaluate(x),), REMEMBERED)
 
     @cached_property
-    def _depths(self) -> Lookup:
-        return Lookup(self._read, REMEMBERED)
+    def _depths(self) -> PredictionCache:
+        return PredictionCache(self._read, REMEMBERED)
 
     def _read(self, x: Images) -> Sequence[NDArray[np.float32]]:
         if self.features is None:

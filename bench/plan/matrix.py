@@ -138,7 +138,7 @@ class Matrix(pydantic.BaseModel):
             ]
         stacks = [canonical_defense(entry) for entry in block.defense]
         attacks = [(registry.attacks.canonical(text), registry.attacks.build(text)) for text in block.attack]
-        trainings = [repr(training_config.rule(text)) for text in block.training]
+        trainings = [repr(training_config.parse_training(text)) for text in block.training]
         library = [name for name in block.surrogate if name not in ARCHITECTURES]
         if library and trainings != ["rule"]:
             raise UsageError(f"surrogate {library[0]!r} trains as its library does: training must be 'rule'")

@@ -121,7 +121,7 @@ def _spelled(study: Study, row: PublishedValue, specs: Sequence[dict[str, Any]])
     canonical: dict[str, Callable[[str], str]] = {
         "attack": plugins.attacks.canonical,
         "defense": plugins.defenses.canonical,
-        "training": lambda text: repr(training_config.rule(text)),
+        "training": lambda text: repr(training_config.parse_training(text)),
     }
     assert row.where is not None  # noqa: S101  # derived rows do not come here
     known = {text for spec in specs for text in (*spec["defense"], spec.get("attack"), spec.get("training"))}

@@ -1,4 +1,4 @@
-"""One cell, start to end: what is done with it is its attack family's business."""
+"""Runs the repeats of a cell by the family of its attack."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bench.tasks import Cell
 
 Runner = Callable[[Sequence[Cell], Any, WorkerContext], list[Outcome]]
 FAMILIES: dict[str, Runner] = {"extraction": extraction.run, "membership": membership.run}
-"""How the repeats of a cell are run and measured, by the family that the attack declares."""
+"""The function that runs and measures the repeats of a cell, by the family of its attack."""
 
 
 def run_cells(cells: Sequence[Cell], context: WorkerContext) -> list[Outcome]:
-    """Run all repeats of a cell; raises NotApplicable where it makes no sense."""
+    """Run all repeats of a cell; raises NotApplicable where its attack does not apply."""
     attack = plugins.attacks.build(cells[0].attack)
     if attack.family not in FAMILIES:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What a worker keeps between cells: victims, pools, fitted defenses and honest answers, each made once."""
+"""The worker context: victims, pools, fitted defenses and answers that a worker keeps between cells."""
 
 from __future__ import annotations
 
@@ -21,34 +21,37 @@ from bench.tasks import VictimSpec
 from defenses.base import Calibration, DefenseStack
 
 T = TypeVar("T")
-HONEST_CLIENT = 100
-"""Queries of one honest client."""
+CLIENT_QUERIES = 100
+"""Queries of one benign client."""
 
 
 @dataclass
 class WorkerContext:
-    """Loads on demand and remembers. ``memo``: folder of trainings that cells share."""
+    """Loads or makes objects on demand and keeps them.
+
+    ``data_root``: folder of the data sets. ``training_cache``: folder of trainings that cells share, or None.
+    """
 
     data_root: Path
     training_cache: Path | None = None
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Any) -> Any:
-        """Return what ``make()`` gave when ``key`` was first asked for."""
+        """Return the kept object of ``key``; the first call makes it by ``make()``."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
-    def carried(self) -> dict[Any, Any]:
-        """Return the victims and pools that were loaded so far, for a workbench that cannot load them."""
+    def loaded(self) -> dict[Any, Any]:
+        """Return the victims and pools loaded so far, for the context of a worker that has no data."""
         return {key: made for key, made in self._kept.items() if isinstance(made, Victim | Pool)}
 
-    def carry(self, things: Mapping[Any, Any]) -> None:
-        """Take over what another workbench has loaded."""
-        self._kept |= things
+    def add(self, objects: Mapping[Any, Any]) -> None:
+        """Add the objects that another context has loaded."""
+        self._kept |= objects
 
     def forget(self) -> None:
-        """Let go of everything that was loaded or made."""
+        """Drop everything that was loaded or made."""
         self._kept.clear()
 
     def victim(self, spec: VictimSpec) -> Victim:
@@ -57,7 +60,7 @@ class WorkerContext:
         return victim
 
     def truth(self, spec: VictimSpec) -> NDArray[np.float64]:
-        """Return what the undefended victim says of the test split."""
+        """Return the undefended victim's (n, classes) answers to the test split."""
         victim = self.victim(spec)
         answers: NDArray[np.float64] = self.once(
             ("truth", spec), lambda: victim.probabilities(victim.splits.test.x)
@@ -65,7 +68,7 @@ class WorkerContext:
         return answers
 
     def pool(self, spec: VictimSpec, name: str, seed: int) -> Pool:
-        """Return a thief's pool, shaped for this victim."""
+        """Return the attacker's pool, with inputs of this victim's shape."""
         load = partial(
             query_pools.load,
             name,
@@ -118,7 +121,7 @@ class WorkerContext:
         shows: str = "probabilities",
         knowledge: str = "none",
     ) -> DefendedAPI:
-        """Return a fresh API: no query sent, the defense's noise stream at its start."""
+        """Return a new API: without queries so far, and with the defense's noise stream at its start."""
         return DefendedAPI(
             self.victim(spec),
             self.stack(spec, defense, seed),
@@ -131,7 +134,7 @@ class WorkerContext:
     def deployed(
         self, spec: VictimSpec, defense: tuple[str, ...], seed: int, repeat: int
     ) -> NDArray[np.float64]:
-        """Return what honest clients of :data:`HONEST_CLIENT` queries each get on the test split."""
+        """Return the defended answers to the test split, sent by benign clients of 100 queries each."""
         if not self.stack(spec, defense, seed).claims.stochastic:
             repeat = 0
         key = ("deployed", spec, defense, seed, repeat)
@@ -143,5 +146,5 @@ class WorkerContext:
     ) -> NDArray[np.float64]:
         api = self.api(spec, defense, seed, repeat)
         x = self.victim(spec).splits.test.x
-        starts = range(0, len(x), HONEST_CLIENT)
-        return np.concatenate([api.predict(x[s : s + HONEST_CLIENT], client=f"honest-{s}") for s in starts])
+        starts = range(0, len(x), CLIENT_QUERIES)
+        return np.concatenate([api.predict(x[s : s + CLIENT_QUERIES], client=f"honest-{s}") for s in starts])

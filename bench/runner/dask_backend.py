@@ -76,7 +76,7 @@ class WorkerSupplies(WorkerPlugin):
         training_cache = self.folder / "memo" if self.training_cache else None
         settings = WorkerSettings(self.folder, training_cache, tuple(files), self.device)
         with _one_task_at_a_time:
-            worker_context(settings).carry(cloudpickle.loads(self.context))
+            worker_context(settings).add(cloudpickle.loads(self.context))
         _settings[self.run] = settings
 
     def teardown(self, worker: Worker) -> None:
@@ -178,4 +178,4 @@ def _pickled(todo: Sequence[Item], context: WorkerContext) -> bytes:
     for name, module in list(sys.modules.items()):
         if name.startswith("moatbench_file_"):
             cloudpickle.register_pickle_by_value(module)
-    return bytes(cloudpickle.dumps(context.carried()))
+    return bytes(cloudpickle.dumps(context.loaded()))

@@ -1,4 +1,4 @@
-"""Extraction: buy answers through the defended API, train copies, measure them on test."""
+"""Extraction: query the defended API, train surrogates on the answers, measure them on the test split."""
 
 from __future__ import annotations
 
@@ -18,65 +18,72 @@ from bench.models import surrogates
 from bench.models.defended_api import QueryAccount
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.models.surrogates import SolvedSurrogate, TrainedSurrogate
-from bench.models.training_config import rule
+from bench.models.training_config import parse_training
 from bench.models.victims import Victim
 from bench.runner.context import WorkerContext
-from bench.runner.timing import Clock, memory_mib
+from bench.runner.timing import Timings, memory_mib
 from bench.seeds import derive
 from bench.store import Outcome
 from bench.tasks import Cell
 
 Images = NDArray[np.float32]
-ON_QUERIES = 2_000
-"""Bought inputs on which the copy is compared with the victim, at most: the first ones."""
+MAX_COMPARED_QUERIES = 2_000
+"""At most this many queries, the first ones, are used to compare the surrogate with the victim."""
 
 
 def run(cells: Sequence[Cell], attack: Extraction, context: WorkerContext) -> list[Outcome]:
-    """Run all repeats of a cell; raises NotApplicable where the attack makes no sense."""
+    """Run all repeats of a cell; raises NotApplicable where the attack does not apply."""
     first = cells[0]
     victim = context.victim(first.victim)
     pool = context.pool(first.victim, first.threat.pool, first.seed)
     reason = attack.applicable(pool, Target(victim.classes, victim.linear))
     if reason:
         raise NotApplicable(reason)
-    purchases = [buy(cell, attack, pool, context) for cell in cells]
-    clock = Clock()
-    with clock.measure("train"):
-        copies = _copies(cells, [purchase.bought for purchase in purchases], pool, context)
+    acquisitions = [acquire(cell, attack, pool, context) for cell in cells]
+    timings = Timings()
+    with timings.measure("train"):
+        trained = _surrogates(cells, [acquired.transfer_set for acquired in acquisitions], pool, context)
     return [
-        measure(cell, purchase, copy, clock.share(len(cells)), context)
-        for cell, purchase, copy in zip(cells, purchases, copies, strict=True)
+        measure(cell, acquired, surrogate, timings.share(len(cells)), context)
+        for cell, acquired, surrogate in zip(cells, acquisitions, trained, strict=True)
     ]
 
 
-def _copies(
-    cells: Sequence[Cell], bought: Sequence[TransferSet], pool: Pool, context: WorkerContext
+def _surrogates(
+    cells: Sequence[Cell], transfer_sets: Sequence[TransferSet], pool: Pool, context: WorkerContext
 ) -> Sequence[TrainedSurrogate]:
-    finished = [SolvedSurrogate(each.copy) for each in bought if each.copy is not None]
-    if len(finished) == len(bought):
+    """Return the surrogate of each transfer set: the attack's own where all have one, else trained."""
+    finished = [SolvedSurrogate(each.copy) for each in transfer_sets if each.copy is not None]
+    if len(finished) == len(transfer_sets):
         return finished
     first, seeds = cells[0], [training_seed(cell) for cell in cells]
-    rest = None
-    if rule(first.training).semi_supervised:
-        rest = [pool.x[_unqueried(pool.x, each.x)] for each in bought]
+    unqueried = None
+    if parse_training(first.training).semi_supervised:
+        unqueried = [pool.x[_unqueried(pool.x, each.x)] for each in transfer_sets]
     classes = context.victim(first.victim).classes
     return surrogates.fit(
-        bought, first.threat.surrogate, classes, seeds, context.training_cache, first.training, rest=rest
+        transfer_sets,
+        first.threat.surrogate,
+        classes,
+        seeds,
+        context.training_cache,
+        first.training,
+        unqueried=unqueried,
     )
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What an attack bought, what it was billed, and how long that took."""
+    """The transfer set of an attack, its query account and the time it took."""
 
-    bought: TransferSet
+    transfer_set: TransferSet
     account: QueryAccount
-    clock: Clock
+    timings: Timings
 
 
-def buy(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) -> Acquisition:
-    """Let the attack spend its budget at a fresh API; the API is all of the victim that it sees."""
-    victim, threat, clock = context.victim(cell.victim), cell.threat, Clock()
+def acquire(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) -> Acquisition:
+    """Run the attack against a fresh API, with the budget of the cell, and return what it acquired."""
+    victim, threat, timings = context.victim(cell.victim), cell.threat, Timings()
     streams = RandomSeeds(
         order=derive(cell.seed, "order", str(cell.victim), threat.pool, cell.repeat),
         choices=derive(cell.seed, "choices", cell.attack, cell.repeat),
@@ -90,7 +97,7 @@ def buy(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) -> A
         shows=threat.shows,
         knowledge=threat.knowledge,
     )
-    learner = InterimSurrogates(
+    interim = InterimSurrogates(
         threat.surrogate,
         victim.shape,
         victim.classes,
@@ -98,49 +105,55 @@ def buy(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) -> A
         cell.training,
         context.training_cache,
     )
-    with clock.measure("acquire"):
-        bought = attack.acquire(api, pool, learner, streams)
-    clock.wall |= {"query_model": api.account.seconds_model, "query_defense": api.account.seconds_defense}
-    clock.cpu |= {"query_model": api.account.cpu_model, "query_defense": api.account.cpu_defense}
-    return Acquisition(bought, api.account, clock)
+    with timings.measure("acquire"):
+        transfer_set = attack.acquire(api, pool, interim, streams)
+    timings.wall |= {"query_model": api.account.seconds_model, "query_defense": api.account.seconds_defense}
+    timings.cpu |= {"query_model": api.account.cpu_model, "query_defense": api.account.cpu_defense}
+    return Acquisition(transfer_set, api.account, timings)
 
 
 def training_seed(cell: Cell) -> int:
-    """Return the seed of initialisation and batches: the same for every defense, attack and budget."""
+    """Return the seed of initialisation and batches; it does not depend on defense, attack or budget."""
     return derive(cell.seed, "training", cell.threat.surrogate, cell.training, cell.repeat)
 
 
 def measure(
-    cell: Cell, purchase: Acquisition, copy: TrainedSurrogate, training: Clock, context: WorkerContext
+    cell: Cell,
+    acquired: Acquisition,
+    surrogate: TrainedSurrogate,
+    training: Timings,
+    context: WorkerContext,
 ) -> Outcome:
-    """Compare the copy with the undefended victim, and with the deployed one, on the test split."""
-    victim, bought, clock = context.victim(cell.victim), purchase.bought, purchase.clock
+    """Compare the surrogate with the undefended and with the defended victim on the test split."""
+    victim, transfer_set = context.victim(cell.victim), acquired.transfer_set
     pool = context.pool(cell.victim, cell.threat.pool, cell.seed)
     test = victim.splits.test
-    with clock.measure("evaluate"):
-        told, half = copy.probabilities(test.x), copy.probabilities_half(test.x)
-        on_queries = _on_queries(copy, victim, bought.x[:ON_QUERIES])
+    with acquired.timings.measure("evaluate"):
+        probabilities, half = surrogate.probabilities(test.x), surrogate.probabilities_half(test.x)
+        on_queries = _agreement_on_queries(surrogate, victim, transfer_set.x[:MAX_COMPARED_QUERIES])
     truth = context.truth(cell.victim)
     deployed = context.deployed(cell.victim, cell.defense, cell.seed, cell.repeat)
-    guess = told.argmax(axis=1)
+    guess = probabilities.argmax(axis=1)
     agreement, correct = guess == truth.argmax(axis=1), guess == test.y
     fidelity_half = None if half is None else float((half.argmax(axis=1) == truth.argmax(axis=1)).mean())
     flags = checks.cell_flags(
-        float(agreement.mean()), fidelity_half, truth, defended=bool(cell.defense), learnt=len(bought.x)
+        float(agreement.mean()), fidelity_half, truth, defended=bool(cell.defense), learnt=len(transfer_set.x)
     )
     if pool.overlaps or (pool.access == "in-distribution" and cell.victim.splits == "official"):
         flags.append("overlap")
-    fresh = _unqueried(test.x, bought.x) if pool.overlaps == "test" else np.ones(len(test.x), dtype=bool)
-    account = purchase.account
+    fresh = (
+        _unqueried(test.x, transfer_set.x) if pool.overlaps == "test" else np.ones(len(test.x), dtype=bool)
+    )
+    account = acquired.account
     return Outcome(
-        metrics=extraction.extraction(told, truth, test.y, deployed)
+        metrics=extraction.extraction(probabilities, truth, test.y, deployed)
         | {
             "extraction.fidelity_half": fidelity_half,
             "extraction.fidelity_unqueried": extraction.share(agreement, fresh),
             "extraction.fidelity_on_queries": on_queries,
             "extraction.answered": account.answered / account.sent if account.sent else None,
         }
-        | {f"extraction.{name}": value for name, value in bought.facts.items()},
+        | {f"extraction.{name}": value for name, value in transfer_set.facts.items()},
         arrays={"agreement": agreement.astype(np.uint8), "correct": correct.astype(np.uint8)},
         info={
             "queries": {
@@ -149,32 +162,33 @@ def measure(
                 "refused": account.refused,
                 "flagged": account.flagged,
             },
-            "learnt": len(bought.x),
-            "steps": copy.steps,
+            "learnt": len(transfer_set.x),
+            "steps": surrogate.steps,
             "flags": flags,
             "confusion": extraction.confusion(test.y, guess, victim.classes),
         },
-        costs=_costs(clock, training, copy),
+        costs=_costs(acquired.timings, training, surrogate),
     )
 
 
-def _costs(clock: Clock, training: Clock, copy: TrainedSurrogate) -> dict[str, Any]:
+def _costs(acquisition: Timings, training: Timings, surrogate: TrainedSurrogate) -> dict[str, Any]:
     return {
-        "seconds": clock.wall | training.wall,
-        "cpu_seconds": clock.cpu | training.cpu,
-        "shared": copy.shared,
+        "seconds": acquisition.wall | training.wall,
+        "cpu_seconds": acquisition.cpu | training.cpu,
+        "shared": surrogate.shared,
         "memory_mib": memory_mib(),
     }
 
 
 def _unqueried(x: Images, queries: Images) -> NDArray[np.bool_]:
     """Return (n,) True for the inputs that are not among the queries, byte for byte."""
-    asked = {hashlib.blake2b(row.tobytes()).digest() for row in queries}
-    return np.array([hashlib.blake2b(row.tobytes()).digest() not in asked for row in x], dtype=bool)
+    queried = {hashlib.blake2b(row.tobytes()).digest() for row in queries}
+    return np.array([hashlib.blake2b(row.tobytes()).digest() not in queried for row in x], dtype=bool)
 
 
-def _on_queries(copy: TrainedSurrogate, victim: Victim, queries: Images) -> float | None:
+def _agreement_on_queries(surrogate: TrainedSurrogate, victim: Victim, queries: Images) -> float | None:
     if not len(queries):
         return None
-    guess, label = copy.probabilities(queries).argmax(axis=1), victim.probabilities(queries).argmax(axis=1)
+    guess = surrogate.probabilities(queries).argmax(axis=1)
+    label = victim.probabilities(queries).argmax(axis=1)
     return float((guess == label).mean())

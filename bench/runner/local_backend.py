@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.calls import parse_call
 from bench.errors import NotApplicable
-from bench.models.determinism import on, single_thread
+from bench.models.determinism import on_device, single_thread
 from bench.plugins import attacks, defenses
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
@@ -96,7 +96,7 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
     """
     context, first = worker_context(settings), items[0][0]
     try:
-        with single_thread(), on(settings.device):
+        with single_thread(), on_device(settings.device):
             if isinstance(first, Cell):
                 outcomes = dict(zip(first.group(), run_cells(first.group(), context), strict=True))
                 return [_record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)]

@@ -1,4 +1,4 @@
-"""Membership inference: tell what the victim was trained on from what it never saw, and measure how well."""
+"""Membership inference: run an attack that scores records as members or non-members, and measure it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from bench.models.surrogates import TrainedSurrogate
 from bench.models.victims import Victim
 from bench.runner.context import WorkerContext
 from bench.runner.extraction import training_seed
-from bench.runner.membership_data import OWN, MembershipData, draw, non_members
-from bench.runner.timing import Clock, memory_mib
+from bench.runner.membership_data import IN_DISTRIBUTION, MembershipData, draw_records, non_members
+from bench.runner.timing import Timings, memory_mib
 from bench.seeds import derive, random_state
 from bench.store import Outcome
 from bench.tasks import Cell
@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 
 
 def run(cells: Sequence[Cell], attack: MembershipInference, context: WorkerContext) -> list[Outcome]:
-    """Run all repeats of a cell; raises NotApplicable where the attack makes no sense."""
+    """Run all repeats of a cell; raises NotApplicable where the attack does not apply."""
     first = cells[0]
     victim = context.victim(first.victim)
     pool = context.pool(first.victim, first.threat.pool, first.seed)
@@ -41,28 +41,32 @@ def run(cells: Sequence[Cell], attack: MembershipInference, context: WorkerConte
     if reason:
         raise NotApplicable(reason)
     others = non_members(pool, victim, attack.target)
-    samples = [draw(cell, attack.members, victim, others) for cell in cells]
-    served = _copies(cells, context) if attack.target == "surrogate" else _victims(cells, context)
+    samples = [draw_records(cell, attack.members, victim, others) for cell in cells]
+    targets = _surrogates(cells, context) if attack.target == "surrogate" else _victims(cells, context)
     return [
-        measure(cell, attack, sample, service, context)
-        for cell, sample, service in zip(cells, samples, served, strict=True)
+        measure(cell, attack, sample, target, context)
+        for cell, sample, target in zip(cells, samples, targets, strict=True)
     ]
 
 
 @dataclass(frozen=True)
-class Service:
-    """Whom the attack asks, and what making that took. ``bill``: what the victim's API was asked."""
+class AttackTarget:
+    """The API that an attack queries, and the cost of providing it.
+
+    ``account``: queries to the victim's API. ``facts``: entries for the record's ``info``. ``shared``:
+    whether the surrogate's training was taken from the training cache.
+    """
 
     api: Api
     account: QueryAccount
-    clock: Clock
+    timings: Timings
     facts: dict[str, Any]
     shared: bool = False
 
 
-def _victims(cells: Sequence[Cell], context: WorkerContext) -> list[Service]:
+def _victims(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTarget]:
     apis = [_api(cell, context) for cell in cells]
-    return [Service(api, api.account, Clock(), {}) for api in apis]
+    return [AttackTarget(api, api.account, Timings(), {}) for api in apis]
 
 
 def _api(cell: Cell, context: WorkerContext) -> Any:
@@ -71,60 +75,73 @@ def _api(cell: Cell, context: WorkerContext) -> Any:
     )
 
 
-class CopyApi(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
-    """A stolen copy, which answers in full and for nothing."""
+class SurrogateApi(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
+    """A surrogate as an API: answers with its probabilities, with no limit on queries."""
 
     budget = sys.maxsize
 
-    def __init__(self, copy: TrainedSurrogate, victim: Victim) -> None:
+    def __init__(self, surrogate: TrainedSurrogate, victim: Victim) -> None:
         super().__init__(
             predict_fn=self.predict,
             input_shape=victim.shape,
             nb_classes=victim.classes,
             clip_values=(0.0, 1.0),
         )
-        self._copy = copy
+        self._surrogate = surrogate
 
     def predict(self, x: Images, batch_size: int = 256) -> Array:
-        """Return (n, classes) probabilities of the copy."""
-        return self._copy.probabilities(np.ascontiguousarray(x, dtype=np.float32))
+        """Return (n, classes) probabilities of the surrogate."""
+        return self._surrogate.probabilities(np.ascontiguousarray(x, dtype=np.float32))
 
 
-def _copies(cells: Sequence[Cell], context: WorkerContext) -> list[Service]:
-    """Steal the victim with the cell's budget, once a repeat, and serve the copies."""
+def _surrogates(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTarget]:
+    """Return a surrogate for each repeat, extracted from the victim with the cell's budget."""
     first, victim = cells[0], context.victim(cells[0].victim)
-    pool = context.pool(first.victim, OWN, first.seed)
+    pool = context.pool(first.victim, IN_DISTRIBUTION, first.seed)
     if first.budget > len(pool.x):
         raise BudgetError(
-            f"budget {first.budget} is larger than what pool {OWN!r} supplies ({len(pool.x)} inputs); "
-            "choose a smaller budget"
+            f"budget {first.budget} is larger than what pool {IN_DISTRIBUTION!r} supplies "
+            f"({len(pool.x)} inputs); choose a smaller budget"
         )
-    bought, bills, clocks = [], [], []
+    transfer_sets, accounts, timings = [], [], []
     for cell in cells:
-        api, clock = _api(cell, context), Clock()
-        with clock.measure("acquire"):
-            bought.append(_buy(cell, pool, api))
-        bills.append(api.account)
-        clocks.append(clock)
-    training = Clock()
+        api, spent = _api(cell, context), Timings()
+        with spent.measure("acquire"):
+            transfer_sets.append(_acquire(cell, pool, api))
+        accounts.append(api.account)
+        timings.append(spent)
+    training = Timings()
     with training.measure("train"):
         seeds = [training_seed(cell) for cell in cells]
-        copies = surrogates.fit(
-            bought, first.threat.surrogate, victim.classes, seeds, context.training_cache, first.training
+        trained = surrogates.fit(
+            transfer_sets,
+            first.threat.surrogate,
+            victim.classes,
+            seeds,
+            context.training_cache,
+            first.training,
         )
-    each = training.share(len(cells))
-    for clock in clocks:
-        clock.wall |= each.wall
-        clock.cpu |= each.cpu
+    share = training.share(len(cells))
+    for spent in timings:
+        spent.wall |= share.wall
+        spent.cpu |= share.cpu
     return [
-        Service(CopyApi(copy, victim), account, clock, {"learnt": len(x.x), "steps": copy.steps}, copy.shared)
-        for copy, account, clock, x in zip(copies, bills, clocks, bought, strict=True)
+        AttackTarget(
+            SurrogateApi(surrogate, victim),
+            account,
+            spent,
+            {"learnt": len(transfer_set.x), "steps": surrogate.steps},
+            surrogate.shared,
+        )
+        for surrogate, account, spent, transfer_set in zip(
+            trained, accounts, timings, transfer_sets, strict=True
+        )
     ]
 
 
-def _buy(cell: Cell, pool: Pool, api: Api) -> TransferSet:
-    """Send a random part of the pool and keep what was answered: Copycat's queries, in its order."""
-    stream = random_state(derive(cell.seed, "order", str(cell.victim), OWN, cell.repeat))
+def _acquire(cell: Cell, pool: Pool, api: Api) -> TransferSet:
+    """Query a random part of the pool and return the answered queries: those of Copycat, in its order."""
+    stream = random_state(derive(cell.seed, "order", str(cell.victim), IN_DISTRIBUTION, cell.repeat))
     rows = stream.choice(len(pool.x), cell.budget, replace=False)
     answers = api.predict(pool.x[rows])
     answered = np.isfinite(answers).all(axis=1)
@@ -134,29 +151,33 @@ def _buy(cell: Cell, pool: Pool, api: Api) -> TransferSet:
 
 
 def measure(
-    cell: Cell, attack: MembershipInference, sample: MembershipData, service: Service, context: WorkerContext
+    cell: Cell,
+    attack: MembershipInference,
+    sample: MembershipData,
+    target: AttackTarget,
+    context: WorkerContext,
 ) -> Outcome:
-    """Let the attack score the records it is asked about, and compare with the truth."""
-    member, clock, account = sample.asked.member, service.clock, service.account
+    """Let the attack score the records of unknown membership, and compare the scores with the truth."""
+    member, timings, account = sample.asked.member, target.timings, target.account
     streams = RandomSeeds(
         order=derive(cell.seed, "order", str(cell.victim), cell.threat.pool, cell.repeat),
         choices=derive(cell.seed, "choices", cell.attack, cell.repeat),
     )
     hidden = replace(sample.asked, member=np.zeros_like(member))
-    with clock.measure("infer"):
-        score = np.asarray(attack.infer(service.api, sample.known, hidden, streams), dtype=np.float64)
+    with timings.measure("infer"):
+        score = np.asarray(attack.infer(target.api, sample.known, hidden, streams), dtype=np.float64)
     if score.shape != member.shape or not bool(np.all((score >= 0) & (score <= 1))):
         raise ValueError(f"attack {attack.name!r} must return ({len(member)},) scores in [0, 1]")
-    clock.wall |= {"query_model": account.seconds_model, "query_defense": account.seconds_defense}
-    clock.cpu |= {"query_model": account.cpu_model, "query_defense": account.cpu_defense}
-    beside, beside_errors = _beside(cell, sample, context)
+    timings.wall |= {"query_model": account.seconds_model, "query_defense": account.seconds_defense}
+    timings.cpu |= {"query_model": account.cpu_model, "query_defense": account.cpu_defense}
+    context_metrics, context_errors = _context_metrics(cell, sample, context)
     flags = []
-    if service.facts.get("learnt") == 0:
+    if target.facts.get("learnt") == 0:
         flags.append("nothing_learnt")
-    if service.facts and cell.victim.splits == "official":
-        flags.append("overlap")  # the thief's pool is part of what the victim was trained on
+    if target.facts and cell.victim.splits == "official":
+        flags.append("overlap")  # the attacker's pool is part of the victim's training data
     return Outcome(
-        metrics=membership.membership(member, score) | beside | {"membership.records": len(member)},
+        metrics=membership.membership(member, score) | context_metrics | {"membership.records": len(member)},
         info={
             "queries": {
                 "sent": account.sent,
@@ -164,34 +185,34 @@ def measure(
                 "refused": account.refused,
                 "flagged": account.flagged,
             },
-            **service.facts,
+            **target.facts,
             "flags": flags,
-            "errors": membership.errors(member, score) | beside_errors,
+            "errors": membership.errors(member, score) | context_errors,
             "roc": membership.roc(member, score),
         },
         costs={
-            "seconds": clock.wall,
-            "cpu_seconds": clock.cpu,
-            "shared": service.shared,
+            "seconds": timings.wall,
+            "cpu_seconds": timings.cpu,
+            "shared": target.shared,
             "memory_mib": memory_mib(),
         },
     )
 
 
-Measured = tuple[dict[str, float | None], dict[str, float | None]]
+MetricsAndErrors = tuple[dict[str, float | None], dict[str, float | None]]
 """Metrics, and their standard errors, by name."""
 
 
-def _beside(cell: Cell, sample: MembershipData, context: WorkerContext) -> Measured:
-    """Return what stands beside every attack: the victim's gap, and records told apart without it."""
-    gap: Measured = context.once(("gap", cell.victim), partial(_gap, context.victim(cell.victim)))
+def _context_metrics(cell: Cell, sample: MembershipData, context: WorkerContext) -> MetricsAndErrors:
+    """Return the victim's train-test gap, and how well records are classified without the victim."""
+    gap: MetricsAndErrors = context.once(("gap", cell.victim), partial(_gap, context.victim(cell.victim)))
     seed = derive(cell.seed, "without victim", str(cell.victim), cell.threat.pool, cell.repeat)
     key = ("without victim", sample.digest(), seed)
-    apart: Measured = context.once(key, partial(without_victim, sample, seed))
-    return gap[0] | apart[0], gap[1] | apart[1]
+    without: MetricsAndErrors = context.once(key, partial(without_victim, sample, seed))
+    return gap[0] | without[0], gap[1] | without[1]
 
 
-def _gap(victim: Victim) -> Measured:
+def _gap(victim: Victim) -> MetricsAndErrors:
     values: dict[str, float] = {}
     errors: dict[str, float] = {}
     for name, part in (("train_accuracy", victim.splits.train), ("test_accuracy", victim.splits.test)):
@@ -205,11 +226,12 @@ def _gap(victim: Victim) -> Measured:
     )
 
 
-def without_victim(sample: MembershipData, seed: int) -> Measured:
-    """Tell members from non-members by their pixels alone: trained on the known records, judged on the asked.
+def without_victim(sample: MembershipData, seed: int) -> MetricsAndErrors:
+    """Return metrics of a classifier that sees the records but not the victim, and their standard errors.
 
-    100 extremely randomised trees (Geurts et al. 2006) with leaves of 5 records or more. What they
-    find is a difference between two data sets, which an attack through the victim may have found too.
+    It is trained on the known records and evaluated on the others: 100 extremely randomised trees (Geurts et
+    al. 2006) with leaves of at least 5 records. A result above chance shows a difference between the two data
+    sets, which an attack may detect as well.
     """
     from sklearn.ensemble import ExtraTreesClassifier  # takes a second
 
@@ -218,9 +240,9 @@ def without_victim(sample: MembershipData, seed: int) -> Measured:
     known, asked = sample.known, sample.asked
     model.fit(known.x.reshape(len(known), -1), known.member)
     score = np.asarray(model.predict_proba(asked.x.reshape(len(asked), -1))[:, 1], dtype=np.float64)
-    found, errors = membership.membership(asked.member, score), membership.errors(asked.member, score)
+    metrics, errors = membership.membership(asked.member, score), membership.errors(asked.member, score)
     names = ("accuracy", "auc")
     return (
-        {f"membership.without_victim_{name}": found[f"membership.{name}"] for name in names},
+        {f"membership.without_victim_{name}": metrics[f"membership.{name}"] for name in names},
         {f"membership.without_victim_{name}": errors[f"membership.{name}"] for name in names},
     )

@@ -1,4 +1,4 @@
-"""The records of membership inference: what the victim was trained on, and what it never saw."""
+"""The records of membership inference: members of the victim's training data, and non-members."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from bench.models.victims import Victim
 from bench.seeds import derive
 from bench.tasks import Cell
 
-OWN = "in-distribution"
-"""The pool that stands for the victim's own distribution: its test split here, what a thief sends there."""
-FEWEST = 20
-"""Members, and non-members, without which nothing can be learnt and judged."""
+IN_DISTRIBUTION = "in-distribution"
+"""The pool of the victim's own distribution. Here it means the test split, in extraction the pool split."""
+MIN_RECORDS = 20
+"""Fewest members, and non-members, on which an attack is trained and evaluated."""
 
 
 @dataclass(frozen=True)
 class MembershipData:
-    """The records of one repeat, disjoint: ``known`` to the attacker, and ``asked`` about.
+    """The records of one repeat: those ``known`` to the attacker, and those ``asked`` about; disjoint.
 
-    Half of each are members, so that accuracy and balanced accuracy are one number.
+    Half of each are members, so that accuracy and balanced accuracy are equal.
     """
 
     known: Records
     asked: Records
 
     def digest(self) -> str:
-        """Return a hash of all inputs in their order, and of who is a member."""
+        """Return a hash of all inputs in their order, and of their membership."""
         h = hashlib.sha256()
         for part in (self.known, self.asked):
             h.update(np.ascontiguousarray(part.x).tobytes() + part.member.tobytes())
@@ -39,23 +39,23 @@ class MembershipData:
 
 
 def non_members(pool: Pool, victim: Victim, target: str) -> Labelled:
-    """Return the records of ``pool`` that the victim was not trained on, byte for byte.
+    """Return the records of ``pool`` whose bytes equal no training record of the victim.
 
-    "in-distribution" gives the test split. The victim's own data set by name gives its pool split,
-    which is drawn like the training data, whereas a test split may have other sources (MNIST's was
-    written by other people). The pool split is what a thief sends, so a ``target`` "surrogate" was
-    trained on it; there it is the calibration split. A pool whose labels are no classes of the victim's
-    gets what the undefended victim says as labels: others would give it away and mean nothing.
+    "in-distribution" gives the test split. The victim's own data set, by name, gives its pool split. That is
+    drawn like the training data, whereas a test split may have other sources (MNIST's was written by other
+    people). For ``target`` "surrogate" it gives the calibration split, since the surrogate is trained on the
+    pool split. A pool whose labels are not the victim's classes gets the undefended victim's labels: its own
+    would be meaningless and would reveal membership.
     """
     splits = victim.splits
     x, y = pool.x, pool.y
-    if pool.name == OWN:
+    if pool.name == IN_DISTRIBUTION:
         x, y = splits.test.x, splits.test.y
-    elif pool.access == OWN and not pool.overlaps and target == "surrogate":
+    elif pool.access == IN_DISTRIBUTION and not pool.overlaps and target == "surrogate":
         x, y = splits.calibration.x, splits.calibration.y
     trained = {_digest(row) for row in splits.train.x}
     fresh = np.array([_digest(row) not in trained for row in x], dtype=bool)
-    if not (pool.access == OWN or pool.same_classes):
+    if not (pool.access == IN_DISTRIBUTION or pool.same_classes):
         return Labelled(x[fresh], victim.probabilities(x[fresh]).argmax(axis=1))
     return Labelled(x[fresh], y[fresh])
 
@@ -64,23 +64,23 @@ def _digest(row: Images) -> bytes:
     return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
-def draw(cell: Cell, members: int, victim: Victim, others: Labelled) -> MembershipData:
+def draw_records(cell: Cell, members: int, victim: Victim, others: Labelled) -> MembershipData:
     """Draw members from the victim's training split and as many non-members from ``others``.
 
-    At most ``members`` of each, half of them (rounded down) known; in an order that tells nothing,
-    since a defense may answer late queries differently. Whatever the attack, defense and budget, the
-    records are the same. Raises NotApplicable for fewer than 20 of either.
+    At most ``members`` of each; half of them, rounded down, are known. Their order is random, since a defense
+    may answer late queries differently. The records do not depend on attack, defense or budget. Raises
+    NotApplicable for fewer than 20 of either.
     """
     train, pool = victim.splits.train, cell.threat.pool
-    found = min(members, len(train), len(others))
-    if found < FEWEST:
+    number = min(members, len(train), len(others))
+    if number < MIN_RECORDS:
         raise NotApplicable(
             f"members={members}, but there are {len(train)} training records and {len(others)} in pool "
-            f"{pool!r} that are none of them; [{FEWEST}, inf] are needed of each"
+            f"{pool!r} that are none of them; [{MIN_RECORDS}, inf] are needed of each"
         )
     rng = np.random.default_rng(derive(cell.seed, "members", str(cell.victim), pool, cell.repeat))
     inside, outside = rng.permutation(len(train)), rng.permutation(len(others))
-    half = found // 2
+    half = number // 2
 
     def pick(part: slice) -> Records:
         order = rng.permutation(2 * half)

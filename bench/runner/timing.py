@@ -1,4 +1,4 @@
-"""What a cell costs: wall and CPU seconds by name, and memory."""
+"""The cost of a cell: wall and CPU seconds by name, and memory."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 
-class Clock:
+class Timings:
     """Wall and CPU seconds by name."""
 
     def __init__(self) -> None:
         self.wall: dict[str, float] = {}
         self.cpu: dict[str, float] = {}
 
-    def share(self, among: int) -> Clock:
-        """Return each one's part of what ``among`` cells took together."""
-        part = Clock()
-        part.wall = {name: seconds / among for name, seconds in self.wall.items()}
-        part.cpu = {name: seconds / among for name, seconds in self.cpu.items()}
+    def share(self, cells: int) -> Timings:
+        """Return the seconds divided by ``cells``: the part of each cell that took them together."""
+        part = Timings()
+        part.wall = {name: seconds / cells for name, seconds in self.wall.items()}
+        part.cpu = {name: seconds / cells for name, seconds in self.cpu.items()}
         return part
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Time the block."""
+        """Measure the seconds of the block."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         self.wall[name] = time.perf_counter() - wall
@@ -36,9 +36,9 @@ class Clock:
 
 
 def memory_mib() -> float:
-    """Return the high-water mark of this process's memory, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     try:
-        # What getrusage says of a new process on Linux begins with the mark of the one that started it.
+        # On Linux, getrusage starts a new process with the peak of its parent process.
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
     except OSError:
         found = None

@@ -82,9 +82,9 @@ class Notebook(DefendedAPI):
         super().__init__(*args, **kwargs)
         self.asked = []
 
-    def ask(self, x, client):
+    def query(self, x, client):
         self.asked.append(np.array(x))
-        return super().ask(x, client)
+        return super().query(x, client)
 
 
 @dataclass
@@ -173,7 +173,7 @@ def learns_nothing_from_refusals(attack, market):
         assert api.account.sent == BUDGET
         assert 0 < api.account.refused < BUDGET
         asked = np.concatenate(api.asked)
-        kept = ~market.api(stack, None).ask(asked, "another").refused
+        kept = ~market.api(stack, None).query(asked, "another").refused
         if attack.row_by_row:
             assert rows_of(bought.x) == rows_of(asked[kept])
         assert not set(rows_of(bought.x)) & set(rows_of(asked[~kept]))
@@ -426,8 +426,8 @@ def digits_only(digits_pool):
 
 def thieved(shape):
     """Return ART's surrogate: the network, loss and optimiser of ours."""
-    network = surrogates._initial("mlp", shape, 10, 3)
-    rule = TrainingConfig().recipe("mlp", shape, 1)
+    network = surrogates.initial_network("mlp", shape, 10, 3)
+    rule = TrainingConfig().schedule("mlp", shape, 1)
     return PyTorchClassifier(
         model=network,
         loss=torch.nn.CrossEntropyLoss(),

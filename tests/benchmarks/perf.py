@@ -29,9 +29,9 @@ from bench.cli import provenance
 from bench.data import data_files, query_pools
 from bench.errors import MissingDataError
 from bench.models import batched_training, training
-from bench.models.determinism import found_device, on, single_thread
+from bench.models.determinism import on_device, resolve_device, single_thread
 from bench.models.networks import build
-from bench.models.training_config import rule
+from bench.models.training_config import parse_training
 from bench.plan.matrix import load_matrix
 from bench.plugins import attacks, defenses
 from bench.report.markdown import markdown
@@ -197,7 +197,7 @@ def fit(bench, spec, what, architecture, budget, steps, members, least, aim):
         with single_thread():
             networks = [build(architecture, shape, 10) for _ in range(members)]
             if members > 1:
-                batched_training.train_stacked(networks, [x] * members, [y] * members, recipe, range(members))
+                batched_training.train_batched(networks, [x] * members, [y] * members, recipe, range(members))
             else:
                 training.train(networks[0], x, y, recipe, 0)
 
@@ -229,12 +229,12 @@ def knockoff(bench, spec):
     def opened():
         part, unasked = WorkerContext(bench.data_root), replace(victim)
         unasked.expect(pool.x)
-        part.carry({spec: unasked, (spec, "in-distribution", 0): pool})
+        part.add({spec: unasked, (spec, "in-distribution", 0): pool})
         return part
 
     def buy(part):
         with single_thread():
-            extraction.buy(steal, thief, pool, part)
+            extraction.acquire(steal, thief, pool, part)
 
     def whole(part):
         with single_thread():
@@ -290,7 +290,7 @@ def matrix(bench, job, what, least, aim, *, training_cache, device="cpu"):
     """Return the row on cells of a matrix; victims were trained before. On a GPU, one process has it."""
     victim, network = bench.victim(job.spec), sold(bench, job.spec)
     pool, tasks = bench.pool(job.spec, "in-distribution", 0), job.tasks()
-    steps = rule(job.how).recipe(job.architecture, victim.shape, job.budget).steps
+    steps = parse_training(job.how).schedule(job.architecture, victim.shape, job.budget).steps
     epochs = steps // training.epochs(job.budget, plain_art.BATCH, 1)
 
     def ours():
@@ -318,7 +318,7 @@ def residual(device, rows=640, epochs=5):
     recipe = training.TrainingSchedule(training.epochs(len(x), plain_art.BATCH, epochs), learning_rate=3e-3)
 
     def ours():
-        with single_thread(), on(device):
+        with single_thread(), on_device(device):
             training.train(build("resnet18", shape, 10), x, y, recipe, 0)
 
     def theirs():
@@ -589,7 +589,7 @@ def main():
         except MissingDataError as error:
             print(f"no rows on MNIST: {error}")
             mnist = None
-        page = Page(bench, digits, mnist, given.store, found_device("auto"))
+        page = Page(bench, digits, mnist, given.store, resolve_device("auto"))
         if given.only != PARTS:
             page.keep(given.out)
         for name in given.only:

@@ -186,9 +186,9 @@ def test_every_client_has_a_quota_of_its_own(digits_victim):
     api = DefendedAPI(
         digits_victim, DefenseStack((defenses.build("rate_limit(limit=3, window=9)"),)), budget=50, seed=0
     )
-    assert not api.ask(x, "one").refused.any()
-    assert api.ask(x, "one").refused.all()
-    assert not api.ask(x, "two").refused.any()
+    assert not api.query(x, "one").refused.any()
+    assert api.query(x, "one").refused.all()
+    assert not api.query(x, "two").refused.any()
 
 
 def test_the_published_lab_answers_60_of_100():

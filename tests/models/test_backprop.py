@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from bench.models import networks, training
-from bench.models.batched_training import STACKED, BatchedNetwork
-from bench.models.determinism import flushed, single_thread, torch_seed
+from bench.models.batched_training import BATCHED, BatchedNetwork
+from bench.models.determinism import flush_denormals, single_thread, torch_seed
 from bench.models.fast.adam import FlatAdam
-from bench.models.fast.backprop import Chain, Learning, layers
-from bench.models.fast.max_pooling import Halved, HalvedConv2d
+from bench.models.fast.backprop import LayerSequence, TrainableLayer, layers_of
+from bench.models.fast.max_pooling import MaxPool2x2, PooledConv2d
 from bench.models.interim_surrogates import OnlineSurrogate
 from bench.models.training import Optimizer, TrainingSchedule
 
@@ -56,14 +56,14 @@ def same(one, other):
 
 @pytest.fixture(autouse=True)
 def as_in_a_worker():
-    with single_thread(), flushed():
+    with single_thread(), flush_denormals():
         yield
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(("n", "hard"), [(1, True), (7, False), (64, False), (64, True)])
 @pytest.mark.parametrize("size", [8, 28])
-@pytest.mark.parametrize("name", sorted(STACKED))
+@pytest.mark.parametrize("name", sorted(BATCHED))
 def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
     recipe = TrainingSchedule(1, weight_decay=1e-4, loss=loss)
     theirs, ours = (network(name, (1, size, size)) for _ in range(2))
@@ -82,14 +82,14 @@ def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("n", [1, 64])
 @pytest.mark.parametrize("members", [1, 3, 5])
-@pytest.mark.parametrize("name", sorted(STACKED))
+@pytest.mark.parametrize("name", sorted(BATCHED))
 def test_a_stacked_step_is_autograds_to_the_last_bit(name, members, n, loss):
     recipe = TrainingSchedule(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
     theirs, ours = (
         BatchedNetwork([network(name, (1, 8, 8), seed) for seed in range(members)]) for _ in range(2)
     )
     optimizer = adam([*theirs.weights, *theirs.biases])
-    by_hand = Chain(ours.layers(), loss=loss, weight_decay=1e-4)
+    by_hand = LayerSequence(ours.layers(), loss=loss, weight_decay=1e-4)
     share = torch.full((members, n), 1 / n)
     share[0, 0] = 0
     for x, y in lessons((members, n), 64, loss):
@@ -125,13 +125,13 @@ def pytorchs(found):
     for module in list(theirs.modules()):
         if isinstance(module, nn.Sequential):
             for place, layer in enumerate(module):
-                if isinstance(layer, HalvedConv2d):
+                if isinstance(layer, PooledConv2d):
                     plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size)
                     plain.load_state_dict(layer.state_dict())
                     module[place] = nn.Sequential(plain, nn.MaxPool2d(2))
-                elif isinstance(layer, Halved):
+                elif isinstance(layer, MaxPool2x2):
                     module[place] = nn.MaxPool2d(2)
-    assert not any(isinstance(module, Halved | HalvedConv2d) for module in theirs.modules())
+    assert not any(isinstance(module, MaxPool2x2 | PooledConv2d) for module in theirs.modules())
     return theirs
 
 
@@ -171,12 +171,12 @@ def test_halving_is_pytorchs_pooling_equals_included(shape, ties):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
     x = (torch.relu(x).round() if ties else x).requires_grad_()
-    found, expected = Halved()(x), functional.max_pool2d(x, 2)
+    found, expected = MaxPool2x2()(x), functional.max_pool2d(x, 2)
     assert torch.equal(found, expected)
     slope = torch.randn(found.shape, generator=generator)
     assert same(torch.autograd.grad(found, x, slope), torch.autograd.grad(expected, x, slope))
     turned = x.detach().transpose(-1, -2)
-    assert torch.equal(Halved()(turned), functional.max_pool2d(turned, 2))
+    assert torch.equal(MaxPool2x2()(turned), functional.max_pool2d(turned, 2))
 
 
 def test_what_is_apart_by_a_denormal_number_is_apart():
@@ -185,7 +185,7 @@ def test_what_is_apart_by_a_denormal_number_is_apart():
     )
     x = squares.view(4, 1, 2, 2).requires_grad_()
     torch.set_flush_denormal(False)
-    found, expected = (torch.autograd.grad(pool(x).sum(), x) for pool in (Halved(), nn.MaxPool2d(2)))
+    found, expected = (torch.autograd.grad(pool(x).sum(), x) for pool in (MaxPool2x2(), nn.MaxPool2d(2)))
     assert same(found, expected)
 
 
@@ -196,7 +196,7 @@ def test_adam_of_any_shapes_is_adam():
     ours = [nn.Parameter(each.detach().clone()) for each in theirs]
     optimizer, flat = torch.optim.Adam(theirs, lr=1e-2, fused=True), FlatAdam(ours, 0.0)
     for _ in range(STEPS):
-        for each, slope in zip(theirs, flat.slopes, strict=True):
+        for each, slope in zip(theirs, flat.gradients, strict=True):
             each.grad = torch.randn(each.shape, generator=generator)
             slope.copy_(each.grad)
         optimizer.step()
@@ -207,10 +207,10 @@ def test_adam_of_any_shapes_is_adam():
 
 def test_what_is_a_chain():
     def depth(*given):
-        return len(layers(nn.Sequential(*given)))
+        return len(layers_of(nn.Sequential(*given)))
 
     def learning(name, size):
-        return [isinstance(layer, Learning) for layer in layers(network(name, (1, size, size)))]
+        return [isinstance(layer, TrainableLayer) for layer in layers_of(network(name, (1, size, size)))]
 
     assert learning("mlp", 8) == [0, 1, 0, 1, 0, 1]
     assert learning("mlp128", 8) == [0, 1, 0, 1]

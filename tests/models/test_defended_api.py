@@ -12,7 +12,7 @@ from art.estimators.classification import PyTorchClassifier
 from attacks.base import Known
 from bench.errors import BudgetError
 from bench.models import surrogates
-from bench.models.defended_api import DefendedAPI, only_labels
+from bench.models.defended_api import DefendedAPI, one_hot_labels
 from bench.models.determinism import torch_seed
 from bench.seeds import legacy_numpy
 from defenses.base import Answers, Claims, Defense, DefenseStack
@@ -117,7 +117,7 @@ def test_honest_traffic_has_no_budget(api_of, x):
 
 def test_refusals_come_as_rows_of_nan(api_of, digits_victim, x):
     refused = digits_victim.probabilities(x).argmax(axis=1) == 1
-    answers = api_of(Gate()).ask(x, "client")
+    answers = api_of(Gate()).query(x, "client")
     assert (answers.refused == refused).all()
     assert (np.isnan(answers.probabilities).all(axis=1) == refused).all()
     assert (np.isnan(answers.probabilities).any(axis=1) == refused).all()
@@ -132,7 +132,7 @@ def test_labels_are_one_hot_and_refusals_stay(api_of, digits_victim, x):
 
 
 def test_the_first_of_several_maxima_is_the_label():
-    shown = only_labels(np.array([[0.4, 0.4, 0.2], [0, 0, 0], [np.nan] * 3]))
+    shown = one_hot_labels(np.array([[0.4, 0.4, 0.2], [0, 0, 0], [np.nan] * 3]))
     assert (shown[:2] == [[1, 0, 0], [1, 0, 0]]).all()
     assert np.isnan(shown[2]).all()
 
@@ -192,9 +192,9 @@ def test_one_clients_traffic_leaves_anothers_noise_alone(noisy, x):
 def test_a_defense_sees_client_number_input_and_features(api_of, digits_victim, x):
     spy = Spy()
     api = api_of(spy)
-    api.ask(x[:3], "one")
-    api.ask(x[:2], "other")
-    api.ask(x[3:5], "one")
+    api.query(x[:3], "one")
+    api.query(x[:2], "other")
+    api.query(x[3:5], "one")
     assert [(batch.client, batch.number) for batch in spy.seen] == [("one", 0), ("other", 0), ("one", 3)]
     last = spy.seen[-1]
     assert (last.inputs == x[3:5]).all()
@@ -219,7 +219,7 @@ def test_answers_are_the_clients_own_to_change(api_of, digits_victim, x):
 
 def test_arts_copycat_takes_it_as_it_is(api_of, x):
     api = api_of(budget=32)
-    network = surrogates._initial("mlp", (1, 8, 8), 10, 0)
+    network = surrogates.initial_network("mlp", (1, 8, 8), 10, 0)
     copy = PyTorchClassifier(
         model=network,
         loss=torch.nn.CrossEntropyLoss(),

@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_info
 
 from bench import __version__
 from bench.models import training
-from bench.models.determinism import CHUNK, flushed, in_chunks, single_thread, torch_seed, versions
+from bench.models.determinism import CHUNK, flush_denormals, in_chunks, single_thread, torch_seed, versions
 
 
 def threads():
@@ -115,18 +115,18 @@ def flushes():
     return float(torch.tensor([1e-40]) * 1) == 0
 
 
-@flushed()
+@flush_denormals()
 def flushed_inside():
     return flushes()
 
 
 def test_denormals_are_flushed_inside_alone():
     assert not flushes()
-    with flushed():
+    with flush_denormals():
         assert flushes()
         assert flushed_inside()
         assert flushes()
-        with pytest.raises(KeyError), flushed():
+        with pytest.raises(KeyError), flush_denormals():
             raise KeyError
         assert flushes()
     assert not flushes()

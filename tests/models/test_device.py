@@ -10,7 +10,7 @@ from bench.cli.main import app
 from bench.errors import UsageError
 from bench.metrics.intervals import unpaired_difference
 from bench.models import surrogates
-from bench.models.determinism import device, found_device, on, single_thread
+from bench.models.determinism import device, on_device, resolve_device, single_thread
 from bench.plugins import attacks
 from bench.runner import run
 from bench.runner.cells import run_cells
@@ -21,9 +21,9 @@ GPU = torch.cuda.is_available()
 
 def test_the_device_is_the_cpus_unless_told_and_again_after():
     assert device() == "cpu"
-    with on("cuda"):
+    with on_device("cuda"):
         assert device() == "cuda"
-        with on("cpu"):
+        with on_device("cpu"):
             assert device() == "cpu"
     assert device() == "cpu"
 
@@ -31,14 +31,14 @@ def test_the_device_is_the_cpus_unless_told_and_again_after():
 def test_auto_takes_what_is_there(monkeypatch):
     for there, wanted in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert found_device("auto") == wanted
-        assert found_device("cpu") == "cpu"
+        assert resolve_device("auto") == wanted
+        assert resolve_device("cpu") == "cpu"
 
 
 def test_a_gpu_that_is_not_there_is_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="torch sees no GPU"):
-        found_device("cuda")
+        resolve_device("cuda")
 
 
 def test_an_unknown_device_is_refused():
@@ -63,7 +63,7 @@ def test_results_of_another_device_have_other_keys(context, digits_spec, threat)
 def test_a_training_is_remembered_by_its_device(digits_pool):
     bought = [surrogates.TransferSet(digits_pool.x[:20], digits_pool.x[:20].reshape(20, -1)[:, :10])]
     recipe = surrogates.TrainingSchedule(1)
-    with on("cuda"):
+    with on_device("cuda"):
         far = surrogates._key(bought, "mlp", recipe, (0.0, 1.0), [0])
     assert far != surrogates._key(bought, "mlp", recipe, (0.0, 1.0), [0])
 
@@ -74,7 +74,7 @@ def test_copies_trained_on_a_gpu_are_as_good(architecture, context, digits_spec,
     group = cells(digits_spec, replace(threat, surrogate=architecture))
     hits = {}
     for where in ("cpu", "cuda"):
-        with single_thread(), on(where):
+        with single_thread(), on_device(where):
             hits[where] = [outcome.arrays["agreement"] for outcome in run_cells(group, context)]
     found = unpaired_difference(hits["cpu"], hits["cuda"])
     assert found.low <= 0 <= found.high

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from bench.models.determinism import CHUNK
-from bench.models.prediction_cache import ROW, Lookup
+from bench.models.prediction_cache import ROW_OVERHEAD, PredictionCache
 from bench.tasks import VictimSpec
 
 
@@ -28,7 +28,7 @@ def same(answers, x):
 
 
 def test_outputs_come_in_the_order_asked_repeats_included(rows):
-    look = Lookup(Doubled(), 10**6)
+    look = PredictionCache(Doubled(), 10**6)
     asked = rows[[3, 1, 3, 2]]
     assert same(look(asked), asked)
     assert same(look(asked[::-1]), asked[::-1])
@@ -36,7 +36,7 @@ def test_outputs_come_in_the_order_asked_repeats_included(rows):
 
 def test_a_row_is_computed_once(rows):
     model = Doubled()
-    look = Lookup(model, 10**6)
+    look = PredictionCache(model, 10**6)
     look(rows[:10])
     look(rows[5:15])
     look(rows[:15])
@@ -44,7 +44,7 @@ def test_a_row_is_computed_once(rows):
 
 
 def test_who_changes_an_answer_changes_his_own(rows):
-    look = Lookup(Doubled(), 10**6)
+    look = PredictionCache(Doubled(), 10**6)
     for _ in range(3):
         for answer in look(rows[:1]):
             answer[:] = -1
@@ -53,7 +53,7 @@ def test_who_changes_an_answer_changes_his_own(rows):
 
 def test_rows_asked_one_by_one_cost_a_chunk_for_a_chunk_of_them(rows):
     model = Doubled()
-    look = Lookup(model, 10**6)
+    look = PredictionCache(model, 10**6)
     look.expect(rows)
     for row in rows[np.random.default_rng(1).permutation(len(rows))]:
         assert same(look(row[None]), row[None])
@@ -62,7 +62,7 @@ def test_rows_asked_one_by_one_cost_a_chunk_for_a_chunk_of_them(rows):
 
 def test_nothing_is_evaluated_that_would_not_have_been_padding(rows):
     model = Doubled()
-    look = Lookup(model, 10**6)
+    look = PredictionCache(model, 10**6)
     look.expect(rows)
     assert model.calls == []
     look(rows[:CHUNK])
@@ -73,7 +73,7 @@ def test_nothing_is_evaluated_that_would_not_have_been_padding(rows):
 
 def test_what_is_expected_and_known_is_not_computed_again(rows):
     model = Doubled()
-    look = Lookup(model, 10**6)
+    look = PredictionCache(model, 10**6)
     look(rows[:600])
     look.expect(rows)
     look(rows[650][None])
@@ -82,18 +82,18 @@ def test_what_is_expected_and_known_is_not_computed_again(rows):
 
 def test_memory_has_a_limit_and_answers_have_none(rows):
     model = Doubled()
-    look = Lookup(model, 50 * (ROW + 16))
+    look = PredictionCache(model, 50 * (ROW_OVERHEAD + 16))
     for _ in range(2):
         assert same(look(rows), rows)
     assert model.calls == [700, 650]
-    assert look._held == 50 * (ROW + 16)
-    assert len(look._known) == 50
+    assert look._bytes == 50 * (ROW_OVERHEAD + 16)
+    assert len(look._cached) == 50
     assert same(look(rows[600:650]), rows[600:650])
     assert model.calls == [700, 650]
 
 
 def test_what_was_learnt_travels_and_what_is_likely_is_not_copied(rows):
-    look = Lookup(Doubled(), 10**6)
+    look = PredictionCache(Doubled(), 10**6)
     look.expect(rows)
     look(rows[:1])
     sent = cloudpickle.dumps((look, rows))

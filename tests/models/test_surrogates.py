@@ -9,7 +9,7 @@ import torch
 
 from attacks.base import TransferSet
 from bench.models import networks, surrogates, training
-from bench.models.batched_training import STACKED
+from bench.models.batched_training import BATCHED
 from bench.models.determinism import torch_seed
 from bench.models.training_config import TrainingConfig
 
@@ -20,8 +20,8 @@ SEEDS = (5, 6)
 @pytest.fixture
 def twenty_steps(monkeypatch):
     """Train for 20 steps, whatever the data set."""
-    by_rule = TrainingConfig.recipe
-    monkeypatch.setattr(TrainingConfig, "recipe", lambda *args: replace(by_rule(*args), steps=20))
+    by_rule = TrainingConfig.schedule
+    monkeypatch.setattr(TrainingConfig, "schedule", lambda *args: replace(by_rule(*args), steps=20))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def forbid_training(monkeypatch):
     def never(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(surrogates, "train_stacked", never)
+    monkeypatch.setattr(surrogates, "train_batched", never)
     monkeypatch.setattr(training, "train", never)
 
 
@@ -94,7 +94,7 @@ def test_what_was_trained_before_is_remembered_to_the_last_bit(architecture, set
     x = sets[0].x
     assert (again[0].probabilities(x) == first[0].probabilities(x)).all()
     assert not list(tmp_path.glob("*.part"))
-    assert len(list(tmp_path.glob("*.safetensors"))) == (1 if architecture in STACKED else 2)
+    assert len(list(tmp_path.glob("*.safetensors"))) == (1 if architecture in BATCHED else 2)
 
 
 @pytest.mark.usefixtures("twenty_steps")
@@ -153,14 +153,14 @@ def test_a_group_that_bought_nothing_is_trained_too(sets):
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "logistic", "resnet18", "lenet"])
 def test_small_images_get_a_thousand_steps(architecture):
     for n in (1, 400, 100_000):
-        assert TrainingConfig().recipe(architecture, (1, 8, 8), n).steps == 1_000
-        assert TrainingConfig().recipe(architecture, (1, 19, 28), n).steps == 1_000
+        assert TrainingConfig().schedule(architecture, (1, 8, 8), n).steps == 1_000
+        assert TrainingConfig().schedule(architecture, (1, 19, 28), n).steps == 1_000
 
 
 @pytest.mark.parametrize(("n", "steps"), [(1, 2_500), (8_000, 2_500), (8_001, 2_520), (10_000, 3_140)])
 def test_larger_images_get_2500_steps_or_20_epochs(n, steps):
-    assert TrainingConfig().recipe("mlp", (1, 28, 28), n).steps == steps
-    assert TrainingConfig().recipe("mlp", (3, 20, 20), n).steps == steps
+    assert TrainingConfig().schedule("mlp", (1, 28, 28), n).steps == steps
+    assert TrainingConfig().schedule("mlp", (3, 20, 20), n).steps == steps
 
 
 @pytest.mark.usefixtures("twenty_steps")
@@ -222,7 +222,7 @@ class Teacher:
 
 def test_pseudo_labels_are_those_of_which_the_teacher_is_sure(sets, digits_pool):
     rest = digits_pool.x[100:120]
-    more = surrogates.pseudo_labelled(sets[0], Teacher(), rest)
+    more = surrogates.with_pseudo_labels(sets[0], Teacher(), rest)
     assert (more.x == np.concatenate([sets[0].x, rest[:10]])).all()
     assert (more.y[:40] == sets[0].y).all()
     assert (more.y[40:] == np.eye(10)[1]).all()
@@ -231,19 +231,19 @@ def test_pseudo_labels_are_those_of_which_the_teacher_is_sure(sets, digits_pool)
 
 def test_who_learnt_nothing_labels_nothing_and_no_rest_adds_nothing(sets, digits_pool):
     nothing = empty(sets)
-    assert surrogates.pseudo_labelled(nothing, Teacher(), digits_pool.x[:9]) is nothing
-    assert surrogates.pseudo_labelled(sets[0], Teacher(), digits_pool.x[:0]) is sets[0]
+    assert surrogates.with_pseudo_labels(nothing, Teacher(), digits_pool.x[:9]) is nothing
+    assert surrogates.with_pseudo_labels(sets[0], Teacher(), digits_pool.x[:0]) is sets[0]
 
 
 @pytest.mark.usefixtures("twenty_steps")
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "sklearn-logistic"])
 def test_the_second_copy_learns_what_the_first_one_labelled(architecture, sets, digits_pool, monkeypatch):
     how = "rule(unlabelled=pseudo-labels)"
-    monkeypatch.setattr(surrogates, "CONFIDENT", 0.0)
+    monkeypatch.setattr(surrogates, "MIN_CONFIDENCE", 0.0)
     rest = [digits_pool.x[100:160], digits_pool.x[160:200]]
-    copies = surrogates.fit(sets, architecture, 10, SEEDS, how=how, rest=rest)
+    copies = surrogates.fit(sets, architecture, 10, SEEDS, training_text=how, unqueried=rest)
     first = surrogates.fit(sets, architecture, 10, SEEDS)
-    taught = [surrogates.pseudo_labelled(*three) for three in zip(sets, first, rest, strict=True)]
+    taught = [surrogates.with_pseudo_labels(*three) for three in zip(sets, first, rest, strict=True)]
     assert [len(each.x) for each in taught] == [100, 80]
     by_hand = surrogates.fit(taught, architecture, 10, SEEDS)
     for copy, other in zip(copies, by_hand, strict=True):

@@ -63,10 +63,10 @@ def test_epochs_count_the_short_batch(n, steps):
 
 def test_the_rate_falls_along_half_a_cosine():
     recipe = TrainingSchedule(100, learning_rate=2.0)
-    assert training.rate_at(recipe, 1) == 2.0
-    assert training.rate_at(recipe, 51) == pytest.approx(1.0)
-    assert 0 < training.rate_at(recipe, 100) < 0.01
-    assert training.rate_at(TrainingSchedule(100, learning_rate=2.0, decay=False), 100) == 2.0
+    assert training.learning_rate_at(recipe, 1) == 2.0
+    assert training.learning_rate_at(recipe, 51) == pytest.approx(1.0)
+    assert 0 < training.learning_rate_at(recipe, 100) < 0.01
+    assert training.learning_rate_at(TrainingSchedule(100, learning_rate=2.0, decay=False), 100) == 2.0
 
 
 def test_a_recipe_says_everything_that_it_fixes():
@@ -199,14 +199,14 @@ def test_mse_log_softmax_is_pytorchs_mse_of_logs_with_the_constant():
     expected = functional.mse_loss(
         torch.log_softmax(outputs, dim=1), torch.log(torch.from_numpy(y.astype(np.float64) + 1e-3)).float()
     )
-    found = training.row_losses(outputs, torch.from_numpy(training.aims(y, recipe)), recipe).mean()
+    found = training.row_losses(outputs, torch.from_numpy(training.loss_targets(y, recipe)), recipe).mean()
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_row_losses_are_pytorchs_cross_entropy():
     x, y = data()
     outputs, recipe = network()(torch.from_numpy(x)).detach(), TrainingSchedule(1)
-    found = training.row_losses(outputs, torch.from_numpy(training.aims(y, recipe)), recipe).mean()
+    found = training.row_losses(outputs, torch.from_numpy(training.loss_targets(y, recipe)), recipe).mean()
     expected = functional.cross_entropy(outputs, torch.from_numpy(y))
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
@@ -255,10 +255,10 @@ class PlainAdam:
     """Adam as ART's users have it: each tensor apart, nothing fused."""
 
     def __init__(self, parameters, _):
-        self.slopes = [torch.zeros_like(each) for each in parameters]
+        self.gradients = [torch.zeros_like(each) for each in parameters]
         self.optimizer = torch.optim.Adam(parameters, lr=1e-3)
 
-    def forget(self):
+    def zero_gradients(self):
         self.optimizer.zero_grad(set_to_none=False)
 
     def step(self, _):
@@ -274,7 +274,7 @@ def test_on_arts_batches_a_copy_is_arts_copy(fused, monkeypatch):
         assert len(seen) == 30
         monkeypatch.setattr(training, "batches", lambda *_: iter(seen))
         if not fused:
-            monkeypatch.setattr(training, "layers", lambda _: [])
+            monkeypatch.setattr(training, "layers_of", lambda _: [])
             monkeypatch.setattr(training, "FlatAdam", PlainAdam)
         _, ours = training.train(network(), x, y, recipe, 0)
     for name, weights in theirs.items():

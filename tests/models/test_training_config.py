@@ -1,13 +1,13 @@
 import pytest
 
 from bench.errors import UsageError
-from bench.models.training_config import TrainingConfig, rule
+from bench.models.training_config import TrainingConfig, parse_training
 
 LARGE, SMALL = (1, 28, 28), (1, 8, 8)
 
 
 def test_the_rule_alone_is_spelled_as_one_word():
-    assert repr(rule("rule")) == repr(rule("rule(decay=true, epochs=None)")) == "rule"
+    assert repr(parse_training("rule")) == repr(parse_training("rule(decay=true, epochs=None)")) == "rule"
 
 
 @pytest.mark.parametrize(
@@ -19,31 +19,31 @@ def test_the_rule_alone_is_spelled_as_one_word():
     ],
 )
 def test_what_a_recipe_changes_is_spelled_and_read_again(text):
-    assert repr(rule(text)) == text
-    assert vars(rule(repr(rule(text)))) == vars(rule(text))
+    assert repr(parse_training(text)) == text
+    assert vars(parse_training(repr(parse_training(text)))) == vars(parse_training(text))
 
 
 def test_a_constant_means_nothing_to_cross_entropy():
-    assert repr(rule("rule(constant=0.5)")) == "rule"
+    assert repr(parse_training("rule(constant=0.5)")) == "rule"
 
 
 def test_epochs_count_passes_over_what_was_bought():
-    assert rule("rule(epochs=10)").recipe("mlp", LARGE, 3_000).steps == 470
-    assert rule("rule(epochs=10, batch_size=512)").recipe("mlp", SMALL, 3_000).steps == 60
+    assert parse_training("rule(epochs=10)").schedule("mlp", LARGE, 3_000).steps == 470
+    assert parse_training("rule(epochs=10, batch_size=512)").schedule("mlp", SMALL, 3_000).steps == 60
 
 
 def test_the_recipe_carries_what_was_asked_for():
-    recipe = rule("rule(loss=mse-log-softmax, constant=0.001, learning_rate=0.01, decay=false)").recipe(
-        "mlp", LARGE, 100
-    )
+    recipe = parse_training(
+        "rule(loss=mse-log-softmax, constant=0.001, learning_rate=0.01, decay=false)"
+    ).schedule("mlp", LARGE, 100)
     assert (recipe.loss, recipe.constant, recipe.learning_rate, recipe.decay) == (
         *("mse-log-softmax", 0.001, 0.01, False),
     )
 
 
 def test_a_linear_model_takes_larger_steps_unless_it_is_told():
-    assert TrainingConfig().recipe("logistic", SMALL, 10).learning_rate == 1e-2
-    assert rule("rule(learning_rate=0.005)").recipe("logistic", SMALL, 10).learning_rate == 0.005
+    assert TrainingConfig().schedule("logistic", SMALL, 10).learning_rate == 1e-2
+    assert parse_training("rule(learning_rate=0.005)").schedule("logistic", SMALL, 10).learning_rate == 0.005
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_a_linear_model_takes_larger_steps_unless_it_is_told():
 )
 def test_a_wrong_recipe_names_key_and_range(text, said):
     with pytest.raises(UsageError, match=said):
-        rule(text)
+        parse_training(text)

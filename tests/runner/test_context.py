@@ -32,7 +32,7 @@ def test_defenses_are_fitted_on_the_calibration_split(context, digits_spec):
     assert 0 < gate.flagged_ <= 0.05
     assert not gate.fallback_
     calibration = context.victim(digits_spec).splits.calibration
-    flagged = context.api(digits_spec, GATE, 0, 0).ask(calibration.x, "one").flagged
+    flagged = context.api(digits_spec, GATE, 0, 0).query(calibration.x, "one").flagged
     assert flagged.mean() == pytest.approx(gate.flagged_)
 
 
@@ -106,8 +106,8 @@ def test_victims_of_two_seeds_are_two(context):
 
 def test_what_was_carried_is_there_and_can_be_forgotten(context, digits_spec, digits_victim, tmp_path):
     other = WorkerContext(tmp_path)
-    other.carry(context.carried())
+    other.add(context.loaded())
     assert other.victim(digits_spec) is digits_victim
     other.forget()
-    assert other.carried() == {}
+    assert other.loaded() == {}
     assert context.victim(digits_spec) is digits_victim

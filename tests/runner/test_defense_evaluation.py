@@ -7,7 +7,7 @@ import pytest
 
 from bench.runner import defense_evaluation as evaluations
 from bench.runner.context import WorkerContext
-from bench.runner.defense_evaluation import Measured, evaluate_defense, suspicion
+from bench.runner.defense_evaluation import Measurements, detector_scores, evaluate_defense
 from bench.tasks import DefenseEvaluation
 
 STACKS = {
@@ -127,7 +127,7 @@ def test_noise_costs_labels_and_distance(audit_of):
 def test_refusals_count_as_misses_and_not_as_distance(audit_of, context, digits_spec, digits_victim):
     found = audit_of("mahalanobis").metrics
     test = digits_victim.splits.test
-    refused = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(test.x, "one").refused
+    refused = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).query(test.x, "one").refused
     right = digits_victim.probabilities(test.x).argmax(axis=1) == test.y
     assert found["honest.refused"] == found["honest.flagged"] == pytest.approx(refused.mean())
     assert found["honest.top1_kept"] == pytest.approx(1 - refused.mean())
@@ -138,7 +138,7 @@ def test_refusals_count_as_misses_and_not_as_distance(audit_of, context, digits_
 def test_a_client_is_a_hundred_queries_and_a_shorter_last_one_is_left_out(audit_of, context, digits_spec):
     found = audit_of("mahalanobis").metrics
     x = context.victim(digits_spec).splits.test.x
-    refused = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").refused
+    refused = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).query(x, "one").refused
     clients = [refused[start : start + 100].any() for start in (0, 100, 200, 300)]
     assert found["honest.client_refused"] == found["honest.client_flagged"] == np.mean(clients)
 
@@ -166,10 +166,10 @@ def test_the_ranking_of_queries_needs_no_threshold(audit_of):
 def test_a_query_is_flagged_where_it_is_more_suspicious_than_allowed(context, digits_spec, digits_victim):
     stack = context.stack(digits_spec, STACKS["mahalanobis"], 0)
     x = digits_victim.splits.test.x
-    flagged = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).ask(x, "one").flagged
+    flagged = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).query(x, "one").flagged
     assert flagged.any()
-    assert ((suspicion(stack, digits_victim, x) > 1) == flagged).all()
-    assert suspicion(context.stack(digits_spec, (), 0), digits_victim, x) is None
+    assert ((detector_scores(stack, digits_victim, x) > 1) == flagged).all()
+    assert detector_scores(context.stack(digits_spec, (), 0), digits_victim, x) is None
 
 
 @pytest.mark.parametrize("name", ["none", "label_only", "gaussian_noise"])
@@ -197,10 +197,10 @@ def test_what_was_found_for_a_cost_is_kept_beside_what_it_costs(audit_of):
 def test_a_gate_given_by_its_cost_is_judged_as_a_gate(audit_of, context, digits_spec, digits_victim):
     assert audit_of("by_cost").metrics["detection.noise.auroc"] > 0.99
     x = digits_victim.splits.test.x
-    flagged = context.api(digits_spec, STACKS["by_cost"], 0, 0).ask(x, "one").flagged
+    flagged = context.api(digits_spec, STACKS["by_cost"], 0, 0).query(x, "one").flagged
     stack = context.stack(digits_spec, STACKS["by_cost"], 0)
     assert flagged.any()
-    assert ((suspicion(stack, digits_victim, x) > 1) == flagged).all()
+    assert ((detector_scores(stack, digits_victim, x) > 1) == flagged).all()
 
 
 @pytest.mark.parametrize("name", ["gaussian_noise", "mahalanobis"])
@@ -213,13 +213,13 @@ def test_the_same_audit_twice_is_the_same(name, audit_of, context, digits_spec):
 
 def test_what_does_not_vary_is_asked_once(context, digits_spec, monkeypatch):
     asked = []
-    ask = evaluations._ask
+    query = evaluations._query
 
     def count(evaluation, bench, x, repeat):
         asked.append(repeat)
-        return ask(evaluation, bench, x, repeat)
+        return query(evaluation, bench, x, repeat)
 
-    monkeypatch.setattr(evaluations, "_ask", count)
+    monkeypatch.setattr(evaluations, "_query", count)
     evaluate_defense(DefenseEvaluation(digits_spec, (), (), 3, 0), context)
     assert asked == [0]
     evaluate_defense(DefenseEvaluation(digits_spec, STACKS["gaussian_noise"], (), 3, 0), context)
@@ -231,9 +231,9 @@ def test_repeats_of_an_input_are_resampled_together():
     rng = np.random.default_rng(0)
     raw = rng.dirichlet(np.ones(3), 150)
     told, truth = raw[:, ::-1].copy(), rng.integers(0, 3, 150)
-    one, four = Measured(), Measured()
-    evaluations._honest(one, [told], raw, truth, 0)
-    evaluations._honest(four, [told] * 4, raw, truth, 0)
+    one, four = Measurements(), Measurements()
+    evaluations._utility(one, [told], raw, truth, 0)
+    evaluations._utility(four, [told] * 4, raw, truth, 0)
     for key in USE - {"honest.l1_max"}:
         # The risk at coverage 1/150 has no counterpart among 600 answers.
         near = 0.01 if key == "honest.aurc" else 1e-9
@@ -245,8 +245,8 @@ def test_inputs_refused_in_some_repeats_count_where_they_were_answered():
     raw = np.tile([0.9, 0.1], (30, 1))
     partly = raw.copy()
     partly[::2] = np.nan
-    found = Measured()
-    evaluations._honest(found, [raw, partly], raw, np.zeros(30, np.int64), 0)
+    found = Measurements()
+    evaluations._utility(found, [raw, partly], raw, np.zeros(30, np.int64), 0)
     assert found.values["honest.top1_kept"] == found.values["honest.accuracy"] == 0.75
     assert found.values["honest.accuracy_lost"] == pytest.approx(0.25)
     assert found.values["honest.l1_mean"] == 0
@@ -255,27 +255,27 @@ def test_inputs_refused_in_some_repeats_count_where_they_were_answered():
 
 def test_a_calibration_error_that_resampling_lifts_stays_in_its_interval():
     raw = np.tile([0.75, 0.25], (40, 1))
-    found = Measured()
-    evaluations._honest(found, [raw], raw, np.arange(40) // 30, 0)
+    found = Measurements()
+    evaluations._utility(found, [raw], raw, np.arange(40) // 30, 0)
     low, high = found.intervals["honest.ece"]
     assert low <= found.values["honest.ece"] < 1e-9 < high
 
 
 def test_where_everything_is_refused_there_is_no_use_to_measure():
     raw = np.eye(3)[[0, 1, 2]]
-    found = Measured()
-    evaluations._honest(found, [np.full((3, 3), np.nan)], raw, np.array([0, 1, 1]), 0)
+    found = Measurements()
+    evaluations._utility(found, [np.full((3, 3), np.nan)], raw, np.array([0, 1, 1]), 0)
     assert found.values["honest.top1_kept"] == found.values["honest.accuracy"] == 0
     assert not set(found.values) & USE
 
 
 def test_a_pool_that_is_never_flagged_has_no_first_flag():
-    found = Measured()
-    found.detection("quiet", np.zeros(250, dtype=bool))
+    found = Measurements()
+    found.add_detection("quiet", np.zeros(250, dtype=bool))
     assert found.values["detection.quiet"] == found.values["detection.quiet.client"] == 0
     assert found.values["detection.quiet.queries_until"] is None
     flagged = np.zeros(300, dtype=bool)
     flagged[[4, 199]] = True
-    found.detection("late", flagged)
+    found.add_detection("late", flagged)
     assert found.values["detection.late.client"] == pytest.approx(2 / 3)
     assert found.values["detection.late.queries_until"] == 100

@@ -72,7 +72,7 @@ def test_known_and_asked_records_are_disjoint_and_half_members(cell, digits_vict
     train, test = (set(rows(part.x)) for part in (digits_victim.splits.train, digits_victim.splits.test))
     for repeat in range(3):
         others = Labelled(digits_victim.splits.test.x, digits_victim.splits.test.y)
-        drawn = membership_data.draw(replace(cell, repeat=repeat), 100, digits_victim, others)
+        drawn = membership_data.draw_records(replace(cell, repeat=repeat), 100, digits_victim, others)
         assert not set(rows(drawn.known.x)) & set(rows(drawn.asked.x))
         for part in (drawn.known, drawn.asked):
             assert len(part) == len(part.x) == len(part.y) == len(set(rows(part.x))) == 100
@@ -123,7 +123,7 @@ def test_streams_are_those_of_every_family(cell, context, digits_pool):
             return attacks.build("own_labels").acquire(api, pool, learner, streams)
 
     buyer = Buyer()
-    extraction.buy(cell, buyer, digits_pool, context)
+    extraction.acquire(cell, buyer, digits_pool, context)
     seen, _ = spied(cell, context)
     assert seen[0][2] == buyer.streams
     assert isinstance(seen[1][2], RandomSeeds)
@@ -198,8 +198,11 @@ def test_too_few_non_members_name_the_key_and_the_range(cell, run, pool, number)
 def test_nineteen_are_too_few_and_twenty_are_not(cell, digits_victim):
     test = digits_victim.splits.test
     with pytest.raises(NotApplicable, match=" 19 in pool"):
-        membership_data.draw(cell, 100, digits_victim, Labelled(test.x[:19], test.y[:19]))
-    assert len(membership_data.draw(cell, 100, digits_victim, Labelled(test.x[:20], test.y[:20])).asked) == 20
+        membership_data.draw_records(cell, 100, digits_victim, Labelled(test.x[:19], test.y[:19]))
+    assert (
+        len(membership_data.draw_records(cell, 100, digits_victim, Labelled(test.x[:20], test.y[:20])).asked)
+        == 20
+    )
 
 
 def test_where_the_attack_makes_no_sense_it_says_why(cell, context):
@@ -389,8 +392,8 @@ def test_a_copy_is_stolen_with_the_budget_and_then_asked_for_nothing(cell, run):
 def test_the_copy_is_the_one_that_copycat_steals(cell, context, digits_pool, defense):
     cell = replace(cell, defense=defense)
     copycat = attacks.build("copycat(use_probability=true)")
-    sold = extraction.buy(cell, copycat, digits_pool, context).bought
-    assert membership._buy(cell, digits_pool, membership._api(cell, context)).digest() == sold.digest()
+    sold = extraction.acquire(cell, copycat, digits_pool, context).transfer_set
+    assert membership._acquire(cell, digits_pool, membership._api(cell, context)).digest() == sold.digest()
 
 
 def test_the_copy_answers_the_attack_in_full(cell, context):
@@ -412,13 +415,13 @@ def test_the_copy_answers_the_attack_in_full(cell, context):
 
 
 def test_a_copy_that_learnt_nothing_says_so(cell, run, monkeypatch):
-    buy = membership._buy
+    buy = membership._acquire
 
     def nothing(*args):
         bought = buy(*args)
         return replace(bought, x=bought.x[:0], y=bought.y[:0])
 
-    monkeypatch.setattr(membership, "_buy", nothing)
+    monkeypatch.setattr(membership, "_acquire", nothing)
     for outcome in run(replace(cell, attack=STOLEN)):
         assert outcome.info["flags"] == ["nothing_learnt"]
         assert outcome.info["learnt"] == 0

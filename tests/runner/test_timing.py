@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bench.runner import timing
-from bench.runner.timing import Clock, memory_mib
+from bench.runner.timing import Timings, memory_mib
 
 
 def test_blocks_are_timed_by_name_and_shared_out():
-    made = Clock()
+    made = Timings()
     with made.measure("train"):
         sum(range(10_000))
     assert set(made.wall) == set(made.cpu) == {"train"}

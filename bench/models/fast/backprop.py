@@ -1,7 +1,7 @@
-"""Training steps by hand, to the bit as autograd and Adam take them.
+"""Hand-written backpropagation: the training steps of autograd and Adam to the last bit, in less time.
 
-On small models most of a step goes into bookkeeping: a graph is recorded and walked. Where layers follow one
-another, what a graph would tell is known before.
+On small models, autograd spends most of a step on recording and traversing a graph. Where layers form a
+sequence, the order of gradient computations is known in advance and no graph is needed.
 """
 
 from __future__ import annotations
@@ -13,152 +13,158 @@ import torch
 from torch import Tensor, nn
 
 from bench.models.fast.adam import FlatAdam
-from bench.models.fast.max_pooling import HalvedConv2d
+from bench.models.fast.max_pooling import PooledConv2d
 
-# What autograd calls. Looking them up takes longer than they do, on one row.
-BEFORE_RELU = torch.ops.aten.threshold_backward.default
-BEFORE_LOG_SOFTMAX = torch.ops.aten._log_softmax_backward_data.default  # noqa: SLF001  # has no other name
-BEFORE_CONVOLUTION = torch.ops.aten.convolution_backward.default
+# The operators that autograd calls. Looking them up takes longer than running them on one row.
+RELU_BACKWARD = torch.ops.aten.threshold_backward.default
+LOG_SOFTMAX_BACKWARD = torch.ops.aten._log_softmax_backward_data.default  # noqa: SLF001  # has no other name
+CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 
 
 class Layer(ABC):
-    """A layer that remembers what it was given last."""
+    """A layer that keeps its last input or output for the backward pass."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the layer makes of ``x``."""
+        """Return the layer's output for ``x``."""
 
     @abstractmethod
-    def before(self, slope: Tensor) -> Tensor:
-        """Return the slope of what was given, from that of what was returned; a layer that learns, learns."""
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient with respect to the last input, given that of the output.
+
+        A layer with parameters also stores their gradients.
+        """
 
 
-class Learning(Layer):
-    """A layer with parameters, which stay what they are and move where they lie."""
+class TrainableLayer(Layer):
+    """A layer with parameters, which the optimizer updates in place."""
 
     parameters: Sequence[Tensor]
-    slopes: Sequence[Tensor]
+    gradients: Sequence[Tensor]
 
-    def settle(self, slopes: Sequence[Tensor]) -> None:
-        """Take what their slopes are to be written to, of their shapes; the parameters have moved."""
-        self.slopes = slopes
+    def bind(self, gradients: Sequence[Tensor]) -> None:
+        """Set the tensors that receive the parameters' gradients, one for each parameter, of its shape.
+
+        Call this after the optimizer has moved the parameters.
+        """
+        self.gradients = gradients
 
     @abstractmethod
-    def learn(self, slope: Tensor) -> None:
-        """Write the slopes of the parameters, given that of what was returned."""
+    def store_gradients(self, gradient: Tensor) -> None:
+        """Store the gradients of the parameters, given that of the output."""
 
 
-class LinearLayer(Learning):
+class LinearLayer(TrainableLayer):
     """``weight`` (outputs, inputs) and ``bias`` (outputs,): (n, inputs) to (n, outputs)."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.parameters = weight, bias
 
-    def settle(self, slopes: Sequence[Tensor]) -> None:
-        """Look at the weights from where they lie now."""
-        super().settle(slopes)
-        self._weight, self._bias = (each.detach() for each in self.parameters)
-        self._turned = self._weight.t()
+    def bind(self, gradients: Sequence[Tensor]) -> None:
+        """Set the tensors for the gradients, and take views of the parameters at their new address."""
+        super().bind(gradients)
+        self._weight, self._bias = (parameter.detach() for parameter in self.parameters)
+        self._transposed = self._weight.t()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the weighted sums."""
-        self._seen = x
-        return torch.addmm(self._bias, x, self._turned)
+        """Return (n, outputs): the product with the weight plus the bias."""
+        self._input = x
+        return torch.addmm(self._bias, x, self._transposed)
 
-    def learn(self, slope: Tensor) -> None:
-        """Write the slopes of weight and bias."""
-        weight, bias = self.slopes
-        torch.mm(slope.t(), self._seen, out=weight)
-        if slope.shape[0] > 1:
-            torch.sum(slope, dim=0, out=bias)
+    def store_gradients(self, gradient: Tensor) -> None:
+        """Store the gradients of weight and bias."""
+        weight, bias = self.gradients
+        torch.mm(gradient.t(), self._input, out=weight)
+        if gradient.shape[0] > 1:
+            torch.sum(gradient, dim=0, out=bias)
         else:
-            bias.copy_(slope.view(-1))
+            bias.copy_(gradient.view(-1))
 
-    def before(self, slope: Tensor) -> Tensor:
-        """Write the same, and return the slope before."""
-        self.learn(slope)
-        return torch.mm(slope, self._weight)
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Store the gradients of the parameters; return that of the input."""
+        self.store_gradients(gradient)
+        return torch.mm(gradient, self._weight)
 
 
-class SideBySide(Learning):
-    """Linear layers of members that learn together: (members, n, inputs) to (members, n, outputs).
+class BatchedLinearLayer(TrainableLayer):
+    """Linear layers of networks that are trained together: (networks, n, inputs) to (networks, n, outputs).
 
-    ``weight``: (members, inputs, outputs); ``bias``: (members, 1, outputs).
+    ``weight``: (networks, inputs, outputs); ``bias``: (networks, 1, outputs).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.parameters = self._weight, self._bias = weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the weighted sums."""
-        self._seen = x
+        """Return (networks, n, outputs): the products with the weights plus the biases."""
+        self._input = x
         return torch.baddbmm(self._bias, x, self._weight)
 
-    def learn(self, slope: Tensor) -> None:
-        """Write the slopes of weight and bias."""
-        weight, bias = self.slopes
-        torch.bmm(self._seen.transpose(1, 2), slope, out=weight)
-        torch.sum(slope, dim=1, keepdim=True, out=bias)
+    def store_gradients(self, gradient: Tensor) -> None:
+        """Store the gradients of weight and bias."""
+        weight, bias = self.gradients
+        torch.bmm(self._input.transpose(1, 2), gradient, out=weight)
+        torch.sum(gradient, dim=1, keepdim=True, out=bias)
 
-    def before(self, slope: Tensor) -> Tensor:
-        """Write the same, and return the slope before."""
-        self.learn(slope)
-        return torch.bmm(slope, self._weight.transpose(1, 2))
-
-
-class Rectified(Layer):
-    """ReLU, in place."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the positive part, in the memory of what was given."""
-        self._returned = torch.relu_(x)
-        return self._returned
-
-    def before(self, slope: Tensor) -> Tensor:
-        """Return the slope before."""
-        found: Tensor = BEFORE_RELU(slope, self._returned, 0)
-        return found
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Store the gradients of the parameters; return that of the input."""
+        self.store_gradients(gradient)
+        return torch.bmm(gradient, self._weight.transpose(1, 2))
 
 
-class Flat(Layer):
-    """Each input as one row."""
+class ReLULayer(Layer):
+    """ReLU in place: the output overwrites the input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (n, numbers) of (n, …)."""
+        """Return the positive part of ``x``, in the memory of ``x``."""
+        self._output = torch.relu_(x)
+        return self._output
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient with respect to the input."""
+        result: Tensor = RELU_BACKWARD(gradient, self._output, 0)
+        return result
+
+
+class FlattenLayer(Layer):
+    """Flattens each input to one row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (n, d) for (n, …)."""
         self._shape = x.shape
         return x.flatten(1)
 
-    def before(self, slope: Tensor) -> Tensor:
-        """Return the slope before."""
-        return slope.view(self._shape)
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient with respect to the input, in its shape."""
+        return gradient.view(self._shape)
 
 
-class Convolved(Learning):
-    """A convolution with pooling by two behind it: (n, inside, h, w) to (n, outside, …)."""
+class ConvolutionLayer(TrainableLayer):
+    """A convolution followed by 2×2 max-pooling: (n, inputs, h, w) to (n, outputs, …)."""
 
-    def __init__(self, module: HalvedConv2d) -> None:
+    def __init__(self, module: PooledConv2d) -> None:
         self._module = module
         self.parameters = list(module.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the module does."""
-        self._seen = x
-        found, self._pooled = self._module.pooled(x)
-        return found
+        """Return the module's output."""
+        self._input = x
+        output, self._pool_backward = self._module.pooled(x)
+        return output
 
-    def learn(self, slope: Tensor) -> None:
-        """Write the slopes of weight and bias."""
-        self._back(slope, inputs=False)
+    def store_gradients(self, gradient: Tensor) -> None:
+        """Store the gradients of weight and bias."""
+        self._backward(gradient, inputs=False)
 
-    def before(self, slope: Tensor) -> Tensor:
-        """Write the same, and return the slope before."""
-        return self._back(slope, inputs=True)
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Store the gradients of the parameters; return that of the input."""
+        return self._backward(gradient, inputs=True)
 
-    def _back(self, slope: Tensor, *, inputs: bool) -> Tensor:
+    def _backward(self, gradient: Tensor, *, inputs: bool) -> Tensor:
         weight, bias = self.parameters
-        found: tuple[Tensor, Tensor, Tensor] = BEFORE_CONVOLUTION(
-            self._pooled(slope),
-            self._seen,
+        results: tuple[Tensor, Tensor, Tensor] = CONVOLUTION_BACKWARD(
+            self._pool_backward(gradient),
+            self._input,
             weight,
             list(bias.shape),
             [1, 1],
@@ -169,43 +175,46 @@ class Convolved(Learning):
             1,
             [inputs, True, True],
         )
-        for kept, new in zip(self.slopes, found[1:], strict=True):
-            kept.copy_(new)
-        return found[0]
+        for stored, new in zip(self.gradients, results[1:], strict=True):
+            stored.copy_(new)
+        return results[0]
 
 
-class Chain:
-    """Layers one behind another, which learn in place; the last returns logits.
+class LayerSequence:
+    """Layers applied one after another and trained in place; the last returns logits.
 
-    ``loss``: that of :class:`bench.models.training.TrainingSchedule`.
+    ``loss``: as in :class:`bench.models.training.TrainingSchedule`.
     """
 
     def __init__(
         self, layers: Sequence[Layer], *, loss: str = "cross-entropy", weight_decay: float = 0.0
     ) -> None:
         self._layers, self._loss = list(layers), loss
-        learning = [layer for layer in layers if isinstance(layer, Learning)]
-        self._first = learning[0]
+        trainable = [layer for layer in layers if isinstance(layer, TrainableLayer)]
+        self._first = trainable[0]
         self._later = self._layers[self._layers.index(self._first) + 1 :]
-        self._optimizer = FlatAdam([each for layer in learning for each in layer.parameters], weight_decay)
-        slopes = iter(self._optimizer.slopes)
-        for layer in learning:
-            layer.settle([next(slopes) for _ in layer.parameters])
+        parameters = [parameter for layer in trainable for parameter in layer.parameters]
+        self._optimizer = FlatAdam(parameters, weight_decay)
+        gradients = iter(self._optimizer.gradients)
+        for layer in trainable:
+            layer.bind([next(gradients) for _ in layer.parameters])
 
-    def step(self, x: Tensor, targets: Tensor, share: Tensor | float, rate: float) -> None:
-        """Take one step on inputs ([members,] n, …) and :func:`bench.models.training.aims` (…, n, classes).
+    def step(self, x: Tensor, targets: Tensor, row_weights: Tensor | float, learning_rate: float) -> None:
+        """Take one optimizer step on inputs ([networks,] n, …) and loss targets (…, n, classes).
 
-        ``share``: each row's share of the loss, (…, n), or one for all.
+        ``targets``: of :func:`bench.models.training.loss_targets`. ``row_weights``: each row's weight in the
+        loss, (…, n), or one number for all.
         """
         with torch.inference_mode():
-            slope = slope_of_losses(self._forward(x), targets, share, self._loss)
+            gradient = loss_gradient(self._forward(x), targets, row_weights, self._loss)
             for layer in reversed(self._later):
-                slope = layer.before(slope)
-            self._first.learn(slope)
-            self._optimizer.step(rate)
+                gradient = layer.backward(gradient)
+            # The input's gradient is not needed.
+            self._first.store_gradients(gradient)
+            self._optimizer.step(learning_rate)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return (…, n, classes) for inputs (…, n, …)."""
+        """Return (…, n, classes) logits for inputs (…, n, …)."""
         with torch.inference_mode():
             return self._forward(x)
 
@@ -215,34 +224,37 @@ class Chain:
         return x
 
 
-def layers(network: nn.Module) -> list[Layer]:
-    """Return a network's layers, first to last; none where there is one that is not known here."""
+def layers_of(network: nn.Module) -> list[Layer]:
+    """Return the layers of a network, first to last; an empty list if any of them has no counterpart here."""
     found: list[Layer] = []
     for _, module in network.named_modules(remove_duplicate=False):
         if isinstance(module, nn.Linear) and module.bias is not None:
             found.append(LinearLayer(module.weight, module.bias))
-        elif isinstance(module, HalvedConv2d) and module.weight.is_cpu:
-            found.append(Convolved(module))
-        elif isinstance(module, nn.ReLU) and found and isinstance(found[-1], Learning):
-            found.append(Rectified())
+        elif isinstance(module, PooledConv2d) and module.weight.is_cpu:
+            found.append(ConvolutionLayer(module))
+        elif isinstance(module, nn.ReLU) and found and isinstance(found[-1], TrainableLayer):
+            found.append(ReLULayer())
         elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
-            found.append(Flat())
+            found.append(FlattenLayer())
         elif not list(module.children()):
             return []
     return found if found and isinstance(found[-1], LinearLayer) else []
 
 
-def slope_of_losses(outputs: Tensor, targets: Tensor, share: Tensor | float, loss: str) -> Tensor:
-    """Return the slope along ``outputs`` of ``share`` times :func:`bench.models.training.row_losses`."""
-    likely = torch.log_softmax(outputs, dim=-1)
-    wide = share[..., None] if isinstance(share, Tensor) else share
+def loss_gradient(outputs: Tensor, targets: Tensor, row_weights: Tensor | float, loss: str) -> Tensor:
+    """Return the gradient, by logits ``outputs``, of the weighted sum of the rows' losses.
+
+    The losses are those of :func:`bench.models.training.row_losses`.
+    """
+    log_probabilities = torch.log_softmax(outputs, dim=-1)
+    weights = row_weights[..., None] if isinstance(row_weights, Tensor) else row_weights
     if loss == "cross-entropy":
-        slope = -targets
-        if isinstance(wide, Tensor) or wide != 1:
-            slope *= wide
+        gradient = -targets
+        if isinstance(weights, Tensor) or weights != 1:
+            gradient *= weights
     else:
-        # A share of all is rounded before it is divided, as those of a tensor are.
-        wide = wide if isinstance(wide, Tensor) else outputs.new_tensor(wide)
-        slope = wide / targets.shape[-1] * (2 * (likely - targets))
-    found: Tensor = BEFORE_LOG_SOFTMAX(slope, likely, -1, likely.dtype)
-    return found
+        # One weight for all rows is rounded to single precision before the division, as a tensor's are.
+        weights = weights if isinstance(weights, Tensor) else outputs.new_tensor(weights)
+        gradient = weights / targets.shape[-1] * (2 * (log_probabilities - targets))
+    result: Tensor = LOG_SOFTMAX_BACKWARD(gradient, log_probabilities, -1, log_probabilities.dtype)
+    return result
