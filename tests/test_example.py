@@ -4,52 +4,54 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from in_process import moatbench
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "guarded-model"
+COMMANDS = re.findall(r"^moatbench (.*)$", (EXAMPLE / "README.md").read_text(), re.MULTILINE)[:2]
 
 
-def moatbench(folder, *words, **more):
-    command = [sys.executable, "-m", "bench", *words]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | more
-    )
+def gated(folder):
+    """Run the example in ``folder``, and the regression gate as its README says; return the latter."""
+    code, text = moatbench(folder, *COMMANDS[0].split(), "--jobs", "1")
+    assert code == 0, text
+    return moatbench(folder, *COMMANDS[1].split())
 
 
 @pytest.fixture(scope="module")
-def gated(tmp_path_factory):
-    """Return a function that runs the example, its defense replaced, and the gate as its README says."""
-    commands = re.findall(r"^moatbench (.*)$", (EXAMPLE / "README.md").read_text(), re.MULTILINE)[:2]
-
-    def gate(weaken=None):
-        folder = tmp_path_factory.mktemp("example")
-        shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
-        if weaken:
-            code = folder / "guarded_model.py"
-            before = code.read_text()
-            code.write_text(before.replace(*weaken))
-            assert code.read_text() != before
-        run = moatbench(folder, *commands[0].split())
-        assert run.returncode == 0, run.stderr
-        return moatbench(folder, *commands[1].split())
-
-    return gate
+def committed(tmp_path_factory):
+    """Return a folder in which the example ran as it is committed, and what the regression gate said."""
+    folder = tmp_path_factory.mktemp("example") / "guarded-model"
+    shutil.copytree(EXAMPLE, folder)
+    return folder, gated(folder)
 
 
-def test_the_example_passes_as_committed(gated):
-    done = gated()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Regression" not in done.stdout
+def test_the_example_passes_as_committed(committed):
+    code, text = committed[1]
+    assert code == 0, text
+    assert "Regression" not in text
 
 
-def test_a_weaker_defense_fails_the_gate(gated):
-    done = gated(("    return told\n", "    return probabilities\n"))
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"^weaker +strength: .*shown", done.stdout, re.MULTILINE)
+def test_a_weaker_defense_fails_the_gate(committed, tmp_path):
+    # What ran without the defense need not run again.
+    folder = shutil.copytree(committed[0], tmp_path / "guarded-model")
+    code = folder / "guarded_model.py"
+    before = code.read_text()
+    code.write_text(
+        re.sub(
+            r"(def shown\(probabilities\):\n.*?\n    return )\w+\n",
+            r"\1probabilities\n",
+            before,
+            flags=re.DOTALL,
+        )
+    )
+    assert code.read_text() != before
+    code, text = gated(folder)
+    assert code == 1, text
+    assert re.search(r"^weaker +strength: .*shown", text, re.MULTILINE)
 
 
 def test_the_action_gives_every_input_to_the_gate(tmp_path):

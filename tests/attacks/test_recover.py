@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from cases import each_once
 
 from attacks.base import Known, Pool, RandomSeeds
 from attacks.copycat import Copycat
@@ -95,8 +96,7 @@ def test_where_there_is_no_defense_it_is_copycat_bit_for_bit(shows, buy):
     assert mine.digest() == plain.digest()
 
 
-@pytest.mark.parametrize("knowledge", ["family", "full"])
-@pytest.mark.parametrize("stack", GUIDED + SURE + STACKED)
+@pytest.mark.parametrize(("stack", "knowledge"), each_once(GUIDED + SURE + STACKED, ["family", "full"]))
 def test_targets_are_distributions_and_the_same_every_time(stack, knowledge, buy):
     bought, api = buy(stack, knowledge)
     again, _ = buy(stack, knowledge)
@@ -110,19 +110,21 @@ def test_targets_are_distributions_and_the_same_every_time(stack, knowledge, buy
 
 
 @pytest.mark.parametrize(
-    "stack",
-    [
-        "reverse_sigmoid",
-        "rounded(decimals=1)",
-        "high_confidence(cutoff=0.9)",
-        "gaussian_noise",
-        "output_noise",
-        "model_switch",
-        "softmax_flattening",
-    ],
+    ("stack", "knowledge", "budget"),
+    each_once(
+        [
+            "reverse_sigmoid",
+            "rounded(decimals=1)",
+            "high_confidence(cutoff=0.9)",
+            "gaussian_noise",
+            "output_noise",
+            "model_switch",
+            "softmax_flattening",
+        ],
+        ["family", "full"],
+        [0, 1, 2, 10, FEW],
+    ),
 )
-@pytest.mark.parametrize("knowledge", ["family", "full"])
-@pytest.mark.parametrize("budget", [0, 1, 2, 10, FEW])
 def test_few_answers_or_none_are_no_problem(stack, knowledge, budget, buy):
     bought, _ = buy(stack, knowledge, budget)
     assert len(bought.x) <= budget
