@@ -2,10 +2,12 @@
 
 import copy
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from cases import slow_unless
 from torch import nn
 from torch.nn import functional
 
@@ -61,9 +63,18 @@ def as_in_a_worker():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(("n", "hard"), [(1, True), (7, False), (64, False), (64, True)])
-@pytest.mark.parametrize("size", [8, 28])
-@pytest.mark.parametrize("name", sorted(BATCHED))
+@pytest.mark.parametrize(
+    ("name", "size", "n", "hard"),
+    slow_unless(
+        lambda _, size, n, hard: (size == 8 and n in (1, 7)) or (size, n, hard) == (28, 64, True),
+        [
+            (name, size, *rows)
+            for name in sorted(BATCHED)
+            for size in (8, 28)
+            for rows in ((1, True), (7, False), (64, False), (64, True))
+        ],
+    ),
+)
 def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
     recipe = TrainingSchedule(1, weight_decay=1e-4, loss=loss)
     theirs, ours = (network(name, (1, size, size)) for _ in range(2))
@@ -80,9 +91,12 @@ def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("n", [1, 64])
-@pytest.mark.parametrize("members", [1, 3, 5])
-@pytest.mark.parametrize("name", sorted(BATCHED))
+@pytest.mark.parametrize(
+    ("name", "members", "n"),
+    slow_unless(
+        lambda _, members, n: (members, n) in ((1, 1), (3, 64)), product(sorted(BATCHED), (1, 3, 5), (1, 64))
+    ),
+)
 def test_a_stacked_step_is_autograds_to_the_last_bit(name, members, n, loss):
     recipe = TrainingSchedule(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
     theirs, ours = (
@@ -135,10 +149,15 @@ def pytorchs(found):
     return theirs
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 29, 30), (4, 22, 22)])
-@pytest.mark.parametrize("n", [16, 1])
-@pytest.mark.parametrize("name", ["lenet", "cnn"])
+@pytest.mark.parametrize(
+    ("name", "n", "shape", "loss"),
+    slow_unless(
+        lambda name, n, shape, loss: (
+            (n, shape, loss) == (1, (1, 28, 28), LOSSES[0]) or (name, n, shape) == ("lenet", 16, (1, 29, 30))
+        ),
+        product(["lenet", "cnn"], [16, 1], [(1, 28, 28), (3, 32, 32), (1, 29, 30), (4, 22, 22)], LOSSES),
+    ),
+)
 def test_a_step_of_convolutions_is_autograds_to_the_last_bit(name, n, shape, loss):
     if n == 1 and name == "cnn":
         n = 2  # batch normalisation wants two

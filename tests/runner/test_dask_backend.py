@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import in_process
 import pytest
 
 from bench.errors import StoreError, UsageError
@@ -102,9 +103,9 @@ def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, 
     told, _ = running.communicate(timeout=600)
     assert running.returncode == 0, told
     assert 0 < done < 39, "the worker was to die in the middle"
-    local = moatbench(tmp_path, "--store", near, "--out", tmp_path / "near", "--jobs", 1)
-    told, _ = local.communicate(timeout=600)
-    assert local.returncode == 0, told
+    options = map(str, ("--store", near, "--out", tmp_path / "near", "--jobs", 1))
+    code, told = in_process.moatbench(tmp_path, "run", str(tmp_path / "spread.toml"), *options)
+    assert code == 0, told
     with Store(far) as one, Store(near) as other:
         found, wanted = ({r.key: r.comparable() for r in store.records()} for store in (one, other))
     assert len(found) == 39

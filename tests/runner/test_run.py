@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from cases import slow_unless
+from in_process import moatbench
 
 from bench import plugins as registry
 from bench.errors import BudgetError, MissingDataError
@@ -244,7 +246,7 @@ def wait_for_records(path, number, process):
 LONGER = TINY.replace("[20, 40]", "[20, 40, 60]")
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", slow_unless(lambda jobs: jobs == "2", ["1", "2"]))
 def test_a_run_killed_in_the_middle_resumes_to_the_same_results(jobs, matrix_file, tmp_path, setting):
     file = matrix_file(LONGER)
     path = tmp_path / "killed.sqlite"
@@ -256,10 +258,9 @@ def test_a_run_killed_in_the_middle_resumes_to_the_same_results(jobs, matrix_fil
     left = stored(path)
     tasks = load_matrix(str(file)).tasks()
     assert 5 <= left < len(tasks)
-    resumed = command(*words, cwd=tmp_path)
-    out, err = resumed.communicate(timeout=400)
-    assert resumed.returncode == 0, err
-    assert f"{len(tasks)} ok" in out
+    code, text = moatbench(tmp_path, *words)
+    assert code == 0, text
+    assert f"{len(tasks)} ok" in text
     with Store(path) as store:
         after_kill = [record.comparable() for record in store.records()]
     assert after_kill == results(tasks, tmp_path / "straight.sqlite", setting)
@@ -278,7 +279,7 @@ def assert_no_process_of(session):
     pytest.fail(f"still running: {listed.stdout}")
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", slow_unless(lambda name: name == "SIGTERM", ["SIGINT", "SIGTERM"]))
 def test_an_interrupt_keeps_results_and_prints_the_command_that_resumes(name, matrix_file, tmp_path):
     path = tmp_path / "stopped.sqlite"
     words = ("run", str(matrix_file(LONGER)), "--store", str(path), "--jobs", "2", "--fresh")
