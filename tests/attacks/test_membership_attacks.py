@@ -1,12 +1,14 @@
 """The contract that every membership attack keeps, tomorrow's included, and what each one does beyond it."""
 
 import random
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from art.attacks.inference.membership_inference import MembershipInferenceBlackBox
 from art.estimators.classification import BlackBoxClassifier
+from cases import slow_unless
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
@@ -27,6 +29,7 @@ EVERY = [
 ]
 QUICK = [text for text in EVERY if "nn" not in text]
 """Those that take no seconds to train."""
+QUICK_FIRST = slow_unless(QUICK.__contains__, EVERY)
 STREAMS = RandomSeeds(order=11, choices=12)
 
 
@@ -136,8 +139,10 @@ def accuracy(text, answer, known=KNOWN, asked=ASKED):
 # --- the contract
 
 
-@pytest.mark.parametrize("text", EVERY)
-@pytest.mark.parametrize("kind", ANSWERS)
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    slow_unless(lambda kind, text: text in QUICK or kind == "silent", product(ANSWERS, EVERY)),
+)
 def test_scores_are_shares_whatever_is_answered(kind, text):
     scores = run(text, ANSWERS[kind], records(0, 12), records(1_000, 12))
     assert scores.shape == (24,)
@@ -145,7 +150,7 @@ def test_scores_are_shares_whatever_is_answered(kind, text):
     assert np.all((scores >= 0) & (scores <= 1))
 
 
-@pytest.mark.parametrize("text", EVERY)
+@pytest.mark.parametrize("text", QUICK_FIRST)
 def test_a_score_depends_on_its_own_record_and_the_known_ones(text):
     known, order = records(0, 12), np.random.default_rng(3).permutation(2 * HALF)[:50]
     part = Records(ASKED.x[order], ASKED.y[order], ASKED.member[order])
@@ -153,14 +158,14 @@ def test_a_score_depends_on_its_own_record_and_the_known_ones(text):
     assert run(text, silent, known, part) == pytest.approx(run(text, silent, known)[order], abs=1e-6)
 
 
-@pytest.mark.parametrize("text", EVERY)
+@pytest.mark.parametrize("text", QUICK_FIRST)
 def test_what_is_asked_about_is_not_looked_up(text):
     known = records(0, 12)
     told = attacks.build(text).infer(Answering(silent), known, ASKED, STREAMS)
     assert (told == run(text, silent, known)).all()
 
 
-@pytest.mark.parametrize("text", EVERY)
+@pytest.mark.parametrize("text", QUICK_FIRST)
 def test_two_runs_are_equal_and_leave_global_generators_alone(text):
     def states():
         return [repr(random.getstate()), repr(np.random.get_state()), torch.get_rng_state().numpy().tobytes()]
@@ -177,7 +182,7 @@ def test_two_runs_are_equal_and_leave_global_generators_alone(text):
         torch.seed()
 
 
-@pytest.mark.parametrize("text", EVERY)
+@pytest.mark.parametrize("text", QUICK_FIRST)
 def test_the_budget_is_what_is_asked(text):
     attack = attacks.build(text)
     attack.members = 2 * HALF
@@ -188,7 +193,7 @@ def test_the_budget_is_what_is_asked(text):
     assert attack.budgets([17]) == [17]
 
 
-@pytest.mark.parametrize("text", EVERY)
+@pytest.mark.parametrize("text", QUICK_FIRST)
 def test_where_nothing_leaks_it_finds_nothing(text):
     # The area's standard error with 400 and 400 records is .02.
     known = records(0, 60 if "nn" in text else 400)
