@@ -1,8 +1,8 @@
 """Compares two stores of one matrix, record by record, bit for bit: what a refactor must not change.
 
 ``python tests/benchmarks/same_results.py BEFORE.sqlite AFTER.sqlite`` prints what differs and exits with 1 if
-anything does. Records are matched by what was run, not by key: keys change with every plugin's source. Seconds,
-memory and latency are left out; so is what only one of the two versions stores (it is named).
+anything does. Records are matched by what was run, not by key: keys change with every plugin's source.
+Seconds, memory and latency are left out; so is what only one of the two versions stores (it is named).
 """
 
 import argparse

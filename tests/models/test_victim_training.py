@@ -4,12 +4,14 @@ import hashlib
 import logging
 import pickle
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
 import safetensors.torch
 import skops.io
 import torch
+from cases import slow_unless
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -33,7 +35,9 @@ def kept(victim_of, cache, tmp_path, monkeypatch):
 
     def path_of(kind):
         victim_of(kind)
-        shutil.copytree(cache / "victims", tmp_path / "cache" / "victims")
+        # Another process of the session may be writing one of the others.
+        unfinished = shutil.ignore_patterns("*.part")
+        shutil.copytree(cache / "victims", tmp_path / "cache" / "victims", ignore=unfinished)
         monkeypatch.setenv("MOATBENCH_CACHE", str(tmp_path / "cache"))
         paths, read = [], victim_training._read
         with monkeypatch.context() as patch:
@@ -132,8 +136,13 @@ def garbage(path):
     seal(path, b"neither weights nor an archive")
 
 
-@pytest.mark.parametrize("spoil", [flip, cut, void, wrong_checksum, no_checksum, spoilt_checksum, garbage])
-@pytest.mark.parametrize("kind", ["mlp", "tree"])
+@pytest.mark.parametrize(
+    ("kind", "spoil"),
+    slow_unless(
+        lambda kind, spoil: kind == "tree" or spoil is flip,
+        product(["mlp", "tree"], [flip, cut, void, wrong_checksum, no_checksum, spoilt_checksum, garbage]),
+    ),
+)
 def test_a_corrupt_victim_is_told_and_trained_again(kind, spoil, victim_of, kept, caplog):
     path = kept(kind)
     whole = path.read_bytes()
