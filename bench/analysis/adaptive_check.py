@@ -1,4 +1,4 @@
-"""How near the attack that stands for all comes to the best of the others, defense by defense."""
+"""Whether an attack that claims to match the best of all others does so, under each condition."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bench.analysis.threat_models import Defense, VictimThreatModel
 from bench.calls import parse_call
 from bench.metrics.intervals import Interval, paired_difference
 
-SLACK = 0.015
-"""By how much (a share of test inputs) it may stay behind the best of the others and still stand for all."""
+TOLERANCE = 0.015
+"""Fidelity by which it may be below the best of the others, a fraction."""
 SMALL = "extraction.small_budget"
 
 
@@ -28,40 +28,40 @@ class AutoComparison:
     threat: VictimThreatModel
     defense: Defense
     budget: int
-    attacker: str
+    attack: str
     sample: AttackerResult
     other: str
     difference: Interval
 
     @property
     def supported(self) -> bool:
-        """Whether the interval shows that it stays behind by no more than :data:`SLACK`."""
-        return self.difference.low >= -SLACK
+        """Whether the interval excludes that it is below by more than :data:`TOLERANCE`."""
+        return self.difference.low >= -TOLERANCE
 
 
 def comparisons(findings: Findings) -> Iterator[AutoComparison]:
-    """Give every defense and budget at which a universal attacker met others under one threat model."""
+    """Give every condition under which a universal attack and others were run."""
     universal = _universal(findings)
     for threat in findings.threats:
         for defense, budgets in findings.conditions[threat].items():
             for budget in budgets:
-                field = findings.candidates(threat, defense, budget)
-                seen = findings.attack_results.get((threat, defense, budget), {})
-                others = {name: sample for name, sample in field.items() if _plugin(sample) not in universal}
+                candidates = findings.candidates(threat, defense, budget)
+                run = findings.attack_results.get((threat, defense, budget), {})
+                others = {n: result for n, result in candidates.items() if _plugin(result) not in universal}
                 best = best_of(others)
-                for name, sample in sorted(seen.items()):
+                for name, sample in sorted(run.items()):
                     if best is None or _plugin(sample) not in universal:
                         continue
-                    if _fact(sample, SMALL) or not sample.ranked:
+                    if _reports(sample, SMALL) or not sample.ranked:
                         continue
-                    ours, theirs = shared_repeats(sample, others[best.attacker])
-                    if len(ours):
-                        ahead = paired_difference(ours, theirs)
-                        yield AutoComparison(threat, defense, budget, name, sample, best.attacker, ahead)
+                    own, others_best = shared_repeats(sample, others[best.attacker])
+                    if len(own):
+                        difference = paired_difference(own, others_best)
+                        yield AutoComparison(threat, defense, budget, name, sample, best.attacker, difference)
 
 
 def _universal(findings: Findings) -> Collection[str]:
-    """Return the attacks that declare in their records that they mean to match the best of all others."""
+    """Return the attacks that declare in their records that they claim to match the best of all others."""
     return {
         parse_call(str(record.spec["attack"]))[0]
         for record in findings.records
@@ -73,5 +73,5 @@ def _plugin(sample: AttackerResult) -> str:
     return parse_call(sample.attack.partition(TRAINED)[0])[0]
 
 
-def _fact(sample: AttackerResult, name: str) -> bool:
+def _reports(sample: AttackerResult, name: str) -> bool:
     return any(record.metrics.get(name) for record in sample.records)

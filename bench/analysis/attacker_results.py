@@ -1,4 +1,4 @@
-"""What one attacker did at one budget, and which attackers are one under several names."""
+"""Results of one attack under one condition, and which attacks are equal under several names."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from bench.store import Record
 
 NEAR_CHANCE = "near_chance"
 EMPTY = frozenset({NEAR_CHANCE, "nothing_learnt"})
-"""Flags of copies that hold next to nothing of the victim: that two of them agree says nothing."""
+"""Flags of surrogates that learnt next to nothing: that two of them agree is no evidence."""
 
 Condition: TypeAlias = tuple[VictimThreatModel, Defense, int]
-"""Where attackers meet: a threat model, a defense and a budget."""
+"""What attacks are compared under: a threat model with its victim, a defense and a budget."""
 
 
 @dataclass(frozen=True, eq=False)
 class AttackerResult:
-    """One attacker at one budget.
+    """One attack under one condition.
 
-    ``agreement``: (repeats, test inputs) uint8, 1 where its copy agrees with the victim. ``ranked``: False
-    where with no defense some repeat sits near chance: such attackers are shown, not ranked.
-    ``adaptive``: whether it was told anything of the defense.
+    ``agreement``: (repeats, test inputs) uint8, 1 where the surrogate agrees with the undefended victim.
+    ``flags``: in how many repeats each is raised. ``ranked``: False where some repeat without defense is
+    near chance; such attacks are shown, not ranked. ``adaptive``: whether the threat model includes the
+    defense.
     """
 
     attack: str
@@ -48,22 +49,22 @@ class AttackerResult:
 
 
 def results_by_condition(records: Sequence[Record]) -> dict[Condition, dict[str, AttackerResult]]:
-    """Return the extraction cells that ran, as samples by place and attacker."""
+    """Return the extraction cells that ran, by condition and attack."""
     found: dict[tuple[Condition, str], dict[int, Record]] = defaultdict(dict)
     for record in records:
         if record.status == "ok" and record.kind == "cell" and "agreement" in record.arrays:
             spec = record.spec
-            place = (VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))
-            found[place, attack_of(spec)][int(spec["repeat"])] = record
+            condition = (VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))
+            found[condition, attack_of(spec)][int(spec["repeat"])] = record
     weak = {
         (threat, budget, attack)
         for ((threat, defense, budget), attack), by_repeat in found.items()
         if defense == UNDEFENDED and any(NEAR_CHANCE in _flags(record) for record in by_repeat.values())
     }
     samples: dict[Condition, dict[str, AttackerResult]] = defaultdict(dict)
-    for (place, attack), by_repeat in found.items():
-        threat, _, budget = place
-        samples[place][attack] = _sample(attack, by_repeat, ranked=(threat, budget, attack) not in weak)
+    for (condition, attack), by_repeat in found.items():
+        threat, _, budget = condition
+        samples[condition][attack] = _sample(attack, by_repeat, ranked=(threat, budget, attack) not in weak)
     return samples
 
 
@@ -81,7 +82,7 @@ def _flags(record: Record) -> list[str]:
 
 
 def shared_repeats(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the hits of both in the repeats that both have, in one order."""
+    """Return the agreement of both in the repeats that both have, in one order; each (repeats, inputs)."""
     left, right = (
         dict(zip(a.repeats, a.agreement, strict=True)),
         dict(zip(b.repeats, b.agreement, strict=True)),
@@ -93,48 +94,48 @@ def shared_repeats(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[np.uin
 
 
 def equal_agreement(a: AttackerResult, b: AttackerResult) -> bool:
-    """Return whether both agree with the victim on the same inputs in every repeat that both have."""
+    """Return whether both have the same agreement in every repeat that both have; False without any."""
     left, right = shared_repeats(a, b)
     return len(left) > 0 and left.shape == right.shape and bool((left == right).all())
 
 
 def agreement_of(sample: AttackerResult, repeats: Sequence[int]) -> NDArray[np.uint8]:
-    """Return the hits of these repeats, in this order."""
+    """Return the agreement in these repeats, in this order; (repeats, inputs)."""
     if sample.repeats == tuple(repeats):
         return sample.agreement
     return sample.agreement[[sample.repeats.index(repeat) for repeat in repeats]]
 
 
 def in_both(
-    field: Mapping[str, AttackerResult], others: Mapping[str, AttackerResult]
+    candidates: Mapping[str, AttackerResult], others: Mapping[str, AttackerResult]
 ) -> dict[str, AttackerResult]:
-    """Return the attackers that are among ``others`` too.
+    """Return those of ``candidates`` whose attack is among ``others`` too.
 
-    An attacker that one row lacks would make the other look weaker: rows are compared under the
-    attackers that both have met.
+    Two conditions are compared under the attacks that were run in both: one that only one of them has
+    would raise its fidelity alone.
     """
     known = {sample.attack for sample in others.values()}
-    return {name: sample for name, sample in field.items() if sample.attack in known}
+    return {name: sample for name, sample in candidates.items() if sample.attack in known}
 
 
 def equal_attacks(
     samples: Mapping[Condition, Mapping[str, AttackerResult]],
 ) -> dict[str, list[str]]:
-    """Return for every attacker all that make its copies, itself among them, in order.
+    """Return for every attack all that give the same surrogates, itself among them, in order.
 
-    Two are one if they agree with the victim on the same inputs wherever both were run, and
-    somewhere did so with copies that had something to differ in: neither empty nor perfect. Attackers
-    that agree at one place by luck, or where a budget leaves them no choice, differ at another.
+    Two attacks are equal if they have the same agreement under every condition in which both were run,
+    and under at least one of these the surrogates could have differed: they agree with the victim neither
+    on everything nor on next to nothing.
     """
-    places: dict[str, list[Condition]] = defaultdict(list)
-    for place in sorted(samples, key=lambda place: (place[0].order, *place[1:])):
-        for attack in samples[place]:
-            places[attack].append(place)
+    conditions: dict[str, list[Condition]] = defaultdict(list)
+    for condition in sorted(samples, key=lambda condition: (condition[0].order, *condition[1:])):
+        for attack in samples[condition]:
+            conditions[attack].append(condition)
     groups: list[list[str]] = []
-    for attack in sorted(places):
+    for attack in sorted(conditions):
         for group in groups:
-            verdicts = [_alike(_pairs(samples, places[attack], attack, other)) for other in group]
-            if False not in verdicts and True in verdicts:
+            alike = [_alike(_pairs(samples, conditions[attack], attack, other)) for other in group]
+            if False not in alike and True in alike:
                 group.append(attack)
                 break
         else:
@@ -144,20 +145,20 @@ def equal_attacks(
 
 def _pairs(
     samples: Mapping[Condition, Mapping[str, AttackerResult]],
-    places: Sequence[Condition],
+    conditions: Sequence[Condition],
     one: str,
     other: str,
 ) -> Iterator[tuple[AttackerResult, AttackerResult]]:
-    return ((samples[p][one], samples[p][other]) for p in places if other in samples[p])
+    return ((samples[c][one], samples[c][other]) for c in conditions if other in samples[c])
 
 
 def _alike(pairs: Iterator[tuple[AttackerResult, AttackerResult]]) -> bool | None:
-    """Return whether all pairs are the same; None where none of them could tell."""
-    told = None
+    """Return whether all pairs have equal agreement; None where none of them could have differed."""
+    equal = None
     for a, b in pairs:
         shared = shared_repeats(a, b)[0]
         if len(shared) and not equal_agreement(a, b):
             return False
         if len(shared) and not shared.all() and not EMPTY & (a.flags.keys() | b.flags.keys()):
-            told = True
-    return told
+            equal = True
+    return equal

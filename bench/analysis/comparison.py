@@ -1,4 +1,4 @@
-"""The strongest attacker in a field of them, and its distances from the strongest against others."""
+"""The best of the candidate attacks, and fidelity reductions: the best attacks of two conditions compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.analysis.attacker_results import AttackerResult, in_both, shared_repe
 from bench.metrics.intervals import BestAttack, Interval, paired_difference, strongest
 
 CandidateAttacks: TypeAlias = Mapping[str, AttackerResult]
-"""Every attacker that counts against one defense at one budget, by name."""
+"""The attacks that are compared under one condition, by name."""
 
 
 @dataclass(frozen=True)
@@ -45,51 +45,55 @@ class BestAttackResult:
     non_adaptive: NonAdaptive | None = None
 
 
-def best_of(field: CandidateAttacks) -> BestAttack | None:
-    """Return the strongest of those in the field that are ranked; None where none is."""
-    ranked = {name: sample.agreement for name, sample in field.items() if sample.ranked}
+def best_of(candidates: CandidateAttacks) -> BestAttack | None:
+    """Return the best of the ranked candidates; None where none is ranked."""
+    ranked = {name: sample.agreement for name, sample in candidates.items() if sample.ranked}
     return strongest(ranked) if ranked else None
 
 
 def best_attack_result(
-    field: CandidateAttacks, undefended: CandidateAttacks, labels: CandidateAttacks
+    candidates: CandidateAttacks, undefended: CandidateAttacks, labels: CandidateAttacks
 ) -> BestAttackResult:
-    """Return how a defense stands against ``field``.
+    """Return the best of ``candidates`` with its fidelity reductions.
 
-    ``undefended``, ``labels``: the fields against no defense and against ``label_only`` at the same
+    ``undefended``, ``labels``: the candidates without defense and against ``label_only`` at the same
     budget; empty where there is nothing to compare with.
     """
-    best = best_of(field)
+    best = best_of(candidates)
     if best is None:
-        return BestAttackResult(None, None, sum((s.flags for s in field.values()), Counter()), 0)
-    sample = field[best.attacker]
+        return BestAttackResult(None, None, sum((s.flags for s in candidates.values()), Counter()), 0)
+    sample = candidates[best.attacker]
     return BestAttackResult(
         best,
-        reduction_between(undefended, field),
+        reduction_between(undefended, candidates),
         sample.flags,
         len(sample.repeats),
-        reduction_between(labels, field),
-        _non_adaptive(field, undefended) if undefended else None,
+        reduction_between(labels, candidates),
+        _non_adaptive(candidates, undefended) if undefended else None,
     )
 
 
-def reduction_between(others: CandidateAttacks, field: CandidateAttacks) -> Interval | None:
-    """Return by how much the strongest of ``others`` that is in ``field`` too leads the field's strongest."""
-    best = best_of(field)
-    rivals = in_both(others, field)
+def reduction_between(others: CandidateAttacks, candidates: CandidateAttacks) -> Interval | None:
+    """Return fidelity of the best of ``others`` minus that of the best candidate, paired; a fraction.
+
+    Only those of ``others`` count whose attack is a candidate too. None without any, or without a
+    shared repeat.
+    """
+    best = best_of(candidates)
+    rivals = in_both(others, candidates)
     rival = best_of(rivals)
     if best is None or rival is None:
         return None
-    theirs, ours = shared_repeats(rivals[rival.attacker], field[best.attacker])
+    theirs, ours = shared_repeats(rivals[rival.attacker], candidates[best.attacker])
     return paired_difference(theirs, ours) if len(ours) else None
 
 
-def _non_adaptive(field: CandidateAttacks, undefended: CandidateAttacks) -> NonAdaptive | None:
-    told_nothing = {name: sample for name, sample in field.items() if not sample.adaptive}
-    best, best_of_all = best_of(told_nothing), best_of(field)
-    if best is None or best_of_all is None or len(told_nothing) == len(field):
+def _non_adaptive(candidates: CandidateAttacks, undefended: CandidateAttacks) -> NonAdaptive | None:
+    plain = {name: sample for name, sample in candidates.items() if not sample.adaptive}
+    best, best_of_all = best_of(plain), best_of(candidates)
+    if best is None or best_of_all is None or len(plain) == len(candidates):
         return None
-    theirs, ours = shared_repeats(field[best_of_all.attacker], told_nothing[best.attacker])
-    knowing = paired_difference(theirs, ours) if len(ours) else None
+    theirs, ours = shared_repeats(candidates[best_of_all.attacker], plain[best.attacker])
+    gain = paired_difference(theirs, ours) if len(ours) else None
     rivals = {name: sample for name, sample in undefended.items() if not sample.adaptive}
-    return NonAdaptive(best, reduction_between(rivals, told_nothing), knowing)
+    return NonAdaptive(best, reduction_between(rivals, plain), gain)

@@ -1,4 +1,4 @@
-"""What the records say: attackers per threat model, the strongest of them, and what it costs whom."""
+"""All results of a run, grouped: candidate attacks under each condition, and the best of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from bench.store import Record
 
 @dataclass(frozen=True)
 class DefenseResult:
-    """A defense under a threat model: its standing by budget, query multiplier and audit."""
+    """A defense under a threat model: best attack by budget, query multiplier and defense evaluation."""
 
     threat: VictimThreatModel
     defense: Defense
@@ -46,7 +46,7 @@ class DefenseResult:
 
 
 class Findings:
-    """The records grouped once: everything that tables and figures ask for."""
+    """The records grouped once: all that tables, figures and sentences need."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class Findings:
         raw = results_by_condition(records)
         self._alike = equal_attacks(raw)
         self.attack_results: dict[Condition, dict[str, AttackerResult]] = {
-            place: self._merged(each) for place, each in raw.items()
+            condition: self._merged(results) for condition, results in raw.items()
         }
         stacks = sorted({defense_of(record.spec) for record in records})
         self._defense_names = short_names((text for stack in stacks for text in stack), limit=26)
 
     @classmethod
     def of_run(cls, records: Sequence[Record], meta: Mapping[str, Any]) -> Findings:
-        """Return the findings of a run's records with what its ``meta`` says of budgets and victims."""
+        """Return the findings of a run; its ``meta`` has the reference budgets and the victims."""
         victims = meta.get("victims", ())
         expected = {v["victim"]: v["expected"] for v in victims if v.get("expected") is not None}
         return cls(records, meta.get("reference_budget", {}), expected)
@@ -94,7 +94,7 @@ class Findings:
         return known
 
     def _merged(self, samples: Mapping[str, AttackerResult]) -> dict[str, AttackerResult]:
-        """Name the samples for readers; one attacker under several names becomes one."""
+        """Return the results by display name; equal attacks become one."""
         groups: dict[str, list[AttackerResult]] = defaultdict(list)
         for text in sorted(samples):
             groups[self._alike[text][0]].append(samples[text])
@@ -107,33 +107,33 @@ class Findings:
 
     @cached_property
     def threats(self) -> list[VictimThreatModel]:
-        """All threat models, the best-equipped thief of each victim first."""
+        """All threat models, the strongest of each victim first."""
         return sorted({threat for threat, _, _ in self.attack_results}, key=lambda threat: threat.order)
 
     @cached_property
     def strongest(self) -> list[VictimThreatModel]:
-        """The threat models of the best-equipped thieves: those that no other in this run can imitate."""
-        weaker = {imitated for threat in self.threats for imitated in threat.weaker()}
+        """The strongest threat models: those that no other in this run includes."""
+        weaker = {included for threat in self.threats for included in threat.weaker()}
         return [threat for threat in self.threats if threat not in weaker]
 
     @cached_property
     def conditions(self) -> dict[VictimThreatModel, dict[Defense, list[int]]]:
         """The budgets, sorted, per threat model and defense; budget 0 (no query) is not among them.
 
-        A thief who knows more also meets the defenses that were run only against one who knows less,
-        at the budgets that he was run at: there he does what the other can.
+        A threat model also has the defenses that were run under one with less knowledge alone, at the
+        budgets of its own cells: its attackers can do what those can.
         """
         found: dict[VictimThreatModel, dict[Defense, set[int]]] = {
             threat: defaultdict(set) for threat in self.threats
         }
-        for threat, defense, budget in sorted(self.attack_results, key=lambda place: place[2]):
+        for threat, defense, budget in sorted(self.attack_results, key=lambda condition: condition[2]):
             if budget:
                 found[threat][defense].add(budget)
         own = {threat: set().union(*defenses.values()) for threat, defenses in found.items()}
         for threat, defenses in found.items():
             for less in threat.weaker():
                 if less.shows == threat.shows and less in own:
-                    for defense, budget in product(sorted(self._met_by(less)), sorted(own[threat])):
+                    for defense, budget in product(sorted(self._defenses_under(less)), sorted(own[threat])):
                         if (less, defense, budget) in self.attack_results:
                             defenses[defense].add(budget)
             known = {budget for budget in own[threat] if self.candidates(threat, UNDEFENDED, budget)}
@@ -143,7 +143,7 @@ class Findings:
             for threat, defenses in found.items()
         }
 
-    def _met_by(self, threat: VictimThreatModel) -> set[Defense]:
+    def _defenses_under(self, threat: VictimThreatModel) -> set[Defense]:
         return {defense for owner, defense, _ in self.attack_results if owner == threat}
 
     def defense_name(self, defense: Defense) -> str:
@@ -160,7 +160,7 @@ class Findings:
         return self._attack_names | self._defense_names
 
     def measured(self, threat: VictimThreatModel) -> Iterator[tuple[Defense, int, str, AttackerResult]]:
-        """Give what was measured under this very threat model: defense, budget, attacker and sample."""
+        """Give what was run under this very threat model: defense, budget, name of the attack, result."""
         for row in self.rows[threat]:
             budgets = sorted(self.conditions[threat][row.defense])
             for budget in [0, *budgets] if row.defense == UNDEFENDED else budgets:
@@ -170,7 +170,7 @@ class Findings:
                     yield row.defense, budget, name, sample
 
     def evaluations_of(self, victim: str) -> list[tuple[Defense, Record]]:
-        """Return a victim's audits, that of no defense first."""
+        """Return a victim's defense evaluations, that of no defense first."""
         return sorted(
             (
                 (defense, evaluation)
@@ -185,17 +185,17 @@ class Findings:
         return self._reference.get(self._data[threat.victim])
 
     def reference(self, threat: VictimThreatModel) -> int | None:
-        """Return the budget whose fidelity the query multiplier asks for, if the run has it undefended."""
+        """Return the reference budget of the query multiplier; None if it was not run without defense."""
         budget = self.planned_reference(threat)
         return budget if budget in self.conditions[threat].get(UNDEFENDED, []) else None
 
     def summary_budgets(self, threat: VictimThreatModel) -> list[int]:
-        """Return the budgets of the verdict: the reference and the largest."""
+        """Return the budgets of the summary: the reference and the largest."""
         every = sorted({budget for budgets in self.conditions[threat].values() for budget in budgets})
         return sorted({budget for budget in (self.reference(threat), *every[-1:]) if budget})
 
     def carries_over(self, threat: VictimThreatModel, defense: Defense) -> bool:
-        """Return whether a thief can take the argmax and have what ``label_only`` would have given."""
+        """Return whether results against ``label_only`` also hold here: the defense keeps every label."""
         if not defense:
             return True
         evaluation = self.evaluations.get((threat.victim, defense))
@@ -210,73 +210,78 @@ class Findings:
     def candidates(
         self, threat: VictimThreatModel, defense: Defense, budget: int
     ) -> dict[str, AttackerResult]:
-        """Return every attacker that counts, by name: seen, imitated from weaker thieves, or replayed.
+        """Return the candidate attacks by name: run here, under a weaker threat model, or carried over.
 
-        To replay needs no knowledge of the defense that is attacked, whatever the thief knew of
-        ``label_only``.
+        Those carried over from ``label_only`` count as non-adaptive: they use no knowledge of this
+        defense, whatever they knew of ``label_only``.
         """
-        field: dict[str, AttackerResult] = {}
+        found: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
             note = weaker_note(source, threat)
             for name, sample in self.attack_results.get((source, defense, budget), {}).items():
-                if name not in field or not equal_agreement(field[name], sample):
-                    field[name + note] = sample
+                if name not in found or not equal_agreement(found[name], sample):
+                    found[name + note] = sample
         if self.carries_over(threat, defense):
             for stack in self._label_only:
                 for name, sample in self.candidates(threat, stack, budget).items():
-                    if name not in field or not equal_agreement(field[name], sample):
-                        field[f"{name} on label_only, replayed"] = replace(sample, adaptive=False)
-        return field
+                    if name not in found or not equal_agreement(found[name], sample):
+                        found[f"{name} on label_only, carried over"] = replace(sample, adaptive=False)
+        return found
 
     @cached_property
     def _label_only(self) -> list[Defense]:
         return sorted({defense for _, defense, _ in self.attack_results if is_label_only(defense)})
 
     def result(self, threat: VictimThreatModel, defense: Defense, budget: int) -> BestAttackResult:
-        """Return the strongest attacker, and its distances from the strongest against others."""
+        """Return the best attack under this condition, with its fidelity reductions."""
         undefended = self.candidates(threat, UNDEFENDED, budget) if defense else {}
         labels = [] if is_label_only(defense) else self._label_only
-        fields = (self.candidates(threat, stack, budget) for stack in labels)
+        against_labels = (self.candidates(threat, stack, budget) for stack in labels)
         return best_attack_result(
             self.candidates(threat, defense, budget),
             undefended,
-            next((field for field in fields if field), {}),
+            next((candidates for candidates in against_labels if candidates), {}),
         )
 
     @cached_property
     def rows(self) -> dict[VictimThreatModel, list[DefenseResult]]:
-        """Per threat model a row a defense: none first, then the one that leaves the thief least."""
+        """A result for each defense, per threat model: no defense first, then by fidelity, lowest first."""
         rows: dict[VictimThreatModel, list[DefenseResult]] = {}
         for threat, defenses in self.conditions.items():
             first = (self.summary_budgets(threat) or [0])[0]
-            each = [self._row(threat, defense, budgets) for defense, budgets in defenses.items()]
+            results = [self._row(threat, defense, budgets) for defense, budgets in defenses.items()]
             rows[threat] = sorted(
-                each, key=lambda row: (row.defense != UNDEFENDED, _left(row, first), row.defense)
+                results, key=lambda row: (row.defense != UNDEFENDED, _fidelity(row, first), row.defense)
             )
         return rows
 
     def _row(self, threat: VictimThreatModel, defense: Defense, budgets: Sequence[int]) -> DefenseResult:
-        standings = {budget: self.result(threat, defense, budget) for budget in budgets}
+        results = {budget: self.result(threat, defense, budget) for budget in budgets}
         evaluation = self.evaluations.get((threat.victim, defense))
-        return DefenseResult(threat, defense, standings, self._multiplier(threat, defense), evaluation)
+        return DefenseResult(threat, defense, results, self._multiplier(threat, defense), evaluation)
 
     def _multiplier(self, threat: VictimThreatModel, defense: Defense) -> Multiplier | None:
         reference = self.reference(threat)
         if reference is None or not defense:
             return None
-        ours, theirs = self._ranked(threat, defense), self._ranked(threat, UNDEFENDED)
-        theirs = {budget: in_both(field, ours[budget]) for budget, field in theirs.items() if budget in ours}
-        theirs = {budget: field for budget, field in theirs.items() if field}
-        used = [sample for curve in (ours, theirs) for field in curve.values() for sample in field.values()]
-        repeats = sorted(set.intersection(*(set(sample.repeats) for sample in used))) if used else []
-        if not ours or reference not in theirs or not repeats:
+        with_it, without = self._ranked(threat, defense), self._ranked(threat, UNDEFENDED)
+        without = {b: in_both(candidates, with_it[b]) for b, candidates in without.items() if b in with_it}
+        without = {budget: candidates for budget, candidates in without.items() if candidates}
+        used = [
+            result
+            for curve in (with_it, without)
+            for candidates in curve.values()
+            for result in candidates.values()
+        ]
+        repeats = sorted(set.intersection(*(set(result.repeats) for result in used))) if used else []
+        if not with_it or reference not in without or not repeats:
             return None
         defended, undefended = (
             {
-                budget: {name: agreement_of(s, repeats) for name, s in field.items()}
-                for budget, field in curve.items()
+                budget: {name: agreement_of(result, repeats) for name, result in candidates.items()}
+                for budget, candidates in curve.items()
             }
-            for curve in (ours, theirs)
+            for curve in (with_it, without)
         )
         # The order of the parts fixes the bootstrap's random numbers.
         parts = (threat.victim, threat.access, threat.pool, threat.knowledge, threat.surrogate, threat.shows)
@@ -284,18 +289,21 @@ class Findings:
         return query_multiplier(defended, undefended, reference, seed=seed)
 
     def _ranked(self, threat: VictimThreatModel, defense: Defense) -> dict[int, dict[str, AttackerResult]]:
-        fields = {b: self.candidates(threat, defense, b) for b in self.conditions[threat][defense]}
-        ranked = {b: {n: s for n, s in field.items() if s.ranked} for b, field in fields.items()}
-        return {budget: field for budget, field in ranked.items() if field}
+        by_budget = {b: self.candidates(threat, defense, b) for b in self.conditions[threat][defense]}
+        ranked = {
+            budget: {name: result for name, result in candidates.items() if result.ranked}
+            for budget, candidates in by_budget.items()
+        }
+        return {budget: candidates for budget, candidates in ranked.items() if candidates}
 
     def zero_query_baseline(self, threat: VictimThreatModel) -> BestAttack | None:
-        """Return the best zero-query thief: what its own labelled data give before any query."""
+        """Return the best zero-query baseline: fidelity from the attacker's own labels; None without."""
         for source in (threat, *threat.weaker()):
             if own := self.attack_results.get((source, UNDEFENDED, 0)):
                 return best_of(own)
         return None
 
 
-def _left(row: DefenseResult, budget: int) -> float:
-    standing = row.results.get(budget)
-    return standing.best.interval.value if standing and standing.best else 2.0
+def _fidelity(row: DefenseResult, budget: int) -> float:
+    result = row.results.get(budget)
+    return result.best.interval.value if result and result.best else 2.0

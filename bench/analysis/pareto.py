@@ -1,4 +1,4 @@
-"""What honest users pay against what the strongest thief gets: which defenses another one dominates."""
+"""Utility loss and fidelity of the best attack: which defenses are dominated by another."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bench.metrics.intervals import Interval
 from bench.store import Record
 
 PAYS = 1e-6
-"""A smaller cost is rounding."""
+"""A smaller utility loss is rounding."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One honest cost. ``scale``: from the audit's metric to what is shown. ``added``: against no defense."""
+    """One utility loss. ``scale``: from stored to shown value. ``added``: minus that of no defense."""
 
     metric: str
     label: str
@@ -38,11 +38,11 @@ COSTS = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A defense in one panel: its cost as shown, and the fidelity that the strongest attacker reaches.
+    """A defense in one panel: its utility loss as shown (``cost``), and the best attack's fidelity.
 
-    ``place``: its place among the rows of the verdict, 0 for no defense. ``dominated``: another
-    defense in the panel has no higher cost and no higher fidelity, and is better in one of them; the
-    estimates decide. ``warning_labels``: the row's reliability flags in words, empty without.
+    ``number``: its row in the summary's table, 0 for no defense. ``dominated``: another defense in the
+    panel has no higher utility loss and no higher fidelity, and is strictly better in one; point
+    estimates decide. ``warnings``: numbers of the row's reliability warnings, empty without any.
     """
 
     row: DefenseResult
@@ -54,35 +54,36 @@ class Point:
 
 
 def panels(findings: Findings, threat: VictimThreatModel) -> dict[Cost, list[Point]]:
-    """Return the points at the first headline budget, by each cost that some defense pays.
+    """Return the points at the first budget of the summary, by each utility loss that some defense has.
 
-    No panel where fewer than two defenses, none included, have both a ranked attacker and an audit.
+    There is no panel where fewer than two defenses, none included, have both a ranked attack and a
+    defense evaluation.
     """
     budget = (findings.summary_budgets(threat) or [0])[0]
     ranked = [
-        (place, row, standing.best.interval)
-        for place, row in enumerate(findings.rows[threat])
-        if (standing := row.results.get(budget)) and standing.best
+        (number, row, result.best.interval)
+        for number, row in enumerate(findings.rows[threat])
+        if (result := row.results.get(budget)) and result.best
     ]
     undefended = findings.evaluations.get((threat.victim, UNDEFENDED))
     found = {}
     for cost in COSTS:
         known = [
-            (value, place, row, stolen)
-            for place, row, stolen in ranked
+            (value, number, row, fidelity)
+            for number, row, fidelity in ranked
             if (value := utility_loss(row.evaluation, undefended, cost)) is not None
         ]
-        worse = dominated([(value, stolen.value) for value, _, _, stolen in known])
+        worse = dominated([(value, fidelity.value) for value, _, _, fidelity in known])
         if len(known) > 1 and any(value > PAYS for value, *_ in known):
             found[cost] = [
-                Point(row, place, value, stolen, is_worse, warning_labels(findings, row))
-                for (value, place, row, stolen), is_worse in zip(known, worse, strict=True)
+                Point(row, number, value, fidelity, is_worse, warning_labels(findings, row))
+                for (value, number, row, fidelity), is_worse in zip(known, worse, strict=True)
             ]
     return found
 
 
 def utility_loss(evaluation: Record | None, undefended: Record | None, cost: Cost) -> float | None:
-    """Return what honest users pay, as it is shown; None where it was not measured."""
+    """Return the utility loss as it is shown; None where it was not measured."""
     value = evaluation.metrics.get(cost.metric) if evaluation else None
     before = undefended.metrics.get(cost.metric) if undefended else None
     if value is None or (cost.added and before is None):
@@ -91,7 +92,7 @@ def utility_loss(evaluation: Record | None, undefended: Record | None, cost: Cos
 
 
 def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Return for each (cost, fidelity) whether another is no higher in both and lower in one."""
+    """Return for each (utility loss, fidelity) whether another is no higher in both and lower in one."""
     return [
         any(cost <= x and fidelity <= y and (cost, fidelity) != (x, y) for cost, fidelity in points)
         for x, y in points
@@ -99,12 +100,12 @@ def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def defense_names(defense: Defense) -> str:
-    """Return what the parameters of one family have in common: its plugins' names; "none" without any."""
+    """Return the names of a stack's plugins without parameters; "none" without any."""
     return " + ".join(parse_call(text)[0] for text in defense) or "none"
 
 
 def strength_range(defense: Defense) -> tuple[Any, ...]:
-    """Return what the points of one path share: the family, which numbers it has, all that are none."""
+    """Return what defenses that differ in strength alone share: all but the values of their numbers."""
     calls = [parse_call(text) for text in defense]
     return tuple(
         (name, *sorted((key, "" if _measures(value) else repr(value)) for key, value in values.items()))

@@ -1,7 +1,7 @@
-"""Which reliability flags a row of the verdict raises.
+"""The reliability warnings of a defense under a threat model.
 
-What a single cell can show was tested while it ran (`bench.metrics.flags`, where the numbered list is) and is
-stored with it; here is what only a row can show: its attackers side by side, and its audit.
+Warnings of a single cell are raised while it runs (`bench.metrics.flags`, with the numbered list) and stored
+with it. Here are those that need all attacks of a row, or its defense evaluation.
 """
 
 from __future__ import annotations
@@ -19,144 +19,147 @@ from bench.metrics.flags import FLAGS, label
 from bench.metrics.intervals import Interval, paired_difference
 
 WIDE = 0.02
-"""Half-width (2 points) above which a gap's interval cannot place a defense among others."""
+"""Half-width of a fidelity reduction's interval (2 pp) above which it is too wide to rank defenses."""
 BELOW = 0.005
-"""By how much a victim may stay below its expected accuracy: half a point."""
+"""By how much a victim may be below its expected accuracy: half a percentage point."""
 FLIP = 1e-6
-"""A smaller share of flipped labels is rounding: one answer in five draws of 10,000 is 2e-5."""
+"""Smaller shares of changed labels are rounding: one answer in five draws of 10,000 is 2e-5."""
 MARK = "⚑"
 
 
 @dataclass(frozen=True)
 class RaisedWarning:
-    """A flag that a row raises. ``flag``: its name; ``detail``: one clause with the numbers seen."""
+    """A reliability warning of a row. ``flag``: its name; ``detail``: one clause with the numbers."""
 
     flag: str
     detail: str
 
 
 def row_flags(findings: Findings, row: DefenseResult) -> tuple[RaisedWarning, ...]:
-    """Return the flags that a row raises, by number.
+    """Return the warnings of a row, in the order of their numbers.
 
-    What depends on the budget is tested at those of the verdict: the reference and the largest. The
-    flags of cells are those of the row's strongest attackers there.
+    Those that depend on the budget are tested at the budgets of the summary. Warnings of cells are
+    those of the row's best attacks there.
     """
     return _by_row(findings)[row.threat, row.defense]
 
 
 @lru_cache(maxsize=4)
 def _by_row(findings: Findings) -> dict[tuple[VictimThreatModel, Defense], tuple[RaisedWarning, ...]]:
-    # A page names each defense many times, and flags with it.
+    # A page names each defense many times, each time with its warnings.
     return {
-        (row.threat, row.defense): _tested(_Case(findings, row))
+        (row.threat, row.defense): _tested(_Row(findings, row))
         for rows in findings.rows.values()
         for row in rows
     }
 
 
-def _tested(case: _Case) -> tuple[RaisedWarning, ...]:
+def _tested(case: _Row) -> tuple[RaisedWarning, ...]:
     return tuple(RaisedWarning(name, detail) for name in FLAGS if (detail := _TESTS[name](case)))
 
 
 def warning_labels(findings: Findings, row: DefenseResult) -> str:
-    """Return the numbers of a row's flags, ``⚑ F3, F5``; empty where it raises none."""
+    """Return the numbers of a row's warnings, ``⚑ F3, F5``; empty without any."""
     labels = [label(each.flag) for each in row_flags(findings, row)]
     return f"{MARK} {', '.join(dict.fromkeys(labels))}" if labels else ""
 
 
 def name_with_warnings(findings: Findings, row: DefenseResult) -> str:
-    """Return the defense's short name with its flags."""
+    """Return the defense's short name with the numbers of its warnings."""
     return f"{findings.defense_name(row.defense)} {warning_labels(findings, row)}".strip()
 
 
-class _Case:
-    """A row as the tests below want it, each of which returns a detail, or nothing."""
+class _Row:
+    """A row at the budgets of the summary. Each test below returns a detail, or an empty text."""
 
     def __init__(self, findings: Findings, row: DefenseResult) -> None:
         self.findings, self.row = findings, row
         spent = [budget for budget in findings.summary_budgets(row.threat) if budget in row.results]
         self.results = {b: row.results[b] for b in spent or sorted(row.results)[-1:]}
-        self.fields = {b: findings.candidates(row.threat, row.defense, b) for b in self.results}
+        self.candidates = {b: findings.candidates(row.threat, row.defense, b) for b in self.results}
         self.claims: Mapping[str, Any] = row.evaluation.info.get("claims", {}) if row.evaluation else {}
 
     @property
-    def family(self) -> list[VictimThreatModel]:
-        """The threat models that differ from the row's by what the thief knows, its own among them."""
-        mine = self.row.threat
-        return [t for t in self.findings.threats if replace(t, knowledge=mine.knowledge) == mine]
+    def other_knowledge(self) -> list[VictimThreatModel]:
+        """The threat models that differ from the row's in knowledge alone, its own among them."""
+        own = self.row.threat
+        return [t for t in self.findings.threats if replace(t, knowledge=own.knowledge) == own]
 
     @property
     def better_informed(self) -> list[VictimThreatModel]:
-        """Those of the family whose thieves know more than the row's."""
-        mine = self.row.threat
-        return [t for t in self.family if t != mine and t not in set(mine.weaker())]
+        """Those of them with more knowledge than the row's."""
+        own = self.row.threat
+        return [t for t in self.other_knowledge if t != own and t not in set(own.weaker())]
 
-    def declared(self) -> Iterator[tuple[str, Collection[str] | None]]:
-        """Give each defense of the stack with the attacks that know it; None where no record says."""
+    def known_by(self) -> Iterator[tuple[str, Collection[str] | None]]:
+        """Give each defense of the stack with the attacks that are declared to know it; None if unknown."""
         for text in self.row.defense:
             name = parse_call(text)[0]
             yield name, self.findings.known_by.get(name)
 
 
-def _randomised(case: _Case) -> str:
+def _randomised(case: _Row) -> str:
     if case.row.evaluation is None or not case.claims.get("stochastic"):
         return ""
     answer = "the same" if case.claims.get("consistent_noise") else "another"
     return (
-        f"{case.row.evaluation.spec['repeats']} draws in the audit; an input asked again gets {answer} answer"
+        f"{case.row.evaluation.spec['repeats']} draws in the defense evaluation; "
+        f"an input that is sent again gets {answer} answer"
     )
 
 
-def _averaging_helps(case: _Case) -> str:
+def _averaging_helps(case: _Row) -> str:
     claims = case.claims
     varies = (claims.get("stochastic") or claims.get("counts_queries")) and not claims.get("consistent_noise")
     if case.row.defense == UNDEFENDED or (claims and not varies):
-        # An attack may repeat a few inputs to learn that nothing varies, and then win by other means.
+        # An attack may repeat a few inputs to test that nothing varies, and be ahead for another reason.
         return ""
-    told = []
-    for budget, field in case.fields.items():
-        again = {name: sample for name, sample in field.items() if _fact(sample, "repeated")}
-        once = {name: sample for name, sample in field.items() if name not in again}
-        told.append(_duel(budget, again, once))
-    return _joined(told)
+    details = []
+    for budget, candidates in case.candidates.items():
+        again = {name: sample for name, sample in candidates.items() if _reports(sample, "repeated")}
+        once = {name: sample for name, sample in candidates.items() if name not in again}
+        details.append(_lead(budget, again, once))
+    return _joined(details)
 
 
-def _labels_flip(case: _Case) -> str:
+def _labels_flip(case: _Row) -> str:
     metrics = case.row.evaluation.metrics if case.row.evaluation else {}
     kept, refused = metrics.get("honest.top1_kept"), metrics.get("honest.refused") or 0.0
     if kept is None:
         return ""
-    # A refusal is a miss in top1_kept. Where one label was seen to flip, no interval holds zero flips.
+    # A rejection is a miss in top1_kept. Once one label was seen to change, no interval contains zero.
     flipped = 1 - refused - kept
     if flipped < FLIP:
         return ""
-    beside = f", and {100 * refused:.1f} % were refused" if refused else ""
-    return f"{100 * flipped / (1 - refused):.2g} % of the answered honest queries{beside}"
+    rejected = f", and {100 * refused:.1f} % were rejected" if refused else ""
+    return f"{100 * flipped / (1 - refused):.2g} % of the answered benign queries{rejected}"
 
 
-def _aware_attacker_wins(case: _Case) -> str:
+def _adaptive_attack_wins(case: _Row) -> str:
     row = case.row
     if row.defense == UNDEFENDED:
         return ""
-    declared = {name for _, known_by in case.declared() for name in known_by or ()}
-    told = []
-    for budget, field in case.fields.items():
-        aware = {name: sample for name, sample in field.items() if _aware(sample, row, declared)}
-        static = {name: sample for name, sample in field.items() if name not in aware}
+    declared = {name for _, known_by in case.known_by() for name in known_by or ()}
+    details = []
+    for budget, candidates in case.candidates.items():
+        adaptive = {name: sample for name, sample in candidates.items() if _adaptive(sample, row, declared)}
+        others = {name: sample for name, sample in candidates.items() if name not in adaptive}
         for threat in case.better_informed:
-            aware |= {
+            adaptive |= {
                 f"{name} (knowledge = {threat.knowledge})": sample
                 for name, sample in case.findings.candidates(threat, row.defense, budget).items()
-                if sample.records[0].spec["knowledge"] == threat.knowledge and _aware(sample, row, declared)
+                if sample.records[0].spec["knowledge"] == threat.knowledge
+                and _adaptive(sample, row, declared)
             }
-        told.append(_duel(budget, aware, static))
-    return _joined(told)
+        details.append(_lead(budget, adaptive, others))
+    return _joined(details)
 
 
-def _aware(sample: AttackerResult, row: DefenseResult, declared: Iterable[str]) -> bool:
-    """Return whether this thief was told of the defense, or was built against it and can use such news.
+def _adaptive(sample: AttackerResult, row: DefenseResult, declared: Iterable[str]) -> bool:
+    """Return whether an attack is adaptive to this defense.
 
-    One who is replayed on the labels met another defense.
+    It is if its threat model includes the defense, or if the defense declares it and it can use such
+    knowledge. A result carried over from ``label_only`` was measured against another defense.
     """
     spec = sample.records[0].spec
     name = parse_call(spec["attack"])[0]
@@ -167,107 +170,108 @@ def _aware(sample: AttackerResult, row: DefenseResult, declared: Iterable[str]) 
     )
 
 
-def _near_chance(case: _Case) -> str:
-    told = []
-    for budget, field in case.fields.items():
+def _near_chance(case: _Row) -> str:
+    details = []
+    for budget, candidates in case.candidates.items():
         best = case.results[budget].best
-        weak = {name: sample for name, sample in field.items() if not sample.ranked}
+        weak = {name: sample for name, sample in candidates.items() if not sample.ranked}
         if weak and best is None:
-            told.append(f"none of {len(weak)} attackers is ranked at {budget:,} queries")
+            details.append(f"none of {len(weak)} attacks is ranked at {budget:,} queries")
         elif best and weak and (value := _mean(weak[_highest(weak)])) > best.interval.value:
-            told.append(f"{_highest(weak)}, not ranked at {budget:,} queries, gets {100 * value:.1f} %")
-    return _joined(told)
+            details.append(f"{_highest(weak)}, not ranked at {budget:,} queries, reaches {100 * value:.1f} %")
+    return _joined(details)
 
 
-def _inherited(flag: str, case: _Case) -> str:
-    """Tell how many repeats of the strongest attacker carry a cell flag; of all, where none is ranked."""
-    told = []
-    for budget, standing in case.results.items():
-        of = f"of {standing.repeats} repeats" if standing.best else "cells, none of them ranked,"
-        if standing.flags[flag]:
-            told.append(f"{standing.flags[flag]} {of} at {budget:,} queries")
-    return _joined(told)
+def _inherited(flag: str, case: _Row) -> str:
+    """Return in how many repeats of the best attack a cell's flag is raised; of all, where none is ranked."""
+    details = []
+    for budget, result in case.results.items():
+        of = f"of {result.repeats} repeats" if result.best else "cells, none of them ranked,"
+        if result.flags[flag]:
+            details.append(f"{result.flags[flag]} {of} at {budget:,} queries")
+    return _joined(details)
 
 
-def _wide_interval(case: _Case) -> str:
+def _wide_interval(case: _Row) -> str:
     if case.row.defense == UNDEFENDED:
         return ""
-    told = []
-    for budget, standing in case.results.items():
-        shown = standing.reduction or (standing.best.interval if standing.best else None)
+    details = []
+    for budget, result in case.results.items():
+        shown = result.reduction or (result.best.interval if result.best else None)
         if shown is None:
             continue
         half = (shown.high - shown.low) / 2
-        if standing.repeats < 2:
-            told.append(f"a single repeat at {budget:,} queries")
+        if result.repeats < 2:
+            details.append(f"a single repeat at {budget:,} queries")
         elif half > WIDE:
-            told.append(f"±{100 * half:.1f} points at {budget:,} queries")
-    return _joined(told)
+            details.append(f"±{100 * half:.1f} pp at {budget:,} queries")
+    return _joined(details)
 
 
-def _detector_fit(case: _Case) -> str:
+def _detector_fit(case: _Row) -> str:
     evaluation, threat = case.row.evaluation, case.row.threat
     if evaluation is None or not case.claims.get("may_flag"):
         return ""
-    told, own = [], ["train"]
+    details, own = [], ["train"]
     if evaluation.spec.get("splits") == "official":
         own += ["in-distribution", str(evaluation.spec["data"])]
-        told.append("its thresholds were set on images that the victim was trained on")
+        details.append("its thresholds were set on images that the victim was trained on")
     judged = [pool for pool in evaluation.spec.get("pools", ()) if pool in own]
     if judged:
-        told.append(f"it judges pool {' and '.join(judged)}, images that it was fitted on")
+        details.append(f"it is evaluated on pool {' and '.join(judged)}, on which it was fitted")
     if threat.pool in own:
-        told.append(f"the thief sends {threat.pool}, images that it was fitted on")
-    return _joined(told)
+        details.append(f"the attacker sends {threat.pool}, on which it was fitted")
+    return _joined(details)
 
 
-def _weak_victim(case: _Case) -> str:
+def _weak_victim(case: _Row) -> str:
     evaluation = case.row.evaluation or case.findings.evaluations.get((case.row.threat.victim, UNDEFENDED))
     if evaluation is None:
         return ""
+    # A victim of the user's own is theirs to judge.
     own = ":" in str(evaluation.spec["data"])
     wanted = None if own else case.findings.expected.get(str(evaluation.spec["victim"]))
     reached = evaluation.metrics.get("honest.accuracy_undefended")
     if wanted is None or reached is None or reached >= wanted - BELOW:
         return ""
-    return f"{100 * reached:.1f} % of the test split is right, {100 * wanted:.1f} % is expected"
+    return f"accuracy on the test split is {100 * reached:.1f} %, {100 * wanted:.1f} % is expected"
 
 
-def _no_declared_attacker(case: _Case) -> str:
-    row, family = case.row, set(case.family)
+def _no_declared_attacker(case: _Row) -> str:
+    row, threats = case.row, set(case.other_knowledge)
     ran = {
         parse_call(record.spec["attack"])[0]
         for record in case.findings.records
         if record.kind == "cell"
         and record.status == "ok"
         and defense_of(record.spec) == row.defense
-        and VictimThreatModel.of(record.spec) in family
+        and VictimThreatModel.of(record.spec) in threats
     }
-    told = []
-    for name, known_by in case.declared():
+    details = []
+    for name, known_by in case.known_by():
         if known_by is None:
-            told.append(f"the store does not say which attacks know {name}")
+            details.append(f"the store does not say which attacks know {name}")
         elif not known_by:
-            told.append(f"{name} declares none")
+            details.append(f"{name} declares no attack that knows it")
         elif ran.isdisjoint(known_by):
-            told.append(f"{name} declares {', '.join(known_by)}, of which none was run here")
-    return _joined(told)
+            details.append(f"{name} is known by {', '.join(known_by)}, of which none was run here")
+    return _joined(details)
 
 
-def _small_budget(case: _Case) -> str:
-    told = []
-    for budget, standing in case.results.items():
-        best = standing.best
-        if best and _fact(case.fields[budget][best.attacker], "small_budget"):
-            told.append(f"{best.attacker} at {budget:,} queries")
-    return _joined(told)
+def _small_budget(case: _Row) -> str:
+    details = []
+    for budget, result in case.results.items():
+        best = result.best
+        if best and _reports(case.candidates[budget][best.attacker], "small_budget"):
+            details.append(f"{best.attacker} at {budget:,} queries")
+    return _joined(details)
 
 
-_TESTS: dict[str, Callable[[_Case], str]] = {
+_TESTS: dict[str, Callable[[_Row], str]] = {
     "randomised": _randomised,
     "averaging_helps": _averaging_helps,
     "labels_flip": _labels_flip,
-    "aware_attacker_wins": _aware_attacker_wins,
+    "aware_attacker_wins": _adaptive_attack_wins,
     "near_chance": _near_chance,
     "wide_interval": _wide_interval,
     "detector_fit": _detector_fit,
@@ -278,37 +282,35 @@ _TESTS: dict[str, Callable[[_Case], str]] = {
 }
 
 
-def _duel(
-    budget: int, challengers: Mapping[str, AttackerResult], others: Mapping[str, AttackerResult]
-) -> str:
-    """Tell by how much the strongest challenger beats the strongest of the others; nothing if it may not."""
-    ours, theirs = ({n: s for n, s in side.items() if s.ranked} for side in (challengers, others))
+def _lead(budget: int, some: Mapping[str, AttackerResult], others: Mapping[str, AttackerResult]) -> str:
+    """Return by how much the best of ``some`` is significantly ahead of the best of ``others``, or ""."""
+    ours, theirs = ({n: s for n, s in side.items() if s.ranked} for side in (some, others))
     if not ours or not theirs:
         return ""
     first, second = _highest(ours), _highest(theirs)
     ahead = paired_difference(*shared_repeats(ours[first], theirs[second]))
     if not ahead.low > 0:
         return ""
-    return f"{first} is {_points(ahead)} points ahead of {second} at {budget:,} queries"
+    return f"{first} is {_percent(ahead)} pp ahead of {second} at {budget:,} queries"
 
 
-def _highest(field: Mapping[str, AttackerResult]) -> str:
-    return max(sorted(field), key=lambda name: _mean(field[name]))
+def _highest(candidates: Mapping[str, AttackerResult]) -> str:
+    return max(sorted(candidates), key=lambda name: _mean(candidates[name]))
 
 
 def _mean(sample: AttackerResult) -> float:
     return float(sample.agreement.mean())
 
 
-def _fact(sample: AttackerResult, name: str) -> bool:
-    """Return whether an attack's own number is above 0 in some repeat."""
+def _reports(sample: AttackerResult, name: str) -> bool:
+    """Return whether a metric that the attack itself reports is above 0 in some repeat."""
     return any((record.metrics.get(f"extraction.{name}") or 0) > 0 for record in sample.records)
 
 
-def _points(interval: Interval) -> str:
+def _percent(interval: Interval) -> str:
     value, low, high = (f"{100 * part:.1f}" for part in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
 
 
-def _joined(told: Iterable[str]) -> str:
-    return "; ".join(part for part in told if part)
+def _joined(details: Iterable[str]) -> str:
+    return "; ".join(part for part in details if part)

@@ -1,4 +1,4 @@
-"""What was measured for the rows of a study, with intervals, and in the words of its page."""
+"""The measured values of a replication's rows, with intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from bench.analysis.study_units import number, said, scale
+from bench.analysis.study_units import number, scale, with_unit
 from bench.errors import nearest
 from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval, mean_interval, paired_difference, value_interval
@@ -20,7 +20,7 @@ from bench.plan.study import COST_PREFIXES, PublishedValue, Study, axis_values, 
 from bench.store import Record
 
 ARRAYS = {"extraction.fidelity": "agreement", "extraction.accuracy": "correct"}
-"""Metrics whose hits are stored input by input, and the arrays that hold them."""
+"""Metrics that are stored input by input, and the arrays that hold them."""
 NOTHING = Interval(math.nan, math.nan, math.nan)
 NORMAL = float(special.ndtri(0.975))
 
@@ -32,7 +32,7 @@ class Value:
     ``status``: "ok", or in words why there is no value, with ``reason`` where one is known.
     ``interval``: fractions, seconds or plain numbers, its limits NaN where there are none; of
     seconds it is median, minimum and maximum. ``by_repeat``: the value of each repeat; empty for
-    audits. ``planned``: how many repeats there should be. ``note``: which alternative was taken.
+    defense evaluations. ``planned``: how many repeats there should be. ``note``: which alternative was taken.
     """
 
     row: PublishedValue
@@ -59,7 +59,7 @@ class Value:
         """The value with its unit, or why there is none."""
         if self.status != "ok":
             return self.status
-        return said(self.row, number(self.row, self.interval.value))
+        return with_unit(self.row, number(self.row, self.interval.value))
 
     @property
     def text(self) -> str:
@@ -71,7 +71,7 @@ class Value:
 
     @property
     def beside(self) -> float | None:
-        """Measured less published, in the row's unit (points for shares); None where one is missing."""
+        """Measured minus published, in the row's unit (pp for shares); None where one is missing."""
         if self.status != "ok" or self.row.published is None:
             return None
         return scale(self.row) * self.interval.value - self.row.published
@@ -155,7 +155,7 @@ def _of_group(row: PublishedValue, records: Sequence[Record], planned: int, note
 
 
 def _single(row: PublishedValue, record: Record) -> float | None:
-    """Return one record's value; None where it has none, or took its training from the memo."""
+    """Return one record's value; None without one, or where its training came from the cache."""
     start, _, name = row.metric.partition(".")
     if f"{start}." in COST_PREFIXES:
         if name == "train" and record.info.get("shared"):
@@ -170,7 +170,7 @@ def _single(row: PublishedValue, record: Record) -> float | None:
 def _absent(row: PublishedValue, records: Sequence[Record]) -> str:
     if row.metric.startswith(COST_PREFIXES):
         shared = all(record.info.get("shared") for record in records)
-        return "every training came from the memo" if shared else "no such time was taken"
+        return "every training came from the training cache" if shared else "no such time was taken"
     known = {name for record in records for name in record.metrics}
     return "" if row.metric in known else f"no metric {row.metric}; {nearest(row.metric, known)}"
 

@@ -1,4 +1,4 @@
-"""Numbers of a study as its page writes them: with units, and with as many digits as they carry."""
+"""Numbers of a replication as its page writes them: with units and significant digits."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ def number(row: PublishedValue, value: float) -> str:
     return _written(row, scale(row) * value, "")
 
 
-def points(row: PublishedValue, difference: float) -> str:
-    """Return a difference in the row's unit with its sign: ``-1.0 points``."""
+def difference(row: PublishedValue, difference: float) -> str:
+    """Return a difference in the row's unit with its sign: ``-1.0 pp``."""
     text = _written(row, difference, "+")
-    return f"{text} points" if row.unit == "%" else said(row, text)
+    return f"{text} pp" if row.unit == "%" else with_unit(row, text)
 
 
 def published(row: PublishedValue) -> str:
     """Return the published number with its unit, digit for digit."""
-    return "" if row.published is None else said(row, str(row.published))
+    return "" if row.published is None else with_unit(row, str(row.published))
 
 
-def said(row: PublishedValue, text: str) -> str:
-    """Return a number with the row's unit; a difference of shares is in points."""
+def with_unit(row: PublishedValue, text: str) -> str:
+    """Return a number with the row's unit; a difference of shares is in percentage points (pp)."""
     between = row.difference or find(row.metric).signed
-    return f"{text} {'points' if between and row.unit == '%' else row.unit}".strip()
+    return f"{text} {'pp' if between and row.unit == '%' else row.unit}".strip()
 
 
 def scale(row: PublishedValue) -> int:

@@ -1,4 +1,4 @@
-"""Threat models and defenses as the records spell them."""
+"""Threat models and defenses as records have them."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ class VictimThreatModel(ThreatModel):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """What threat models are sorted by: victim, then the better-equipped thief first."""
-        place = _ACCESS.index(self.access) if self.access in _ACCESS else len(_ACCESS)
+        """What threat models are sorted by: victim, then the stronger threat model first."""
+        access = _ACCESS.index(self.access) if self.access in _ACCESS else len(_ACCESS)
         shows, knowledge = _rank(_SHOWS, self.shows), _rank(_KNOWLEDGE, self.knowledge)
-        return self.victim, place, self.pool, self.surrogate, -shows, -knowledge, self.shows, self.knowledge
+        return self.victim, access, self.pool, self.surrogate, -shows, -knowledge, self.shows, self.knowledge
 
     def weaker(self) -> Iterator[VictimThreatModel]:
-        """Give the threat models whose thieves this one can imitate: shown no more, knowing no more."""
+        """Give the weaker threat models: an output type and a knowledge that this one includes.
+
+        An attacker under this threat model can do all that an attacker under those can.
+        """
         shows = _SHOWS[: _rank(_SHOWS, self.shows)]
         knowledge = _KNOWLEDGE[: _rank(_KNOWLEDGE, self.knowledge)]
-        for seen in (self.shows, *shows):
+        for shown in (self.shows, *shows):
             for known in (self.knowledge, *knowledge):
-                if (seen, known) != (self.shows, self.knowledge):
-                    yield replace(self, shows=seen, knowledge=known)
+                if (shown, known) != (self.shows, self.knowledge):
+                    yield replace(self, shows=shown, knowledge=known)
 
 
 def _rank(order: Sequence[str], value: str) -> int:
@@ -57,7 +60,7 @@ def victim_of(spec: Mapping[str, Any]) -> str:
 
 
 def defense_of(spec: Mapping[str, Any]) -> Defense:
-    """Return the stack in a cell's or an audit's spec; ``none`` disappears."""
+    """Return the stack in the spec of a cell or defense evaluation, without ``none``."""
     return tuple(text for text in spec["defense"] if text != "none")
 
 

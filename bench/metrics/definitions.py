@@ -42,7 +42,7 @@ class Metric:
     """What is known about a metric.
 
     ``name``: as it is stored; ``*`` stands for a pool. ``label``: heading of its column, without unit.
-    ``unit``: "%" for a share and "points" for a difference of shares, both stored as fractions and shown
+    ``unit``: "%" for a share and "pp" for a difference of shares, both stored as fractions and shown
     times 100; else as stored. ``higher_is_better``: for whoever runs the API; None where neither is.
     ``words``: the name in rows of the regression gate and in the summary, by default ``label``; ``{}``
     stands for the pool. ``phrase``: how a sentence names what benign users lose, with ``{}`` for the number;
@@ -63,7 +63,7 @@ class Metric:
     @property
     def percent(self) -> bool:
         """Whether it is stored as a fraction and shown times 100."""
-        return self.unit in ("%", "points")
+        return self.unit in ("%", "pp")
 
     @property
     def scale(self) -> int:
@@ -73,7 +73,7 @@ class Metric:
     @property
     def signed(self) -> bool:
         """Whether it is a difference of shares, which may be negative."""
-        return self.unit == "points"
+        return self.unit == "pp"
 
     @property
     def heading(self) -> str:
@@ -92,7 +92,7 @@ class Metric:
 
 
 _share = partial(Metric, unit="%", digits=1, largest=1.0)
-_points = partial(Metric, unit="points", digits=1, largest=1.0)
+_points = partial(Metric, unit="pp", digits=1, largest=1.0)
 
 DEFINITIONS = (
     _share("extraction.fidelity", "fidelity", higher_is_better=False),
@@ -122,7 +122,7 @@ DEFINITIONS = (
         "accuracy lost",
         higher_is_better=False,
         tables=("summary",),
-        phrase="{} points of honest accuracy",
+        phrase="{} pp of accuracy",
     ),
     _share("honest.accuracy_undefended", "accuracy without defense", higher_is_better=True),
     _share(
@@ -138,7 +138,7 @@ DEFINITIONS = (
         higher_is_better=False,
         tables=("summary", "utility", "gate fact"),
         phrase="a mean L1 of {}",
-        panel=Panel("mean L1 of honest answers"),
+        panel=Panel("mean L1 of benign answers"),
     ),
     Metric(
         "honest.l1_max", "max L1", words="largest L1", higher_is_better=False, tables=("utility", "gate fact")
@@ -170,12 +170,12 @@ DEFINITIONS = (
     ),
     _share(
         "honest.refused",
-        "queries refused",
-        words="refused",
+        "queries rejected",
+        words="rejected",
         higher_is_better=False,
         tables=("summary", "detector", "gate difference"),
-        phrase="{} % of honest queries refused",
-        panel=Panel("honest queries refused (%)", digits=1),
+        phrase="{} % of queries rejected",
+        panel=Panel("benign queries rejected (%)", digits=1),
     ),
     _share(
         "honest.flagged",
@@ -184,20 +184,22 @@ DEFINITIONS = (
         higher_is_better=False,
         tables=("detector", "gate difference"),
     ),
-    _share("honest.client_refused", "clients refused", higher_is_better=False, tables=("detector",)),
+    _share("honest.client_refused", "clients rejected", higher_is_better=False, tables=("detector",)),
     _share("honest.client_flagged", "clients flagged", higher_is_better=False, tables=("detector",)),
     _share("detection.*", "queries flagged", words="flagged, {}", tables=("detection", "gate fact")),
     _share("detection.*.client", "clients flagged", tables=("detection",)),
     Metric(
         "detection.*.queries_until", "queries until the first flag (median)", digits=0, tables=("detection",)
     ),
-    Metric("detection.*.auroc", "AUROC against honest queries", tables=("detection",), largest=1.0),
+    Metric("detection.*.auroc", "AUROC against benign queries", tables=("detection",), largest=1.0),
     Metric("contract.support", "entries that are not zero", tables=("gate fact",)),
     Metric("contract.entropy", "entropy (nats)", unit="nats", tables=("gate fact",)),
     Metric("contract.alone", "answered alone as in a batch", tables=("gate fact",), largest=1.0),
     Metric("contract.again", "answered again as before", tables=("gate fact",), largest=1.0),
     Metric("contract.latency", "latency class", digits=0, tables=("gate fact",)),
-    Metric("contract.refused.*", "queries refused", words="refused, {}", tables=("gate fact",), largest=1.0),
+    Metric(
+        "contract.refused.*", "queries rejected", words="rejected, {}", tables=("gate fact",), largest=1.0
+    ),
     _share("membership.accuracy", "accuracy", higher_is_better=False, tables=("membership",)),
     _share(
         "membership.balanced_accuracy", "balanced accuracy", higher_is_better=False, tables=("membership",)

@@ -1,8 +1,8 @@
-"""Reliability flags: numbered signs that a number should not be read as it stands.
+"""Reliability warnings, or flags: numbered signs that a number should not be taken at face value.
 
 The idea is AutoAttack's (Croce, Hein 2020, arXiv 2003.01690; the page "flags_doc.md" of its repository):
-an evaluation that looks unreliable says so itself, and METHOD.md has a paragraph for each flag. Here are
-the list and the flags of single cells, raised while they run; `bench.analysis.row_flags` tests rows.
+an evaluation that looks unreliable reports that itself, and METHOD.md has a paragraph for each. Here are the
+list and the warnings of single cells, raised while they run; `bench.analysis.row_flags` has those of rows.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOVING = 0.005
-"""Fidelity may move by this much (half a point) from half of the steps to all of them."""
+"""Fidelity may differ by this much (0.5 pp) between half of the training steps and all of them."""
 ABOVE_CHANCE = 0.10
-"""An undefended copy less than this above chance has learnt next to nothing."""
+"""A surrogate without defense that is less than this above chance has learnt next to nothing."""
 
 MEANING = {
-    "randomised": "answers are randomised: another draw would give another number",
-    "averaging_helps": "a thief who asks again and averages gets more than any who does not",
-    "labels_flip": "honest users get labels that are not the victim's",
-    "aware_attacker_wins": "a thief who knows the defense gets more than any who does not",
-    "near_chance": "even without a defense the copy is hardly better than answering the commonest class",
-    "still_moving": "fidelity moved by more than half a point between half of the steps and all of them",
-    "wide_interval": "the gap is known to no better than two points either way: too wide to rank",
-    "detector_fit": "a detector is judged on inputs that it was fitted on",
-    "weak_victim": "the victim is less accurate than one of its kind should be",
-    "no_declared_attacker": "no attacker that is declared to know the defense was run against it",
-    "overlap": "the thief's inputs overlap the victim's training data or the test inputs, as published",
-    "nothing_learnt": "every query was refused, so the copy is an untrained network",
-    "small_budget": "the strongest attack says that the budget is too small for it",
+    "randomised": "answers are randomized: another draw gives another number",
+    "averaging_helps": "an attack that repeats queries and averages reaches more than any that does not",
+    "labels_flip": "benign users get labels that are not the victim's",
+    "aware_attacker_wins": "an adaptive attack reaches more than any non-adaptive one",
+    "near_chance": "even without a defense the surrogate is hardly better than the most common class",
+    "still_moving": "not converged: fidelity still changes by more than half a percentage point",
+    "wide_interval": "the interval of the reduction is wider than two percentage points either way",
+    "detector_fit": "a detector is evaluated on inputs that it was fitted on",
+    "weak_victim": "the victim is less accurate than expected",
+    "no_declared_attacker": "no attack that is declared to know the defense was run against it",
+    "overlap": "the attacker's inputs overlap the victim's training data or the test inputs, as published",
+    "nothing_learnt": "every query was rejected, so the surrogate is an untrained network",
+    "small_budget": "the best attack reports that the budget is too small for it",
 }
-"""What each flag says, in the order of their numbers. A new flag goes last: numbers are quoted."""
+"""The meaning of each flag, in the order of their numbers. A new flag goes last: numbers are quoted."""
 
 
 @dataclass(frozen=True)
 class ReliabilityWarning:
-    """A flag: its number, as METHOD.md has it, its name in stores and tables, what it says in a clause."""
+    """A reliability warning: its number in METHOD.md, its name in stores, its meaning in a clause."""
 
     number: int
     name: str
@@ -61,7 +61,7 @@ def cell_flags(
 ) -> list[str]:
     """Return the flags of one cell.
 
-    ``fidelity_half``: None for a copy that is not trained step by step. ``victim``:
+    ``fidelity_half``: None for a surrogate that is not trained step by step. ``victim``:
     (n, classes) undefended answers on the test split; the share of their commonest label is chance.
     ``learnt``: size of the transfer set.
     """

@@ -1,4 +1,4 @@
-"""The report's tables on the run itself, in Markdown: its seconds, its failures."""
+"""The report's tables on the run itself, in Markdown: times and failures."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bench.store import Record
 
 
 def timing_table(findings: Findings) -> str:
-    """Return median seconds by surrogate and attack; trainings taken from the memo are left out of theirs."""
+    """Return median seconds by surrogate and attack; cached trainings do not count in training time."""
     frame = pd.DataFrame(
         [_timing(findings, r) for r in findings.records if r.kind == "cell" and r.status == "ok"]
     )
     rows = []
-    for place, group in frame.groupby(["surrogate", "attack"]) if len(frame) else []:
+    for names, group in frame.groupby(["surrogate", "attack"]) if len(frame) else []:
         parts = [group[part].median() for part in ("query_model", "query_defense", "acquire")]
         own = group[~group["shared"]]
         parts += [own["train"].median(), own["train_cpu"].median(), group["evaluate"].median()]
@@ -31,7 +31,7 @@ def timing_table(findings: Findings) -> str:
         memory = group["memory"].max()
         rows.append(
             [
-                *place,
+                *names,
                 len(group),
                 group["shared"].sum(),
                 *seconds,
@@ -65,11 +65,15 @@ def _timing(findings: Findings, record: Record) -> dict[str, Any]:
 
 
 def failure_table(findings: Findings, status: str) -> str:
-    """Return cells and audits with this status, those with one error in one row; empty without any."""
+    """Return cells and defense evaluations with this status, one row an error; empty without any."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in findings.records:
         if record.status == status:
-            what = findings.attack_name(attack_of(record.spec)) if record.kind == "cell" else "audit"
+            what = (
+                findings.attack_name(attack_of(record.spec))
+                if record.kind == "cell"
+                else "defense evaluation"
+            )
             has = (
                 ", ".join(list(facts(VictimThreatModel.of(record.spec)).values())[1:])
                 if record.kind == "cell"
@@ -82,7 +86,7 @@ def failure_table(findings: Findings, status: str) -> str:
         budgets = sorted({int(r.spec["budget"]) for r in group if r.kind == "cell"})
         spent = ", ".join(f"{budget:,}" for budget in budgets) or DASH
         rows.append([victim, has, defense, what, error, spent, len(group)])
-    return markdown(["victim", "the thief", "defense", "attack", "error", "queries", "cells"], rows, text=5)
+    return markdown(["victim", "attacker", "defense", "attack", "error", "queries", "cells"], rows, text=5)
 
 
 def _reason(record: Record) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from bench.analysis.adaptive_check import SLACK, AutoComparison, comparisons
+from bench.analysis.adaptive_check import TOLERANCE, AutoComparison, comparisons
 from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.findings import Findings
 from bench.analysis.row_flags import row_flags
@@ -217,11 +217,11 @@ def adaptive_check(context: ReportContext) -> dict[str, Any] | None:
         return None
     missed = [match for match in met if not match.supported]
     return {
-        "attackers": ", ".join(sorted({match.attacker for match in met})),
-        "slack": f"{100 * SLACK:.1f}",
+        "attackers": ", ".join(sorted({match.attack for match in met})),
+        "slack": f"{100 * TOLERANCE:.1f}",
         "every": len(met),
         "missed": len(missed),
-        "behind": sum(match.difference.high < -SLACK for match in missed),
+        "behind": sum(match.difference.high < -TOLERANCE for match in missed),
         "missed_table": _matches(context.findings, missed, numbers),
         "table": _matches(context.findings, met, numbers),
     }
@@ -240,12 +240,12 @@ def _matches(findings: Findings, met: list[AutoComparison], numbers: Mapping[Vic
         ]
         for match in sorted(met, key=lambda match: (match.difference.low, match.defense))
     ]
-    headers = ["", "defense", "best of the others", "queries", "fidelity (%)", "ahead (points)", "read as"]
+    headers = ["", "defense", "best of the others", "queries", "fidelity (%)", "ahead (pp)", "interpretation"]
     return markdown(headers, rows, text=3)
 
 
 def _read_as(sample: AttackerResult) -> str:
-    """Return how the repeats read the answers: ``recovered 4, labels 1``."""
+    """Return how many repeats chose each interpretation of the answers: ``recovered 4, labels 1``."""
     kept = Counter(
         key.removeprefix(READ_AS).replace("_", " ")
         for record in sample.records

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.analysis.membership_results import inferences
 from bench.analysis.study_results import Value
-from bench.analysis.study_units import number, points, published
+from bench.analysis.study_units import difference, number, published
 from bench.metrics.flags import MEANING
 from bench.plan.study import SLOT, Study, Table
 from bench.report import membership
@@ -93,7 +93,7 @@ def rows(values: Sequence[Value]) -> str:
         line = [label, published(value.row) or DASH] if known else [label]
         line.append(_measured(value))
         if known:
-            line.append(DASH if value.beside is None else points(value.row, value.beside))
+            line.append(DASH if value.beside is None else difference(value.row, value.beside))
         body.append([*line, _repeats(value)])
     headers = ["", "published", "measured", "measured − published", "repeats, flags"]
     return markdown(headers if known else ["", "measured", "repeats, flags"], body)

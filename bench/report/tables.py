@@ -1,4 +1,4 @@
-"""The report's tables, in Markdown. Fidelity, shares and accuracy are in percent, gaps in points."""
+"""The report's tables of extraction results, in Markdown. Shares are in percent, their differences in pp."""
 
 from __future__ import annotations
 
@@ -20,63 +20,64 @@ from bench.store import Record
 MARKED = f" {MARK}"
 
 
-def result_cells(standing: BestAttackResult | None) -> tuple[str, str, str]:
-    """Return the strongest attacker's fidelity with its name, the gap, and the gap to ``label_only``."""
-    if standing is None:
+def result_cells(result: BestAttackResult | None) -> tuple[str, str, str]:
+    """Return the best attack's fidelity with its name, the reduction, and that from ``label_only``."""
+    if result is None:
         return DASH, DASH, DASH
-    mark = MARKED if standing.flags else ""
-    if standing.best is None:
+    mark = MARKED if result.flags else ""
+    if result.best is None:
         return f"not ranked{mark}", DASH, DASH
-    best = standing.best
+    best = result.best
     shown = f"**{ranged(best.interval)}**{mark}<br>{best.attacker}"
-    return shown, ranged(standing.reduction), ranged(standing.reduction_from_labels)
+    return shown, ranged(result.reduction), ranged(result.reduction_from_labels)
 
 
 def summary_table(findings: Findings, threat: VictimThreatModel) -> str:
-    """Return one row a defense: fidelity and gaps at the headline budgets, queries, honest users' price."""
+    """Return one row a defense: fidelity, reductions, query multiplier and utility loss."""
     budgets = findings.summary_budgets(threat)
     headers = ["defense"]
     for budget in budgets:
-        headers += [f"stolen with {budget:,} queries (%)", "gap (points)", "gap to label_only (points)"]
+        headers += [f"fidelity at {budget:,} queries (%)", "reduction (pp)", "reduction from label_only (pp)"]
     losses = shown_in("summary")
     headers += ["query multiplier", *(metric.summary_heading for metric in losses)]
     rows = []
-    floor = findings.zero_query_baseline(threat)
-    if floor:
-        own = f"**{ranged(floor.interval)}**<br>{floor.attacker}"
-        rows.append(["*no query at all*", *([own, DASH, DASH] * len(budgets)), *([DASH] * (1 + len(losses)))])
+    baseline = findings.zero_query_baseline(threat)
+    if baseline:
+        own = f"**{ranged(baseline.interval)}**<br>{baseline.attacker}"
+        dashes = [DASH] * (1 + len(losses))
+        rows.append(["*zero-query baseline*", *([own, DASH, DASH] * len(budgets)), *dashes])
     for row in findings.rows[threat]:
         cells = [cell for budget in budgets for cell in result_cells(row.results.get(budget))]
         name = f"**{findings.defense_name(row.defense)}** {warning_labels(findings, row)}".strip()
-        rows.append([name, *cells, times(row.multiplier), *_price(row)])
+        rows.append([name, *cells, times(row.multiplier), *_utility_loss(row)])
     return markdown(headers, rows)
 
 
-def _price(row: DefenseResult) -> list[str]:
+def _utility_loss(row: DefenseResult) -> list[str]:
     if row.evaluation is None:
         return [DASH] * len(shown_in("summary"))
     return [measured(row.evaluation, metric.name) for metric in shown_in("summary")]
 
 
 def budget_table(findings: Findings, threat: VictimThreatModel) -> str:
-    """Return the strongest attacker for every defense and budget."""
+    """Return the best attack for every defense and budget."""
     rows = []
     for row in findings.rows[threat]:
-        for budget, standing in row.results.items():
-            best, mark = standing.best, MARKED if standing.flags else ""
+        for budget, result in row.results.items():
+            best, mark = result.best, MARKED if result.flags else ""
             name = findings.defense_name(row.defense)
             if best is None:
                 rows.append([name, f"not ranked{mark}", f"{budget:,}", *[DASH] * 4])
             else:
-                shown = [ranged(best.interval), ranged(standing.reduction)]
-                shown += [str(best.candidates), str(standing.repeats)]
+                shown = [ranged(best.interval), ranged(result.reduction)]
+                shown += [str(best.candidates), str(result.repeats)]
                 rows.append([name, best.attacker + mark, f"{budget:,}", *shown])
     headers = [
         "defense",
-        "strongest attacker",
+        "best attack",
         "queries",
         "fidelity (%)",
-        "gap (points)",
+        "reduction (pp)",
         "candidates",
         "repeats",
     ]
@@ -84,7 +85,7 @@ def budget_table(findings: Findings, threat: VictimThreatModel) -> str:
 
 
 def attack_table(findings: Findings, threat: VictimThreatModel) -> str:
-    """Return fidelity by defense and attack, a column a budget, with the repeats where they differ."""
+    """Return fidelity by defense and attack, one column a budget, with the repeats where they are fewer."""
     rows: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     every = {b for budgets in findings.conditions[threat].values() for b in budgets}
     most = max((len(s.repeats) for _, _, _, s in findings.measured(threat)), default=0)
@@ -96,12 +97,14 @@ def attack_table(findings: Findings, threat: VictimThreatModel) -> str:
             rows[findings.defense_name(defense), name][budget] = shown
     budgets = sorted(every)
     headers = ["defense", "attack", *(f"{budget:,} queries" for budget in budgets)]
-    table = [[*place, *(by_budget.get(b, DASH) for b in budgets)] for place, by_budget in rows.items()]
-    return f"Fidelity in %, mean of n = {most} repeats unless said.\n\n" + markdown(headers, table, text=2)
+    table = [[*names, *(by_budget.get(b, DASH) for b in budgets)] for names, by_budget in rows.items()]
+    return f"Fidelity in %, mean over n = {most} repeats unless stated otherwise.\n\n" + markdown(
+        headers, table, text=2
+    )
 
 
 def companion_table(findings: Findings, threat: VictimThreatModel) -> str:
-    """Return what stands beside fidelity, at the largest budget."""
+    """Return the surrogates' further metrics at the largest budget."""
     budget = findings.summary_budgets(threat)[-1]
     rows = []
     for defense, spent, name, sample in findings.measured(threat):
@@ -117,13 +120,13 @@ def _over_repeats(records: Sequence[Record], metric: Metric) -> str:
     if not values:
         return DASH
     found = value_interval(values)
-    # Student's t knows no bounds; a share and a distance do.
+    # Student's t is unbounded; a share and a distance are not.
     low, high = np.clip((found.low, found.high), 0, metric.largest)
     return ranged(Interval(found.value, float(low), float(high)), metric.scale, metric.digits)
 
 
 def front_table(findings: Findings, drawn: Mapping[Cost, Sequence[Point]]) -> str:
-    """Return the defenses on some panel's front, the lowest fidelity first; bold where on that front."""
+    """Return the defenses on some Pareto front, the lowest fidelity first; bold in that front's column."""
     at = {cost: {point.row.defense: point for point in points} for cost, points in drawn.items()}
     kept = {p.row.defense: p for points in drawn.values() for p in points if not p.dominated}
     rows = []
@@ -132,7 +135,7 @@ def front_table(findings: Findings, drawn: Mapping[Cost, Sequence[Point]]) -> st
         rows.append(
             [str(point.number), name_with_warnings(findings, point.row), ranged(point.fidelity), *costs]
         )
-    headers = ["", "defense", "stolen (%)", *(cost.label for cost in drawn)]
+    headers = ["", "defense", "fidelity (%)", *(cost.label for cost in drawn)]
     return markdown(headers, rows, text=2)
 
 

@@ -1,4 +1,4 @@
-"""The report's tables on what defenses do to honest users, and what detectors flag, in Markdown."""
+"""The report's tables on utility for benign users, detection and latency, in Markdown."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bench.store import Record
 
 
 def utility_table(findings: Findings, victim: str, table: Table) -> str:
-    """Return the metrics of ``table`` with their intervals, a row a defense.
+    """Return the metrics of ``table`` with their intervals, one row a defense.
 
-    Its "detector" holds those alone that declare that they may flag or reject queries.
+    "detector" has only the defenses that declare that they may flag or reject queries.
     """
     metrics = shown_in(table)
     rows = [
@@ -30,7 +30,7 @@ def _screens(record: Record) -> bool:
 
 
 FLAGGED, *_OF_POOL = shown_in("detection")
-"""The share of a pool's queries that is flagged, and what else is shown of a pool."""
+"""The share of a pool's queries that is flagged, and the further metrics of a pool."""
 DETECTION_PARTS = tuple(metric.name.removeprefix(FLAGGED.name) for metric in _OF_POOL)
 
 
@@ -38,16 +38,16 @@ DISTANCES = (METRICS["honest.l1_mean"], METRICS["honest.l1_max"])
 
 
 def resolved_table(findings: Findings, victim: str) -> str:
-    """Return the defenses that were given by their honest cost: what was found, and what it costs.
+    """Return the defenses with a strength set by utility loss: the parameter found, and the loss.
 
-    The parameter is found on the calibration split; the costs are those of the test split.
+    The parameter is found on the calibration split; the loss is measured on the test split.
     """
     rows = []
     for defense, record in findings.evaluations_of(victim):
         found: Mapping[str, str] = record.info.get("resolved") or {}
-        costs = [measured(record, metric.name) for metric in DISTANCES]
+        losses = [measured(record, metric.name) for metric in DISTANCES]
         given = {text: found[text] for text in defense if text in found}
-        rows += [[f"`{text}`", f"`{became}`", *costs] for text, became in given.items()]
+        rows += [[f"`{text}`", f"`{became}`", *losses] for text, became in given.items()]
     return markdown(["given as", "found", *(metric.heading for metric in DISTANCES)], rows, text=2)
 
 
@@ -58,7 +58,7 @@ def detection_table(findings: Findings, victim: str) -> str:
         pools = [key.split(".", 1)[1] for key in record.metrics if key.startswith("detection.")]
         for pool in [name for name in pools if not name.endswith(DETECTION_PARTS)]:
             if record.info.get("claims", {}).get("may_flag"):
-                name = "test split (honest)" if pool == "test" else pool
+                name = "test split (benign)" if pool == "test" else pool
                 shown = [_detected(record, metric.name.replace("*", pool)) for metric in metrics]
                 rows.append([findings.defense_name(defense), name, *shown])
     headers = ["defense", "pool", *(metric.heading for metric in metrics)]
@@ -71,7 +71,7 @@ def _detected(record: Record, name: str) -> str:
 
 
 def latency_table(findings: Findings, victim: str) -> str:
-    """Return the microseconds a query that each defense adds, alone and in batches of 256."""
+    """Return the latency that each defense adds to a query, in µs: single queries and batches of 256."""
     rows = []
     for defense, record in findings.evaluations_of(victim):
         latency = record.info.get("latency_us", {})

@@ -102,7 +102,7 @@ def test_the_best_equipped_thief_comes_first_and_meets_what_the_others_met(findi
     # Nobody who knows it was run against top_k: there he does what the others can.
     assert USELESS in met
     best = row_of(findings, "full", USELESS).results[200].best
-    assert best.attacker.endswith("(as one who does not know the defense)")
+    assert best.attacker.endswith("(non-adaptive)")
 
 
 def test_a_thief_who_knows_more_is_not_judged_at_budgets_that_he_was_not_run_at():
@@ -151,7 +151,7 @@ def test_replaying_the_label_needs_no_knowledge():
     replayed = {
         name: sample
         for name, sample in found.candidates(found.threats[0], SIGMOID, 200).items()
-        if name.endswith("on label_only, replayed")
+        if name.endswith("on label_only, carried over")
     }
     assert replayed
     assert not any(sample.adaptive for sample in replayed.values())
@@ -160,9 +160,10 @@ def test_replaying_the_label_needs_no_knowledge():
 def test_a_defense_that_a_knowing_thief_undoes_reads_so(findings):
     said = one_line_result(findings, row_of(findings, "full", SIGMOID))
     assert re.fullmatch(
-        r"(buys [\d.]+ × the queries( or more)? and )?takes [\d.]+ points off the copy at 200 queries, "
-        r"for 2\.0 points of honest accuracy and a mean L1 of 1\.500, where the thief does not know it; "
-        r"nothing that can be told from zero against recover",
+        r"(multiplies the queries needed by [\d.]+( or more)? and )?reduces fidelity by [\d.]+ pp "
+        r"at 200 queries for non-adaptive attacks alone, "
+        r"with a utility loss of 2\.0 pp of accuracy and a mean L1 of 1\.500; "
+        r"no significant effect on the best attack, recover",
         said,
     )
     # One who does not know it leaves the whole gap, and there is nothing to add.
@@ -174,7 +175,7 @@ def test_a_defense_of_which_something_is_left_says_what_knowing_it_adds(findings
     standing = row_of(findings, "full", ROUNDED).results[200]
     assert standing.reduction.low > 0
     more = f"{100 * standing.non_adaptive.adaptive_gain.value:.1f}"
-    assert said.endswith(f"; recover gets {more} points more than any thief who does not know it")
+    assert said.endswith(f"; recover reaches {more} pp more than any non-adaptive attack")
 
 
 def test_where_knowing_is_not_told_from_not_knowing_it_says_so():
@@ -183,12 +184,12 @@ def test_where_knowing_is_not_told_from_not_knowing_it_says_so():
     row = row_of(found, "full", ROUNDED)
     ahead = row.results[200].non_adaptive.adaptive_gain
     assert ahead.low <= 0 < ahead.value
-    assert one_line_result(found, row).endswith("; knowing it is not shown to help")
+    assert one_line_result(found, row).endswith("; adaptive attacks are not significantly better")
 
 
 def test_what_no_interval_shows_is_not_claimed(findings):
     said = one_line_result(findings, row_of(findings, "full", USELESS))
-    assert said == "cannot be told from no defense"
+    assert said == "has no significant effect"
     helped = KEPT | {(USELESS, SOFT): 0.95}
     cells = [
         cell(INSIDE, defense, attack, 200, repeat, share=share)
@@ -197,7 +198,7 @@ def test_what_no_interval_shows_is_not_claimed(findings):
     ]
     found = Findings([*AUDITED, *cells], {"digits": 200})
     assert re.match(
-        r"helps the thief, by \d+\.\d points", one_line_result(found, row_of(found, "none", USELESS))
+        r"increases fidelity by \d+\.\d pp", one_line_result(found, row_of(found, "none", USELESS))
     )
 
 
@@ -206,7 +207,7 @@ def test_a_price_whose_interval_holds_zero_is_not_named():
     cells = [record for record in static() if tuple(record.spec["defense"]) in (NONE, SIGMOID)]
     found = Findings([*evaluations, *cells], {"digits": 200})
     said = one_line_result(found, row_of(found, "none", SIGMOID))
-    assert "for a mean L1 of 0.300" in said
+    assert "with a utility loss of a mean L1 of 0.300" in said
     assert "accuracy" not in said
 
 
@@ -234,7 +235,7 @@ def test_the_worst_case_stands_on_top(text):
     assert "**The worst case.**" in top
     assert "| T1 |" in top
     assert "| T2 |" not in top
-    assert "knows the defense and its parameters" in top
+    assert "adaptive (parameters known)" in top
     assert "if he does not know it" in top
 
 

@@ -188,9 +188,9 @@ def test_averaging_against_no_defense_lowers_nothing():
 @pytest.mark.parametrize(
     ("kept", "refused", "detail"),
     [
-        (0.98, 0.0, "2 % of the answered honest queries"),
+        (0.98, 0.0, "2 % of the answered benign queries"),
         (0.9999, 0.0, "0.01 % of"),
-        (0.855, 0.05, "10 % of the answered honest queries, and 5.0 % were refused"),
+        (0.855, 0.05, "10 % of the answered benign queries, and 5.0 % were rejected"),
     ],
 )
 def test_labels_flip_among_the_answers(kept, refused, detail):
@@ -249,7 +249,7 @@ def test_near_chance_is_raised_where_nobody_is_ranked():
     assert found == {}, "the strongest attacker is another, and is ranked"
     unranked = cells("pry", NONE, share=0.2, flags={"near_chance": 1}, **OFFICIAL)
     found = raised(evaluation(NONE, spec=OFFICIAL, accuracy=0.995), unranked, defense=NONE)
-    assert found == {"near_chance": "none of 1 attackers is ranked at 200 queries"}
+    assert found == {"near_chance": "none of 1 attacks is ranked at 200 queries"}
 
 
 @pytest.mark.parametrize(("share", "flagged"), [(0.9, True), (0.6, False)])
@@ -279,7 +279,7 @@ def test_flags_are_those_of_the_budgets_in_the_verdict():
 
 def test_a_gap_known_to_more_than_two_points_is_too_wide():
     found = raised(evaluation(), cells(share=0.7, spread=0.05))
-    assert re.fullmatch(r"±\d\.\d points at 200 queries", found["wide_interval"])
+    assert re.fullmatch(r"±\d\.\d pp at 200 queries", found["wide_interval"])
 
 
 def test_luck_that_both_rows_share_does_not_widen_a_gap():
@@ -304,8 +304,8 @@ MNIST = {**OFFICIAL, "pool": "usps", "access": "near"}
 @pytest.mark.parametrize(
     ("seen", "sent", "detail"),
     [
-        (evaluation(**GATE, pools=("noise", "train")), cells(), "it judges pool train"),
-        (evaluation(**GATE), cells(pool="train"), "the thief sends train"),
+        (evaluation(**GATE, pools=("noise", "train")), cells(), "it is evaluated on pool train"),
+        (evaluation(**GATE), cells(pool="train"), "the attacker sends train"),
         (
             evaluation(**GATE, spec=OFFICIAL, accuracy=0.995),
             cells(**MNIST),
@@ -314,12 +314,12 @@ MNIST = {**OFFICIAL, "pool": "usps", "access": "near"}
         (
             evaluation(**GATE, spec=OFFICIAL, accuracy=0.995, pools=("mnist",)),
             cells(**MNIST),
-            "it judges pool mnist",
+            "it is evaluated on pool mnist",
         ),
         (
             evaluation(**GATE, spec=OFFICIAL, accuracy=0.995),
             cells(**OFFICIAL),
-            "the thief sends in-distribution, images",
+            "the attacker sends in-distribution, on which",
         ),
     ],
 )
@@ -366,14 +366,14 @@ def test_a_weak_victim_is_told_by_the_undefended_audit_where_a_row_has_none():
 
 def test_a_defense_that_names_no_attacker_is_flagged_also_inside_a_stack():
     found = raised(evaluation(BARE), cells(defense=BARE), defense=BARE)
-    assert found == {"no_declared_attacker": "bare declares none"}
+    assert found == {"no_declared_attacker": "bare declares no attack that knows it"}
     stack = (*WARD, *BARE)
     assert raised(evaluation(stack), cells(defense=stack), defense=stack) == found
 
 
 def test_declared_attackers_that_were_not_run_are_named():
     found = raised(evaluation(), cells("copycat"))
-    assert found == {"no_declared_attacker": "ward declares pry, seek, of which none was run here"}
+    assert found == {"no_declared_attacker": "ward is known by pry, seek, of which none was run here"}
 
 
 @pytest.mark.parametrize(

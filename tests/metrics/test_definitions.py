@@ -67,7 +67,7 @@ def test_a_name_with_a_pool_is_the_pools():
     assert find("detection.blend:usps") is METRICS["detection.*"]
     assert find("detection.blend:usps.auroc") is METRICS["detection.*.auroc"]
     assert find("detection.usps").words_for("detection.usps") == "flagged, usps"
-    assert find("contract.refused.noise").words_for("contract.refused.noise") == "refused, noise"
+    assert find("contract.refused.noise").words_for("contract.refused.noise") == "rejected, noise"
 
 
 def test_every_table_shows_something():
@@ -76,7 +76,7 @@ def test_every_table_shows_something():
 
 def test_a_share_is_shown_in_percent_and_is_at_most_1():
     for metric in DEFINITIONS:
-        assert (metric.scale == 100) == (metric.unit in ("%", "points")), metric.name
+        assert (metric.scale == 100) == (metric.unit in ("%", "pp")), metric.name
         assert metric.largest == 1 or not metric.percent, metric.name
 
 

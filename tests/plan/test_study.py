@@ -6,7 +6,7 @@ import pytest
 from made_study import INPUTS, MATRIX, STUDY, load, made, study_of
 
 from bench.analysis.study_results import evaluate
-from bench.analysis.study_units import number, points, published
+from bench.analysis.study_units import difference, number, published
 from bench.cli.session import Session
 from bench.errors import UsageError
 from bench.metrics import intervals
@@ -255,7 +255,7 @@ def test_seconds_are_a_median_with_extremes_and_leave_shared_trainings_out(run):
     for record in records:
         record.info["shared"] = True
     value = rows(study, records)["seconds"]
-    assert (value.status, value.reason) == ("not measured", "every training came from the memo")
+    assert (value.status, value.reason) == ("not measured", "every training came from the training cache")
 
 
 def test_a_relative_drop_is_taken_repeat_by_repeat(run):
@@ -274,7 +274,7 @@ def test_a_difference_is_paired_over_repeats_and_inputs_on_one_test_split_only(r
         np.stack([r.arrays["agreement"] for r in values[name].records]) for name in ("mse-none", "mse-labels")
     ]
     assert values["points"].interval == intervals.paired_difference(*hits)
-    assert values["points"].short.endswith(" points")
+    assert values["points"].short.endswith(" pp")
     apart = study.rows["points"].model_copy(update={"difference": ["mse-none", "soft-none"]})
     table = study.table[0].model_copy(update={"row": [*study.table[0].row[:4], apart]})
     other = study.model_copy(update={"table": [table]})
@@ -371,26 +371,26 @@ def test_a_drop_from_nothing_is_not_measured(run):
 
 
 @pytest.mark.parametrize(
-    ("row", "value", "shown", "difference", "printed"),
+    ("row", "value", "shown", "shown_difference", "printed"),
     [
-        (PublishedValue(id="a", label="", published=89.66), 0.8874, "88.7", "-0.9 points", "89.66 %"),
+        (PublishedValue(id="a", label="", published=89.66), 0.8874, "88.7", "-0.9 pp", "89.66 %"),
         (PublishedValue(id="a", label="", published=0.91, unit=""), 0.8874, "0.887", "-0.023", "0.91"),
         (PublishedValue(id="a", label="", published=300, unit="", digits=0), 300.0, "300", "0", "300"),
         (PublishedValue(id="a", label="", published=111.17, unit="s"), 4.104, "4.10", "-107 s", "111.17 s"),
-        (PublishedValue(id="a", label="", published=1.0), 0.0099999, "1.0", "0.0 points", "1.0 %"),
+        (PublishedValue(id="a", label="", published=1.0), 0.0099999, "1.0", "0.0 pp", "1.0 %"),
         (
             PublishedValue(id="a", label="", published=2, metric="membership.gap"),
             0.01,
             "1.0",
-            "-1.0 points",
-            "2 points",
+            "-1.0 pp",
+            "2 pp",
         ),
         (PublishedValue(id="a", label="", published=1500, unit="s"), 1234.5, "1,234", "-266 s", "1500 s"),
     ],
 )
-def test_numbers_carry_the_digits_and_units_of_their_row(row, value, shown, difference, printed):
+def test_numbers_carry_the_digits_and_units_of_their_row(row, value, shown, shown_difference, printed):
     assert number(row, value) == shown
-    assert points(row, (100 if row.unit == "%" else 1) * value - row.published) == difference
+    assert difference(row, (100 if row.unit == "%" else 1) * value - row.published) == shown_difference
     assert published(row) == printed
 
 

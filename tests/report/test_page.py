@@ -68,15 +68,15 @@ def test_the_verdict_comes_first_and_names_the_strongest_attacker(text):
 
 def test_the_words_of_the_verdict_follow_the_intervals(text):
     verdict = section(text, "### T1 ·")
-    assert "the largest gap is that of **mahalanobis" in verdict
+    assert "the largest fidelity reduction is that of **mahalanobis" in verdict
     useless = [cell(INSIDE, d, SOFT, 200, r, share=0.8) for d in (NONE, SCREEN) for r in range(REPEATS)]
     findings = Findings([*AUDITS, *useless], {"digits": 200})
     (threat,) = findings.threats
     said = " ".join(summary_sentences(findings, threat))
     gap = findings.rows[threat][1].results[200].reduction
     assert gap.low <= 0
-    assert "no defense takes away an amount that can be told from zero" in said
-    assert f"none more than {100 * gap.high:.1f} points" in said
+    assert "no defense reduces fidelity significantly" in said
+    assert f"reductions above {100 * gap.high:.1f} pp are excluded" in said
 
 
 def test_every_threat_model_has_a_verdict_of_its_own(text):
@@ -91,7 +91,7 @@ def test_a_label_keeping_defense_never_looks_stronger_than_label_only():
     seen = findings.attack_results[threat, ROUNDED, 200]
     assert max(sample.agreement.mean() for sample in seen.values()) < best[LABEL_ONLY].interval.value
     assert best[ROUNDED].interval.value >= best[LABEL_ONLY].interval.value
-    assert best[ROUNDED].attacker.endswith("on label_only, replayed")
+    assert best[ROUNDED].attacker.endswith("on label_only, carried over")
     assert best[NONE].interval.value >= best[LABEL_ONLY].interval.value
 
 
@@ -109,7 +109,7 @@ def test_nothing_is_replayed_where_the_label_may_change_or_is_not_known_to_stay(
     evaluations = [record for record in (*AUDITS[:2], spoilt) if record]
     findings = Findings([*evaluations, *few()], {"digits": 200})
     (threat,) = findings.threats
-    assert not any("replayed" in name for name in findings.candidates(threat, ROUNDED, 200))
+    assert not any("carried over" in name for name in findings.candidates(threat, ROUNDED, 200))
 
 
 def test_copycat_and_random_knockoff_are_one_attacker_where_they_agree_everywhere(text):
@@ -153,7 +153,7 @@ def test_one_who_sees_probabilities_can_do_all_that_one_who_sees_labels_can():
     findings = Findings(cells, {})
     stronger, weaker = findings.threats
     assert (stronger.shows, weaker.shows) == ("probabilities", "labels")
-    assert "copycat on labels (as one who sees labels)" in findings.candidates(stronger, NONE, 200)
+    assert "copycat on labels (sees labels)" in findings.candidates(stronger, NONE, 200)
     assert set(findings.candidates(weaker, NONE, 200)) == {"copycat on labels"}
 
 
@@ -194,7 +194,7 @@ def test_a_reference_budget_that_was_not_run_is_said(tmp_path):
 
 
 def test_the_zero_query_thief_is_a_row_and_no_candidate(text):
-    assert "*no query at all*" in section(text, "### T1 ·")
+    assert "*zero-query baseline*" in section(text, "### T1 ·")
     findings = Findings(fake_run(), {"digits": 200})
     assert 0 not in findings.conditions[findings.threats[0]][NONE]
 

@@ -96,7 +96,7 @@ def test_a_row_shows_published_measured_difference_and_repeats(run, text):
     assert cells[1] == "89.66 %"
     measured = 100 * value.interval.value
     assert cells[2].startswith(f"**{measured:.1f} % [{100 * value.interval.low:.1f}, ")
-    assert cells[3] == f"{measured - 89.66:+.1f} points"
+    assert cells[3] == f"{measured - 89.66:+.1f} pp"
     assert cells[4] == "5 ⚑ overlap"
     assert line(text, "the rule, no defense")[1::2] == ["–", "–"]
 
