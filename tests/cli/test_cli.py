@@ -62,7 +62,7 @@ def test_a_second_run_finds_nothing_left(moatbench, matrix_file):
 
 
 def test_only_and_repeats_run_a_part(moatbench, matrix_file, tmp_path):
-    part = ("--only", "defense=none", "--only", "budget=20", "--repeats", 1)
+    part = ("--only", "defense=none", "--only", "budget=20", "--repeats", 1, "--jobs", 1)
     code, *_ = moatbench("run", matrix_file(TINY), *part)
     assert code == 0
     with Store(tmp_path / "results/tiny/store.sqlite") as store:
