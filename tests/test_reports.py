@@ -52,7 +52,7 @@ def test_a_report_holds_what_the_shipped_matrix_asks_for(path, tmp_path):
     assert then == load_matrix(matrix_of(path)).tasks(data_root=tmp_path)
 
 
-def test_the_gates_report_is_of_its_bank_and_that_holds_what_the_gate_compares():
+def test_the_gates_validation_holds_the_cells_that_the_gate_compares():
     text = (GATE / "report.md").read_text()
     assert re.search(r"\b[0-9a-f]{40}\b", text)
     bank = GATE / "bank.toml"
@@ -65,7 +65,7 @@ def test_the_gates_report_is_of_its_bank_and_that_holds_what_the_gate_compares()
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
-def test_a_studys_page_says_what_its_matrix_says_now(name):
+def test_the_page_of_a_replication_has_the_texts_of_its_matrix(name):
     text = (FOLDER / name / "report.md").read_text()
     study = load_matrix(name).study
     assert text.startswith(f"# {study.title}\n")
@@ -86,21 +86,21 @@ def test_the_index_is_what_the_reports_say(tmp_path):
     assert write_index(copy).read_text() == (FOLDER / "README.md").read_text()
 
 
-def test_readme_shows_what_the_studies_come_to():
+def test_readme_shows_the_headlines_of_the_replications():
     readme = (ROOT / "README.md").read_text()
     shown = re.search(r"<!-- studies:.*?-->\n(.*?)<!-- end of studies -->", readme, re.DOTALL)
     assert shown[1].strip() == headline_table(FOLDER, "reports/").strip()
 
 
-def test_readme_shows_the_verdict_of_the_mnist_report():
+def test_readme_shows_the_summary_of_the_mnist_report():
     readme = (ROOT / "README.md").read_text()
     shown = re.search(r"<!-- verdict of (\S+):.*?-->\n(.*?)<!-- end of verdict -->", readme, re.DOTALL)
     report = (ROOT / shown[1]).read_text()
-    verdict = re.search(r"## Verdict\n(.*?)### T1", report, re.DOTALL)
-    assert shown[2].strip() == verdict[1].strip()
+    summary = re.search(r"## (?:Verdict|Summary)\n(.*?)### T1", report, re.DOTALL)
+    assert shown[2].strip() == summary[1].strip()
 
 
-def test_readmes_first_figure_is_the_front():
+def test_readmes_first_figure_is_a_pareto_front():
     first = re.search(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())[1]
     assert re.fullmatch(r"reports/frontier/figures/T\d+-pareto\.svg", first)
     assert (ROOT / first).is_file()

@@ -1,4 +1,4 @@
-"""The index of a folder of reports: what was published, what was measured, and where to read on."""
+"""The index of a folder of reports: published and measured numbers, with links to the reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADLINE = ("label", "published", "measured", "competent_label", "competent")
 
 @dataclass(frozen=True)
 class Entry:
-    """A study's page: where it is, and what it tells of itself. ``headline``: texts, or None."""
+    """The page of a replication. ``headline``: the texts for the index by name, or None."""
 
     path: Path
     title: str
@@ -30,8 +30,8 @@ class Entry:
 def write_index(folder: Path) -> Path:
     """Write ``README.md`` of a folder of reports; return its path.
 
-    Studies are ``studies/NAME/report.md`` in it, other reports ``NAME/report.md``. Raises UsageError
-    where there is none, and for a study whose page does not say what the index needs.
+    Replications are ``studies/NAME/report.md`` in it, other reports ``NAME/report.md``. Raises UsageError
+    if there is no report, and for a replication without the comment that the index needs.
     """
     entries, others = studies(folder), sorted(folder.glob("*/report.md"))
     if not entries and not others:
@@ -44,28 +44,28 @@ def write_index(folder: Path) -> Path:
 
 
 def headline_table(folder: Path, prefix: str = "") -> str:
-    """Return the Markdown table of what published numbers turn into under a competent attacker.
+    """Return the Markdown table of published numbers, measured ones, and those of a tuned attack.
 
-    ``prefix`` stands before every link, for a page that lies elsewhere than ``folder``. Studies
-    without a headline are left out. Raises as :func:`write_index`.
+    ``prefix`` is put before every link, for a page outside ``folder``. Replications without a headline
+    are left out. Raises as :func:`write_index`.
     """
     rows = [
         [
             entry.title,
-            f"{told['published']} ({told['label']})",
-            told["measured"],
-            f"**{told['competent']}** ({told['competent_label']})",
+            f"{headline['published']} ({headline['label']})",
+            headline["measured"],
+            f"**{headline['competent']}** ({headline['competent_label']})",
             f"[report]({prefix}{_link(entry.path, folder)})",
         ]
         for entry in studies(folder)
-        if (told := entry.headline)
+        if (headline := entry.headline)
     ]
-    headers = ["study", "published", "same recipe here", "competent attacker", ""]
+    headers = ["replication", "published", "same configuration here", "tuned attack", ""]
     return markdown(headers, rows, text=len(headers))
 
 
 def studies(folder: Path) -> list[Entry]:
-    """Return the studies among a folder's reports, by the names of their folders."""
+    """Return the replications in a folder of reports, in the order of their folders' names."""
     return [_entry(path) for path in sorted(folder.glob("studies/*/report.md"))]
 
 
@@ -74,10 +74,10 @@ def _entry(path: Path) -> Entry:
     if found is None:
         raise UsageError(f"{path} has no line <!-- study: … -->; write it again with moatbench report")
     try:
-        told: Any = json.loads(found[1])
-        headline = told["headline"]
+        content: Any = json.loads(found[1])
+        headline = content["headline"]
         kept = None if headline is None else {name: str(headline[name]) for name in _HEADLINE}
-        return Entry(path, str(told["title"]), str(told["verdict"]), kept)
+        return Entry(path, str(content["title"]), str(content["verdict"]), kept)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path}: its line <!-- study: … --> is broken ({type(error).__name__}: {error}); "
@@ -88,10 +88,12 @@ def _entry(path: Path) -> Entry:
 def _table(entries: list[Entry], folder: Path) -> str:
     rows = []
     for entry in entries:
-        told = entry.headline or dict.fromkeys(_HEADLINE, DASH)
+        headline = entry.headline or dict.fromkeys(_HEADLINE, DASH)
         title = f"[{entry.title}]({_link(entry.path, folder)})"
-        rows.append([title, told["published"], told["measured"], told["competent"], entry.verdict])
-    headers = ["study", "published", "same recipe here", "competent attacker", "verdict"]
+        rows.append(
+            [title, headline["published"], headline["measured"], headline["competent"], entry.verdict]
+        )
+    headers = ["replication", "published", "same configuration here", "tuned attack", "conclusion"]
     return markdown(headers, rows, text=len(headers))
 
 

@@ -1,4 +1,4 @@
-"""Membership inference in a report: what each attack finds, and what stands beside it."""
+"""Membership inference in a report: the results of each attack, next to a classifier without the victim."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def section(context: ReportContext) -> dict[str, Any] | None:
 
 
 def curves(found: Sequence[Inference], folder: Path, name: str) -> list[str]:
-    """Draw the curves of some attacks as ``NAME.svg``; return the Markdown that shows them.
+    """Draw the ROC curves of some attacks as ``NAME.svg``; return the Markdown that shows them.
 
-    Too many for one figure are drawn apart by where the non-members come from.
+    If there are too many for one figure, there is one for each source of non-members.
     """
     parts, named = [], dict(zip(labels(found), found, strict=True))
     kinds = {one.strangers for one in found} if len(found) > PANEL else {""}
@@ -53,13 +53,13 @@ def curves(found: Sequence[Inference], folder: Path, name: str) -> list[str]:
 
 
 def labels(found: Sequence[Inference]) -> list[str]:
-    """Return a name for each attack, of what sets it apart from the others."""
+    """Return a name for each attack, made of the parts in which the attacks differ."""
     several = [len({one.place[part] for one in found}) > 1 for part in range(4)]
     named = []
     for one in found:
         words = (one.attack, one.target, f"non-members: {one.strangers}", f"defense: {one.defense}")
-        told = [word for word, apart in zip(words, several, strict=True) if apart]
-        named.append(", ".join(told) or one.attack)
+        differing = [word for word, differs in zip(words, several, strict=True) if differs]
+        named.append(", ".join(differing) or one.attack)
     return [
         f"{name} ({named[:i].count(name) + 1})" if named[:i].count(name) else name
         for i, name in enumerate(named)
@@ -78,7 +78,7 @@ def _sentence(one: Inference) -> str:
         who = who.replace(" of `", " `", 1)
     auc = one.interval("auc")
     if auc is None or math.isnan(auc.low):
-        return f"{who}: one repeat has no interval, so nothing is told from guessing."
+        return f"{who}: one repeat gives no confidence interval; run more repeats."
     shown = f"AUC {ranged(auc, 1, 3)}"
     if auc.low <= 0.5 <= auc.high:
         return f"{who}: **this attack finds nothing** ({shown})."
@@ -86,13 +86,15 @@ def _sentence(one: Inference) -> str:
         return f"{who}: this attack does worse than guessing ({shown})."
     other = one.interval("without_victim_auc")
     alone = other is not None and other.low > 0.5
-    doubt = f"; so does a classifier that never asks the victim (AUC {ranged(other, 1, 3)})" if alone else ""
+    caveat = (
+        f"; so does a classifier that never queries the victim (AUC {ranged(other, 1, 3)})" if alone else ""
+    )
     more = ", so what this attack finds need not be membership" if alone else ""
-    return f"{who}: this attack tells the two apart better than guessing ({shown}){doubt}{more}."
+    return f"{who}: this attack tells the two apart better than guessing ({shown}){caveat}{more}."
 
 
 def table(found: Sequence[Inference]) -> str:
-    """Return one row an attack: its metrics, and what stands beside them."""
+    """Return the table of results, a row for each attack."""
     metrics, rows = shown_in("membership"), []
     for one in found:
         mark = MARKED if any(record.info.get("flags") for record in one.records) else ""
@@ -107,7 +109,7 @@ def table(found: Sequence[Inference]) -> str:
                 *(_cell(one, metric) for metric in metrics),
             ]
         )
-    headers = ["victim", "asked", "non-members", "defense", "attack", "repeats"]
+    headers = ["victim", "target", "non-members", "defense", "attack", "repeats"]
     return markdown([*headers, *(metric.heading for metric in metrics)], rows, text=5)
 
 

@@ -119,9 +119,9 @@ def warnings(context: ReportContext) -> dict[str, Any]:
     ]
     by_row.sort(key=lambda row: list(meaning).index(row[-1]))
     return {
-        "table": markdown(["", "flag", "what it says", "rows", "cells"], listed, text=3),
+        "table": markdown(["", "flag", "meaning", "rows", "cells"], listed, text=3),
         "never": [f"{label(flag)} ({flag})" for flag in FLAGS if flag not in known],
-        "rows": markdown(["flag", "threat model", "defense", "seen"], [row[:-1] for row in by_row], text=4),
+        "rows": markdown(["flag", "threat model", "defense", "detail"], [row[:-1] for row in by_row], text=4),
         "cells": markdown(["flag", "threat model", "defense", "attack", "queries", "cells"], by_cell, text=4),
     }
 

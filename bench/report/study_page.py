@@ -52,25 +52,25 @@ def replication(context: ReportContext) -> dict[str, Any] | None:
 
 
 def _comment(study: Study, values: Mapping[str, Value]) -> str:
-    """Return what an index needs to know of this page, as a comment that readers do not see."""
+    """Return what an index needs of this page, as a Markdown comment."""
     verdict = " ".join(filled(study.verdict, values).split())
-    told: dict[str, Any] = {"title": study.title, "verdict": verdict, "headline": None}
+    content: dict[str, Any] = {"title": study.title, "verdict": verdict, "headline": None}
     if study.headline:
-        ours, best = values[study.headline.published], values[study.headline.competent]
-        told["headline"] = {
-            "label": ours.row.label,
-            "published": published(ours.row),
-            "measured": ours.text,
+        value, best = values[study.headline.published], values[study.headline.competent]
+        content["headline"] = {
+            "label": value.row.label,
+            "published": published(value.row),
+            "measured": value.text,
             "competent_label": best.row.label,
             "competent": best.text,
         }
     # A comment must not hold its own end.
-    text = json.dumps(told, ensure_ascii=False).replace("--", "-\\u002d").replace(">", "\\u003e")
+    text = json.dumps(content, ensure_ascii=False).replace("--", "-\\u002d").replace(">", "\\u003e")
     return f"<!-- study: {text} -->"
 
 
 def filled(text: str, values: Mapping[str, Value]) -> str:
-    """Return a study's text with the numbers in its slots."""
+    """Return a text of a replication with its slots filled with numbers."""
 
     def slot(found: Any) -> str:
         name, _, what = found[1].partition(".")
@@ -85,7 +85,7 @@ def filled(text: str, values: Mapping[str, Value]) -> str:
 
 
 def rows(values: Sequence[Value]) -> str:
-    """Return the table of some rows; the columns about publication only where something was published."""
+    """Return the table of some rows; with the columns on the publication only if it has a number for them."""
     known = any(value.row.published is not None for value in values)
     body = []
     for value in values:
@@ -112,7 +112,7 @@ def _repeats(value: Value) -> str:
     text = f"{text} (no interval)" if count == 1 else text
     every = len(value.records)
     flags = [name if n == every else f"{name} ({n} of {every})" for name, n in sorted(value.flags.items())]
-    return (text if value.by_repeat else "audit") + (f" ⚑ {', '.join(flags)}" if flags else "")
+    return (text if value.by_repeat else "defense evaluation") + (f" ⚑ {', '.join(flags)}" if flags else "")
 
 
 def _figures(context: ReportContext, table: Table, values: Sequence[Value], number: int) -> list[str]:

@@ -50,13 +50,13 @@ def _overview(context: ReportContext) -> dict[str, Any] | None:
     rows = [_row(findings, threat, numbers[threat], helping[threat], adaptive=adaptive) for threat in worst]
     headers = [
         "",
-        "victim and thief",
+        "threat model",
         "queries",
-        "stolen, undefended (%)",
-        "largest gap told from zero (points)",
-        "it leaves (%)",
+        "fidelity, no defense (%)",
+        "largest significant reduction (pp)",
+        "fidelity with it (%)",
     ]
-    headers += ["the same defense, if he does not know it (points)"] if adaptive else []
+    headers += ["reduction for a non-adaptive attacker (pp)"] if adaptive else []
     return {
         "shortened": len(worst) < len(numbers),
         "helped": sum(bool(defenses) for defenses in helping.values()),
@@ -84,4 +84,4 @@ def _row(
     cells += [f"{name_with_warnings(findings, helping[0])}: {ranged(result.reduction)}", left]
     if not adaptive:
         return cells
-    return [*cells, ranged(result.non_adaptive.reduction) if result.non_adaptive else "no attacker knows it"]
+    return [*cells, ranged(result.non_adaptive.reduction) if result.non_adaptive else "no adaptive attack"]

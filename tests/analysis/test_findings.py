@@ -231,12 +231,12 @@ def test_every_line_under_a_verdict_is_about_a_defense_of_it(findings):
 
 
 def test_the_worst_case_stands_on_top(text):
-    top = text.split("## Verdict")[1].split("### T1")[0]
-    assert "**The worst case.**" in top
+    top = text.split("## Summary")[1].split("### T1")[0]
+    assert "**Strongest threat models.**" in top
     assert "| T1 |" in top
     assert "| T2 |" not in top
     assert "adaptive (parameters known)" in top
-    assert "if he does not know it" in top
+    assert "reduction for a non-adaptive attacker (pp)" in top
 
 
 def test_flags_are_listed_with_meaning_rows_and_what_was_seen(findings, text):
@@ -250,7 +250,7 @@ def test_flags_are_listed_with_meaning_rows_and_what_was_seen(findings, text):
     for flag, detail in raised.items():
         assert re.search(rf"\| {label(flag)} +\| {flag} +\| {re.escape(FLAGS[flag].meaning)}", part)
         assert detail in part
-    clear = part.split("Raised nowhere: ")[1].split("\n")[0]
+    clear = part.split("Not raised: ")[1].split("\n")[0]
     assert not any(f"({flag})" in clear for flag in raised)
 
 
@@ -328,7 +328,7 @@ def test_parameters_found_by_honest_cost_are_shown_beside_what_they_cost(tmp_pat
     found.info["resolved"] = {given[0]: "reverse_sigmoid(beta=1.0, gamma=0.0731)"}
     cells = [cell(INSIDE, d, SOFT, 200, r, share=0.7) for d in (NONE, given) for r in range(2)]
     text = write_report([evaluation(NONE), found, *cells], META, tmp_path).read_text(encoding="utf-8")
-    part = section(text, "## Defenses given by their honest cost")
+    part = section(text, "## Defenses given by their utility loss")
     assert re.search(
         r"`reverse_sigmoid\(l1=0\.3\)` +\| `reverse_sigmoid\(beta=1\.0, gamma=0\.0731\)` +\| +0\.310", part
     )
@@ -337,7 +337,7 @@ def test_parameters_found_by_honest_cost_are_shown_beside_what_they_cost(tmp_pat
 def test_a_run_without_such_defenses_has_no_section_for_them(tmp_path):
     cells = [cell(INSIDE, NONE, SOFT, 200, r, share=0.7) for r in range(2)]
     text = write_report([*AUDITS, *cells], META, tmp_path).read_text(encoding="utf-8")
-    assert "given by their honest cost" not in text
+    assert "given by their utility loss" not in text
 
 
 def test_the_order_of_knowledge_is_none_family_full():

@@ -58,7 +58,7 @@ def few(budget=200, attacks=(LABELS, SOFT, RANDOM, ADAPTIVE), repeats=REPEATS):
 
 
 def test_the_verdict_comes_first_and_names_the_strongest_attacker(text):
-    assert text.index("## Verdict") < text.index("## T1 in detail")
+    assert text.index("## Summary") < text.index("## T1 in detail")
     verdict = section(text, "### T1 ·")
     undefended = next(line for line in verdict.splitlines() if line.startswith("| **none**"))
     assert undefended.count("copycat = knockoff random on probabilities") == 2
@@ -161,7 +161,7 @@ def test_failed_cells_are_shown_with_their_error_and_how_to_try_again(text):
     part = section(text, "## Failed cells")
     assert "ValueError: probabilities contain NaN" in part
     assert "moatbench run fake" in part
-    assert "not complete" in text.split("## Verdict")[0]
+    assert "not complete" in text.split("## Summary")[0]
 
 
 def test_an_error_cannot_break_the_table_or_vanish_as_markup(tmp_path):
@@ -253,8 +253,8 @@ def test_detection_and_honest_cost_are_reported_per_defense(text):
         r"mahalanobis +\| noise +\| +99\.5 \[99\.0, 100\.0\]", section(text, "## Detection by pool")
     )
     assert "never" in section(text, "## Detection by pool")
-    assert "rounded(decimals=1)" in section(text, "## What honest users pay")
-    assert "rounded" not in section(text, "## Honest users refused or flagged")
+    assert "rounded(decimals=1)" in section(text, "## Utility for benign users")
+    assert "rounded" not in section(text, "## Benign queries rejected or flagged")
 
 
 def test_shared_trainings_do_not_count_in_training_time(text):
@@ -278,7 +278,7 @@ def test_how_it_was_made_can_be_traced(text):
 
 def test_a_run_without_results_still_has_a_report(tmp_path):
     text = write_report([], {}, tmp_path).read_text(encoding="utf-8")
-    assert "there is no verdict" in text
+    assert "No cell has a result yet" in text
 
 
 def test_short_names_keep_what_sets_plugins_apart():

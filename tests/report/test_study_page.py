@@ -63,14 +63,14 @@ def line(text, label):
     return [cell.strip() for cell in found.strip("|").split("|")]
 
 
-def test_a_page_says_title_verdict_and_source_first_and_how_it_was_made_last(text):
+def test_a_page_has_title_conclusion_and_source_first_and_how_it_was_made_last(text):
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     assert headings[0] == "A made study"
     assert headings[1:4] == ["Extraction", "Membership", "What the defense costs"]
     assert headings[4:7] == ["What the published number meant", "Choices", "Membership inference"]
     assert headings[-3:] == ["Flags", "Failed cells", "How it was made"]
     before = text.split("## Extraction")[0]
-    assert before.index("**Verdict.** published 89.66 %") < before.index("Source: nobody, 2026")
+    assert before.index("**Conclusion.** published 89.66 %") < before.index("Source: nobody, 2026")
     assert "[[study.table.row]]" in section(text, "How it was made")
     assert "- optimiser: not named, so Adam" in section(text, "Choices")
 
@@ -79,7 +79,7 @@ def test_a_study_without_a_page_is_a_section_of_the_usual_report(run, text, tmp_
     _, records, meta = run
     inside = write_report(records, meta | {"study": meta["study"] | {"page": False}}, tmp_path)
     usual = inside.read_text(encoding="utf-8")
-    assert "## Verdict" in usual
+    assert "## Summary" in usual
     own = section(usual, "A made study")
     assert re.findall(r"^### (.*)$", own, re.MULTILINE)[-2:] == ["What the published number meant", "Choices"]
     label = "MSE on log-softmax, no defense"
@@ -103,7 +103,10 @@ def test_a_row_shows_published_measured_difference_and_repeats(run, text):
 
 def test_a_table_without_published_numbers_has_no_column_for_them(text):
     assert "published" not in section(text, "What the defense costs").split("**How to read")[0]
-    assert line(text, "honest accuracy behind the stack")[1:] == ["**95.1 % [93.1, 96.1]**", "audit"]
+    assert line(text, "honest accuracy behind the stack")[1:] == [
+        "**95.1 % [93.1, 96.1]**",
+        "defense evaluation",
+    ]
 
 
 def test_the_alternative_that_was_used_is_named_in_its_row(text):
@@ -129,7 +132,7 @@ def test_overlap_is_explained_where_a_cell_has_it(run, text, tmp_path):
     _, records, meta = run
     clean = [Record(**(vars(r) | {"info": r.info | {"flags": []}})) for r in records]
     page = write_report(clean, meta, tmp_path).read_text(encoding="utf-8")
-    assert "No cell is flagged." in section(page, "Flags")
+    assert "No cell raises a warning." in section(page, "Flags")
     assert "⚑ overlap" not in page
 
 
@@ -299,14 +302,14 @@ def ordinary(run, tmp_path_factory):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_membership_does_not_enter_the_verdict_on_extraction(ordinary, run, tmp_path):
-    verdict = ordinary.split("## Verdict")[1].split("## Membership inference")[0]
+def test_membership_is_no_part_of_the_summary_of_extraction(ordinary, run, tmp_path):
+    verdict = ordinary.split("## Summary")[1].split("## Membership inference")[0]
     assert "membership" not in verdict.replace("`membership", "").split("Names in full")[0]
     _, records, _ = run
     only = [record for record in records if "membership" in str(record.spec.get("attack"))]
     page = write_report(only, META, tmp_path).read_text(encoding="utf-8")
-    assert "## Verdict" not in page
-    assert "no verdict" not in page
+    assert "## Summary" not in page
+    assert "No cell has a result yet" not in page
     assert "`membership_threshold(members=2000" in page
 
 
@@ -321,7 +324,7 @@ def test_what_needs_no_victim_is_not_called_membership(run, ordinary):
     part = section(ordinary, "Membership inference")
     other = next(x for x in part.splitlines() if "from usps" in x)
     assert "better than guessing" in other
-    assert "a classifier that never asks the victim (AUC 0.980" in other
+    assert "a classifier that never queries the victim (AUC 0.980" in other
     assert "need not be membership" in other
     _, records, _ = run
     for metrics, expected in (
@@ -332,9 +335,9 @@ def test_what_needs_no_victim_is_not_called_membership(run, ordinary):
         own = [Record(**(vars(r) | {"metrics": r.metrics | metrics})) for r in own]
         said = "\n".join(membership.sentences(inferences(Findings(own, {}))))
         assert expected in said
-        assert "never asks" not in said
+        assert "never queries" not in said
     single = inferences(Findings([r for r in own if r.spec["repeat"] == 0], {}))
-    assert "one repeat has no interval" in membership.sentences(single)[0]
+    assert "one repeat gives no confidence interval" in membership.sentences(single)[0]
 
 
 def test_the_membership_table_shows_achieved_rates_and_what_stands_beside(ordinary):
