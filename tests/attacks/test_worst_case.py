@@ -124,5 +124,5 @@ def test_against_no_defense_it_is_copycat_bit_for_bit(context, digits_spec):
     for text, knowledge in (("recover", "full"), ("copycat(use_probability=true)", "none")):
         threat = ThreatModel("in-distribution", "in-distribution", knowledge, "mlp", "probabilities")
         cell = Cell(digits_spec, (), threat, attacks.canonical(text), 60, 0, 1, 0)
-        bought.append(extraction.acquire(cell, attacks.build(text), pool, context).bought.digest())
+        bought.append(extraction.acquire(cell, attacks.build(text), pool, context).transfer_set.digest())
     assert bought[0] == bought[1]

@@ -1,4 +1,4 @@
-"""Steps by hand are autograd's and Adam's, to the last bit."""
+"""Hand-written training steps equal those of autograd and Adam to the last bit."""
 
 import copy
 import math
@@ -33,8 +33,8 @@ def adam(parameters):
     return torch.optim.Adam(parameters, lr=3e-3, weight_decay=1e-4, fused=True)
 
 
-def lessons(rows, pixels, loss, *, hard=False, seed=0):
-    """Yield inputs (…, pixels) and what the loss compares with."""
+def training_batches(rows, pixels, loss, *, hard=False, seed=0):
+    """Yield inputs (…, pixels) and loss targets."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         x = torch.rand(*rows, pixels, generator=generator)
@@ -45,11 +45,11 @@ def lessons(rows, pixels, loss, *, hard=False, seed=0):
         yield x, y if loss == "cross-entropy" else torch.log(y + 1e-6)
 
 
-def learn(outputs, y, recipe):
-    if recipe.loss == "cross-entropy":
+def learn(outputs, y, schedule):
+    if schedule.loss == "cross-entropy":
         functional.cross_entropy(outputs, y).backward()
     else:
-        training.row_losses(outputs, y, recipe).mean().backward()
+        training.row_losses(outputs, y, schedule).mean().backward()
 
 
 def same(one, other):
@@ -76,18 +76,18 @@ def as_in_a_worker():
     ),
 )
 def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
-    recipe = TrainingSchedule(1, weight_decay=1e-4, loss=loss)
+    schedule = TrainingSchedule(1, weight_decay=1e-4, loss=loss)
     theirs, ours = (network(name, (1, size, size)) for _ in range(2))
-    optimizer, learner = adam(theirs.parameters()), Optimizer(ours, recipe)
-    for x, y in lessons((n,), size**2, loss, hard=hard):
+    optimizer, fast_optimizer = adam(theirs.parameters()), Optimizer(ours, schedule)
+    for x, y in training_batches((n,), size**2, loss, hard=hard):
         optimizer.zero_grad()
         outputs = theirs(x)
-        learn(outputs, y, recipe)
+        learn(outputs, y, schedule)
         optimizer.step()
-        learner.step(x.reshape(n, 1, size, size), y, 3e-3)
+        fast_optimizer.step(x.reshape(n, 1, size, size), y, 3e-3)
         assert same(theirs.parameters(), ours.parameters())
     with torch.no_grad():
-        assert torch.equal(theirs(x), learner.logits(x.reshape(n, 1, size, size)))
+        assert torch.equal(theirs(x), fast_optimizer.logits(x.reshape(n, 1, size, size)))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -97,30 +97,30 @@ def test_a_step_alone_is_autograds_to_the_last_bit(name, size, n, hard, loss):
         lambda _, members, n: (members, n) in ((1, 1), (3, 64)), product(sorted(BATCHED), (1, 3, 5), (1, 64))
     ),
 )
-def test_a_stacked_step_is_autograds_to_the_last_bit(name, members, n, loss):
-    recipe = TrainingSchedule(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
+def test_a_batched_step_is_autograds_to_the_last_bit(name, members, n, loss):
+    schedule = TrainingSchedule(1, learning_rate=3e-3, weight_decay=1e-4, loss=loss)
     theirs, ours = (
         BatchedNetwork([network(name, (1, 8, 8), seed) for seed in range(members)]) for _ in range(2)
     )
     optimizer = adam([*theirs.weights, *theirs.biases])
-    by_hand = LayerSequence(ours.layers(), loss=loss, weight_decay=1e-4)
+    sequence = LayerSequence(ours.layers(), loss=loss, weight_decay=1e-4)
     share = torch.full((members, n), 1 / n)
     share[0, 0] = 0
-    for x, y in lessons((members, n), 64, loss):
+    for x, y in training_batches((members, n), 64, loss):
         optimizer.zero_grad()
         outputs = x
         for place, (weight, bias) in enumerate(zip(theirs.weights, theirs.biases, strict=True)):
             outputs = torch.baddbmm(bias, torch.relu(outputs) if place else outputs, weight)
-        training.row_losses(outputs, y, recipe).mul(share).sum().backward()
+        training.row_losses(outputs, y, schedule).mul(share).sum().backward()
         optimizer.step()
-        by_hand.step(x, y, share, 3e-3)
+        sequence.step(x, y, share, 3e-3)
         assert same([*theirs.weights, *theirs.biases], [*ours.weights, *ours.biases])
 
 
-def test_a_surrogate_that_learns_step_by_step_learns_the_same_bits():
+def test_an_online_surrogate_is_trained_to_the_same_bits():
     online, theirs = OnlineSurrogate(network("mlp", (1, 8, 8)), 1e-3), network("mlp", (1, 8, 8))
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
-    for x, y in lessons((1,), 64, "cross-entropy", hard=True):
+    for x, y in training_batches((1,), 64, "cross-entropy", hard=True):
         online.step(x.reshape(1, 1, 8, 8).numpy(), y.double().numpy())
         optimizer.zero_grad()
         functional.cross_entropy(theirs(x), y).backward()
@@ -161,44 +161,44 @@ def pytorchs(found):
 def test_a_step_of_convolutions_is_autograds_to_the_last_bit(name, n, shape, loss):
     if n == 1 and name == "cnn":
         n = 2  # batch normalisation wants two
-    recipe = TrainingSchedule(1, weight_decay=1e-4, loss=loss)
+    schedule = TrainingSchedule(1, weight_decay=1e-4, loss=loss)
     ours = network(name, shape).train()
     theirs = pytorchs(ours)
-    optimizer, learner = adam(theirs.parameters()), Optimizer(ours, recipe)
-    for rows, y in lessons((n,), math.prod(shape), loss):
+    optimizer, fast_optimizer = adam(theirs.parameters()), Optimizer(ours, schedule)
+    for rows, y in training_batches((n,), math.prod(shape), loss):
         x = rows.reshape(n, *shape)
         optimizer.zero_grad()
         outputs = theirs(x)
-        learn(outputs, y, recipe)
+        learn(outputs, y, schedule)
         optimizer.step()
-        learner.step(x, y, 3e-3)
+        fast_optimizer.step(x, y, 3e-3)
         assert same(theirs.state_dict().values(), ours.state_dict().values())
     theirs.eval()
     ours.eval()
     with torch.inference_mode():
         expected = theirs(x)
-        assert torch.equal(learner.logits(x), expected)
+        assert torch.equal(fast_optimizer.logits(x), expected)
         assert same(ours.activations(x), theirs.activations(x))
     x.requires_grad_()
-    slopes = [torch.autograd.grad(each(x).square().sum(), x)[0] for each in (ours, theirs)]
-    assert torch.equal(*slopes)
+    gradients = [torch.autograd.grad(each(x).square().sum(), x)[0] for each in (ours, theirs)]
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 8, 8), (1, 1, 2, 2), (2, 3, 4, 10), (0, 1, 4, 4), (2, 2, 7, 7)])
 @pytest.mark.parametrize("ties", [False, True])
-def test_halving_is_pytorchs_pooling_equals_included(shape, ties):
+def test_pooling_is_pytorchs_with_ties_included(shape, ties):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
     x = (torch.relu(x).round() if ties else x).requires_grad_()
     found, expected = MaxPool2x2()(x), functional.max_pool2d(x, 2)
     assert torch.equal(found, expected)
-    slope = torch.randn(found.shape, generator=generator)
-    assert same(torch.autograd.grad(found, x, slope), torch.autograd.grad(expected, x, slope))
+    gradient = torch.randn(found.shape, generator=generator)
+    assert same(torch.autograd.grad(found, x, gradient), torch.autograd.grad(expected, x, gradient))
     turned = x.detach().transpose(-1, -2)
     assert torch.equal(MaxPool2x2()(turned), functional.max_pool2d(turned, 2))
 
 
-def test_what_is_apart_by_a_denormal_number_is_apart():
+def test_corners_that_differ_by_a_denormal_number_are_distinguished():
     squares = torch.tensor(
         [[0, 1e-40, 0, 0], [2e-38, 2.1e-38, 0, 0], [0, 1.19e-38, 0, 0], [1e-40, 0, 2e-40, 0]]
     )
@@ -215,27 +215,27 @@ def test_adam_of_any_shapes_is_adam():
     ours = [nn.Parameter(each.detach().clone()) for each in theirs]
     optimizer, flat = torch.optim.Adam(theirs, lr=1e-2, fused=True), FlatAdam(ours, 0.0)
     for _ in range(STEPS):
-        for each, slope in zip(theirs, flat.gradients, strict=True):
+        for each, gradient in zip(theirs, flat.gradients, strict=True):
             each.grad = torch.randn(each.shape, generator=generator)
-            slope.copy_(each.grad)
+            gradient.copy_(each.grad)
         optimizer.step()
         with torch.no_grad():
             flat.step(1e-2)
         assert same(theirs, ours)
 
 
-def test_what_is_a_chain():
+def test_networks_of_known_layers_give_a_layer_sequence():
     def depth(*given):
         return len(layers_of(nn.Sequential(*given)))
 
-    def learning(name, size):
+    def trainable(name, size):
         return [isinstance(layer, TrainableLayer) for layer in layers_of(network(name, (1, size, size)))]
 
-    assert learning("mlp", 8) == [0, 1, 0, 1, 0, 1]
-    assert learning("mlp128", 8) == [0, 1, 0, 1]
-    assert learning("logistic", 8) == [0, 1]
-    assert learning("lenet", 28) == [1, 0, 1, 0, 0, 1, 0, 1, 0, 1]
-    assert learning("cnn", 8) == []
+    assert trainable("mlp", 8) == [0, 1, 0, 1, 0, 1]
+    assert trainable("mlp128", 8) == [0, 1, 0, 1]
+    assert trainable("logistic", 8) == [0, 1]
+    assert trainable("lenet", 28) == [1, 0, 1, 0, 0, 1, 0, 1, 0, 1]
+    assert trainable("cnn", 8) == []
     assert depth(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)) == 3
     assert depth(nn.Linear(2, 3), nn.Linear(3, 2)) == 2
     assert depth(nn.Linear(2, 3), nn.ReLU()) == 0

@@ -1,4 +1,4 @@
-"""Stacked training does for several perceptrons what the plain loop does for each."""
+"""Batched training gives each perceptron what the plain loop gives it alone."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from bench.models.determinism import torch_seed
 from bench.models.training import TrainingSchedule
 
 SHAPE = (1, 4, 4)
-RECIPE = TrainingSchedule(30, 16, 3e-3)
+SCHEDULE = TrainingSchedule(30, 16, 3e-3)
 
 
 def networks(name, seeds):
@@ -35,44 +35,44 @@ def furthest(one, other):
 
 @pytest.mark.parametrize("name", sorted(BATCHED))
 @pytest.mark.parametrize("sizes", [(40, 40, 40), (40, 7, 100), (1, 64), (33,)])
-def test_a_stack_trains_each_member_as_if_it_were_alone(name, sizes):
+def test_batched_networks_are_trained_as_each_alone(name, sizes):
     xs, ys = data(*sizes)
     seeds = range(len(sizes))
-    together = train_batched(networks(name, seeds), xs, ys, RECIPE, seeds)
+    together = train_batched(networks(name, seeds), xs, ys, SCHEDULE, seeds)
     for network, x, y, seed, stacked in zip(networks(name, seeds), xs, ys, seeds, together, strict=True):
-        alone = training.train(network, x, y, RECIPE, seed)
+        alone = training.train(network, x, y, SCHEDULE, seed)
         for one, other in zip(stacked, alone, strict=True):
             assert furthest(one, other) < 1e-4
 
 
 @pytest.mark.parametrize("name", sorted(BATCHED))
-def test_a_member_without_rows_stays_as_it_was(name):
+def test_a_network_without_rows_keeps_its_weights(name):
     xs, ys = data(20, 0, 30)
     start = [training.snapshot(network) for network in networks(name, range(3))]
-    together = train_batched(networks(name, range(3)), xs, ys, RECIPE, range(3))
+    together = train_batched(networks(name, range(3)), xs, ys, SCHEDULE, range(3))
     assert furthest(together[1][0], start[1]) == furthest(together[1][1], start[1]) == 0
     assert furthest(together[0][1], start[0]) > 1e-2
-    alone = training.train(networks(name, [2])[0], xs[2], ys[2], RECIPE, 2)
+    alone = training.train(networks(name, [2])[0], xs[2], ys[2], SCHEDULE, 2)
     assert furthest(together[2][1], alone[1]) < 1e-4
 
 
-def test_a_stack_of_nothing_but_empty_members_stays_as_it_was():
+def test_networks_without_any_rows_keep_their_weights():
     xs, ys = data(0, 0)
     start = [training.snapshot(network) for network in networks("mlp", range(2))]
     for (half, full), before in zip(
-        train_batched(networks("mlp", range(2)), xs, ys, RECIPE, range(2)), start, strict=True
+        train_batched(networks("mlp", range(2)), xs, ys, SCHEDULE, range(2)), start, strict=True
     ):
         assert furthest(half, before) == furthest(full, before) == 0
 
 
-def test_the_same_stack_trained_twice_is_the_same_to_the_last_bit():
+def test_the_same_batched_training_twice_is_equal_to_the_last_bit():
     xs, ys = data(20, 30)
-    one, other = (train_batched(networks("mlp", range(2)), xs, ys, RECIPE, range(2)) for _ in range(2))
+    one, other = (train_batched(networks("mlp", range(2)), xs, ys, SCHEDULE, range(2)) for _ in range(2))
     for first, second in zip(one, other, strict=True):
         assert furthest(first[0], second[0]) == furthest(first[1], second[1]) == 0
 
 
-def test_half_of_the_steps_and_all_of_them_are_apart():
+def test_weights_after_half_and_all_of_the_steps_differ():
     xs, ys = data(20, 30)
-    for half, full in train_batched(networks("mlp", range(2)), xs, ys, RECIPE, range(2)):
+    for half, full in train_batched(networks("mlp", range(2)), xs, ys, SCHEDULE, range(2)):
         assert all(not torch.equal(half[name], full[name]) for name in full)

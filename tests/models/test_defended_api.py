@@ -1,4 +1,4 @@
-"""The defended API: what a client may ask, what it is told, and what it is billed."""
+"""The defended API: its answers, its budget and its account of queries."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -94,7 +94,7 @@ def test_no_other_client_of_the_same_api_adds_to_the_budget(api_of, x):
         api.predict(x[:5], client="other")
 
 
-def test_repeats_and_refusals_are_billed(api_of, digits_victim, x):
+def test_repeated_and_rejected_queries_count(api_of, digits_victim, x):
     label = digits_victim.probabilities(x).argmax(axis=1)
     api = api_of(Gate(), budget=200)
     for _ in range(2):
@@ -108,14 +108,14 @@ def test_repeats_and_refusals_are_billed(api_of, digits_victim, x):
     assert account.seconds_defense > 0
 
 
-def test_honest_traffic_has_no_budget(api_of, x):
+def test_benign_traffic_has_no_budget(api_of, x):
     api = api_of()
     for _ in range(20):
         api.predict(x)
     assert api.account.sent == 20 * len(x)
 
 
-def test_refusals_come_as_rows_of_nan(api_of, digits_victim, x):
+def test_rejected_queries_come_as_rows_of_nan(api_of, digits_victim, x):
     refused = digits_victim.probabilities(x).argmax(axis=1) == 1
     answers = api_of(Gate()).query(x, "client")
     assert (answers.refused == refused).all()
@@ -123,7 +123,7 @@ def test_refusals_come_as_rows_of_nan(api_of, digits_victim, x):
     assert (np.isnan(answers.probabilities).any(axis=1) == refused).all()
 
 
-def test_labels_are_one_hot_and_refusals_stay(api_of, digits_victim, x):
+def test_labels_are_one_hot_and_rejected_rows_stay(api_of, digits_victim, x):
     label = digits_victim.probabilities(x).argmax(axis=1)
     shown = api_of(Gate(), shows="labels").predict(x)
     assert (np.isnan(shown).all(axis=1) == (label == 1)).all()
@@ -138,7 +138,7 @@ def test_the_first_of_several_maxima_is_the_label():
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (3, 1, 28, 28), (3, 64), (3, 3, 8, 8), (8, 8)])
-def test_queries_of_another_shape_are_refused_and_not_billed(api_of, shape):
+def test_queries_of_another_shape_raise_and_do_not_count(api_of, shape):
     api = api_of(budget=3)
     with pytest.raises(ValueError, match="queries must be"):
         api.predict(np.zeros(shape, np.float32))
@@ -245,7 +245,7 @@ def test_a_victim_without_features_offers_none(digits_victim, x):
     assert spy.seen[0].read_features is None
 
 
-def test_a_thief_knows_what_his_threat_model_says(digits_victim, context, digits_spec):
+def test_an_attacker_knows_what_the_threat_model_says(digits_victim, context, digits_spec):
     texts = ("rounded(decimals=2)", "reverse_sigmoid(gamma=0.2, l1=0.3)")
     stack = context.stack(digits_spec, texts, 0)
 

@@ -132,7 +132,7 @@ def test_denormals_are_flushed_inside_alone():
     assert not flushes()
 
 
-def test_networks_are_asked_without_denormals():
+def test_networks_are_evaluated_without_denormals():
     seen = []
 
     class Network(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Where copies are trained: the CPU unless told, and on a GPU the same but for the noise of repeats."""
+"""The device of surrogate training: the CPU by default; on a GPU equal up to the noise of repeats."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from bench.tasks import Cell
 GPU = torch.cuda.is_available()
 
 
-def test_the_device_is_the_cpus_unless_told_and_again_after():
+def test_the_device_is_the_cpu_outside_of_its_block():
     assert device() == "cpu"
     with on_device("cuda"):
         assert device() == "cuda"
@@ -41,7 +41,7 @@ def test_a_gpu_that_is_not_there_is_one_sentence(monkeypatch):
         resolve_device("cuda")
 
 
-def test_an_unknown_device_is_refused():
+def test_an_unknown_device_is_a_usage_error():
     told = CliRunner().invoke(app, ["run", "smoke", "--device", "abacus"])
     assert told.exit_code == 2
     assert "abacus" in told.output
@@ -60,17 +60,17 @@ def test_results_of_another_device_have_other_keys(context, digits_spec, threat)
     assert not set(named) & set(run.task_keys(tasks, prints, "cuda"))
 
 
-def test_a_training_is_remembered_by_its_device(digits_pool):
+def test_a_training_is_cached_by_its_device(digits_pool):
     bought = [surrogates.TransferSet(digits_pool.x[:20], digits_pool.x[:20].reshape(20, -1)[:, :10])]
-    recipe = surrogates.TrainingSchedule(1)
+    schedule = surrogates.TrainingSchedule(1)
     with on_device("cuda"):
-        far = surrogates._key(bought, "mlp", recipe, (0.0, 1.0), [0])
-    assert far != surrogates._key(bought, "mlp", recipe, (0.0, 1.0), [0])
+        far = surrogates._key(bought, "mlp", schedule, (0.0, 1.0), [0])
+    assert far != surrogates._key(bought, "mlp", schedule, (0.0, 1.0), [0])
 
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-def test_copies_trained_on_a_gpu_are_as_good(architecture, context, digits_spec, threat):
+def test_surrogates_trained_on_a_gpu_are_as_good(architecture, context, digits_spec, threat):
     group = cells(digits_spec, replace(threat, surrogate=architecture))
     hits = {}
     for where in ("cpu", "cuda"):

@@ -27,7 +27,7 @@ def same(answers, x):
     return all(np.array_equal(told, true) for told, true in zip(answers, Doubled()(x), strict=True))
 
 
-def test_outputs_come_in_the_order_asked_repeats_included(rows):
+def test_outputs_come_in_the_order_of_inputs_repeats_included(rows):
     look = PredictionCache(Doubled(), 10**6)
     asked = rows[[3, 1, 3, 2]]
     assert same(look(asked), asked)
@@ -51,7 +51,7 @@ def test_who_changes_an_answer_changes_his_own(rows):
     assert same(look(rows[:1]), rows[:1])
 
 
-def test_rows_asked_one_by_one_cost_a_chunk_for_a_chunk_of_them(rows):
+def test_announced_rows_queried_one_by_one_are_evaluated_by_the_chunk(rows):
     model = Doubled()
     look = PredictionCache(model, 10**6)
     look.expect(rows)
@@ -71,7 +71,7 @@ def test_nothing_is_evaluated_that_would_not_have_been_padding(rows):
     assert model.calls == [CHUNK, CHUNK]
 
 
-def test_what_is_expected_and_known_is_not_computed_again(rows):
+def test_announced_rows_that_are_cached_are_not_computed_again(rows):
     model = Doubled()
     look = PredictionCache(model, 10**6)
     look(rows[:600])
@@ -80,7 +80,7 @@ def test_what_is_expected_and_known_is_not_computed_again(rows):
     assert model.calls == [600, 100]
 
 
-def test_memory_has_a_limit_and_answers_have_none(rows):
+def test_the_cache_has_a_limit_and_answers_have_none(rows):
     model = Doubled()
     look = PredictionCache(model, 50 * (ROW_OVERHEAD + 16))
     for _ in range(2):
@@ -92,7 +92,7 @@ def test_memory_has_a_limit_and_answers_have_none(rows):
     assert model.calls == [700, 650]
 
 
-def test_what_was_learnt_travels_and_what_is_likely_is_not_copied(rows):
+def test_a_pickled_cache_keeps_outputs_and_shares_announced_rows(rows):
     look = PredictionCache(Doubled(), 10**6)
     look.expect(rows)
     look(rows[:1])
@@ -106,7 +106,7 @@ def test_what_was_learnt_travels_and_what_is_likely_is_not_copied(rows):
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "logistic", "tree"])
-def test_a_victims_answers_do_not_depend_on_how_it_is_asked(context, architecture):
+def test_a_victims_answers_do_not_depend_on_the_order_of_queries(context, architecture):
     spec = VictimSpec("digits", architecture, 0)
     pool, victim = context.pool(spec, "in-distribution", 0), context.victim(spec)
     together = victim._evaluate(pool.x[:300])

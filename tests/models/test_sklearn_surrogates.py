@@ -12,7 +12,7 @@ def bought(digits_victim, digits_pool):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_library_model_learns_what_it_was_told_and_the_same_again(name, bought, digits_victim):
+def test_a_scikit_learn_model_fits_its_transfer_set_and_does_so_again(name, bought, digits_victim):
     answer, again = (fit_estimator(name, bought, 10, 3) for _ in range(2))
     test = digits_victim.splits.test.x
     told = answer(test)
@@ -28,7 +28,7 @@ def test_the_seed_matters_where_there_is_chance(bought):
     assert (one(bought.x) != other(bought.x)).any()
 
 
-def test_an_answer_becomes_a_row_an_entry_that_counts():
+def test_an_answer_becomes_a_row_for_each_entry_that_is_not_small():
     x = np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)
     y = np.array([[0.75, 0.25, 0.0], [0.0005, -0.2, 1.0]], dtype=np.float32)
     rows, labels, weights = weighted_rows(TransferSet(x, y))
@@ -38,7 +38,7 @@ def test_an_answer_becomes_a_row_an_entry_that_counts():
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_soft_answers_say_more_than_the_label(name, digits_pool):
+def test_soft_answers_give_better_surrogates_than_labels(name, digits_pool):
     # Two inputs of one label and unlike confidence: only the weights can tell them apart.
     x = np.stack([digits_pool.x[0], digits_pool.x[1]]).repeat(20, axis=0)
     y = np.repeat(np.array([[0.9, 0.1], [0.6, 0.4]], dtype=np.float32), 20, axis=0)
@@ -48,7 +48,7 @@ def test_soft_answers_say_more_than_the_label(name, digits_pool):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_class_that_was_never_seen_is_never_said(name, bought):
+def test_a_class_without_answers_has_probability_zero(name, bought):
     few = TransferSet(bought.x, np.eye(10, dtype=np.float32)[np.arange(300) % 2 + 3])
     told = fit_estimator(name, few, 10, 0)(bought.x)
     assert told.shape == (300, 10)
@@ -56,7 +56,7 @@ def test_a_class_that_was_never_seen_is_never_said(name, bought):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_one_class_or_nothing_is_all_that_the_copy_says(name, bought):
+def test_one_class_or_no_answers_give_a_constant_surrogate(name, bought):
     one = TransferSet(bought.x, np.eye(10, dtype=np.float32)[np.full(300, 7)])
     assert (fit_estimator(name, one, 10, 0)(bought.x).argmax(axis=1) == 7).all()
     nothing = TransferSet(bought.x[:0], bought.y[:0])

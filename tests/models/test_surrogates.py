@@ -1,4 +1,4 @@
-"""Training the copy: pure, remembered by all it depends on, and one rule for every budget."""
+"""Training of surrogates: pure, cached by everything it depends on, one configuration for every budget."""
 
 import random
 from dataclasses import replace
@@ -84,7 +84,7 @@ def test_the_seed_and_the_transfer_set_matter(architecture, sets):
 
 @pytest.mark.usefixtures("twenty_steps")
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-def test_what_was_trained_before_is_remembered_to_the_last_bit(architecture, sets, tmp_path, monkeypatch):
+def test_a_cached_training_is_equal_to_the_last_bit(architecture, sets, tmp_path, monkeypatch):
     first = surrogates.fit(sets, architecture, 10, SEEDS, tmp_path)
     forbid_training(monkeypatch)
     again = surrogates.fit(sets, architecture, 10, SEEDS, tmp_path)
@@ -98,7 +98,7 @@ def test_what_was_trained_before_is_remembered_to_the_last_bit(architecture, set
 
 
 @pytest.mark.usefixtures("twenty_steps")
-def test_a_memo_is_for_the_same_sets_order_architecture_and_seeds(sets, tmp_path):
+def test_a_cached_training_is_for_the_same_sets_order_architecture_and_seeds(sets, tmp_path):
     surrogates.fit(sets, "mlp", 10, SEEDS, tmp_path)
     fewer = TransferSet(sets[1].x[:-1], sets[1].y[:-1])
     asked = [
@@ -114,7 +114,7 @@ def test_a_memo_is_for_the_same_sets_order_architecture_and_seeds(sets, tmp_path
 
 
 @pytest.mark.usefixtures("twenty_steps")
-def test_a_memo_of_other_versions_is_not_used(sets, tmp_path, monkeypatch):
+def test_a_cached_training_of_other_versions_is_not_used(sets, tmp_path, monkeypatch):
     surrogates.fit(sets, "mlp", 10, SEEDS, tmp_path)
     monkeypatch.setattr(surrogates, "versions", lambda: {"torch": "another"})
     assert not any(copy.shared for copy in surrogates.fit(sets, "mlp", 10, SEEDS, tmp_path))
@@ -122,7 +122,7 @@ def test_a_memo_of_other_versions_is_not_used(sets, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("twenty_steps")
 @pytest.mark.parametrize("left", [0, 5, 1000], ids=["empty", "header cut", "weights cut"])
-def test_half_a_memo_file_is_trained_again_and_mended(left, sets, tmp_path):
+def test_half_a_cached_file_is_trained_again_and_replaced(left, sets, tmp_path):
     first = surrogates.fit(sets, "mlp", 10, SEEDS, tmp_path)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
@@ -135,7 +135,7 @@ def test_half_a_memo_file_is_trained_again_and_mended(left, sets, tmp_path):
 
 @pytest.mark.usefixtures("twenty_steps")
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-def test_a_thief_who_bought_nothing_has_an_untrained_network(architecture, sets):
+def test_an_empty_transfer_set_gives_an_untrained_network(architecture, sets):
     nothing, something = surrogates.fit([empty(sets), sets[1]], architecture, 10, SEEDS)
     with torch_seed(SEEDS[0]):
         untrained = networks.build(architecture, SHAPE, 10).eval()
@@ -146,7 +146,7 @@ def test_a_thief_who_bought_nothing_has_an_untrained_network(architecture, sets)
 
 
 @pytest.mark.usefixtures("twenty_steps")
-def test_a_group_that_bought_nothing_is_trained_too(sets):
+def test_a_group_of_empty_transfer_sets_is_trained_too(sets):
     assert len(surrogates.fit([empty(sets)] * 2, "mlp", 10, SEEDS)) == 2
 
 
@@ -164,7 +164,7 @@ def test_larger_images_get_2500_steps_or_20_epochs(n, steps):
 
 
 @pytest.mark.usefixtures("twenty_steps")
-def test_a_half_trained_copy_answers_otherwise(sets):
+def test_a_surrogate_after_half_of_the_steps_answers_differently(sets):
     copy = surrogates.fit(sets, "cnn", 10, SEEDS)[0]
     half, full = copy.probabilities_half(sets[0].x), copy.probabilities(sets[0].x)
     assert half.shape == full.shape == (40, 10)
@@ -172,13 +172,13 @@ def test_a_half_trained_copy_answers_otherwise(sets):
     assert np.allclose(full.sum(axis=1), 1)
 
 
-def test_a_copy_learns_what_was_bought(sets):
+def test_a_surrogate_fits_its_transfer_set(sets):
     copies = surrogates.fit(sets, "mlp", 10, SEEDS)
     for copy, bought in zip(copies, sets, strict=True):
         assert (copy.probabilities(bought.x).argmax(axis=1) == bought.y.argmax(axis=1)).mean() > 0.97
 
 
-def test_soft_answers_are_learnt_as_they_are(sets):
+def test_soft_answers_are_soft_targets(sets):
     soft = TransferSet(sets[0].x, np.full((40, 10), 0.1, dtype=np.float32))
     (copy,) = surrogates.fit([soft], "mlp", 10, [0])
     assert np.allclose(copy.probabilities(soft.x), 0.1, atol=0.05)
@@ -186,7 +186,7 @@ def test_soft_answers_are_learnt_as_they_are(sets):
 
 @pytest.mark.usefixtures("twenty_steps")
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-def test_another_recipe_is_another_training(architecture, sets, tmp_path):
+def test_another_training_configuration_is_another_training(architecture, sets, tmp_path):
     plain = surrogates.fit(sets, architecture, 10, SEEDS, tmp_path)
     for how in (
         "rule(loss=mse-log-softmax)",
@@ -203,7 +203,7 @@ def test_another_recipe_is_another_training(architecture, sets, tmp_path):
         plain = other
 
 
-def test_the_copy_scales_what_it_is_shown_as_it_scaled_what_it_learnt(sets):
+def test_a_surrogate_scales_its_inputs_as_in_training(sets):
     scaled = [TransferSet((each.x - np.float32(0.25)) / np.float32(0.5), each.y) for each in sets]
     (one, _) = surrogates.fit(sets, "logistic", 10, SEEDS, None, "rule(mean=0.25, std=0.5, epochs=3)")
     (other, _) = surrogates.fit(scaled, "logistic", 10, SEEDS, None, "rule(epochs=3)")
@@ -220,7 +220,7 @@ class Teacher:
         return told
 
 
-def test_pseudo_labels_are_those_of_which_the_teacher_is_sure(sets, digits_pool):
+def test_pseudo_labels_are_the_confident_labels_of_the_teacher(sets, digits_pool):
     rest = digits_pool.x[100:120]
     more = surrogates.with_pseudo_labels(sets[0], Teacher(), rest)
     assert (more.x == np.concatenate([sets[0].x, rest[:10]])).all()
@@ -229,7 +229,7 @@ def test_pseudo_labels_are_those_of_which_the_teacher_is_sure(sets, digits_pool)
     assert more.x.dtype == more.y.dtype == np.float32
 
 
-def test_who_learnt_nothing_labels_nothing_and_no_rest_adds_nothing(sets, digits_pool):
+def test_no_answers_or_no_unqueried_inputs_give_no_pseudo_labels(sets, digits_pool):
     nothing = empty(sets)
     assert surrogates.with_pseudo_labels(nothing, Teacher(), digits_pool.x[:9]) is nothing
     assert surrogates.with_pseudo_labels(sets[0], Teacher(), digits_pool.x[:0]) is sets[0]
@@ -237,7 +237,7 @@ def test_who_learnt_nothing_labels_nothing_and_no_rest_adds_nothing(sets, digits
 
 @pytest.mark.usefixtures("twenty_steps")
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "sklearn-logistic"])
-def test_the_second_copy_learns_what_the_first_one_labelled(architecture, sets, digits_pool, monkeypatch):
+def test_the_second_surrogate_learns_the_first_ones_labels(architecture, sets, digits_pool, monkeypatch):
     how = "rule(unlabelled=pseudo-labels)"
     monkeypatch.setattr(surrogates, "MIN_CONFIDENCE", 0.0)
     rest = [digits_pool.x[100:160], digits_pool.x[160:200]]

@@ -62,14 +62,14 @@ def test_epochs_count_the_short_batch(n, steps):
 
 
 def test_the_rate_falls_along_half_a_cosine():
-    recipe = TrainingSchedule(100, learning_rate=2.0)
-    assert training.learning_rate_at(recipe, 1) == 2.0
-    assert training.learning_rate_at(recipe, 51) == pytest.approx(1.0)
-    assert 0 < training.learning_rate_at(recipe, 100) < 0.01
+    schedule = TrainingSchedule(100, learning_rate=2.0)
+    assert training.learning_rate_at(schedule, 1) == 2.0
+    assert training.learning_rate_at(schedule, 51) == pytest.approx(1.0)
+    assert 0 < training.learning_rate_at(schedule, 100) < 0.01
     assert training.learning_rate_at(TrainingSchedule(100, learning_rate=2.0, decay=False), 100) == 2.0
 
 
-def test_a_recipe_says_everything_that_it_fixes():
+def test_a_schedule_as_text_names_every_hyperparameter():
     assert str(TrainingSchedule(5)) == "adam, 5 steps of 64, lr 0.001 cosine, weight decay 0"
     different = [
         TrainingSchedule(6),
@@ -78,13 +78,13 @@ def test_a_recipe_says_everything_that_it_fixes():
         TrainingSchedule(5, weight_decay=1),
         TrainingSchedule(5, decay=False),
     ]
-    assert len({str(recipe) for recipe in [TrainingSchedule(5), *different]}) == 6
+    assert len({str(schedule) for schedule in [TrainingSchedule(5), *different]}) == 6
 
 
 def test_training_is_plain_adam_on_cross_entropy():
     x, y = data()
-    recipe = TrainingSchedule(12, 16, 1e-2, weight_decay=1e-3)
-    _, weights = training.train(network(), x, y, recipe, seed=3)
+    schedule = TrainingSchedule(12, 16, 1e-2, weight_decay=1e-3)
+    _, weights = training.train(network(), x, y, schedule, seed=3)
     twin = network()
     optimizer = torch.optim.Adam(twin.parameters(), lr=1e-2, weight_decay=1e-3)
     for step, rows in enumerate(batches(len(x), 16, 12, seed=3)):
@@ -97,7 +97,7 @@ def test_training_is_plain_adam_on_cross_entropy():
         assert torch.allclose(weights[name], value, atol=1e-4), name
 
 
-def test_half_of_the_steps_and_all_of_them_are_apart_and_copies():
+def test_weights_after_half_and_all_of_the_steps_differ_and_are_copies():
     x, y = data()
     trained = network()
     half, full = training.train(trained, x, y, TrainingSchedule(10, 16), seed=0)
@@ -184,7 +184,7 @@ def test_an_online_step_is_an_adam_step(name):
     assert not np.allclose(online.logits(x), training.logits(network(name=name).eval(), x), atol=1e-2)
 
 
-def test_asking_an_online_surrogate_does_not_change_it():
+def test_querying_an_online_surrogate_does_not_change_it():
     x, _ = data(4)
     online = OnlineSurrogate(network(name="cnn"), 1e-2)
     assert (online.logits(x) == online.logits(x)).all()
@@ -194,30 +194,34 @@ def test_asking_an_online_surrogate_does_not_change_it():
 def test_mse_log_softmax_is_pytorchs_mse_of_logs_with_the_constant():
     x, y = data()
     y[:10] = np.eye(3, dtype=np.float32)[0]
-    recipe = TrainingSchedule(1, batch_size=50, learning_rate=0.1, loss="mse-log-softmax", constant=1e-3)
+    schedule = TrainingSchedule(1, batch_size=50, learning_rate=0.1, loss="mse-log-softmax", constant=1e-3)
     outputs = network()(torch.from_numpy(x)).detach()
     expected = functional.mse_loss(
         torch.log_softmax(outputs, dim=1), torch.log(torch.from_numpy(y.astype(np.float64) + 1e-3)).float()
     )
-    found = training.row_losses(outputs, torch.from_numpy(training.loss_targets(y, recipe)), recipe).mean()
+    found = training.row_losses(
+        outputs, torch.from_numpy(training.loss_targets(y, schedule)), schedule
+    ).mean()
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_row_losses_are_pytorchs_cross_entropy():
     x, y = data()
-    outputs, recipe = network()(torch.from_numpy(x)).detach(), TrainingSchedule(1)
-    found = training.row_losses(outputs, torch.from_numpy(training.loss_targets(y, recipe)), recipe).mean()
+    outputs, schedule = network()(torch.from_numpy(x)).detach(), TrainingSchedule(1)
+    found = training.row_losses(
+        outputs, torch.from_numpy(training.loss_targets(y, schedule)), schedule
+    ).mean()
     expected = functional.cross_entropy(outputs, torch.from_numpy(y))
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse-log-softmax"])
-def test_either_loss_brings_the_copy_nearer_to_the_answers(loss):
+def test_either_loss_brings_the_network_nearer_to_the_answers(loss):
     x, y = data()
-    recipe = TrainingSchedule(300, batch_size=50, learning_rate=1e-2, loss=loss, constant=1e-9)
+    schedule = TrainingSchedule(300, batch_size=50, learning_rate=1e-2, loss=loss, constant=1e-9)
     net = network()
     before = training.softmax(training.logits(net, x))
-    training.train(net, x, y, recipe, 0)
+    training.train(net, x, y, schedule, 0)
     after = training.softmax(training.logits(net, x))
     assert np.abs(after - y).sum() < 0.5 * np.abs(before - y).sum()
 
@@ -266,17 +270,17 @@ class PlainAdam:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_on_arts_batches_a_copy_is_arts_copy(fused, monkeypatch):
+def test_on_arts_batches_the_weights_are_those_of_art(fused, monkeypatch):
     x, y = data(320)
     with single_thread():
         theirs, seen = arts_fit(x, y, epochs=6)
-        recipe = TrainingSchedule(len(seen), learning_rate=1e-3, decay=False)
+        schedule = TrainingSchedule(len(seen), learning_rate=1e-3, decay=False)
         assert len(seen) == 30
         monkeypatch.setattr(training, "batches", lambda *_: iter(seen))
         if not fused:
             monkeypatch.setattr(training, "layers_of", lambda _: [])
             monkeypatch.setattr(training, "FlatAdam", PlainAdam)
-        _, ours = training.train(network(), x, y, recipe, 0)
+        _, ours = training.train(network(), x, y, schedule, 0)
     for name, weights in theirs.items():
         if fused:
             assert torch.allclose(ours[name], weights, rtol=0, atol=1e-5), name

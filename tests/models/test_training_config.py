@@ -6,7 +6,7 @@ from bench.models.training_config import TrainingConfig, parse_training
 LARGE, SMALL = (1, 28, 28), (1, 8, 8)
 
 
-def test_the_rule_alone_is_spelled_as_one_word():
+def test_the_default_configuration_is_spelled_as_one_word():
     assert repr(parse_training("rule")) == repr(parse_training("rule(decay=true, epochs=None)")) == "rule"
 
 
@@ -18,7 +18,7 @@ def test_the_rule_alone_is_spelled_as_one_word():
         "rule(mean=0.1307, std=0.3081)",
     ],
 )
-def test_what_a_recipe_changes_is_spelled_and_read_again(text):
+def test_changed_parameters_are_spelled_and_read_again(text):
     assert repr(parse_training(text)) == text
     assert vars(parse_training(repr(parse_training(text)))) == vars(parse_training(text))
 
@@ -27,21 +27,21 @@ def test_a_constant_means_nothing_to_cross_entropy():
     assert repr(parse_training("rule(constant=0.5)")) == "rule"
 
 
-def test_epochs_count_passes_over_what_was_bought():
+def test_epochs_are_passes_over_the_transfer_set():
     assert parse_training("rule(epochs=10)").schedule("mlp", LARGE, 3_000).steps == 470
     assert parse_training("rule(epochs=10, batch_size=512)").schedule("mlp", SMALL, 3_000).steps == 60
 
 
-def test_the_recipe_carries_what_was_asked_for():
-    recipe = parse_training(
+def test_a_schedule_has_the_configured_values():
+    schedule = parse_training(
         "rule(loss=mse-log-softmax, constant=0.001, learning_rate=0.01, decay=false)"
     ).schedule("mlp", LARGE, 100)
-    assert (recipe.loss, recipe.constant, recipe.learning_rate, recipe.decay) == (
+    assert (schedule.loss, schedule.constant, schedule.learning_rate, schedule.decay) == (
         *("mse-log-softmax", 0.001, 0.01, False),
     )
 
 
-def test_a_linear_model_takes_larger_steps_unless_it_is_told():
+def test_a_linear_model_takes_larger_steps_by_default():
     assert TrainingConfig().schedule("logistic", SMALL, 10).learning_rate == 1e-2
     assert parse_training("rule(learning_rate=0.005)").schedule("logistic", SMALL, 10).learning_rate == 0.005
 
@@ -57,6 +57,6 @@ def test_a_linear_model_takes_larger_steps_unless_it_is_told():
         ("sgd", "unknown training 'sgd'"),
     ],
 )
-def test_a_wrong_recipe_names_key_and_range(text, said):
+def test_an_invalid_configuration_names_key_and_range(text, said):
     with pytest.raises(UsageError, match=said):
         parse_training(text)

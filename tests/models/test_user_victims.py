@@ -152,7 +152,7 @@ def test_what_a_factory_must_return_is_said(name, here):
         bring(f"mine.py:{name}")
 
 
-def test_a_brought_victim_that_returns_logits_is_refused(here):
+def test_a_users_victim_that_returns_logits_is_rejected(here):
     (here / "mine.py").write_text(dedent(THEIRS))
     with pytest.raises(
         VictimError, match=r"mine.py:logits does not return probabilities: .* look like logits"

@@ -81,7 +81,7 @@ def test_training_a_victim_leaves_global_generators_alone(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kept_victim_is_not_trained_again(kind, victim_of, kept, monkeypatch):
+def test_a_cached_victim_is_not_trained_again(kind, victim_of, kept, monkeypatch):
     kept(kind)
     forbid_training(monkeypatch)
     again = load(kind)
@@ -143,7 +143,7 @@ def garbage(path):
         product(["mlp", "tree"], [flip, cut, void, wrong_checksum, no_checksum, spoilt_checksum, garbage]),
     ),
 )
-def test_a_corrupt_victim_is_told_and_trained_again(kind, spoil, victim_of, kept, caplog):
+def test_a_corrupt_victim_is_reported_and_trained_again(kind, spoil, victim_of, kept, caplog):
     path = kept(kind)
     whole = path.read_bytes()
     spoil(path)
@@ -158,7 +158,7 @@ def test_a_corrupt_victim_is_told_and_trained_again(kind, spoil, victim_of, kept
     assert not caplog.text
 
 
-def test_weights_of_another_network_are_told_and_replaced(victim_of, kept, caplog):
+def test_weights_of_another_network_are_reported_and_replaced(victim_of, kept, caplog):
     path = kept("mlp")
     with torch_seed(0):
         other = networks.build("logistic", (1, 8, 8), 10)
@@ -172,7 +172,7 @@ class Stranger(BaseEstimator):
     """A class of which skops knows nothing."""
 
 
-def test_types_that_nobody_vouched_for_are_not_loaded(victim_of, kept, caplog, monkeypatch):
+def test_untrusted_types_are_not_loaded(victim_of, kept, caplog, monkeypatch):
     path = kept("tree")
     seal(path, skops.io.dumps(Stranger()))
 
@@ -185,7 +185,7 @@ def test_types_that_nobody_vouched_for_are_not_loaded(victim_of, kept, caplog, m
     assert again.fingerprint == victim_of("tree").fingerprint
 
 
-def test_a_model_of_another_class_is_told_and_replaced(victim_of, kept, caplog):
+def test_a_model_of_another_class_is_reported_and_replaced(victim_of, kept, caplog):
     path = kept("tree")
     seal(path, skops.io.dumps(KNeighborsClassifier()))
     again = load("tree")

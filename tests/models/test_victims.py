@@ -72,7 +72,7 @@ def test_torch_victims_offer_features_and_count_parameters(kind, victim_of):
     assert victim.parameters > 1_000
 
 
-def test_scikit_learns_victims_offer_none(victim_of):
+def test_scikit_learn_victims_offer_no_features(victim_of):
     assert victim_of("tree").features is None
     assert victim_of("logistic").features is None
 
@@ -88,7 +88,7 @@ def test_a_missing_data_set_names_the_command_that_fetches_it(tmp_path):
         load_victim(VictimSpec("mnist", "mlp", 0), tmp_path)
 
 
-def test_a_lenet_victim_on_digits_is_refused():
+def test_a_lenet_victim_on_digits_is_a_usage_error():
     with pytest.raises(UsageError, match="lenet needs inputs"):
         load_victim(VictimSpec("digits", "lenet", 0), "nowhere")
 
@@ -102,7 +102,7 @@ def test_a_victim_on_official_splits_is_another_one_and_says_so(context):
     assert victim.fingerprint != context.victim(VictimSpec("digits", "logistic")).fingerprint
 
 
-def test_what_is_linear_says_so(victim_of):
+def test_linear_victims_say_so(victim_of):
     said = {kind: victim_of(kind).linear for kind in KINDS}
     assert said == {kind: kind == "logistic" for kind in KINDS}
 
@@ -158,7 +158,7 @@ def nan(x):
         (lambda x: uniform(x)[:1], r"expected shape \(30, 3\), got \(1, 3\)"),
     ],
 )
-def test_other_answers_are_refused_with_what_was_seen(model, seen):
+def test_other_answers_are_rejected_and_described(model, seen):
     victim = brought(model)
     with (
         np.errstate(divide="ignore"),
@@ -176,7 +176,7 @@ def test_other_answers_are_refused_with_what_was_seen(model, seen):
         ("test", Labelled(np.zeros((5, 16), np.float32), np.zeros(5, np.int64))),
     ],
 )
-def test_splits_that_do_not_fit_are_refused_by_name(part, wrong):
+def test_splits_of_other_shapes_are_rejected_by_name(part, wrong):
     with pytest.raises(VictimError, match=r"split .* must be .*channels, height, width"):
         brought(uniform, **{part: wrong}).check()
 

@@ -40,7 +40,7 @@ def test_fidelity_is_the_mean_agreement(cell, run):
     assert outcome.arrays["agreement"].shape == (447,)
 
 
-def test_everything_that_was_asked_is_billed(cell, run):
+def test_every_query_counts(cell, run):
     (outcome, _) = run(replace(cell, defense=("mahalanobis(fpr=0.05, action=refuse, layers=all)",)))
     queries = outcome.info["queries"]
     assert queries["sent"] == 40
@@ -50,7 +50,7 @@ def test_everything_that_was_asked_is_billed(cell, run):
     assert set(outcome.costs["seconds"]) == {"query_model", "query_defense", "acquire", "train", "evaluate"}
 
 
-def test_what_the_api_shows_decides_what_is_learnt(cell, run):
+def test_the_output_type_decides_the_transfer_set(cell, run):
     shown = replace(cell, threat=replace(cell.threat, shows="labels"))
     labels = replace(cell, attack=LABELS)
     assert [o.metrics for o in run(shown)] == [o.metrics for o in run(labels)]
@@ -67,7 +67,7 @@ def test_an_attacker_on_labels_equals_itself_on_label_only_where_the_label_is_ke
 
 
 @pytest.mark.parametrize("surrogate", ["logistic", "cnn"])
-def test_a_gate_that_refuses_everything_leaves_an_untrained_copy_that_says_so(cell, run, surrogate):
+def test_a_detector_that_rejects_everything_leaves_an_untrained_surrogate_that_says_so(cell, run, surrogate):
     noise = ThreatModel("noise", "none", "none", surrogate, "probabilities")
     gate = ("mahalanobis(fpr=0.05, action=refuse, layers=all)",)
     for outcome in run(replace(cell, threat=noise, defense=gate)):
@@ -82,7 +82,7 @@ def test_a_cell_that_makes_no_sense_says_why(cell, run):
         run(replace(cell, threat=noise, attack="own_labels", budget=0))
 
 
-def test_a_copy_counts_its_hits_on_inputs_that_were_never_queried(digits_spec, cell, run):
+def test_agreement_is_counted_on_unqueried_inputs_too(digits_spec, cell, run):
     spec = replace(digits_spec, architecture="logistic", splits="official")
     test = replace(cell.threat, pool="test")
     overlapping = run(replace(cell, victim=spec, threat=test, budget=200))
@@ -110,20 +110,20 @@ def test_the_confusion_matrix_counts_every_test_input_once(cell, run, digits_vic
     assert np.trace(table) / 447 == pytest.approx(outcome.metrics["extraction.accuracy"])
 
 
-def test_another_recipe_is_another_copy_from_the_same_answers(cell, run):
+def test_another_training_configuration_gives_another_surrogate_from_the_same_answers(cell, run):
     (plain, _), (other, _) = run(cell), run(replace(cell, training="rule(loss=mse-log-softmax)"))
     assert plain.info["queries"] == other.info["queries"]
     assert plain.metrics["extraction.l1"] != other.metrics["extraction.l1"]
 
 
 @pytest.mark.parametrize("surrogate", ["sklearn-logistic", "mlp128"])
-def test_other_surrogates_steal_too(cell, run, surrogate):
+def test_other_surrogates_reach_fidelity_too(cell, run, surrogate):
     (outcome, _) = run(replace(cell, threat=replace(cell.threat, surrogate=surrogate), budget=200))
     assert outcome.metrics["extraction.fidelity"] > 0.6
     assert (outcome.info["steps"] is None) == (surrogate == "sklearn-logistic")
 
 
-def test_a_family_that_nobody_measures_is_refused(cell, run, monkeypatch):
+def test_an_unknown_attack_family_is_a_usage_error(cell, run, monkeypatch):
     monkeypatch.setattr("attacks.copycat.Copycat.family", "extractoin")
     with pytest.raises(UsageError, match="did you mean 'extraction'"):
         run(cell)

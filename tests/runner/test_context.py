@@ -1,4 +1,4 @@
-"""The workbench makes each thing once, and hands out fresh APIs."""
+"""The worker context makes each object once, and new APIs on every call."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_a_defense_given_by_its_cost_is_found_once_a_victim(context, digits_spec
     assert context.stack(digits_spec, (text,), 0).defenses[0] is one
 
 
-def test_a_cost_out_of_reach_is_no_failure_and_is_said_before_anything_is_asked(context, digits_spec):
+def test_a_utility_loss_out_of_reach_is_not_applicable_before_any_query(context, digits_spec):
     with pytest.raises(NotApplicable, match="rounded cannot reach a mean L1 of 1 on this victim"):
         context.api(digits_spec, ("rounded(l1=1.0)",), 0, 0)
 
@@ -79,7 +79,7 @@ def test_an_api_can_show_labels(context, digits_spec, digits_pool):
     assert sorted(np.unique(shown)) == [0, 1]
 
 
-def test_what_is_deployed_is_asked_by_clients_of_a_hundred(context, digits_spec):
+def test_deployed_answers_are_those_to_clients_of_a_hundred_queries(context, digits_spec):
     x = context.victim(digits_spec).splits.test.x
     found = context.deployed(digits_spec, NOISE, 0, 1)
     api = context.api(digits_spec, NOISE, 0, 1)
@@ -104,7 +104,7 @@ def test_victims_of_two_seeds_are_two(context):
     assert one.fingerprint != other.fingerprint
 
 
-def test_what_was_carried_is_there_and_can_be_forgotten(context, digits_spec, digits_victim, tmp_path):
+def test_added_objects_are_there_and_can_be_forgotten(context, digits_spec, digits_victim, tmp_path):
     other = WorkerContext(tmp_path)
     other.add(context.loaded())
     assert other.victim(digits_spec) is digits_victim

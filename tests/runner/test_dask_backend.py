@@ -121,14 +121,14 @@ def test_an_address_at_which_nobody_answers_is_named(tmp_path, monkeypatch):
         next(records)
 
 
-def test_a_scheduler_without_workers_is_not_waited_for_forever(scheduler, tmp_path, monkeypatch):
+def test_a_scheduler_without_workers_times_out(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "TIMEOUT_SECONDS", 2)
     records = DaskBackend(scheduler).records([], WorkerSettings(tmp_path, None), WorkerContext(tmp_path))
     with pytest.raises(UsageError, match="no worker has joined the scheduler"):
         next(records)
 
 
-def test_a_worker_that_joins_late_with_other_versions_is_turned_away(monkeypatch):
+def test_a_worker_that_joins_late_with_other_versions_is_rejected(monkeypatch):
     supplies = dask_backend.WorkerSupplies("run", b"", {}, training_cache=False, device="cpu")
     monkeypatch.setattr(dask_backend, "versions", lambda: supplies.versions | {"numpy": "0.1"})
     with pytest.raises(UsageError, match=r"this worker has numpy 0\.1, not [\d.]+"):
@@ -137,7 +137,7 @@ def test_a_worker_that_joins_late_with_other_versions_is_turned_away(monkeypatch
 
 
 @pytest.mark.usefixtures("workers")
-def test_what_a_worker_cannot_unpack_is_said(scheduler, tmp_path, monkeypatch):
+def test_an_error_of_unpacking_on_a_worker_is_reported(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "_pickled", lambda *_: b"no pickle")
     records = DaskBackend(scheduler).records([], WorkerSettings(tmp_path, None), WorkerContext(tmp_path))
     with pytest.raises(UsageError, match="a worker cannot take what it needs"):

@@ -1,4 +1,4 @@
-"""Audits: what honest users pay for each defense, on the digits victim."""
+"""Defense evaluations: the utility loss of each defense for benign users, on the digits victim."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_values_are_in_range_and_inside_their_intervals(name, audit_of):
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_an_audit_without_a_defense_costs_nothing_and_others_know_it(name, audit_of, digits_victim):
+def test_without_a_defense_there_is_no_utility_loss(name, audit_of, digits_victim):
     found = audit_of(name).metrics
     assert found["honest.accuracy_undefended"] == pytest.approx(digits_victim.accuracy())
     if name == "none":
@@ -74,7 +74,7 @@ def test_an_audit_without_a_defense_costs_nothing_and_others_know_it(name, audit
         assert found["honest.refused"] == found["honest.client_flagged"] == 0
 
 
-def test_label_only_keeps_the_label_and_loses_the_ranking(audit_of):
+def test_label_only_keeps_the_label_and_loses_the_order_of_confidences(audit_of):
     found, none = audit_of("label_only").metrics, audit_of("none").metrics
     error = 1 - found["honest.accuracy"]
     assert found["honest.top1_kept"] == 1
@@ -86,7 +86,7 @@ def test_label_only_keeps_the_label_and_loses_the_ranking(audit_of):
     assert 0 < found["honest.l1_mean"] < 0.3
 
 
-def test_what_answers_look_like_is_seen_without_training(audit_of):
+def test_answer_statistics_need_no_training(audit_of):
     labels, noise, gate = (audit_of(name) for name in ("label_only", "gaussian_noise", "mahalanobis"))
     assert labels.metrics["contract.support"] == 1
     assert labels.metrics["contract.entropy"] == 0
@@ -124,7 +124,7 @@ def test_noise_costs_labels_and_distance(audit_of):
     assert found["honest.refused"] == found["honest.flagged"] == 0
 
 
-def test_refusals_count_as_misses_and_not_as_distance(audit_of, context, digits_spec, digits_victim):
+def test_rejected_queries_count_as_wrong_and_have_no_distance(audit_of, context, digits_spec, digits_victim):
     found = audit_of("mahalanobis").metrics
     test = digits_victim.splits.test
     refused = context.api(digits_spec, STACKS["mahalanobis"], 0, 0).query(test.x, "one").refused
@@ -156,7 +156,7 @@ def test_a_detector_is_measured_on_the_test_split_and_on_every_pool(audit_of):
     assert found["detection.in-distribution"] < 0.15
 
 
-def test_the_ranking_of_queries_needs_no_threshold(audit_of):
+def test_the_auroc_of_detector_scores_needs_no_threshold(audit_of):
     found = audit_of("mahalanobis").metrics
     assert found["detection.noise.auroc"] > 0.99
     assert 0.4 < found["detection.in-distribution.auroc"] < 0.6
@@ -173,7 +173,7 @@ def test_a_query_is_flagged_where_it_is_more_suspicious_than_allowed(context, di
 
 
 @pytest.mark.parametrize("name", ["none", "label_only", "gaussian_noise"])
-def test_what_flags_nothing_has_no_detection(name, audit_of):
+def test_a_defense_that_flags_nothing_has_no_detection_metrics(name, audit_of):
     assert not [key for key in audit_of(name).metrics if key.startswith("detection")]
 
 
@@ -184,7 +184,7 @@ def test_claims_and_latency_are_kept(audit_of):
     assert set(found.costs["latency_us"]) == {"1", "256"}
 
 
-def test_what_was_found_for_a_cost_is_kept_beside_what_it_costs(audit_of):
+def test_the_parameter_found_for_a_utility_loss_is_kept_with_its_metrics(audit_of):
     sigmoid, gate = STACKS["by_cost"]
     resolved = audit_of("by_cost").info["resolved"]
     assert set(resolved) == {sigmoid, gate}
@@ -194,7 +194,7 @@ def test_what_was_found_for_a_cost_is_kept_beside_what_it_costs(audit_of):
     assert audit_of("mahalanobis").info["resolved"] == {}
 
 
-def test_a_gate_given_by_its_cost_is_judged_as_a_gate(audit_of, context, digits_spec, digits_victim):
+def test_a_detector_given_by_its_utility_loss_is_a_detector(audit_of, context, digits_spec, digits_victim):
     assert audit_of("by_cost").metrics["detection.noise.auroc"] > 0.99
     x = digits_victim.splits.test.x
     flagged = context.api(digits_spec, STACKS["by_cost"], 0, 0).query(x, "one").flagged
@@ -204,14 +204,14 @@ def test_a_gate_given_by_its_cost_is_judged_as_a_gate(audit_of, context, digits_
 
 
 @pytest.mark.parametrize("name", ["gaussian_noise", "mahalanobis"])
-def test_the_same_audit_twice_is_the_same(name, audit_of, context, digits_spec):
+def test_the_same_evaluation_twice_is_equal(name, audit_of, context, digits_spec):
     another = WorkerContext(context.data_root, None)
     again = evaluate_defense(DefenseEvaluation(digits_spec, STACKS[name], POOLS, 3, 0), another)
     assert again.metrics == audit_of(name).metrics
     assert again.info == audit_of(name).info
 
 
-def test_what_does_not_vary_is_asked_once(context, digits_spec, monkeypatch):
+def test_a_deterministic_defense_is_queried_once(context, digits_spec, monkeypatch):
     asked = []
     query = evaluations._query
 
@@ -241,7 +241,7 @@ def test_repeats_of_an_input_are_resampled_together():
         assert four.intervals[key] == pytest.approx(one.intervals[key], abs=near)
 
 
-def test_inputs_refused_in_some_repeats_count_where_they_were_answered():
+def test_inputs_rejected_in_some_repeats_count_where_they_were_answered():
     raw = np.tile([0.9, 0.1], (30, 1))
     partly = raw.copy()
     partly[::2] = np.nan
@@ -253,7 +253,7 @@ def test_inputs_refused_in_some_repeats_count_where_they_were_answered():
     assert found.values["honest.ece"] == pytest.approx(0.1)
 
 
-def test_a_calibration_error_that_resampling_lifts_stays_in_its_interval():
+def test_a_calibration_error_that_resampling_increases_stays_in_its_interval():
     raw = np.tile([0.75, 0.25], (40, 1))
     found = Measurements()
     evaluations._utility(found, [raw], raw, np.arange(40) // 30, 0)
@@ -261,7 +261,7 @@ def test_a_calibration_error_that_resampling_lifts_stays_in_its_interval():
     assert low <= found.values["honest.ece"] < 1e-9 < high
 
 
-def test_where_everything_is_refused_there_is_no_use_to_measure():
+def test_if_everything_is_rejected_there_is_no_utility_to_measure():
     raw = np.eye(3)[[0, 1, 2]]
     found = Measurements()
     evaluations._utility(found, [np.full((3, 3), np.nan)], raw, np.array([0, 1, 1]), 0)

@@ -1,4 +1,4 @@
-"""The runner of membership inference: who is asked about what, and what is measured beside it."""
+"""The runner of membership inference: its records, its targets and its metrics."""
 
 from dataclasses import replace
 from textwrap import dedent
@@ -68,7 +68,7 @@ def rows(x):
 # --- the records
 
 
-def test_known_and_asked_records_are_disjoint_and_half_members(cell, digits_victim):
+def test_known_and_unknown_records_are_disjoint_and_half_members(cell, digits_victim):
     train, test = (set(rows(part.x)) for part in (digits_victim.splits.train, digits_victim.splits.test))
     for repeat in range(3):
         others = Labelled(digits_victim.splits.test.x, digits_victim.splits.test.y)
@@ -93,7 +93,7 @@ def test_labels_are_those_of_the_records(cell, context, digits_victim):
         assert [truth[row] for row in rows(part.x)] == part.y.tolist()
 
 
-def test_the_attack_is_not_told_who_is_a_member_and_the_order_does_not_tell(cell, context, digits_victim):
+def test_neither_labels_nor_order_reveal_membership(cell, context, digits_victim):
     (known, asked, _), _ = spied(cell, context)[0]
     assert not asked.member.any()
     train = set(rows(digits_victim.splits.train.x))
@@ -150,7 +150,7 @@ def test_the_victims_data_by_name_is_its_pool_split(context, digits_spec, digits
     assert (found.y == digits_victim.splits.pool.y).all()
 
 
-def test_what_a_copy_was_trained_on_is_no_non_member_of_it(context, digits_spec, digits_victim):
+def test_training_data_of_a_surrogate_are_no_non_members(context, digits_spec, digits_victim):
     splits, own = digits_victim.splits, context.pool(digits_spec, "digits", 0)
     found = membership_data.non_members(own, digits_victim, "surrogate")
     assert (found.x == splits.calibration.x).all()
@@ -164,7 +164,7 @@ def test_what_a_copy_was_trained_on_is_no_non_member_of_it(context, digits_spec,
         assert not set(rows(other.x)) & set(rows(splits.pool.x))
 
 
-def test_a_copy_is_not_asked_about_what_the_thief_sent(cell, context, digits_victim):
+def test_a_surrogate_is_not_evaluated_on_the_attackers_queries(cell, context, digits_victim):
     sent = set(rows(digits_victim.splits.pool.x))
     for target, met in (("victim", True), ("surrogate", False)):
         for known, asked, _ in spied(of(cell, "digits"), context, target=target)[0]:
@@ -250,7 +250,7 @@ def test_the_metrics_are_those_of_the_scores(cell, context, digits_victim):
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1.5, -0.1])
-def test_scores_that_are_no_shares_are_refused(cell, context, bad):
+def test_scores_outside_0_to_1_are_an_error(cell, context, bad):
     with pytest.raises(ValueError, match=r"'spy' must return \(100,\) scores in \[0, 1\]"):
         spied(cell, context, scores=lambda asked: np.full(len(asked), bad))
     with pytest.raises(ValueError, match="must return"):
@@ -274,13 +274,13 @@ def test_the_gap_is_the_undefended_victims(cell, run, digits_victim):
         assert errors[2] == pytest.approx(np.hypot(*errors[:2]))
 
 
-def test_another_data_set_is_told_apart_without_the_victim(cell, run):
+def test_another_data_set_is_recognised_without_the_victim(cell, run):
     found = run(of(cell, "noise"))[0].metrics
     assert found["membership.without_victim_accuracy"] > 0.98
     assert found["membership.without_victim_auc"] > 0.98
 
 
-def test_records_of_one_distribution_are_not_told_apart_without_the_victim(cell, context):
+def test_records_of_one_distribution_are_not_separated_without_the_victim(cell, context):
     # The mean of five areas with a standard error of .027 each, on overlapping records.
     outcomes = spied(replace(of(cell, "digits"), repeats=5), context, members=500)[1]
     aucs = [o.metrics["membership.without_victim_auc"] for o in outcomes]
@@ -366,7 +366,7 @@ def memoriser(tmp_path, cell):
         ("membership_rule_based", 0.65),
     ],
 )
-def test_a_victim_that_remembers_is_found_out(memoriser, run, attack, least):
+def test_a_victim_that_memorises_is_detected(memoriser, run, attack, least):
     for outcome in run(replace(memoriser, attack=attack)):
         assert outcome.metrics["membership.accuracy"] >= least
         assert abs(outcome.metrics["membership.without_victim_accuracy"] - 0.5) < 0.15
@@ -376,7 +376,7 @@ def test_a_victim_that_remembers_is_found_out(memoriser, run, attack, least):
 # --- through a stolen copy
 
 
-def test_a_copy_is_stolen_with_the_budget_and_then_asked_for_nothing(cell, run):
+def test_a_surrogate_is_extracted_with_the_budget_and_then_queried_without_limit(cell, run):
     stolen = replace(cell, attack=STOLEN, budget=150)
     for outcome in run(stolen):
         assert outcome.info["queries"]["sent"] == outcome.info["learnt"] == 150
@@ -389,14 +389,14 @@ def test_a_copy_is_stolen_with_the_budget_and_then_asked_for_nothing(cell, run):
 
 
 @pytest.mark.parametrize("defense", [(), GATE])
-def test_the_copy_is_the_one_that_copycat_steals(cell, context, digits_pool, defense):
+def test_the_transfer_set_is_that_of_copycat(cell, context, digits_pool, defense):
     cell = replace(cell, defense=defense)
     copycat = attacks.build("copycat(use_probability=true)")
     sold = extraction.acquire(cell, copycat, digits_pool, context).transfer_set
     assert membership._acquire(cell, digits_pool, membership._api(cell, context)).digest() == sold.digest()
 
 
-def test_the_copy_answers_the_attack_in_full(cell, context):
+def test_the_surrogate_answers_with_probabilities(cell, context):
     asked = {}
 
     class Curious(Spy):
@@ -414,7 +414,7 @@ def test_the_copy_answers_the_attack_in_full(cell, context):
     assert (asked[0][0] != asked[1][0]).any()
 
 
-def test_a_copy_that_learnt_nothing_says_so(cell, run, monkeypatch):
+def test_a_surrogate_without_training_data_says_so(cell, run, monkeypatch):
     buy = membership._acquire
 
     def nothing(*args):
@@ -427,12 +427,12 @@ def test_a_copy_that_learnt_nothing_says_so(cell, run, monkeypatch):
         assert outcome.info["learnt"] == 0
 
 
-def test_a_thief_cannot_send_more_than_there_is(cell, run, digits_pool):
+def test_an_attacker_cannot_send_more_than_the_pool_holds(cell, run, digits_pool):
     with pytest.raises(BudgetError, match=f"budget {len(digits_pool.x) + 1} is larger"):
         run(replace(cell, attack=STOLEN, budget=len(digits_pool.x) + 1))
 
 
-def test_a_pool_that_was_trained_on_is_flagged_for_the_thief_alone(cell, run):
+def test_a_pool_of_training_data_is_flagged_for_surrogate_attacks_alone(cell, run):
     published = replace(cell, victim=replace(cell.victim, splits="official"))
     assert run(published)[0].info["flags"] == []
     assert run(replace(published, attack=STOLEN))[0].info["flags"] == ["overlap"]

@@ -55,7 +55,7 @@ def tiny(matrix_file):
 
 @pytest.fixture
 def setting(tmp_path):
-    return WorkerSettings(tmp_path / "no-data", tmp_path / "memo")
+    return WorkerSettings(tmp_path / "no-data", tmp_path / "training-cache")
 
 
 def results(tasks, path, setting, **options):
@@ -75,14 +75,14 @@ def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bi
     assert one == two
 
 
-def test_the_results_do_not_depend_on_the_memo(tiny, setting, tmp_path):
+def test_results_do_not_depend_on_the_training_cache(tiny, setting, tmp_path):
     shared = results(tiny, tmp_path / "one.sqlite", setting)
     local_backend.worker_context.cache_clear()
     alone = results(tiny, tmp_path / "two.sqlite", WorkerSettings(setting.data_root, None))
     assert shared == alone
 
 
-def test_like_trainings_are_shared_and_say_so(tiny, setting, tmp_path):
+def test_equal_trainings_are_shared_and_say_so(tiny, setting, tmp_path):
     with Store(tmp_path / "one.sqlite", create=True) as store:
         run(tiny, store, setting, jobs=1)
         cells = [record for record in store.records() if record.kind == "cell"]
@@ -90,7 +90,7 @@ def test_like_trainings_are_shared_and_say_so(tiny, setting, tmp_path):
     assert labels
     assert all(cell.info["shared"] for cell in labels)
     assert not any(cell.info["shared"] for cell in cells if not cell.spec["defense"])
-    assert not (tmp_path / "memo").exists(), "the memo serves one run"
+    assert not (tmp_path / "training-cache").exists(), "the memo serves one run"
 
 
 def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, setting, tmp_path):
@@ -111,13 +111,13 @@ def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, settin
     assert all(known_by.values())
 
 
-def test_nothing_runs_again(tiny, setting, tmp_path, monkeypatch):
+def test_finished_tasks_do_not_run_again(tiny, setting, tmp_path, monkeypatch):
     before = results(tiny, tmp_path / "one.sqlite", setting)
     monkeypatch.setattr(local_backend, "run_group", lambda *_: pytest.fail("ran again"))
     assert results(tiny, tmp_path / "one.sqlite", setting) == before
 
 
-def test_fresh_forgets(tiny, setting, tmp_path, monkeypatch):
+def test_fresh_runs_everything_again(tiny, setting, tmp_path, monkeypatch):
     results(tiny, tmp_path / "one.sqlite", setting)
     ran = []
     honest = local_backend.run_group
@@ -169,7 +169,7 @@ def test_a_plugin_file_of_a_matrix_reaches_the_workers(matrix_file, tmp_path, se
     assert {record[3] for record in done} == {"ok"}
 
 
-def test_a_cell_that_makes_no_sense_is_not_a_failure(matrix_file, setting, tmp_path):
+def test_a_cell_that_is_not_applicable_is_not_a_failure(matrix_file, setting, tmp_path):
     text = TINY.replace('surrogate = "logistic"', 'surrogate = "logistic"\npool = "noise"')
     text = text.replace('"copycat(use_probability=true)"', '"own_labels"')
     tasks = load_matrix(str(matrix_file(text))).tasks()
@@ -197,7 +197,7 @@ def test_a_repeat_alone_equals_the_same_repeat_among_all(tiny, setting):
     assert [a.comparable()[1:] for a in alone] == [t.comparable()[1:] for t in together]
 
 
-def test_a_budget_larger_than_the_pool_is_refused_before_anything_runs(matrix_file, setting, tmp_path):
+def test_a_budget_larger_than_the_pool_is_an_error_before_anything_runs(matrix_file, setting, tmp_path):
     tasks = load_matrix(str(matrix_file(TINY.replace("[20, 40]", "[501]")))).tasks()
     with pytest.raises(BudgetError, match=r"501 is larger than what pool 'in-distribution' supplies.*500"):
         results(tasks, tmp_path / "one.sqlite", setting)

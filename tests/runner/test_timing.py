@@ -30,7 +30,7 @@ def in_a_new_process(code):
     return [float(each) for each in told.stdout.split()]
 
 
-def test_memory_is_a_high_water_mark():
+def test_memory_is_the_peak():
     before, most, after = in_a_new_process(
         "a = memory_mib(); x = np.ones(2**25); b = memory_mib(); del x; print(a, b, memory_mib())"
     )
