@@ -1,4 +1,4 @@
-"""Errors that a user can act on. Every message is one sentence that says what to do."""
+"""Errors that a user can act on. Every message is one sentence that says what to do next."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -17,19 +17,19 @@ class MissingDataError(MoatbenchError):
 
 
 class VictimError(MoatbenchError):
-    """A victim cannot be used: it returns something that is not probabilities, or cannot be loaded."""
+    """A victim cannot be loaded, or returns something that is not probabilities."""
 
 
 class BudgetError(MoatbenchError):
-    """An attack tried to send more queries than its budget, or the pool cannot supply the budget."""
+    """An attack tried to send more queries than its budget, or the pool holds fewer."""
 
 
 class StoreError(MoatbenchError):
-    """A store is corrupt, newer than this program, or not one of ours."""
+    """A file is not a store of moatbench, is corrupt, or was written by a newer version."""
 
 
-class NotApplicable(Exception):  # noqa: N818  # it is no error
-    """A cell makes no sense; the message says why. It is stored and shown, and is no failure."""
+class NotApplicable(Exception):  # noqa: N818  # it is not an error
+    """A combination cannot be run; the message says why. It is stored and shown, and counts as no failure."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""Independent random streams, each derived from names; nothing here is global.
+"""Random seeds, each derived from names, so that random streams are independent of each other.
 
-Streams (see METHOD.md): query order, training, the attack's own choices, and defense noise.
-None contains the budget, so a smaller budget is a prefix of a larger one.
+Streams (see METHOD.md): query order, training, the attack's own choices, and defense noise. No seed
+depends on the budget, so the queries of a smaller budget are the first ones of a larger budget.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ def derive(*parts: object) -> int:
 
 
 def random_state(seed: int) -> np.random.RandomState:
-    """Return a legacy generator: the one whose draws ART makes, so that choices can be compared."""
+    """Return NumPy's legacy generator, which ART uses, so that results can be compared with ART's."""
     return np.random.RandomState(seed % 2**32)
 
 
 @contextmanager
 def legacy_numpy(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator inside the block and restore it after: ART draws from it."""
+    """Seed NumPy's global generator, which ART uses, inside the block, and restore its state afterwards."""
     before = np.random.get_state()
     np.random.seed(seed % 2**32)
     try:

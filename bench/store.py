@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from bench.errors import StoreError
 
 SCHEMA = 1
-"""Version of the tables below; a store of an older one is read, of a newer one refused."""
-APPLICATION = 0x6D6F6174  # "moat": how a store knows itself
+"""Version of the tables below. Stores of older versions are read, of newer ones rejected."""
+APPLICATION = 0x6D6F6174  # "moat": marks a database as a store
 COSTS = frozenset({"seconds", "cpu_seconds", "shared", "memory_mib", "latency_us"})
-"""Parts of ``info`` that differ from run to run; everything else is the same to the last bit."""
+"""Parts of ``info`` that differ from run to run; everything else is equal bit for bit."""
 
 TABLES = """
 create table meta (name text primary key, value text not null);
@@ -40,7 +40,7 @@ create table arrays (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task measured. ``arrays`` hold 0 and 1; ``costs`` hold what differs from run to run."""
+    """The result of a task. ``arrays`` hold 0 and 1; ``costs`` hold what differs from run to run."""
 
     metrics: dict[str, float | None]
     arrays: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Record:
     error: str | None = None
 
     def comparable(self) -> tuple[Any, ...]:
-        """Return everything that two runs of the same task have in common, bit for bit."""
+        """Return everything that must be equal bit for bit in two runs of the same task."""
         info = {name: value for name, value in self.info.items() if name not in COSTS}
         arrays = {name: value.tobytes() for name, value in self.arrays.items()}
         return self.key, self.kind, self.spec, self.status, self.metrics, arrays, info, self.error
@@ -72,14 +72,14 @@ class Store:
     """An open store. Use as a context manager; every :meth:`put` is durable when it returns."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
-        """Open ``path``; with ``create``, make it if it is not there.
+        """Open ``path``; ``create``: create it if it does not exist.
 
-        Raises StoreError, and touches nothing, if the file is not a store, is corrupt or newer.
+        Raises StoreError, without changing the file, if it is not a store, is corrupt, or is newer.
         """
         self.path = path
         fresh = not path.exists()
         if fresh and not create:
-            raise StoreError(f"no store at {path}; moatbench run makes one")
+            raise StoreError(f"no store at {path}; moatbench run creates one")
         if not fresh:
             self._recognise(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,12 +96,12 @@ class Store:
     @staticmethod
     def _recognise(path: Path) -> None:
         try:
-            # Read-only: a file that is not ours must come out of this untouched.
+            # Read-only: another program's file must not be changed.
             db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
             try:
                 application = db.execute("pragma application_id").fetchone()[0]
                 version = db.execute("pragma user_version").fetchone()[0]
-                verdict = db.execute("pragma quick_check").fetchone()[0] if application == APPLICATION else ""
+                check = db.execute("pragma quick_check").fetchone()[0] if application == APPLICATION else ""
             finally:
                 db.close()
         except sqlite3.DatabaseError as error:
@@ -112,8 +112,8 @@ class Store:
             raise StoreError(
                 f"{path} was written by a newer moatbench (schema {version} > {SCHEMA}); upgrade"
             )
-        if verdict != "ok":
-            raise StoreError(f"{path} is corrupt ({verdict}); move it away and run again")
+        if check != "ok":
+            raise StoreError(f"{path} is corrupt ({check}); move it away and run again")
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +128,7 @@ class Store:
         self._db.close()
 
     def set_meta(self, **values: Any) -> None:
-        """Remember facts about the run, by name; values are JSON."""
+        """Store facts about the run, by name; values must be JSON."""
         self._db.execute("begin")
         for name, value in values.items():
             self._db.execute("insert or replace into meta values (?, ?)", (name, json.dumps(value)))
@@ -139,7 +139,7 @@ class Store:
         return {name: json.loads(value) for name, value in self._db.execute("select name, value from meta")}
 
     def set_plan(self, plan: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
-        """Remember (key, kind, spec) of everything the last run was asked for, in order."""
+        """Store (key, kind, spec) of every task of this run, in order, in place of the last run's."""
         self._db.execute("begin")
         self._db.execute("delete from plan")
         self._db.executemany(
@@ -149,26 +149,26 @@ class Store:
         self._db.execute("commit")
 
     def done(self) -> set[str]:
-        """Return the keys that need no further work: failed ones are not among them."""
+        """Return the keys of the records that did not fail."""
         rows = self._db.execute("select key from records where status != 'failed'")
         return {key for (key,) in rows}
 
     def counts(self) -> Counter[str]:
-        """Return how many tasks of the last run's plan ended in which status."""
+        """Return the number of tasks of the last run's plan by status."""
         rows = self._db.execute(
             "select r.status, count(*) from plan p join records r on r.key = p.key group by r.status"
         )
         return Counter(dict(rows))
 
     def missing(self) -> list[dict[str, Any]]:
-        """Return the specs that the last run was asked for and that have no record."""
+        """Return the specs of the last run's plan that have no record."""
         rows = self._db.execute(
             "select spec from plan where key not in (select key from records) order by place"
         )
         return [json.loads(spec) for (spec,) in rows]
 
     def put(self, record: Record) -> None:
-        """Write a record, in place of an older one of the same key."""
+        """Write a record; it replaces one of the same key."""
         self._db.execute("begin")
         self._db.execute("delete from records where key = ?", (record.key,))
         self._db.execute(
@@ -191,7 +191,7 @@ class Store:
         self._db.execute("commit")
 
     def clear(self) -> None:
-        """Forget every record."""
+        """Delete every record."""
         self._db.executescript("begin; delete from arrays; delete from records; commit;")
 
     def records(self) -> Sequence[Record]:

@@ -1,4 +1,4 @@
-"""What is run: cells and audits, frozen values that say everything their results depend on."""
+"""Tasks: cells and defense evaluations, frozen values that hold everything their results depend on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 class VictimSpec:
     """A victim: a data set, an architecture and a seed; or a reference ``file.py:factory`` as ``data``.
 
-    ``splits``: "disjoint", or "official" as published studies have it: trained on the whole official
-    training split, so that calibration and pool are drawn from what it was trained on.
+    ``splits``: "disjoint", or "official" as in published studies. An official victim is trained on the
+    whole official training split, so calibration and pool data are part of its training data.
     """
 
     data: str
@@ -21,7 +21,7 @@ class VictimSpec:
 
     @property
     def is_reference(self) -> bool:
-        """True for a victim that the user brings."""
+        """Whether it is the user's own victim."""
         return ":" in self.data
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class VictimSpec:
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """What the thief has: data (``pool`` and the ``access`` it means), knowledge, surrogate, answers."""
+    """What an attacker has: a ``pool`` and the ``access`` it means, knowledge, surrogate and output type."""
 
     pool: str
     access: str
@@ -48,10 +48,11 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class Cell:
-    """One attack on one defended victim at one budget, once. A pure function of this value.
+    """One repeat of one attack on one defended victim at one budget; its result depends on this value alone.
 
-    ``training``: how the thief trains, as :class:`bench.models.training_config.TrainingConfig` spells it.
-    ``repeats``: how many there are; they are trained as a group, which is part of what a cell is.
+    ``training``: how the surrogate is trained, as :class:`bench.models.training_config.TrainingConfig`
+    writes it. ``repeats``: how many there are. All repeats of a cell are trained together, so their number
+    is part of the cell.
     """
 
     victim: VictimSpec
@@ -71,7 +72,7 @@ class Cell:
         return tuple(replace(self, repeat=repeat) for repeat in range(self.repeats))
 
     def spec(self) -> dict[str, Any]:
-        """Return the cell as JSON values, the way the store and the report know it."""
+        """Return the cell as JSON values, as the store keeps them."""
         return {
             **self.victim.fields(),
             "defense": list(self.defense),
@@ -87,7 +88,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class DefenseEvaluation:
-    """What honest users pay for a defense, and what its detector flags on each pool."""
+    """The utility loss of a defense for benign users, and what its detector flags in each pool."""
 
     victim: VictimSpec
     defense: tuple[str, ...]
@@ -98,7 +99,7 @@ class DefenseEvaluation:
     kind = "audit"
 
     def spec(self) -> dict[str, Any]:
-        """Return the audit as JSON values."""
+        """Return the defense evaluation as JSON values, as the store keeps them."""
         return {
             **self.victim.fields(),
             "defense": list(self.defense),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from bench.analysis.attacker_results import AttackerResult, in_both, shared_repeats
-from bench.metrics.intervals import BestAttack, Interval, paired_difference, strongest
+from bench.metrics.intervals import BestAttack, Interval, best_attack, paired_difference
 
 CandidateAttacks: TypeAlias = Mapping[str, AttackerResult]
 """The attacks that are compared under one condition, by name."""
@@ -48,7 +48,7 @@ class BestAttackResult:
 def best_of(candidates: CandidateAttacks) -> BestAttack | None:
     """Return the best of the ranked candidates; None where none is ranked."""
     ranked = {name: sample.agreement for name, sample in candidates.items() if sample.ranked}
-    return strongest(ranked) if ranked else None
+    return best_attack(ranked) if ranked else None
 
 
 def best_attack_result(

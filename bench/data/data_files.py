@@ -29,7 +29,7 @@ from bench.data.datasets import (
     split_indices,
 )
 from bench.data.file_layouts import UNREADABLE
-from bench.data.image_cache import mapped
+from bench.data.image_cache import cached_images
 from bench.errors import MissingDataError
 from bench.seeds import derive
 
@@ -46,7 +46,7 @@ class Presence:
 
 
 def data_root(override: Path | None = None) -> Path:
-    """Return where data sets lie: ``override``, else MOATBENCH_DATA, else the user's cache folder."""
+    """Return the folder of data sets: ``override``, else MOATBENCH_DATA, else in the user's cache folder."""
     if override is not None:
         return override.expanduser()
     if from_environment := os.environ.get("MOATBENCH_DATA"):
@@ -185,9 +185,11 @@ class _OfficialSplit:
         if not self._dataset.fetchable:
             return Labelled(*_convert(self._data, rows))
         try:
-            return Labelled(*mapped(self._dataset.name, self._key(rows), len(rows), lambda: self._part(rows)))
+            return Labelled(
+                *cached_images(self._dataset.name, self._key(rows), len(rows), lambda: self._part(rows))
+            )
         except OSError as error:
-            log.warning("no images are kept (%s): every worker holds its own", _one_line(error))
+            log.warning("no images are cached (%s): every worker holds its own", _one_line(error))
             return Labelled(*_convert(self._data, rows))
 
     @cached_property

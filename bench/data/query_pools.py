@@ -1,4 +1,4 @@
-"""Pools: what a thief can send. Real images, images made of nothing, or mixtures of both.
+"""Pools of inputs that an attacker can send: real images, synthetic images, or mixtures of both.
 
 Importing this module is cheap; torch and scikit-learn are imported where pixels are made.
 """
@@ -30,19 +30,20 @@ POOLS = (
     *DATASETS,
     *(f"blend:{name}" for name in DATASETS),
 )
-"""Every pool. The victim's own pool split, and its training and test split, which published studies
-let thieves send. Of no real data: uniform, normal and sparse noise, drawn strokes, drawn digits,
-nothing at all. The own pool split under one fixed permutation of its pixels; any data set; the even
-blend of the own pool split with any data set: the blends and the permutation are what no detector was
-designed for."""
+"""Every pool.
+
+The victim's pool split, and its training and test split, as in some published studies. Without real data:
+uniform, normal and sparse noise, drawn strokes, drawn digits, and the empty pool. The pool split under one
+fixed permutation of its pixels. Any data set. The mean of the pool split and any data set. No detector was
+designed for the permutation and the means."""
 
 
 def access(pool_name: str, victim_data: str) -> str:
-    """Return what a pool gives the thief: "in-distribution", "near", "far" or "none" (no real data).
+    """Return an attacker's access to data: "in-distribution", "near", "far" or "none" (no real data).
 
-    A data set of the victim's domain is near, any other far, as all are to a victim of the user's
-    own (a ``victim_data`` that is no data set of ours). Near is by domain, not by pixels: MNIST and
-    EMNIST are drawn from the same forms (NIST Special Database 19) and share writers.
+    A data set of the victim's domain is near, any other is far. For a user's own victim (a ``victim_data``
+    that is not among :data:`bench.data.datasets.DATASETS`) all are far. Near is by domain, not by pixels:
+    MNIST and EMNIST are taken from the same forms (NIST Special Database 19) and share writers.
     Raises UsageError with the nearest names for an unknown pool.
     """
     if pool_name not in POOLS:
@@ -58,9 +59,9 @@ def access(pool_name: str, victim_data: str) -> str:
 
 
 def size(pool_name: str, victim_data: str, sizes: Mapping[str, int]) -> int:
-    """Return how many inputs a pool holds, without loading any; raises as :func:`access` does.
+    """Return the number of inputs in a pool, without loading any; raises as :func:`access` does.
 
-    ``sizes``: how many the victim's splits "train", "pool" and "test" hold.
+    ``sizes``: of the victim's splits "train", "pool" and "test".
     """
     kind = access(pool_name, victim_data)
     if pool_name == "none":
@@ -83,11 +84,11 @@ def require(pool_name: str, root: Path) -> None:
 
 
 def load(pool_name: str, *, victim_data: str, splits: Splits, seed: int, root: Path) -> Pool:
-    """Return a pool shaped for the victim: a pure function of its arguments and of the data in ``root``.
+    """Return a pool in the victim's input shape; it depends on the arguments and the data in ``root`` alone.
 
     Real images and drawn digits keep their labels; those of noise and of strokes are seeded k-means
-    clusters. ``reference`` is the victim's pool split, whatever the pool is. Raises UsageError for an
-    unknown pool, MissingDataError where its data set is not in ``root``.
+    clusters. Its ``reference`` is always the victim's pool split. Raises UsageError for an unknown pool,
+    MissingDataError if its data set is not in ``root``.
     """
     kind = access(pool_name, victim_data)
     own, overlaps = splits.pool, pool_name if pool_name in ("train", "test") else ""
@@ -111,7 +112,7 @@ def load(pool_name: str, *, victim_data: str, splits: Splits, seed: int, root: P
 def _dataless(
     pool_name: str, victim_data: str, splits: Splits, seed: int
 ) -> tuple[Images, NDArray[np.int64]]:
-    """Return images of no real data, and their labels."""
+    """Return synthetic images and their labels."""
     channels, height, width = shape = splits.pool.x.shape[1:]
     if pool_name == "none":
         return np.zeros((0, *shape), np.float32), np.zeros(0, np.int64)
@@ -133,16 +134,16 @@ def _dataless(
 
 
 def _sparse(rng: np.random.Generator, shape: tuple[int, ...]) -> Images:
-    """Return (n, c, h, w) that have handwriting's histogram and no shape: 0, or ink that is mostly black.
+    """Return images (n, c, h, w) with the histogram of handwriting: most pixels 0, the others mostly near 1.
 
-    A tenth to a half of an image's pixels are inked, with the density 1 / (2 √(1 - v)) of their value.
+    10 to 50 % of an image's pixels are not 0; their value v has the density 1 / (2 √(1 - v)).
     """
     inked = rng.random(shape, dtype=np.float32) < rng.uniform(0.1, 0.5, (shape[0], 1, 1, 1))
     return np.where(inked, 1 - rng.random(shape, dtype=np.float32) ** 2, np.float32(0))
 
 
 def _altered(pool_name: str, victim_data: str, own: Labelled, rng: np.random.Generator, root: Path) -> Images:
-    """Return the victim's own inputs (n, c, h, w), permuted or blended."""
+    """Return the victim's pool split (n, c, h, w), permuted or blended."""
     number, channels, height, width = own.x.shape
     if pool_name == "permuted":
         order = rng.permutation(height * width)
@@ -175,9 +176,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32).reshape(1, 3, 1, 1)
 
 
 def resize(x: Images, shape: Shape) -> Images:
-    """Bring images (n, c, h, w) in [0, 1] to ``shape`` (c, h, w), antialiased bilinear, clipped to [0, 1].
+    """Return images (n, c, h, w) in [0, 1] resized to ``shape`` (c, h, w): bilinear, antialiased, clipped.
 
-    Colour turns grey by the luma weights of ITU-R BT.601; grey turns colour by repetition.
+    Colour becomes grey by the luma weights of ITU-R BT.601; grey becomes colour by repetition.
     """
     import torch  # takes seconds
 
@@ -194,9 +195,9 @@ def resize(x: Images, shape: Shape) -> Images:
 
 
 def clusters(x: Images, classes: int, seed: int) -> NDArray[np.int64]:
-    """Return (n,) int64 labels for images that have none: mini-batch k-means (Sculley 2010), seeded."""
+    """Return (n,) int64 cluster labels of images: seeded mini-batch k-means (Sculley 2010)."""
     from sklearn.cluster import MiniBatchKMeans  # takes a second
 
     model = MiniBatchKMeans(classes, n_init=3, random_state=seed % 2**32)
-    with threadpool_limits(limits=1):  # sums in one order: the same labels again
+    with threadpool_limits(limits=1):  # sums in one order, so that labels are reproducible
         return np.asarray(model.fit_predict(x.reshape(len(x), -1)), dtype=np.int64)

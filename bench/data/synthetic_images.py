@@ -1,4 +1,4 @@
-"""Images drawn from no data: the ten digits of a small font, and pen strokes that mean nothing."""
+"""Synthetic images: the ten digits of a small font, and random pen strokes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FONT = """
 
 
 def draw_glyphs(number: int, height: int, width: int, rng: np.random.Generator) -> tuple[Images, Labels]:
-    """Draw digits of :data:`FONT`: images (number, 1, height, width) in [0, 1], and which, (number,).
+    """Return images of random digits of :data:`FONT` (number, 1, height, width) in [0, 1], and the digits.
 
-    Each is scaled, stretched, slanted, turned and shifted, and its cells are shaken; a soft pen of
-    random width and pressure inks it; normal noise of random strength lies over all.
+    Each is scaled, stretched, slanted, rotated and shifted, and its cells are jittered. It is drawn with a
+    soft pen of random width and pressure; normal noise of random strength is added.
     """
     digits = rng.integers(0, 10, number)
     with threadpool_limits(limits=1):
@@ -45,7 +45,7 @@ def _chunks(number: int) -> Iterator[slice]:
 def _cells() -> tuple[Array, Array]:
     """Return the inked cells of every digit, (10, cells, 2): y and x in a box of height 1 around 0.
 
-    Beside them (10, cells): 1 for a cell, 0 where a digit has no more of them.
+    Also return (10, cells): 1 for a cell, 0 for padding.
     """
     columns = np.array([list(line.replace(" ", "")) for line in FONT.split("\n") if line]) == "#"
     glyphs = columns.reshape(7, 10, 5).transpose(1, 0, 2)
@@ -67,7 +67,7 @@ def _glyphs(digits: Labels, height: int, width: int, rng: np.random.Generator) -
     turn = rng.normal(0, 0.1, (number, 1))
     y, x = np.cos(turn) * y - np.sin(turn) * x, np.sin(turn) * y + np.cos(turn) * x
     y, x = (axis * tall + rng.normal(0, 0.03, (number, 1)) * side for axis in (y, x))
-    # Cells are a sixth apart; dabs half as wide as that run together into lines.
+    # Cells are 1/6 apart; pen spots half as wide merge into lines.
     pen = np.hypot(rng.uniform(0.07, 0.11, (number, 1)) * tall, 0.25)
     gain = rng.uniform(1.2, 3, (number, 1, 1))
     return _inked(y, x, inked * tall / 6, pen, gain, (height, width))
@@ -79,11 +79,11 @@ def _noisy(images: Images, rng: np.random.Generator) -> Images:
 
 
 def draw_strokes(number: int, height: int, width: int, rng: np.random.Generator) -> Images:
-    """Draw what looks like handwriting, from no data: (number, 1, height, width) in [0, 1].
+    """Return images that look like handwriting (number, 1, height, width) in [0, 1], made without data.
 
-    Each image is a curved stroke (a chain of quadratic Bézier curves whose heading drifts, so that it
-    bends into hooks and loops), in a third of them a short second one; scaled, centred and inked with
-    a soft pen of random width.
+    Each holds a curved stroke: a chain of quadratic Bézier curves whose heading drifts, so that it forms
+    hooks and loops. A third of them hold a short second one. They are scaled, centred and drawn with a
+    soft pen of random width.
     """
     with threadpool_limits(limits=1):
         chunks = [
@@ -96,11 +96,11 @@ def _paths(number: int, rng: np.random.Generator) -> Array:
     """Return (number, strokes, points, 2): y and x along each stroke, in a box of 1 around 0."""
     bend = rng.uniform(0.2, 1.2, (number, 1)) + rng.normal(0, 0.5, (number, _KNOTS))
     bend *= rng.choice([-1, 1], (number, 1))
-    bend *= np.where(np.arange(_KNOTS) < rng.integers(2, 2 * _KNOTS, (number, 1)), 1, -1)  # an S now and then
+    bend *= np.where(np.arange(_KNOTS) < rng.integers(2, 2 * _KNOTS, (number, 1)), 1, -1)  # some are S-shaped
     heading = rng.uniform(0, 2 * np.pi, (number, 1)) + np.cumsum(bend, axis=1)
     steps = rng.uniform(0.5, 1.5, (number, _KNOTS, 1)) * np.stack([np.sin(heading), np.cos(heading)], axis=2)
     first = _spline(np.cumsum(steps, axis=1))
-    last = rng.integers(len(first[0]) // 2, len(first[0]), number)  # where the pen is lifted
+    last = rng.integers(len(first[0]) // 2, len(first[0]), number)  # where the stroke ends
     along = np.minimum(np.arange(len(first[0])), last[:, None])
     first = np.take_along_axis(first, along[:, :, None], axis=1)
     low, high = first.min(axis=1, keepdims=True), first.max(axis=1, keepdims=True)
@@ -138,14 +138,14 @@ def _strokes(paths: Array, height: int, width: int, rng: np.random.Generator) ->
 def _inked(
     y: Array, x: Array, length: Array, pen: Array, gain: Array | float, size: tuple[int, int]
 ) -> Images:
-    """Ink dabs with a Gaussian pen: (n, height, width) in [0, 1].
+    """Return images (n, height, width) in [0, 1] of pen spots, drawn with a Gaussian pen.
 
-    ``y``, ``x``, ``length``: (n, dabs), where each lies from the middle and how much of the line it
-    stands for. ``pen``: (n, 1), its standard deviation. All in pixels. ``gain``: how black it writes.
+    ``y``, ``x``, ``length``: (n, spots), position from the centre and length of line that each spot
+    represents. ``pen``: (n, 1), standard deviation of the pen. All in pixels. ``gain``: its darkness.
     """
     height, width = size
     spread, y, x = pen[:, None], y + (height - 1) / 2, x + (width - 1) / 2
-    # A Gaussian falls apart into rows and columns, so the pen's pressure is a product of matrices.
+    # A Gaussian is separable, so the pen's pressure is a product of two matrices.
     rows = np.exp(-(((np.arange(height)[:, None] - y[:, None]) / spread) ** 2) / 2) * length[:, None]
     columns = np.exp(-(((np.arange(width) - x[:, :, None]) / spread) ** 2) / 2)
     pressure = rows @ columns / (spread * np.sqrt(2 * np.pi))  # 1 in the middle of a straight stroke

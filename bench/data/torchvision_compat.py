@@ -1,8 +1,8 @@
 """Makes ``import torchvision`` work where its compiled part does not fit the installed torch.
 
-The package index serves torchvision built for CUDA. Beside a CPU-only torch its library cannot be
-loaded, and the import dies with ``operator torchvision::nms does not exist``, because torchvision
-describes two operators without asking whether they are there. Data sets and models need neither.
+The package index serves torchvision built for CUDA. With a CPU-only torch its library cannot be loaded,
+and the import fails with ``operator torchvision::nms does not exist``, because torchvision describes two
+operators without checking whether they exist. Data sets and models need neither.
 """
 
 import importlib
@@ -22,7 +22,7 @@ SCHEMAS = {
 }
 """The operators that torchvision describes unconditionally, as its C++ source declares them."""
 
-# torch forgets a schema when the Library that defined it is collected.
+# torch drops a schema when the Library that defined it is garbage-collected.
 _libraries: list[torch.library.Library] = []
 
 
@@ -39,7 +39,7 @@ def load_torchvision() -> ModuleType:
 
 
 def define_missing() -> list[str]:
-    """Define the schemas of the operators that are not there; return their names."""
+    """Define the schemas of the missing operators; return their names."""
     missing = [name for name in SCHEMAS if not hasattr(torch.ops.torchvision, name)]
     if missing:
         library = torch.library.Library("torchvision", "FRAGMENT")
@@ -50,7 +50,7 @@ def define_missing() -> list[str]:
 
 
 def _load_extension() -> None:
-    """Load torchvision's compiled operators as torchvision would: only then is it known what is missing."""
+    """Load torchvision's compiled operators as torchvision does, to find out which are missing."""
     package = importlib.util.find_spec("torchvision")
     if package is None or package.origin is None:
         return
@@ -60,5 +60,5 @@ def _load_extension() -> None:
         return
     if sys.platform == "win32":
         os.add_dll_directory(folder)
-    with suppress(OSError):  # built for another torch: the very case this module exists for
+    with suppress(OSError):  # built for another torch: the case that this module handles
         torch.ops.load_library(found.origin)

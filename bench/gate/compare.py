@@ -33,10 +33,10 @@ from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import (
     Contrast,
     Prior,
-    chance_above,
-    chance_below,
-    common,
+    common_prior,
     contrast,
+    p_value_above,
+    p_value_below,
 )
 
 K = TypeVar("K")
@@ -63,7 +63,7 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     sides = Side(before), Side(after)
     paired = in_step(*sides)
     names = Names([*before.records, *after.records])
-    prior = common(_contrasts(*sides, paired=paired))
+    prior = common_prior(_contrasts(*sides, paired=paired))
     named = {str(text) for side in sides for text in side.baseline.meta.get("sentinels") or ()}
     tests = [*_strength(*sides, names, prior, tolerance, paired=paired)]
     tests += _sentinels(*sides, names, prior, tolerance, named, paired=paired)
@@ -162,20 +162,20 @@ def _tested(
 
     def some_above(limit: float) -> float:
         """Return the p-value of: some attacker is now above all that there were, by more than this."""
-        each = (max(chance(chance_above, (ours, theirs), limit) for theirs in old) for ours in new)
+        each = (max(chance(p_value_above, (ours, theirs), limit) for theirs in old) for ours in new)
         return min(1.0, len(new) * min(each))
 
     def all_below(limit: float) -> float:
         """Return the p-value of: all attackers are now below one that there was, by more than this."""
-        each = (max(chance(chance_below, (ours, theirs), limit) for ours in new) for theirs in old)
+        each = (max(chance(p_value_below, (ours, theirs), limit) for ours in new) for theirs in old)
         return min(1.0, len(old) * min(each))
 
     def none_above(limit: float) -> float:
-        each = (min(1.0, len(old) * min(chance(chance_below, (o, t), limit) for t in old)) for o in new)
+        each = (min(1.0, len(old) * min(chance(p_value_below, (o, t), limit) for t in old)) for o in new)
         return max(each)
 
     def none_lost(limit: float) -> float:
-        each = (min(1.0, len(new) * min(chance(chance_above, (o, t), limit) for o in new)) for t in old)
+        each = (min(1.0, len(new) * min(chance(p_value_above, (o, t), limit) for o in new)) for t in old)
         return max(each)
 
     strongest = best[1], best[0]

@@ -13,7 +13,7 @@ from bench.gate.decisions import Trial, cheaper, needed
 from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.definitions import find, shown_in
 from bench.metrics.intervals import Interval
-from bench.metrics.pooled_difference import Contrast, Prior, chance_above, chance_below
+from bench.metrics.pooled_difference import Contrast, Prior, p_value_above, p_value_below
 from bench.store import Record
 
 NATS = 0.05
@@ -79,9 +79,9 @@ def _noisy(row: ComparisonRow, each: Contrast, way: int, limit: float) -> Trial:
     value = way * each.value
     return Trial(
         replace(row, difference=Interval(value, value - half, value + half)),
-        chance_above(each, error, limit),
-        chance_below(each, error, -limit),
-        max(chance_below(each, error, limit), chance_above(each, error, -limit)),
+        p_value_above(each, error, limit),
+        p_value_below(each, error, -limit),
+        max(p_value_below(each, error, limit), p_value_above(each, error, -limit)),
         lambda alpha: needed(each, Prior(), limit, alpha),
     )
 

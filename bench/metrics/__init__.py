@@ -1,1 +1,1 @@
-"""What is measured, and its confidence intervals."""
+"""Metrics and their confidence intervals."""

@@ -1,8 +1,8 @@
-"""Intervals over repeats and test inputs, and the strongest attacker.
+"""Confidence intervals over repeats and test inputs, and the best attack.
 
-Pure functions of arrays. ``hits`` is always ``(repeats, inputs)``: row r says on which test inputs
-the surrogate of repeat r agrees with the victim (0 or 1). Both are samples: another attacker would
-draw other queries, another test set would hold other inputs, so both go into every interval.
+Functions of arrays alone. ``agreement`` is always (repeats, inputs): row r is 1 for the test inputs on
+which the surrogate of repeat r agrees with the victim, else 0. Both axes are samples: another attacker
+would draw other queries, another test set would hold other inputs. Every interval covers both.
 
 Sources: Wilson 1927 (score interval); Korn and Graubard 1998 (effective sample size of correlated
 proportions); Newcombe 1998, Zou and Donner 2008 (limits of a sum from the limits of its parts).
@@ -23,12 +23,12 @@ Agreement: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
 
 FEW = 5
-"""With fewer inputs that vary at all, the agreement between repeats cannot be estimated."""
+"""With fewer inputs that vary at all, the correlation between repeats cannot be estimated."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence limits, NaN where there is nothing to estimate from."""
+    """An estimate and its confidence limits, NaN where there are no data to estimate them from."""
 
     value: float
     low: float
@@ -37,24 +37,24 @@ class Interval:
 
 @dataclass(frozen=True)
 class BestAttack:
-    """The attacker with the highest mean, and an interval of the highest true mean of ``candidates``."""
+    """The attack with the highest mean, and an interval of the highest true mean of all candidates."""
 
     attacker: str
     interval: Interval
     candidates: int
 
 
-def mean_interval(hits: Agreement, confidence: float = 0.95) -> Interval:
-    """Return the mean of ``hits`` (repeats, inputs) with a two-sided interval over both; see `bounds`.
+def mean_interval(agreement: Agreement, confidence: float = 0.95) -> Interval:
+    """Return the mean of ``agreement`` (repeats, inputs) with a two-sided interval; see :func:`bounds`.
 
     No inputs or no repeats: all NaN. Raises ValueError for another shape or values that are not finite.
     """
     tail = tail_of(confidence)
-    low, high = bounds(hits, tail, tail)
-    return Interval(_mean(as_table(hits)), low, high)
+    low, high = bounds(agreement, tail, tail)
+    return Interval(_mean(as_table(agreement)), low, high)
 
 
-def bounds(hits: Agreement, lower_alpha: float, upper_alpha: float) -> tuple[float, float]:
+def bounds(agreement: Agreement, lower_alpha: float, upper_alpha: float) -> tuple[float, float]:
     """Return one-sided limits of the true mean, each missed with its own probability.
 
     Crossed random effects without replication: with the mean squares of repeats, inputs and rest,
@@ -65,24 +65,24 @@ def bounds(hits: Agreement, lower_alpha: float, upper_alpha: float) -> tuple[flo
     also raises the degrees of freedom.
 
     For 0/1 data the half-width becomes an effective sample size in Wilson's score interval, which
-    leans the right way near 0 and 1 and stays inside [0, 1]. If all entries are equal nothing can be
-    estimated: the limit is that of Clopper and Pearson over inputs, not a point. With one repeat
-    the limits cover inputs alone: Wilson's interval, silent about another attacker's luck.
+    is asymmetric near 0 and 1 as it should be and stays inside [0, 1]. If all entries are equal no
+    variance can be estimated: the limit is that of Clopper and Pearson over inputs. With one repeat the
+    limits are Wilson's and cover inputs alone, not the variation between repeats.
 
     Coverage of nominal 95 % in 96 simulated settings (3, 5, 10 repeats; 447, 2,000 inputs of bimodal
     difficulty; means .6 to .97; sd over repeats 0 to .03; 2,000 runs each): 93 to 97 %, but 90 to
-    92 % at mean .97 with sd .03, where most repeats sit at .99, a rare one far below, and the few
-    at hand seldom hold such a one; it is then the lower limit that is too high.
+    92 % at mean .97 with sd .03. There most repeats are at .99 and a rare one is far below; few repeats
+    seldom include one, and the lower limit is then too high.
     """
-    table = as_table(hits)
+    table = as_table(agreement)
     within = bool(np.all((table >= 0) & (table <= 1)))
     return _limits(table, lower_alpha, upper_alpha, (0.0, 1.0) if within else None)
 
 
 def value_interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> Interval:
-    """Return the mean of one number a repeat with Student's t over repeats; NaNs are dropped.
+    """Return the mean of one value a repeat with Student's t over repeats; NaNs are dropped.
 
-    One value has NaN limits; none at all is all NaN.
+    One value has NaN limits; without values everything is NaN.
     """
     sample = np.asarray(values, dtype=np.float64).ravel()
     sample = sample[~np.isnan(sample)]
@@ -106,10 +106,10 @@ def share_interval(successes: int, n: int, confidence: float = 0.95) -> Interval
 
 
 def paired_difference(a: Agreement, b: Agreement, confidence: float = 0.95) -> Interval:
-    """Return the mean of ``a - b`` for rows that share streams: repeat r and input t are the same in both.
+    """Return the mean of ``a - b`` for paired tables: repeat r has the same seeds and inputs in both.
 
-    The interval is that of `bounds` on the differences, without Wilson's step. Two rows without a
-    single difference get limits too: what that many inputs can rule out. Nominal 95 % covered 93 to
+    The interval is that of :func:`bounds` on the differences, without Wilson's step. Two equal tables have
+    limits too: differences that this number of inputs can exclude. Nominal 95 % covered 93 to
     98 % in simulations with 5 repeats, 92 to 98 % with 3. Raises ValueError where the shapes differ.
     """
     first, second = as_table(a), as_table(b)
@@ -121,10 +121,10 @@ def paired_difference(a: Agreement, b: Agreement, confidence: float = 0.95) -> I
 
 
 def unpaired_difference(a: Agreement, b: Agreement, confidence: float = 0.95) -> Interval:
-    """Return the difference of means for rows that share nothing; repeats and inputs may differ.
+    """Return the difference of means of unpaired tables; numbers of repeats and inputs may differ.
 
     The distances from each mean to its limits add in squares (Newcombe; Zou and Donner), which is
-    Welch's added variances with each row's own quantiles.
+    Welch's sum of variances with the quantiles of each table.
     """
     first, second = mean_interval(a, confidence), mean_interval(b, confidence)
     value = first.value - second.value
@@ -133,39 +133,39 @@ def unpaired_difference(a: Agreement, b: Agreement, confidence: float = 0.95) ->
     return Interval(value, low, high)
 
 
-def strongest(hits_by_attacker: Mapping[str, Agreement], confidence: float = 0.95) -> BestAttack:
-    """Return the attacker with the highest mean (ties: first name) and an interval of the highest true mean.
+def best_attack(agreement_by_attack: Mapping[str, Agreement], confidence: float = 0.95) -> BestAttack:
+    """Return the attack with the highest mean (ties: first name) and an interval of the highest true mean.
 
-    The winner's own interval would be that of the luckiest of K. With tail a = alpha / 2 the limits here are
-    the highest lower limit at a / K, valid for all K at once, and the highest upper limit at a,
-    valid because the best attacker's own is among them. Raises ValueError where there is no attacker
-    or one has no hits.
+    The interval of the best of K alone would be biased by the selection. With tail a = alpha / 2 the limits
+    are the highest lower limit at a / K, valid for all K at once, and the highest upper limit at a,
+    valid because that of the truly best attack is among them. Raises ValueError if there is no attack, or
+    one without data.
     """
-    if not hits_by_attacker:
-        raise ValueError("The strongest of no attackers is not defined; give at least one.")
-    tail, names = tail_of(confidence), sorted(hits_by_attacker)
-    means = {name: _mean(as_table(hits_by_attacker[name])) for name in names}
+    if not agreement_by_attack:
+        raise ValueError("The best of no attacks is not defined; give at least one.")
+    tail, names = tail_of(confidence), sorted(agreement_by_attack)
+    means = {name: _mean(as_table(agreement_by_attack[name])) for name in names}
     empty = [name for name in names if math.isnan(means[name])]
     if empty:
-        raise ValueError(f"No hits for {', '.join(empty)}; leave such attackers out.")
-    limits = [bounds(hits_by_attacker[name], tail / len(names), tail) for name in names]
+        raise ValueError(f"No data for {', '.join(empty)}; leave such attacks out.")
+    limits = [bounds(agreement_by_attack[name], tail / len(names), tail) for name in names]
     best = max(names, key=lambda name: means[name])
     interval = Interval(means[best], max(low for low, _ in limits), max(high for _, high in limits))
     return BestAttack(best, interval, len(names))
 
 
-def as_table(hits: Agreement) -> Floats:
-    """Return hits as finite doubles (repeats, inputs); raises ValueError for anything else."""
-    table = np.asarray(hits, dtype=np.float64)
+def as_table(agreement: Agreement) -> Floats:
+    """Return ``agreement`` as finite doubles (repeats, inputs); raises ValueError for anything else."""
+    table = np.asarray(agreement, dtype=np.float64)
     if table.ndim != 2:
-        raise ValueError(f"Hits must be (repeats, inputs), got shape {table.shape}.")
+        raise ValueError(f"Agreement must be (repeats, inputs), got shape {table.shape}.")
     if not np.all(np.isfinite(table)):
-        raise ValueError("Hits must be finite; leave failed repeats out.")
+        raise ValueError("Agreement must be finite; leave failed repeats out.")
     return table
 
 
 def tail_of(confidence: float) -> float:
-    """Return the share left out on each side; raises ValueError unless confidence is in (0, 1)."""
+    """Return ``(1 - confidence) / 2``; raises ValueError unless ``confidence`` is in (0, 1)."""
     if not 0 < confidence < 1:
         raise ValueError(f"Confidence must lie between 0 and 1, got {confidence}.")
     return (1 - confidence) / 2
@@ -212,7 +212,7 @@ def _limits(
 def _variance_parts(table: Floats, few: bool) -> tuple[float, float]:
     """Return what repeats add to the variance of the mean, and the rest of that variance.
 
-    ``few``: so few inputs vary that whether repeats fail on the same ones cannot be told; assume it.
+    ``few``: too few inputs vary to estimate whether repeats fail on the same ones; assume that they do.
     """
     repeats, inputs = table.shape
     by_repeat, by_input, mean = table.mean(axis=1), table.mean(axis=0), table.mean()

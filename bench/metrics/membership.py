@@ -1,9 +1,9 @@
-"""What is measured of membership inference. Plain functions of arrays.
+"""Metrics of membership inference. Functions of arrays alone.
 
-``member`` is always (n,) bool, the truth; ``score`` (n,) in [0, 1], where above .5 says "member".
-Both kinds of records must be there. A threshold t calls those records members whose score is at
-least t, so equal scores are never told apart: no operating point lies between them, and none is
-interpolated. Shares are in [0, 1].
+``member`` is always (n,) bool, the truth; ``score`` (n,) in [0, 1], where a value above .5 means "member".
+Both kinds of records must be present. A threshold t classifies the records with a score of at least t as
+members. Records with equal scores are classified alike: there is no operating point between them, and
+none is interpolated. Shares are in [0, 1].
 
 Sources: Carlini et al. 2022 (arXiv 2112.03570, section II.C: true positives at few false ones, log
 axes); DeLong et al. 1988 (standard error of the area under the curve).
@@ -23,14 +23,14 @@ Mask = NDArray[np.bool_]
 TARGETS = {"1": 0.01, "0.1": 0.001}
 """False-positive rates at which true positives are counted, by the name in percent."""
 ENOUGH = {"1": 1, "0.1": 1_000}
-"""Non-members that must be judged for that rate to mean anything: one of a thousand."""
+"""Smallest number of judged non-members at which that rate is reported."""
 GRID = np.geomspace(1e-4, 1, 41)
-"""False-positive rates at which the curve is kept, ten a decade."""
+"""False-positive rates at which the curve is stored, ten per decade."""
 
 
 @dataclass(frozen=True)
 class RocCurve:
-    """Every operating point of a ranking, from "nobody" to "everybody": counts, rising together."""
+    """Every operating point of a ranking, from no record to all: counts of false and true positives."""
 
     false: NDArray[np.int64]
     true: NDArray[np.int64]
@@ -39,7 +39,7 @@ class RocCurve:
 
     @classmethod
     def of(cls, member: Mask, score: Array) -> RocCurve:
-        """Walk through the distinct scores, highest first."""
+        """Return the curve of ``score``, from the highest score down."""
         order = np.argsort(-score, kind="stable")
         ranked = member[order]
         ends = np.flatnonzero(np.diff(score[order], append=-np.inf))
@@ -48,23 +48,23 @@ class RocCurve:
 
     def at(self, target: float) -> tuple[float, float]:
         """Return the point with the largest false-positive rate that is not above ``target``: (fpr, tpr)."""
-        # A hair more, so that a rate such as 3 / 300 is not above .01.
+        # With a margin for rounding, so that a rate such as 3 / 300 is not above .01.
         allowed = np.flatnonzero(self.false <= target * self.non_members * (1 + 1e-12))
         best = allowed[-1]
         return float(self.false[best] / self.non_members), float(self.true[best] / self.members)
 
 
 def membership(member: Mask, score: Array) -> dict[str, float | None]:
-    """Return the metrics of the membership family, by name.
+    """Return the metrics of a membership attack, by name.
 
-    ``tpr_at_1``: share of members found where at most 1 % of non-members are taken for members, and
-    ``fpr_at_1`` the share that really is; the same at .1 %, None with fewer than 1,000 non-members.
+    ``tpr_at_1``: true-positive rate where the false-positive rate is at most 1 %; ``fpr_at_1``: the actual
+    false-positive rate there. The same at .1 %; None with fewer than 1,000 non-members.
     """
-    curve, said = RocCurve.of(member, score), score > 0.5
+    curve, guess = RocCurve.of(member, score), score > 0.5
     found: dict[str, float | None] = {
-        "membership.accuracy": float((said == member).mean()),
-        "membership.balanced_accuracy": float((said[member].mean() + 1 - said[~member].mean()) / 2),
-        "membership.auc": area_under_curve(member, score),
+        "membership.accuracy": float((guess == member).mean()),
+        "membership.balanced_accuracy": float((guess[member].mean() + 1 - guess[~member].mean()) / 2),
+        "membership.auc": auc(member, score),
     }
     for name, target in TARGETS.items():
         fpr, tpr = curve.at(target) if curve.non_members >= ENOUGH[name] else (None, None)
@@ -73,32 +73,32 @@ def membership(member: Mask, score: Array) -> dict[str, float | None]:
 
 
 def roc(member: Mask, score: Array) -> list[list[float]]:
-    """Return [[fpr, tpr], …] on :data:`GRID`: the share of members found at no more than that rate."""
+    """Return [[fpr, tpr], …] on :data:`GRID`: true-positive rates at no more than these rates."""
     curve = RocCurve.of(member, score)
     return [[float(target), curve.at(target)[1]] for target in GRID]
 
 
-def area_under_curve(member: Mask, score: Array) -> float:
-    """Return how often a random member outranks a random non-member, ties counting half."""
+def auc(member: Mask, score: Array) -> float:
+    """Return the share of pairs in which the member outranks the non-member; ties count half."""
     return float(_placements(member, score)[0].mean())
 
 
-def errors(member: Mask, score: Array) -> dict[str, float | None]:
+def standard_errors(member: Mask, score: Array) -> dict[str, float | None]:
     """Return the standard error of each metric over the judged records, by the metric's name.
 
     Accuracy and true positives are binomial within members and within non-members, whose numbers are
-    fixed. At a false-positive rate the threshold is itself estimated: half of what the true positives
-    change between the target less and plus one standard error of that rate adds in squares. No error
-    comes out as 0 for being all right or all wrong: counts get one more of each kind, the placements
-    of DeLong one more in the middle.
+    fixed. At a false-positive rate the threshold is itself estimated: half of the change of the true
+    positives between the target minus and plus one standard error of that rate is added in squares. So
+    that no error is 0 where all or none are right, one of each kind is added to counts, and one in the
+    middle to DeLong's placements.
     """
-    said, curve = score > 0.5, RocCurve.of(member, score)
-    right, wrong = binomial_error(said[member]), binomial_error(said[~member])
+    guess, curve = score > 0.5, RocCurve.of(member, score)
+    right, wrong = binomial_error(guess[member]), binomial_error(guess[~member])
     share = curve.members / len(member)
     found: dict[str, float | None] = {
         "membership.accuracy": float(np.hypot(share * right, (1 - share) * wrong)),
         "membership.balanced_accuracy": float(np.hypot(right, wrong) / 2),
-        "membership.auc": area_error(member, score),
+        "membership.auc": auc_error(member, score),
     }
     for name, target in TARGETS.items():
         enough = curve.non_members >= ENOUGH[name]
@@ -106,7 +106,7 @@ def errors(member: Mask, score: Array) -> dict[str, float | None]:
     return found
 
 
-def area_error(member: Mask, score: Array) -> float:
+def auc_error(member: Mask, score: Array) -> float:
     """Return DeLong's standard error of the area under the curve."""
     parts = [np.r_[placed, 0.5] for placed in _placements(member, score)]
     return float(np.sqrt(sum(placed.var(ddof=1) / (len(placed) - 1) for placed in parts)))

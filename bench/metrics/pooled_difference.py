@@ -1,11 +1,10 @@
-"""By how much one attacker's fidelity differs from another's, and how sure that is.
+"""Difference of two runs' fidelity with variances pooled over comparisons.
 
-A contrast compares two tables of hits (repeats, inputs) on the same test inputs. Its variance has a
-part of the repeats and one of the inputs. With few repeats the first is hardly known from one row
-alone; but all rows of a run tell of it. It is therefore drawn towards what the rows have in common,
-the more, the better they agree (Smyth 2004, "Linear Models and Empirical Bayes Methods for Assessing
-Differential Expression", section 6.2): rows that agree are pooled altogether, rows that do not keep
-their own.
+A contrast compares two agreement tables (repeats, inputs) on the same test inputs. Its variance has a
+part from repeats and one from inputs. With few repeats, the first cannot be estimated well from one
+comparison alone. It is therefore shrunk towards the variance that all comparisons of a run have in
+common, the more the better they agree (Smyth 2004, "Linear Models and Empirical Bayes Methods for
+Assessing Differential Expression", section 6.2): variances that agree are pooled, others keep their own.
 """
 
 from __future__ import annotations
@@ -20,17 +19,16 @@ from scipy import special
 from bench.metrics.intervals import Agreement, Floats, as_table
 
 NEWTON = 50
-"""Steps in which the inverse of the trigamma function is found; a handful will do."""
+"""Largest number of Newton steps for the inverse of the trigamma function; few are needed."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """The difference of two means and what its variance is made of.
+    """The difference of two means and the parts of its variance.
 
-    ``value``: mean of the first less that of the second. ``spread``: variance of one repeat (of one
-    pair of them, where paired) on ``freedom`` degrees of freedom; ``weight`` times it is what repeats
-    add to the variance of the difference. ``inputs``: what test inputs add. ``repeats``: of the
-    smaller side.
+    ``value``: mean of the first minus that of the second. ``spread``: variance of one repeat (of one
+    pair, where paired) on ``freedom`` degrees of freedom; ``weight`` times it is the repeats' part of the
+    variance of the difference. ``inputs``: the test inputs' part. ``repeats``: of the smaller side.
     """
 
     value: float
@@ -63,7 +61,7 @@ def contrast(first: Agreement, second: Agreement, *, paired: bool) -> Contrast:
     squares = sum(spread * (len(side) - 1) for (spread, _), side in zip(parts, sides, strict=True))
     by_input = a.mean(axis=0) - b.mean(axis=0)
     inputs = a.shape[1]
-    # What the rest adds to the mean of an input is in the repeats' part already.
+    # The rest's part of an input's mean is included in the repeats' part.
     rest = sum(remainder / (len(side) * inputs) for (_, remainder), side in zip(parts, sides, strict=True))
     of_inputs = float(by_input.var(ddof=1)) / inputs - rest if inputs > 1 else 0.0
     return Contrast(
@@ -71,14 +69,14 @@ def contrast(first: Agreement, second: Agreement, *, paired: bool) -> Contrast:
         squares / freedom if freedom else 0.0,
         freedom,
         sum(1 / len(side) for side in sides),
-        # Where no input differs, one in that many still might.
+        # Where no input differs, assume one of them.
         max(of_inputs, 1 / inputs**2),
         min(len(a), len(b)),
     )
 
 
 def _parts(table: Floats) -> tuple[float, float]:
-    """Return the variance between repeats' means, and the mean square of what rows and columns leave."""
+    """Return the variance between repeats' means, and the residual mean square of rows and columns."""
     repeats, inputs = table.shape
     if repeats < 2:
         return 0.0, 0.0
@@ -89,28 +87,28 @@ def _parts(table: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Prior:
-    """The variance that rows have in common, and the degrees of freedom that is worth (may be infinite)."""
+    """The variance that comparisons have in common, and its degrees of freedom (may be infinite)."""
 
     spread: float = 0.0
     freedom: float = 0.0
 
     def error(self, each: Contrast) -> Error:
-        """Return the standard error of a contrast, its repeats' part drawn towards that of all rows."""
+        """Return the standard error of a contrast, its repeats' part shrunk towards that of all."""
         freedom = each.freedom + self.freedom
         if math.isinf(freedom):
             spread = self.spread
         elif freedom > 0:
             spread = (each.freedom * each.spread + self.freedom * self.spread) / freedom
-        else:  # one repeat, and nothing to go by
+        else:  # one repeat, and no other comparison
             return Error(math.inf, 0.0)
         return Error(math.sqrt(each.weight * spread + each.inputs), freedom)
 
 
-def common(contrasts: Iterable[Contrast]) -> Prior:
-    """Return what contrasts have in common.
+def common_prior(contrasts: Iterable[Contrast]) -> Prior:
+    """Return the variance that contrasts have in common.
 
-    Their freedom is infinite where they differ no more than chance would have them, and 0 where there
-    are not two to compare. Contrasts without any spread tell nothing: nothing was trained anew.
+    Its degrees of freedom are infinite if the variances differ no more than by chance, and 0 for fewer
+    than two contrasts. Contrasts without variance are left out: nothing was trained again.
     """
     known = np.array([(c.spread, c.freedom) for c in contrasts if c.spread > 0 and c.freedom > 0])
     if len(known) < 2:
@@ -119,7 +117,7 @@ def common(contrasts: Iterable[Contrast]) -> Prior:
     level = np.log(spreads) - special.digamma(half) + np.log(half)
     beyond = float(level.var(ddof=1) - special.polygamma(1, half).mean())
     if beyond <= 0:
-        # The mean of the variances by their weight, not of their logarithms: that is what pooling is.
+        # Pooling takes the weighted mean of variances, not of their logarithms.
         return Prior(float((spreads * half).sum() / half.sum()), math.inf)
     worth = 2 * _inverse_trigamma(beyond)
     spread = float(np.exp(level.mean() + special.digamma(worth / 2) - np.log(worth / 2)))
@@ -138,14 +136,14 @@ def _inverse_trigamma(y: float) -> float:
     return x
 
 
-def chance_above(each: Contrast, error: Error, limit: float) -> float:
+def p_value_above(each: Contrast, error: Error, limit: float) -> float:
     """Return the p-value against a true difference of at most ``limit``."""
     if error.freedom <= 0:
         return 1.0
     return float(special.stdtr(error.freedom, -(each.value - limit) / error.size))
 
 
-def chance_below(each: Contrast, error: Error, limit: float) -> float:
+def p_value_below(each: Contrast, error: Error, limit: float) -> float:
     """Return the p-value against a true difference of at least ``limit``."""
     if error.freedom <= 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""The query multiplier: how many times more queries a defense makes the strongest attacker need.
+"""The query multiplier: by which factor a defense raises the queries that the best attack needs.
 
 Sources: Owen 2007 (bootstrap of crossed random effects); Rao and Wu 1988 (drawing n - 1 of n).
 """
@@ -19,15 +19,15 @@ from bench.metrics.intervals import Agreement, Floats, as_table, tail_of
 FidelityCurve: TypeAlias = Mapping[int, Mapping[str, Agreement]]
 
 TIE = 1e-9
-"""Fidelities closer than this are equal: far below one hit, far above rounding."""
+"""Fidelities closer than this are equal: far below one input, far above rounding."""
 
 
 @dataclass(frozen=True)
 class Multiplier:
-    """How many times the undefended budget a defense makes the strongest attacker spend.
+    """The budget that the best attack needs under a defense, divided by that without defense.
 
-    ``below``: the smallest measured budget was already more than enough, ``value`` is an upper
-    bound. ``above``: the largest was not enough, ``value`` is a lower bound. ``low`` is 0 and
+    ``below``: the smallest measured budget was more than enough, ``value`` is an upper bound.
+    ``above``: the largest was not enough, ``value`` is a lower bound. ``low`` is 0 and
     ``high`` is infinite where they lie outside the measured budgets.
     """
 
@@ -49,22 +49,22 @@ def query_multiplier(
 ) -> Multiplier:
     """Return the budget needed under the defense ÷ the budget needed with none, at equal fidelity.
 
-    ``defended`` and ``undefended``: budget → attacker → hits (repeats, inputs), one shape throughout,
+    ``defended`` and ``undefended``: budget → attack → agreement (repeats, inputs), one shape throughout,
     since row r and column t are the same repeat and input everywhere. A curve's envelope is the
     highest mean at each budget, made non-decreasing by isotonic regression, linear in log budget
     between budgets. The target F* is the undefended envelope at ``reference_budget``; a need is the
-    **first** budget at which an envelope reaches it. On a stretch that is flat at F* that is its
-    left end, so choose a reference on the steep part: where the undefended curve is flat from its
-    smallest budget on, the true need may be smaller still and the multiplier is understated.
+    **first** budget at which an envelope reaches it. Where an envelope is flat at F* that is the left end
+    of the flat part, so choose a reference on the steep part: if the undefended curve is flat from its
+    smallest budget on, the true need may be smaller and the multiplier is understated.
 
-    The interval is the percentile interval of a bootstrap that picks the strongest attackers and F*
-    anew each time. It draws repeats and inputs, with the same draws for all attackers, budgets and
-    both curves, and R - 1 of R repeats, because drawing R gives a variance short by (R - 1) / R;
-    one repeat stays as it is, and the interval then covers inputs alone. It always holds ``value``.
-    Drawing both ways counts the noise of single hits more than once, so the interval is cautious:
-    nominal 95 % held the truth in 97 to 100 % of simulated runs with 3 to 10 repeats.
+    The interval is the percentile interval of a bootstrap that selects the best attacks and F* again in
+    each resample. It draws repeats and inputs, with the same draws for all attacks, budgets and both
+    curves, and R - 1 of R repeats, because drawing R gives a variance short by (R - 1) / R;
+    a single repeat is kept, and the interval then covers inputs alone. It always contains ``value``.
+    Resampling both axes counts the noise of single entries more than once, so the interval is
+    conservative: nominal 95 % covered the truth in 97 to 100 % of simulated runs with 3 to 10 repeats.
 
-    Raises ValueError for curves without budgets or attackers, unequal shapes, or a reference budget
+    Raises ValueError for curves without budgets or attacks, unequal shapes, or a reference budget
     that the undefended curve lacks.
     """
     tail = tail_of(confidence)
@@ -103,16 +103,16 @@ def query_multiplier(
 
 
 def _shape_of(*curves: FidelityCurve) -> tuple[int, int]:
-    """Return the one shape of all hits in these curves; check everything that can be wrong with them."""
+    """Return the shape of all tables in these curves; raises ValueError for invalid curves."""
     if not all(curves) or not all(chain.from_iterable(curve.values() for curve in curves)):
-        raise ValueError("Both curves need at least one budget, and every budget at least one attacker.")
+        raise ValueError("Both curves need at least one budget, and every budget at least one attack.")
     if any(budget <= 0 for curve in curves for budget in curve):
         raise ValueError("Budgets must be positive.")
-    tables = [hits for curve in curves for row in curve.values() for hits in row.values()]
-    shapes = sorted({as_table(hits).shape for hits in tables})
+    tables = [table for curve in curves for row in curve.values() for table in row.values()]
+    shapes = sorted({as_table(table).shape for table in tables})
     if len(shapes) > 1 or 0 in shapes[0]:
         raise ValueError(
-            f"All hits need one shape (repeats, inputs), got {shapes}; keep the repeats all have."
+            f"All tables need one shape (repeats, inputs), got {shapes}; keep the repeats that all have."
         )
     return shapes[0][0], shapes[0][1]
 
@@ -130,13 +130,13 @@ def _envelope(
     """Return per draw the highest mean at each budget, made non-decreasing: (draws, ascending budgets)."""
     from scipy.optimize import isotonic_regression
 
-    def total(hits: Agreement) -> Floats:
-        # Sums of 0/1 hits times counts are whole numbers that float32 holds exactly, in any order.
-        by_repeat = (np.asarray(hits, dtype=np.float32) @ input_counts.T).T
+    def total(agreement: Agreement) -> Floats:
+        # Sums of 0/1 entries times counts are whole numbers that float32 holds exactly, in any order.
+        by_repeat = (np.asarray(agreement, dtype=np.float32) @ input_counts.T).T
         return np.asarray((by_repeat * repeat_counts).sum(axis=1, dtype=np.float64))
 
     size = repeat_counts.sum(axis=1, dtype=np.float64) * input_counts.sum(axis=1, dtype=np.float64)
-    highest = [np.max([total(hits) for hits in curve[budget].values()], axis=0) for budget in sorted(curve)]
+    highest = [np.max([total(table) for table in curve[budget].values()], axis=0) for budget in sorted(curve)]
     return np.array([isotonic_regression(row).x for row in np.column_stack(highest) / size[:, None]])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.metrics import intervals, utility
-from bench.metrics.membership import area_error, area_under_curve
+from bench.metrics.membership import auc, auc_error
 from bench.models.victims import Victim
 from bench.runner.answer_probes import answer_statistics
 from bench.runner.context import CLIENT_QUERIES, WorkerContext
@@ -141,7 +141,7 @@ class Measurements:
             return
         from_pool = np.repeat([False, True], [len(benign), len(other)])
         score = np.concatenate([benign, other])
-        area, half = area_under_curve(from_pool, score), 1.96 * area_error(from_pool, score)
+        area, half = auc(from_pool, score), 1.96 * auc_error(from_pool, score)
         self.add(
             f"detection.{pool}.auroc", intervals.Interval(area, max(area - half, 0.0), min(area + half, 1.0))
         )

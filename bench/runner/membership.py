@@ -187,7 +187,7 @@ def measure(
             },
             **target.facts,
             "flags": flags,
-            "errors": membership.errors(member, score) | context_errors,
+            "errors": membership.standard_errors(member, score) | context_errors,
             "roc": membership.roc(member, score),
         },
         costs={
@@ -240,7 +240,8 @@ def without_victim(sample: MembershipData, seed: int) -> MetricsAndErrors:
     known, asked = sample.known, sample.asked
     model.fit(known.x.reshape(len(known), -1), known.member)
     score = np.asarray(model.predict_proba(asked.x.reshape(len(asked), -1))[:, 1], dtype=np.float64)
-    metrics, errors = membership.membership(asked.member, score), membership.errors(asked.member, score)
+    metrics = membership.membership(asked.member, score)
+    errors = membership.standard_errors(asked.member, score)
     names = ("accuracy", "auc")
     return (
         {f"membership.without_victim_{name}": metrics[f"membership.{name}"] for name in names},

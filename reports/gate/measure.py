@@ -24,7 +24,7 @@ from bench.gate.defense_rows import NATS
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
 from bench.metrics.definitions import shown_in
 from bench.metrics.intervals import Interval, mean_interval, paired_difference
-from bench.metrics.pooled_difference import Contrast, common, contrast
+from bench.metrics.pooled_difference import Contrast, common_prior, contrast
 
 ALARMS = (Decision.weaker, Decision.costlier)
 EFFECTS = (0, 1, 2, 3, 4, 5, 6, 8)
@@ -133,7 +133,7 @@ def largest(bank: Bank, draws: int) -> tuple[float, float, int]:
                 )
                 for group in bank.hits
             ]
-            errors = [common(each).error(one) for one in each]
+            errors = [common_prior(each).error(one) for one in each]
             top = max((one.value - TOLERANCE) / error.size for one, error in zip(each, errors, strict=True))
             found.append((top, float(special.stdtrit(errors[0].freedom, 1 - ALPHA / len(each)))))
         return found
@@ -313,7 +313,7 @@ def _differences(couples: Sequence[tuple[Hits, Hits]], run: int, *, paired: bool
             each = contrast(after[:, columns], before[:, columns], paired=True)
             found["inputs"].append(_around(each, math.sqrt(each.inputs), math.inf))
         both.append(contrast(after[np.ix_(theirs, columns)], before[np.ix_(ours, columns)], paired=paired))
-    prior = common(both)
+    prior = common_prior(both)
     for each in both:
         error = prior.error(each)
         found["both"].append(_around(each, error.size, error.freedom))

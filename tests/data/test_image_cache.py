@@ -1,4 +1,4 @@
-"""Images are converted once, kept, and mapped by whoever needs them."""
+"""Images are converted once, cached, and memory-mapped by every worker."""
 
 import hashlib
 import logging
@@ -153,14 +153,14 @@ def test_pages_that_nobody_looks_at_take_no_memory(tmp_path):
     code = """
 import resource, sys
 import numpy as np
-from bench.data import image_cache as mapped
+from bench.data.image_cache import cached_images
 
 def take(here):
     rows = np.arange(here.start, here.stop)
     return np.ones((len(rows), 1, 64, 64), np.float32), rows
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-x, _, _ = mapped.mapped("blank", "0", 20_000, lambda: take)
+x, _, _ = cached_images("blank", "0", 20_000, lambda: take)
 assert x[19_999].sum() == 64 * 64
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

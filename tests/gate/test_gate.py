@@ -14,7 +14,7 @@ from bench.gate.compare import compare
 from bench.gate.decisions import holm
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
-from bench.metrics.pooled_difference import Contrast, Prior, common, contrast
+from bench.metrics.pooled_difference import Contrast, Prior, common_prior, contrast
 from bench.store import Record
 
 SOFT, LABELS = "copycat(use_probability=true)", "labels"
@@ -356,10 +356,10 @@ def test_rows_that_agree_are_pooled_and_rows_that_do_not_keep_their_own():
     def drawn(sizes):
         return [Contrast(0.0, s * rng.chisquare(9) / 9, 9, 0.1, 0.0, 10) for s in sizes]
 
-    alike = common(drawn([1.0] * 200))
+    alike = common_prior(drawn([1.0] * 200))
     assert alike.freedom > 100
     assert alike.spread == pytest.approx(1, rel=0.1)
-    apart = common(drawn(np.exp(3 * rng.standard_normal(200))))
+    apart = common_prior(drawn(np.exp(3 * rng.standard_normal(200))))
     assert apart.freedom < 1
     small = Contrast(0.0, 0.01, 9, 0.1, 0.0, 10)
     assert apart.error(small).size < 0.5 * alike.error(small).size

@@ -30,15 +30,15 @@ def test_more_than_half_a_point_is_moving(half):
 @pytest.mark.parametrize(
     ("fidelity", "expected"), [(0.69, ["near_chance"]), (0.71, []), (0.1, ["near_chance"])]
 )
-def test_an_undefended_copy_near_the_commonest_label_is_flagged(fidelity, expected):
+def test_an_undefended_surrogate_near_the_commonest_label_is_flagged(fidelity, expected):
     assert flags(fidelity, fidelity) == expected
 
 
-def test_a_defended_copy_may_be_near_chance():
+def test_a_defended_surrogate_may_be_near_chance():
     assert flags(0.6, 0.6, defended=True) == []
 
 
-def test_a_thief_who_learnt_nothing_is_flagged_as_that():
+def test_an_attacker_without_any_answer_is_flagged_as_that():
     assert flags(0.1, 0.9, defended=True, learnt=0) == ["nothing_learnt"]
     assert flags(0.1, 0.1, learnt=0) == ["nothing_learnt", "near_chance"]
 
@@ -49,5 +49,5 @@ def test_every_flag_of_a_cell_is_in_the_numbered_list():
     assert found <= set(checks.FLAGS)
 
 
-def test_a_copy_that_took_no_steps_cannot_be_moving():
+def test_a_surrogate_that_took_no_steps_cannot_be_moving():
     assert flags(half=None) == []

@@ -1,4 +1,4 @@
-"""Intervals and the strongest attacker: by hand where possible, else by simulation.
+"""Intervals and the best attack: by hand where possible, else by simulation.
 
 Simulations have fixed seeds, so they cannot flicker; the stated error is the chance that another
 seed would fail a correct implementation.
@@ -12,18 +12,18 @@ from scipy import special, stats
 
 from bench.metrics.intervals import (
     Interval,
+    best_attack,
     bounds,
     mean_interval,
     paired_difference,
     share_interval,
-    strongest,
     unpaired_difference,
     value_interval,
 )
 
 
-def simulated_hits(rng, repeats, inputs, repeat_spread, shift=0.0):
-    """Return hits on inputs that are nearly all easy or hard, by repeats that differ in skill."""
+def simulated_agreement(rng, repeats, inputs, repeat_spread, shift=0.0):
+    """Return agreement on inputs that are nearly all easy or hard, by repeats that differ in skill."""
     easy = rng.random(inputs) < 0.8
     ability = np.where(easy, rng.normal(5.0, 1.2, inputs), rng.normal(-0.7, 1.0, inputs))
     skill = rng.normal(0.0, 1.0, (repeats, 1)) * repeat_spread + shift
@@ -31,7 +31,7 @@ def simulated_hits(rng, repeats, inputs, repeat_spread, shift=0.0):
 
 
 def true_mean(repeat_spread, shift=0.0):
-    """Return the mean of `simulated_hits` by Gauss-Hermite quadrature over both normal parts."""
+    """Return the mean of `simulated_agreement` by Gauss-Hermite quadrature over both normal parts."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     weights = weights / weights.sum()
 
@@ -42,7 +42,7 @@ def true_mean(repeat_spread, shift=0.0):
 
 
 def steps(fraction, repeats=5, inputs=1000):
-    """Return hits in which every repeat agrees on the same first ``fraction`` of the inputs."""
+    """Return agreement in which every repeat agrees on the same first ``fraction`` of the inputs."""
     return np.tile(np.arange(inputs) < round(fraction * inputs), (repeats, 1))
 
 
@@ -67,22 +67,22 @@ class TestMeanInterval:
         assert interval.high == pytest.approx(0.4 + half)
 
     @pytest.mark.parametrize("repeats", [1, 5])
-    def test_all_hits_give_a_bound_and_not_a_point(self, repeats):
+    def test_full_agreement_gives_a_bound_and_not_a_point(self, repeats):
         assert mean_interval(np.ones((repeats, 447))) == Interval(1.0, pytest.approx(0.025 ** (1 / 447)), 1.0)
         assert mean_interval(np.zeros((repeats, 447))).high == pytest.approx(1 - 0.025 ** (1 / 447))
 
     def test_a_single_miss_is_no_more_certain_than_none(self):
-        hits = np.ones((10, 447))
-        hits[3, 5] = 0
-        assert mean_interval(hits).low < mean_interval(np.ones((10, 447))).low
+        agreement = np.ones((10, 447))
+        agreement[3, 5] = 0
+        assert mean_interval(agreement).low < mean_interval(np.ones((10, 447))).low
 
     def test_one_repeat_gives_wilson_over_inputs(self):
         assert mean_interval(steps(0.3, repeats=1)) == mean_interval(steps(0.3, repeats=4))
 
     def test_limits_stay_between_nought_and_one(self):
-        hits = np.ones((3, 40))
-        hits[0, :20] = 0
-        interval = mean_interval(hits)
+        agreement = np.ones((3, 40))
+        agreement[0, :20] = 0
+        interval = mean_interval(agreement)
         assert 0 <= interval.low < interval.value < interval.high <= 1
 
     def test_a_single_input_says_next_to_nothing(self):
@@ -94,11 +94,11 @@ class TestMeanInterval:
         assert all(math.isnan(number) for number in vars(mean_interval(np.empty((5, 0)))).values())
 
     def test_one_sided_limits_move_with_their_own_level(self):
-        hits = simulated_hits(np.random.default_rng(0), 5, 300, 0.2)
-        low, high = bounds(hits, 0.025, 0.025)
-        assert (low, high) == (mean_interval(hits).low, mean_interval(hits).high)
-        assert bounds(hits, 0.001, 0.025)[0] < low
-        assert bounds(hits, 0.001, 0.025)[1] == high
+        agreement = simulated_agreement(np.random.default_rng(0), 5, 300, 0.2)
+        low, high = bounds(agreement, 0.025, 0.025)
+        assert (low, high) == (mean_interval(agreement).low, mean_interval(agreement).high)
+        assert bounds(agreement, 0.001, 0.025)[0] < low
+        assert bounds(agreement, 0.001, 0.025)[1] == high
 
     @pytest.mark.parametrize("repeats", [3, 5, 10])
     @pytest.mark.parametrize("repeat_spread", [0.0, 0.1, 0.4])
@@ -106,7 +106,7 @@ class TestMeanInterval:
         # At a true coverage of 94 % fewer than 90 % of 400 has probability .001; over 99 % less than 1e-5.
         rng, truth = np.random.default_rng([1, repeats, round(10 * repeat_spread)]), true_mean(repeat_spread)
         covered = [
-            contains(mean_interval(simulated_hits(rng, repeats, 447, repeat_spread)), truth)
+            contains(mean_interval(simulated_agreement(rng, repeats, 447, repeat_spread)), truth)
             for _ in range(400)
         ]
         assert 0.90 <= np.mean(covered) <= 0.99
@@ -146,7 +146,7 @@ class TestSmallIntervals:
 class TestDifferences:
     def test_pairs_on_shared_streams_are_narrower_than_strangers(self):
         rng = np.random.default_rng(2)
-        first = simulated_hits(rng, 5, 447, 0.2)
+        first = simulated_agreement(rng, 5, 447, 0.2)
         second = first & (rng.random(first.shape) < 0.97)
         paired, unpaired = paired_difference(first, second), unpaired_difference(first, second)
         assert paired.value == pytest.approx(unpaired.value)
@@ -154,9 +154,9 @@ class TestDifferences:
         assert paired.low > 0 > unpaired.low
 
     def test_equal_rows_differ_by_nought_within_what_the_inputs_rule_out(self):
-        hits = steps(0.9, inputs=447)
+        agreement = steps(0.9, inputs=447)
         reach = pytest.approx(1 - 0.025 ** (1 / 447))
-        assert paired_difference(hits, hits) == Interval(0.0, -(1 - 0.025 ** (1 / 447)), reach)
+        assert paired_difference(agreement, agreement) == Interval(0.0, -(1 - 0.025 ** (1 / 447)), reach)
 
     def test_differences_may_be_negative(self):
         interval = paired_difference(np.zeros((3, 50)), np.ones((3, 50)))
@@ -185,18 +185,18 @@ class TestDifferences:
         assert covered / 300 >= 0.89
 
 
-class TestStrongest:
+class TestBestAttack:
     def test_it_is_the_highest_mean_and_ties_go_to_the_first_name(self):
-        result = strongest({"zebra": steps(0.8), "yak": steps(0.8), "ant": steps(0.5)})
+        result = best_attack({"zebra": steps(0.8), "yak": steps(0.8), "ant": steps(0.5)})
         assert (result.attacker, result.candidates, result.interval.value) == ("yak", 3, 0.8)
 
-    def test_a_lone_attacker_has_its_own_interval(self):
-        hits = simulated_hits(np.random.default_rng(4), 5, 447, 0.2)
-        assert strongest({"one": hits}).interval == mean_interval(hits)
+    def test_a_single_attack_has_its_own_interval(self):
+        agreement = simulated_agreement(np.random.default_rng(4), 5, 447, 0.2)
+        assert best_attack({"one": agreement}).interval == mean_interval(agreement)
 
-    def test_the_upper_limit_may_come_from_an_attacker_that_did_not_win(self):
+    def test_the_upper_limit_may_come_from_an_attack_that_is_not_the_best(self):
         unsure = np.repeat([[1.0], [0.2], [0.9]], 1000, axis=1)
-        result = strongest({"sure": steps(0.8), "unsure": unsure})
+        result = best_attack({"sure": steps(0.8), "unsure": unsure})
         assert result.attacker == "sure"
         assert result.interval.high == mean_interval(unsure).high
 
@@ -205,10 +205,10 @@ class TestStrongest:
         # at a true 98 % fewer than 95 % of 200 has probability .005.
         rng, covered, naive = np.random.default_rng(5), 0, 0
         for _ in range(200):
-            hits = {f"attacker {k}": rng.random((5, 100)) < 0.7 for k in range(12)}
-            result = strongest(hits)
+            agreement = {f"attacker {k}": rng.random((5, 100)) < 0.7 for k in range(12)}
+            result = best_attack(agreement)
             covered += contains(result.interval, 0.7)
-            naive += contains(mean_interval(hits[result.attacker]), 0.7)
+            naive += contains(mean_interval(agreement[result.attacker]), 0.7)
         assert covered / 200 >= 0.95
         assert naive / 200 < 0.9
 
@@ -221,8 +221,8 @@ class TestStrongest:
         (lambda: mean_interval(np.ones((2, 2)), confidence=95), "Confidence"),
         (lambda: share_interval(3, 2), "between 0 and n"),
         (lambda: paired_difference(np.ones((2, 3)), np.ones((3, 3))), "equal shapes"),
-        (lambda: strongest({}), "at least one"),
-        (lambda: strongest({"a": np.empty((5, 0))}), "No hits for a"),
+        (lambda: best_attack({}), "at least one"),
+        (lambda: best_attack({"a": np.empty((5, 0))}), "No data for a"),
     ],
 )
 def test_bad_input_is_refused_in_words(call, message):

@@ -63,7 +63,7 @@ class TestMembership:
     def test_one_of_a_thousand_means_nothing_with_fewer_than_a_thousand(self):
         for others, measured in ((999, False), (1_000, True)):
             member, score = drawn(0, 50, others)
-            found, errors = membership.membership(member, score), membership.errors(member, score)
+            found, errors = membership.membership(member, score), membership.standard_errors(member, score)
             for name in ("membership.tpr_at_0.1", "membership.fpr_at_0.1"):
                 assert (found[name] is not None) == measured
             assert (errors["membership.tpr_at_0.1"] is not None) == measured
@@ -114,13 +114,13 @@ class TestErrors:
         member = np.repeat([True, False], [100, 300])
         score = np.r_[np.repeat([1.0, 0.0], [80, 20]), np.repeat([1.0, 0.0], [30, 270])]
         right, wrong = math.sqrt(81 / 102 * 21 / 102 / 100), math.sqrt(31 / 302 * 271 / 302 / 300)
-        found = membership.errors(member, score)
+        found = membership.standard_errors(member, score)
         assert found["membership.accuracy"] == pytest.approx(math.hypot(right / 4, wrong * 3 / 4))
         assert found["membership.balanced_accuracy"] == pytest.approx(math.hypot(right, wrong) / 2)
 
     @pytest.mark.parametrize("score", [MEMBER.astype(float), 1.0 - MEMBER])
     def test_no_error_of_a_perfect_or_perfectly_wrong_attack_is_zero(self, score):
-        found = {name: e for name, e in membership.errors(MEMBER, score).items() if e is not None}
+        found = {name: e for name, e in membership.standard_errors(MEMBER, score).items() if e is not None}
         assert len(found) == 4
         assert min(found.values()) > 0
 
@@ -130,10 +130,10 @@ class TestErrors:
         won = (inside[:, None] > outside) + (inside[:, None] == outside) / 2
         parts = [np.append(won.mean(axis=axis), 0.5) for axis in (1, 0)]
         expected = math.sqrt(sum(part.var(ddof=1) / (len(part) - 1) for part in parts))
-        assert membership.area_error(member, score) == pytest.approx(expected)
+        assert membership.auc_error(member, score) == pytest.approx(expected)
 
     def test_every_metric_but_the_achieved_rate_has_one(self):
-        assert set(membership.errors(MEMBER, SCORE)) == {
+        assert set(membership.standard_errors(MEMBER, SCORE)) == {
             name for name in membership.membership(MEMBER, SCORE) if "fpr" not in name
         }
 
@@ -142,7 +142,7 @@ class TestErrors:
         # 400 draws know a standard deviation to 3.5 %; 20 % is more than five times that.
         draws = [drawn(seed, 300, 1_200, 1.5, levels) for seed in range(400)]
         values = [membership.membership(*draw) for draw in draws]
-        errors = [membership.errors(*draw) for draw in draws]
+        errors = [membership.standard_errors(*draw) for draw in draws]
         names = ["membership.accuracy", "membership.balanced_accuracy", "membership.auc"]
         # Among four levels the threshold does not move, or jumps.
         for name in names if levels else [*names, "membership.tpr_at_1"]:
@@ -152,6 +152,6 @@ class TestErrors:
 
     def test_the_thresholds_own_uncertainty_counts(self):
         member, score = drawn(0, 5_000, 1_000, 2.0)
-        error = membership.errors(member, score)["membership.tpr_at_1"]
+        error = membership.standard_errors(member, score)["membership.tpr_at_1"]
         tpr = membership.membership(member, score)["membership.tpr_at_1"]
         assert error > 3 * math.sqrt(tpr * (1 - tpr) / 5_000)

@@ -12,13 +12,13 @@ BUDGETS = (100, 300, 900, 2700)
 
 
 def steps(fraction, repeats=5, inputs=1000):
-    """Return hits in which every repeat agrees on the same first ``fraction`` of the inputs."""
+    """Return agreement in which every repeat agrees on the same first ``fraction`` of the inputs."""
     return np.tile(np.arange(inputs) < round(fraction * inputs), (repeats, 1))
 
 
-def curve(shift=0.0, budgets=BUDGETS, **attackers):
+def curve(shift=0.0, budgets=BUDGETS, **attacks):
     """Return noise-free curves that rise by .1 for each tripling of the budget, at ``shift`` triplings."""
-    offsets = attackers or {"main": 0.0}
+    offsets = attacks or {"main": 0.0}
     return {
         budget: {
             name: steps(0.4 + 0.1 * (math.log(budget / 100, 3) - shift) + offset)
@@ -31,7 +31,7 @@ def curve(shift=0.0, budgets=BUDGETS, **attackers):
 class TestQueryMultiplier:
     def test_a_curve_shifted_threefold_gives_three(self):
         result = query_multiplier(curve(shift=1), curve(), 300, seed=1)
-        # Nested hits: every resample shifts both curves alike.
+        # Nested agreement: every resample shifts both curves alike.
         assert (result.value, result.low, result.high) == pytest.approx((3.0, 3.0, 3.0))
         assert not result.below
         assert not result.above
@@ -42,9 +42,9 @@ class TestQueryMultiplier:
 
     def test_no_defense_gives_one(self):
         rng = np.random.default_rng(6)
-        hits = {b: {"a": rng.random((5, 300)) < 0.4 + 0.1 * i} for i, b in enumerate(BUDGETS)}
+        agreement = {b: {"a": rng.random((5, 300)) < 0.4 + 0.1 * i} for i, b in enumerate(BUDGETS)}
         for reference in BUDGETS:
-            result = query_multiplier(hits, hits, reference, seed=1)
+            result = query_multiplier(agreement, agreement, reference, seed=1)
             assert result.value == pytest.approx(1.0)
             assert result.low <= 1.0 <= result.high
             assert not result.below
@@ -91,7 +91,7 @@ class TestQueryMultiplier:
         # F* = .6, which the undefended curve first reaches at 300 and the other one at 900.
         assert result.value == pytest.approx(3.0)
 
-    def test_the_envelope_takes_the_best_attacker_at_each_budget(self):
+    def test_the_envelope_takes_the_best_attack_at_each_budget(self):
         result = query_multiplier(curve(weak=-0.2, main=0.0), curve(main=-0.1, strong=0.1), 300, seed=1)
         assert result.value == pytest.approx(3.0)
 
@@ -130,7 +130,7 @@ class TestQueryMultiplier:
     ("call", "message"),
     [
         (lambda: query_multiplier({}, curve(), 300, seed=1), "at least one budget"),
-        (lambda: query_multiplier({100: {}}, curve(), 300, seed=1), "at least one attacker"),
+        (lambda: query_multiplier({100: {}}, curve(), 300, seed=1), "at least one attack"),
         (lambda: query_multiplier({0: {"a": steps(0.5)}}, curve(), 300, seed=1), "positive"),
         (lambda: query_multiplier(curve(), curve(), 301, seed=1), "not among"),
         (lambda: query_multiplier({100: {"a": steps(0.5, repeats=4)}}, curve(), 300, seed=1), "one shape"),
