@@ -54,10 +54,10 @@ def comparisons(findings: Findings) -> Iterator[AutoComparison]:
                         continue
                     if _reports(sample, SMALL) or not sample.ranked:
                         continue
-                    own, others_best = shared_repeats(sample, others[best.attacker])
+                    own, others_best = shared_repeats(sample, others[best.attack])
                     if len(own):
                         difference = paired_difference(own, others_best)
-                        yield AutoComparison(threat, defense, budget, name, sample, best.attacker, difference)
+                        yield AutoComparison(threat, defense, budget, name, sample, best.attack, difference)
 
 
 def _universal(findings: Findings) -> Collection[str]:

@@ -62,7 +62,7 @@ def best_attack_result(
     best = best_of(candidates)
     if best is None:
         return BestAttackResult(None, None, sum((s.flags for s in candidates.values()), Counter()), 0)
-    sample = candidates[best.attacker]
+    sample = candidates[best.attack]
     return BestAttackResult(
         best,
         reduction_between(undefended, candidates),
@@ -84,7 +84,7 @@ def reduction_between(others: CandidateAttacks, candidates: CandidateAttacks) ->
     rival = best_of(rivals)
     if best is None or rival is None:
         return None
-    theirs, ours = shared_repeats(rivals[rival.attacker], candidates[best.attacker])
+    theirs, ours = shared_repeats(rivals[rival.attack], candidates[best.attack])
     return paired_difference(theirs, ours) if len(ours) else None
 
 
@@ -93,7 +93,7 @@ def _non_adaptive(candidates: CandidateAttacks, undefended: CandidateAttacks) ->
     best, best_of_all = best_of(plain), best_of(candidates)
     if best is None or best_of_all is None or len(plain) == len(candidates):
         return None
-    theirs, ours = shared_repeats(candidates[best_of_all.attacker], plain[best.attacker])
+    theirs, ours = shared_repeats(candidates[best_of_all.attack], plain[best.attack])
     gain = paired_difference(theirs, ours) if len(ours) else None
     rivals = {name: sample for name, sample in undefended.items() if not sample.adaptive}
     return NonAdaptive(best, reduction_between(rivals, plain), gain)

@@ -262,8 +262,8 @@ def _small_budget(case: _Row) -> str:
     details = []
     for budget, result in case.results.items():
         best = result.best
-        if best and _reports(case.candidates[budget][best.attacker], "small_budget"):
-            details.append(f"{best.attacker} at {budget:,} queries")
+        if best and _reports(case.candidates[budget][best.attack], "small_budget"):
+            details.append(f"{best.attack} at {budget:,} queries")
     return _joined(details)
 
 

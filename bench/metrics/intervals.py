@@ -39,7 +39,7 @@ class Interval:
 class BestAttack:
     """The attack with the highest mean, and an interval of the highest true mean of all candidates."""
 
-    attacker: str
+    attack: str
     interval: Interval
     candidates: int
 

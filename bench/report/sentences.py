@@ -74,7 +74,7 @@ def _without_defense(findings: Findings, threat: VictimThreatModel, budgets: Seq
             if result and result.best:
                 best = result.best
                 fidelity = _percent(best.interval)
-                reached.append(f"{budget:,} queries reach a fidelity of **{fidelity}** ({best.attacker})")
+                reached.append(f"{budget:,} queries reach a fidelity of **{fidelity}** ({best.attack})")
     own = findings.zero_query_baseline(threat)
     baseline = f" The zero-query baseline is {_percent(own.interval)}." if own else ""
     start = f"**Without a defense** ({warnings})**,**" if warnings else "**Without a defense,**"
@@ -99,7 +99,7 @@ def _with_defenses(findings: Findings, threat: VictimThreatModel, budget: int) -
         f"{name_with_warnings(findings, row)} ({ranged(_reduction(row, budget))} pp)" for row in significant
     ]
     best = significant[0].results[budget].best
-    left = f", to {_percent(best.interval)} (best attack: {best.attacker})" if best else ""
+    left = f", to {_percent(best.interval)} (best attack: {best.attack})" if best else ""
     text = f"{at} the largest fidelity reduction is that of **{shown[0]}**{left}."
     if len(shown) > 1:
         more = f"; {len(shown) - 4} more are in the table" if len(shown) > 4 else ""
@@ -164,7 +164,7 @@ def one_line_result(findings: Findings, row: DefenseResult) -> str:
     if effects and result.best:
         return (
             f"{effects} for non-adaptive attacks alone, {at_a_loss}; "
-            f"no significant effect on the best attack, {result.best.attacker}"
+            f"no significant effect on the best attack, {result.best.attack}"
         )
     text = "has no significant effect"
     if result.reduction.high < 0:
@@ -196,7 +196,7 @@ def _adaptive_gain(result: BestAttackResult) -> str:
         return ""
     if gain.low > 0 and result.best:
         more = number(100 * gain.value, 1)
-        return f"; {result.best.attacker} reaches {more} pp more than any non-adaptive attack"
+        return f"; {result.best.attack} reaches {more} pp more than any non-adaptive attack"
     return "; adaptive attacks are not significantly better"
 
 

@@ -80,7 +80,7 @@ def _row(
     if not helping:
         return [*cells, "none", *([DASH] * (1 + adaptive))]
     result = helping[0].results[budget]
-    left = f"{ranged(result.best.interval)}<br>{result.best.attacker}" if result.best else DASH
+    left = f"{ranged(result.best.interval)}<br>{result.best.attack}" if result.best else DASH
     cells += [f"{name_with_warnings(findings, helping[0])}: {ranged(result.reduction)}", left]
     if not adaptive:
         return cells

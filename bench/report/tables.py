@@ -28,7 +28,7 @@ def result_cells(result: BestAttackResult | None) -> tuple[str, str, str]:
     if result.best is None:
         return f"not ranked{mark}", DASH, DASH
     best = result.best
-    shown = f"**{ranged(best.interval)}**{mark}<br>{best.attacker}"
+    shown = f"**{ranged(best.interval)}**{mark}<br>{best.attack}"
     return shown, ranged(result.reduction), ranged(result.reduction_from_labels)
 
 
@@ -43,7 +43,7 @@ def summary_table(findings: Findings, threat: VictimThreatModel) -> str:
     rows = []
     baseline = findings.zero_query_baseline(threat)
     if baseline:
-        own = f"**{ranged(baseline.interval)}**<br>{baseline.attacker}"
+        own = f"**{ranged(baseline.interval)}**<br>{baseline.attack}"
         dashes = [DASH] * (1 + len(losses))
         rows.append(["*zero-query baseline*", *([own, DASH, DASH] * len(budgets)), *dashes])
     for row in findings.rows[threat]:
@@ -71,7 +71,7 @@ def budget_table(findings: Findings, threat: VictimThreatModel) -> str:
             else:
                 shown = [ranged(best.interval), ranged(result.reduction)]
                 shown += [str(best.candidates), str(result.repeats)]
-                rows.append([name, best.attacker + mark, f"{budget:,}", *shown])
+                rows.append([name, best.attack + mark, f"{budget:,}", *shown])
     headers = [
         "defense",
         "best attack",

@@ -102,7 +102,7 @@ def test_the_best_equipped_thief_comes_first_and_meets_what_the_others_met(findi
     # Nobody who knows it was run against top_k: there he does what the others can.
     assert USELESS in met
     best = row_of(findings, "full", USELESS).results[200].best
-    assert best.attacker.endswith("(non-adaptive)")
+    assert best.attack.endswith("(non-adaptive)")
 
 
 def test_a_thief_who_knows_more_is_not_judged_at_budgets_that_he_was_not_run_at():
@@ -124,7 +124,7 @@ def test_thieves_of_other_pools_are_worst_cases_of_their_own():
 
 def test_the_unaware_are_compared_among_themselves(findings):
     aware, plain = (row_of(findings, knowledge, SIGMOID).results[200] for knowledge in ("full", "none"))
-    assert aware.best.attacker == RECOVER
+    assert aware.best.attack == RECOVER
     assert aware.non_adaptive.best.interval.value == plain.best.interval.value
     assert aware.non_adaptive.reduction == plain.reduction
     assert aware.non_adaptive.adaptive_gain.low > 0

@@ -188,7 +188,7 @@ class TestDifferences:
 class TestBestAttack:
     def test_it_is_the_highest_mean_and_ties_go_to_the_first_name(self):
         result = best_attack({"zebra": steps(0.8), "yak": steps(0.8), "ant": steps(0.5)})
-        assert (result.attacker, result.candidates, result.interval.value) == ("yak", 3, 0.8)
+        assert (result.attack, result.candidates, result.interval.value) == ("yak", 3, 0.8)
 
     def test_a_single_attack_has_its_own_interval(self):
         agreement = simulated_agreement(np.random.default_rng(4), 5, 447, 0.2)
@@ -197,7 +197,7 @@ class TestBestAttack:
     def test_the_upper_limit_may_come_from_an_attack_that_is_not_the_best(self):
         unsure = np.repeat([[1.0], [0.2], [0.9]], 1000, axis=1)
         result = best_attack({"sure": steps(0.8), "unsure": unsure})
-        assert result.attacker == "sure"
+        assert result.attack == "sure"
         assert result.interval.high == mean_interval(unsure).high
 
     def test_it_covers_the_truth_where_the_luckiest_of_many_equals_does_not(self):
@@ -208,7 +208,7 @@ class TestBestAttack:
             agreement = {f"attacker {k}": rng.random((5, 100)) < 0.7 for k in range(12)}
             result = best_attack(agreement)
             covered += contains(result.interval, 0.7)
-            naive += contains(mean_interval(agreement[result.attacker]), 0.7)
+            naive += contains(mean_interval(agreement[result.attack]), 0.7)
         assert covered / 200 >= 0.95
         assert naive / 200 < 0.9
 

@@ -91,7 +91,7 @@ def test_a_label_keeping_defense_never_looks_stronger_than_label_only():
     seen = findings.attack_results[threat, ROUNDED, 200]
     assert max(sample.agreement.mean() for sample in seen.values()) < best[LABEL_ONLY].interval.value
     assert best[ROUNDED].interval.value >= best[LABEL_ONLY].interval.value
-    assert best[ROUNDED].attacker.endswith("on label_only, carried over")
+    assert best[ROUNDED].attack.endswith("on label_only, carried over")
     assert best[NONE].interval.value >= best[LABEL_ONLY].interval.value
 
 
@@ -138,7 +138,7 @@ def test_attackers_near_chance_are_shown_and_flagged_but_not_ranked(tmp_path):
     findings = Findings([*weak, *others, *defended], {"digits": 200})
     (threat,) = findings.threats
     undefended, screened = findings.rows[threat]
-    assert undefended.results[200].best.attacker == "copycat on labels"
+    assert undefended.results[200].best.attack == "copycat on labels"
     assert screened.results[200].best is None
     text = write_report([*weak, *others, *defended], META, tmp_path).read_text(encoding="utf-8")
     assert "not ranked" in section(text, "### T1 ·")
