@@ -73,7 +73,7 @@ class WorkerSupplies(WorkerPlugin):
         for name, text in self.plugins.items():
             files.append(self.folder / name)
             files[-1].write_text(text, encoding="utf-8")
-        training_cache = self.folder / "memo" if self.training_cache else None
+        training_cache = self.folder / "training-cache" if self.training_cache else None
         settings = WorkerSettings(self.folder, training_cache, tuple(files), self.device)
         with _one_task_at_a_time:
             worker_context(settings).add(cloudpickle.loads(self.context))

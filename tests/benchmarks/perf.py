@@ -60,7 +60,7 @@ STEALS = (
 """Attacks of the shipped matrices that ART has."""
 HEAD = """\
 Everything beside **plain ART**: the loop that a user would write (`tests/benchmarks/plain_art.py`), with a
-fresh victim, defense, thief and attack for every cell, batches of 64, as many optimiser steps as here, and
+fresh victim, defense, attack and surrogate for each cell, batches of 64, as many optimiser steps as here, and
 the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
 after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
 shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers
@@ -169,7 +169,7 @@ OWN = "in-distribution"
 
 
 def cell(spec, name, budget, stack="none", architecture="mlp", repeat=0, repeats=1, how="rule", pool=OWN):
-    """Return a cell against a thief who knows of no defense."""
+    """Return a cell against a non-adaptive attacker."""
     threat = ThreatModel(pool, query_pools.access(pool, spec.data), "none", architecture, "probabilities")
     defense = () if stack == "none" else (defenses.canonical(stack),)
     return Cell(spec, defense, threat, attacks.canonical(name), budget, repeat, repeats, 0, how)
@@ -191,25 +191,26 @@ def fit(bench, spec, what, architecture, budget, steps, members, least, aim):
     y = bench.victim(spec).probabilities(x).astype(np.float32)
     shape = x.shape[1:]
     epochs = steps // training.epochs(budget, plain_art.BATCH, 1)
-    recipe = training.TrainingSchedule(training.epochs(budget, plain_art.BATCH, epochs), learning_rate=3e-3)
+    schedule = training.TrainingSchedule(training.epochs(budget, plain_art.BATCH, epochs), learning_rate=3e-3)
 
     def ours():
         with single_thread():
             networks = [build(architecture, shape, 10) for _ in range(members)]
             if members > 1:
-                batched_training.train_batched(networks, [x] * members, [y] * members, recipe, range(members))
+                xs, ys, seeds = [x] * members, [y] * members, range(members)
+                batched_training.train_batched(networks, xs, ys, schedule, seeds)
             else:
-                training.train(networks[0], x, y, recipe, 0)
+                training.train(networks[0], x, y, schedule, 0)
 
     def theirs():
         for _ in range(members):
-            plain_art.fit(plain_art.thief(architecture, shape, 10), x, y, epochs)
+            plain_art.fit(plain_art.surrogate(architecture, shape, 10), x, y, epochs)
 
     def single():
         with Threads(1):
             theirs()
 
-    name = f"fit, {what}, {recipe.steps} steps"
+    name = f"fit, {what}, {schedule.steps} steps"
     yield paired(name, ours, best(theirs), least, aim)
     if members == 1:
         yield paired(f"{name}, ART on one thread too", ours, single, "", "")
@@ -224,7 +225,7 @@ def knockoff(bench, spec):
     victim, pool = bench.victim(spec), bench.pool(spec, "in-distribution", 0)
     pool = replace(pool, x=np.resize(pool.x, (30_000, *pool.x.shape[1:])), y=np.resize(pool.y, 30_000))
     steal, network = cell(spec, ADAPTIVE, 1000, how="rule(epochs=20)"), sold(bench, spec)
-    thief, shape = attacks.build(steal.attack), pool.x.shape[1:]
+    attack, shape = attacks.build(steal.attack), pool.x.shape[1:]
 
     def opened():
         part, unasked = WorkerContext(bench.data_root), replace(victim)
@@ -234,7 +235,7 @@ def knockoff(bench, spec):
 
     def buy(part):
         with single_thread():
-            extraction.acquire(steal, thief, pool, part)
+            extraction.acquire(steal, attack, pool, part)
 
     def whole(part):
         with single_thread():
@@ -242,7 +243,7 @@ def knockoff(bench, spec):
 
     def arts_buy(budget=1000):
         # ART trains the copy in the same call: one epoch is the least that it takes.
-        asked, copy = plain_art.classifier(network, shape, 10), plain_art.thief("mlp", shape, 10)
+        asked, copy = plain_art.classifier(network, shape, 10), plain_art.surrogate("mlp", shape, 10)
         labels = np.eye(10, dtype=np.float32)[pool.y]
         plain_art.attack(ADAPTIVE, asked, budget, 1).extract(x=pool.x, y=labels, thieved_classifier=copy)
 
@@ -315,16 +316,16 @@ def residual(device, rows=640, epochs=5):
     rng, shape = np.random.default_rng(0), (3, 32, 32)
     x = rng.random((rows, *shape), dtype=np.float32)
     y = rng.dirichlet(np.ones(10), len(x)).astype(np.float32)
-    recipe = training.TrainingSchedule(training.epochs(len(x), plain_art.BATCH, epochs), learning_rate=3e-3)
+    schedule = training.TrainingSchedule(training.epochs(len(x), plain_art.BATCH, epochs), learning_rate=3e-3)
 
     def ours():
         with single_thread(), on_device(device):
-            training.train(build("resnet18", shape, 10), x, y, recipe, 0)
+            training.train(build("resnet18", shape, 10), x, y, schedule, 0)
 
     def theirs():
-        plain_art.fit(plain_art.thief("resnet18", shape, 10, device), x, y, epochs)
+        plain_art.fit(plain_art.surrogate("resnet18", shape, 10, device), x, y, epochs)
 
-    return paired(f"fit, ResNet-18 on 3×32×32, {recipe.steps} steps", ours, best(theirs), "", "")
+    return paired(f"fit, ResNet-18 on 3×32×32, {schedule.steps} steps", ours, best(theirs), "", "")
 
 
 def workers(bench, spec):

@@ -1,7 +1,7 @@
-"""The loop that a user of ART would write: for every cell a fresh victim, defense, thief and attack.
+"""The loop that a user of ART would write: for every cell a fresh victim, defense, surrogate and attack.
 
-Batches of 64, as ART's own demonstration of model stealing has them, to train and to ask; soft labels where
-the cell has them.
+Batches of 64, as in ART's own demonstration of model stealing, for training and for queries; soft labels
+where the cell has them.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ def classifier(network, shape, classes, *, rate=3e-3, defense=None, device="cpu"
     )
 
 
-def thief(architecture, shape, classes, device="cpu"):
-    """Return an untrained copy."""
+def surrogate(architecture, shape, classes, device="cpu"):
+    """Return an untrained surrogate."""
     return classifier(networks.build(architecture, shape, classes), shape, classes, device=device)
 
 
-def fit(copy, x, y, epochs):
-    """Train a copy."""
-    copy.fit(x, y, batch_size=BATCH, nb_epochs=epochs, verbose=False)
-    return copy
+def fit(trained, x, y, epochs):
+    """Train a surrogate."""
+    trained.fit(x, y, batch_size=BATCH, nb_epochs=epochs, verbose=False)
+    return trained
 
 
 def attack(name, victim, budget, epochs):
@@ -79,12 +79,12 @@ def attack(name, victim, budget, epochs):
 
 
 def cell(network, pool, test, architecture, classes, name, defense, budget, epochs, device="cpu"):
-    """Steal once and compare; return the share of the test inputs on which copy and victim agree."""
+    """Run one attack; return the share of test inputs on which surrogate and victim agree."""
     shape = pool.x.shape[1:]
     make = POSTPROCESSORS[defense]
     victim = classifier(network, shape, classes, defense=None if make is None else make(), device=device)
-    copy = thief(architecture, shape, classes, device)
+    trained = surrogate(architecture, shape, classes, device)
     labels = np.eye(classes, dtype=np.float32)[pool.y] if "adaptive" in name else None
-    copy = attack(name, victim, budget, epochs).extract(x=pool.x, y=labels, thieved_classifier=copy)
+    trained = attack(name, victim, budget, epochs).extract(x=pool.x, y=labels, thieved_classifier=trained)
     truth = classifier(network, shape, classes, device=device).predict(test.x, batch_size=BATCH)
-    return float((copy.predict(test.x, batch_size=BATCH).argmax(1) == truth.argmax(1)).mean())
+    return float((trained.predict(test.x, batch_size=BATCH).argmax(1) == truth.argmax(1)).mean())

@@ -1,4 +1,4 @@
-"""What defenses add to a query, what training and asking a copy takes, and what a cell costs beyond that.
+"""The time that defenses add to a query, that surrogates take, and that a cell takes beyond that.
 
 Run by ``tox -e latency``, one at a time; plain test runs skip it. Compare only runs of one machine.
 """
@@ -47,27 +47,27 @@ def test_answering(benchmark, text, batch, context, digits_spec, digits_victim):
     assert told.shape == (batch, 10)
 
 
-def bought(shape, n=1000):
+def transfer_set(shape, n=1000):
     rng = np.random.default_rng(0)
     x = rng.random((n, *shape), dtype=np.float32)
     return TransferSet(x, rng.dirichlet(np.ones(10), size=n).astype(np.float32))
 
 
 @pytest.mark.parametrize("architecture", SURROGATES)
-@pytest.mark.benchmark(group="training a copy, a tenth of the rule's steps")
+@pytest.mark.benchmark(group="training a surrogate, a tenth of the default's steps")
 def test_fitting(benchmark, architecture):
-    what = bought(SURROGATES[architecture])
+    what = transfer_set(SURROGATES[architecture])
     (copy,) = benchmark.pedantic(
-        lambda: surrogates.fit([what], architecture, 10, [0], effort=0.1), rounds=5, warmup_rounds=1
+        lambda: surrogates.fit([what], architecture, 10, [0], step_fraction=0.1), rounds=5, warmup_rounds=1
     )
     assert not copy.shared
 
 
 @pytest.mark.parametrize("architecture", SURROGATES)
-@pytest.mark.benchmark(group="asking a copy about 1,000 inputs")
+@pytest.mark.benchmark(group="querying a surrogate, 1,000 inputs")
 def test_predicting(benchmark, architecture):
-    what = bought(SURROGATES[architecture])
-    (copy,) = surrogates.fit([what], architecture, 10, [0], effort=0.001)
+    what = transfer_set(SURROGATES[architecture])
+    (copy,) = surrogates.fit([what], architecture, 10, [0], step_fraction=0.001)
     told = benchmark(copy.probabilities, what.x)
     assert told.shape == (1000, 10)
 
