@@ -1,1 +1,1 @@
-"""The gate: whether a change made the model easier to steal, or worse for those who use it honestly."""
+"""The regression gate: whether a change made extraction easier, or increased the utility loss."""

@@ -1,4 +1,4 @@
-"""The gate as a user calls it: two runs in, verdicts out, and an exit code."""
+"""The command ``moatbench gate``: compares two runs, writes the outcome, returns an exit code."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from bench.errors import UsageError, nearest
 from bench.gate import render
 from bench.gate.baseline import Baseline, read
-from bench.gate.compare import Comparison, compare, meant
+from bench.gate.compare import Comparison, compare, is_named
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
 
 FINE, REGRESSION, INCOMPLETE = 0, 1, 3
 KINDS = ("matrix", "victim", "versions")
-"""What two runs may differ in only where the user allows it."""
+"""Differences between two runs that the user has to allow."""
 SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable in which GitHub's runners name the file that a job's summary is appended to."""
 
@@ -30,26 +30,24 @@ def gate(
     summary: Path | None = None,
     json: Path | None = None,
 ) -> int:
-    """Compare two runs, print what came of it, write what was asked for; return the exit code.
+    """Compare two runs, print the outcome, write the files that are asked for; return the exit code.
 
-    ``tolerance``: points of fidelity, and of what honest users pay, that are put up with. Raises
-    UsageError for runs that are not about the same thing, and StoreError for a file that holds none.
+    ``tolerance``: tolerated change of fidelity and of utility for benign users, in percentage points.
+    Raises UsageError for runs that cannot be compared, and StoreError for a file that holds none.
     """
     wrong = sorted(set(allow) - set(KINDS))
     if wrong:
         raise UsageError(f"--allow {wrong[0]!r} is not known; {nearest(wrong[0], KINDS)}")
     before, after = read(baseline), read(candidate)
     found = differences(before, after)
-    refused = [kind for kind in KINDS if kind in found and kind not in allow]
-    if refused:
-        said = "; ".join(f"{kind}: {found[kind]}" for kind in refused)
-        flags = " ".join(f"--allow {kind}" for kind in refused)
-        raise UsageError(
-            f"the runs are not about the same thing ({said}); {flags} compares them all the same"
-        )
+    forbidden = [kind for kind in KINDS if kind in found and kind not in allow]
+    if forbidden:
+        reasons = "; ".join(f"{kind}: {found[kind]}" for kind in forbidden)
+        flags = " ".join(f"--allow {kind}" for kind in forbidden)
+        raise UsageError(f"the runs differ ({reasons}); to compare them anyway, add {flags}")
     notes = [f"The runs differ in their {kind}: {text}." for kind, text in found.items()]
     comparison = compare(before, after, tolerance / 100)
-    _demand_families(comparison, before, after)
+    _check_rows(comparison, before, after)
     text = render.summary(comparison, notes)
     if summary:
         summary.parent.mkdir(parents=True, exist_ok=True)
@@ -57,29 +55,29 @@ def gate(
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(render.as_json(comparison, notes), encoding="utf-8")
-    if place := os.environ.get(SUMMARY):
-        with Path(place).open("a", encoding="utf-8") as file:
+    if name := os.environ.get(SUMMARY):
+        with Path(name).open("a", encoding="utf-8") as file:
             file.write(text)
     print(render.terminal(comparison, notes))
-    return code(comparison, strict=strict)
+    return exit_code(comparison, strict=strict)
 
 
-def _demand_families(comparison: Comparison, *runs: Baseline) -> None:
-    """Raise UsageError where a family of rows is empty, which would be silent whatever happens."""
-    found = {row.family for row in comparison.rows}
-    for family, wanted in ((RowKind.strength, "attacked cells"), (RowKind.contract, "audits")):
-        if family not in found:
-            raise UsageError(f"the runs share no {wanted}, so that there is no {family.value} to compare")
+def _check_rows(comparison: Comparison, *runs: Baseline) -> None:
+    """Raise UsageError if there is no row of some kind, so that its regressions would go unnoticed."""
+    found = {row.kind for row in comparison.rows}
+    for kind, wanted in ((RowKind.strength, "attacked cells"), (RowKind.contract, "defense evaluations")):
+        if kind not in found:
+            raise UsageError(f"the runs share no {wanted}, so there is no {kind.value} to compare")
     attacks = {str(each.spec["attack"]) for run in runs for each in run.records if "attack" in each.spec}
     for text in {str(text) for run in runs for text in run.meta.get("sentinels") or ()}:
-        if not any(meant(attack, [text]) for attack in attacks):
+        if not any(is_named(attack, [text]) for attack in attacks):
             raise UsageError(f"sentinel {text!r} is no attack of these runs; {nearest(text, attacks)}")
 
 
-def code(comparison: Comparison, *, strict: bool = False) -> int:
-    """Return the exit code: a regression outranks what could not be compared.
+def exit_code(comparison: Comparison, *, strict: bool = False) -> int:
+    """Return the exit code: 1 for a regression, else 3 if something was not compared, else 0.
 
-    ``strict``: changed answers count as a regression, and what cannot be told as not compared.
+    ``strict``: changed answers count as a regression, and inconclusive rows as not compared.
     """
     regression, lost = [Decision.weaker, Decision.costlier], [Decision.failed, Decision.missing]
     if strict:

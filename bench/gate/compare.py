@@ -1,16 +1,16 @@
-"""The verdicts of a comparison.
+"""Compares two runs: rows on strength and tracked attacks, and the tests behind their decisions.
 
-An alarm is a one-sided test against a true difference of at most the tolerance, on the rows of strength, of
-the sentinels, and of what honest users pay where noise is drawn, together. They are correlated in ways nobody
-knows (the same attacker, the same inputs), so Holm's procedure (1979), which needs no assumption on that,
-keeps the chance of any false alarm at 5 %.
+An alarm is a one-sided test against a true difference of at most the tolerance. The rows on strength, on
+tracked attacks, and on utility loss by drawn noise are tested together. Their dependence is unknown (they
+share attacks and inputs), so Holm's procedure (1979), which needs no assumption on it, keeps the probability
+of any false alarm at 5 %.
 
-That the strongest attacker got stronger is claimed only where some attacker is above all attackers of the
-baseline by more than the tolerance: an intersection over these, and a union over those, which Bonferroni pays
-for. That nothing changed is claimed by two one-sided tests (Schuirmann 1987), each at 5 %.
+A stronger best attack is claimed only if some attack exceeds all attacks of the baseline by more than the
+tolerance: an intersection of tests over the earlier attacks, and a union over the new ones, corrected by
+Bonferroni. That nothing changed is claimed by two one-sided tests (Schuirmann 1987), each at 5 %.
 
-What is seen of answers has no error of this kind, nor has what honest users pay without noise: probes and
-test inputs are frozen.
+Answer statistics have no error of this kind, nor has utility loss without noise: probes and test inputs are
+frozen.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.attacker_results import shared_repeats as shared
 from bench.calls import parse_call
 from bench.gate.baseline import Baseline
-from bench.gate.decisions import Trial, judged, needed
-from bench.gate.defense_rows import answered, honest
+from bench.gate.decisions import RowTest, decide, repeats_needed
+from bench.gate.defense_rows import answer_rows, utility_rows
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
-from bench.gate.runs import Side, absent, in_step
+from bench.gate.runs import Run, missing_rows, same_surrogates
 from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import (
     Contrast,
@@ -42,98 +42,104 @@ from bench.metrics.pooled_difference import (
 K = TypeVar("K")
 
 TOLERANCE = 0.02
-"""Difference of a share that is put up with, unless told otherwise."""
+"""Tolerated difference of a share, by default."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, what they rest on in words, and whether repeats were compared in pairs."""
+    """All rows of a comparison. ``paired``: repeats were compared in pairs; ``tolerance``: as a share."""
 
     rows: list[ComparisonRow]
     paired: bool
     tolerance: float
 
-    def of(self, *verdicts: Decision) -> list[ComparisonRow]:
-        """Return the rows with one of these verdicts."""
-        return [row for row in self.rows if row.verdict in verdicts]
+    def of(self, *decisions: Decision) -> list[ComparisonRow]:
+        """Return the rows with one of these decisions."""
+        return [row for row in self.rows if row.decision in decisions]
 
 
 def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> Comparison:
     """Compare a candidate (``after``) with a baseline, at a ``tolerance`` given as a share."""
-    sides = Side(before), Side(after)
-    paired = in_step(*sides)
+    sides = Run(before), Run(after)
+    paired = same_surrogates(*sides)
     names = Names([*before.records, *after.records])
     prior = common_prior(_contrasts(*sides, paired=paired))
     named = {str(text) for side in sides for text in side.baseline.meta.get("sentinels") or ()}
     tests = [*_strength(*sides, names, prior, tolerance, paired=paired)]
     tests += _sentinels(*sides, names, prior, tolerance, named, paired=paired)
     facts: list[ComparisonRow] = []
-    for place in before_and_after(sides[0].evaluations, sides[1].evaluations):
-        where = ", ".join([place[0], names.stack(place[1])])
-        evaluations = sides[0].evaluations[place], sides[1].evaluations[place]
-        tests += honest(where, *evaluations, tolerance, paired=paired)
-        facts += answered(where, *evaluations)
-    return Comparison([*absent(*sides, names), *judged(tests), *facts], paired, tolerance)
+    for condition in in_both(sides[0].evaluations, sides[1].evaluations):
+        where = ", ".join([condition[0], names.stack(condition[1])])
+        evaluations = sides[0].evaluations[condition], sides[1].evaluations[condition]
+        tests += utility_rows(where, *evaluations, tolerance, paired=paired)
+        facts += answer_rows(where, *evaluations)
+    return Comparison([*missing_rows(*sides, names), *decide(tests), *facts], paired, tolerance)
 
 
-def before_and_after(one: Mapping[K, Any], other: Mapping[K, Any]) -> list[K]:
-    """Return the keys of both, in the order of the first."""
+def in_both(one: Mapping[K, Any], other: Mapping[K, Any]) -> list[K]:
+    """Return the keys that are in both, in the order of the first."""
     return [key for key in one if key in other]
 
 
-def _contrasts(before: Side, after: Side, *, paired: bool) -> Iterator[Contrast]:
-    """Give the contrast of every attacker with itself, wherever both runs have it."""
-    for place in before_and_after(before.samples, after.samples):
-        ours, theirs = after.samples[place], before.samples[place]
-        for attack in before_and_after(theirs, ours):
+def _contrasts(before: Run, after: Run, *, paired: bool) -> Iterator[Contrast]:
+    """Yield the contrast of every attack with itself, under each condition that both runs have."""
+    for condition in in_both(before.samples, after.samples):
+        ours, theirs = after.samples[condition], before.samples[condition]
+        for attack in in_both(theirs, ours):
             if (each := _contrast(ours[attack], theirs[attack], paired=paired)) is not None:
                 yield each
 
 
 def _strength(
-    before: Side, after: Side, names: Names, prior: Prior, tolerance: float, *, paired: bool
-) -> Iterator[Trial]:
-    for place in before_and_after(before.samples, after.samples):
-        old, new = before.field(place), after.field(place, every=True)
-        both = before_and_after(old, new)
+    before: Run, after: Run, names: Names, prior: Prior, tolerance: float, *, paired: bool
+) -> Iterator[RowTest]:
+    for condition in in_both(before.samples, after.samples):
+        old, new = before.candidates(condition), after.candidates(condition, every=True)
+        both = in_both(old, new)
         if both:
-            fields = {name: old[name] for name in both}, {name: new[name] for name in both}
+            pair = {name: old[name] for name in both}, {name: new[name] for name in both}
             yield _tested(
-                RowKind.strength, names.place(place), *fields, names, prior, tolerance, paired=paired
+                RowKind.strength, names.condition(condition), *pair, names, prior, tolerance, paired=paired
             )
 
 
 def _sentinels(
-    before: Side,
-    after: Side,
+    before: Run,
+    after: Run,
     names: Names,
     prior: Prior,
     tolerance: float,
     named: set[str],
     *,
     paired: bool,
-) -> Iterator[Trial]:
-    for place in before_and_after(before.samples, after.samples):
-        old, new = before.samples[place], after.samples[place]
-        for attack in before_and_after(old, new):
-            # Alone in its field, it is the strongest, and has been looked at as such.
-            alone = len(before.field(place)) == 1 and old[attack].ranked
-            if meant(str(old[attack].records[0].spec["attack"]), named) and not alone:
-                fields = {attack: old[attack]}, {attack: new[attack]}
+) -> Iterator[RowTest]:
+    for condition in in_both(before.samples, after.samples):
+        old, new = before.samples[condition], after.samples[condition]
+        for attack in in_both(old, new):
+            # Alone under its condition, it is the best attack and has a row already.
+            alone = len(before.candidates(condition)) == 1 and old[attack].ranked
+            if is_named(str(old[attack].records[0].spec["attack"]), named) and not alone:
+                pair = {attack: old[attack]}, {attack: new[attack]}
                 yield _tested(
-                    RowKind.sentinel, names.place(place), *fields, names, prior, tolerance, paired=paired
+                    RowKind.sentinel,
+                    names.condition(condition),
+                    *pair,
+                    names,
+                    prior,
+                    tolerance,
+                    paired=paired,
                 )
 
 
-def meant(attack: str, named: Collection[str]) -> bool:
-    """Return whether a sentinel of the matrix is this attack, parameters that it leaves out left open."""
+def is_named(attack: str, named: Collection[str]) -> bool:
+    """Return whether a tracked attack of ``named`` is this one; omitted parameters may have any value."""
     name, values = parse_call(attack)
     return any(other == name and having.items() <= values.items() for other, having in map(parse_call, named))
 
 
 def _tested(
-    family: RowKind,
-    place: str,
+    kind: RowKind,
+    condition: str,
     old: Mapping[str, AttackerResult],
     new: Mapping[str, AttackerResult],
     names: Names,
@@ -141,32 +147,32 @@ def _tested(
     tolerance: float,
     *,
     paired: bool,
-) -> Trial:
-    """Compare the strongest of one field with the strongest of another."""
-    best = [max(field, key=lambda name: float(field[name].agreement.mean())) for field in (old, new)]
-    levels = [float(field[name].agreement.mean()) for field, name in zip((old, new), best, strict=True)]
+) -> RowTest:
+    """Compare the best of some attacks of the baseline with the best of some of the candidate."""
+    best = [max(attacks, key=lambda name: float(attacks[name].agreement.mean())) for attacks in (old, new)]
+    levels = [float(attacks[name].agreement.mean()) for attacks, name in zip((old, new), best, strict=True)]
     what = names.attack(best[0]) + (f", now {names.attack(best[1])}" if best[0] != best[1] else "")
     row = ComparisonRow(
-        family, place, what, Decision.same, levels[0], levels[1], Interval(levels[1] - levels[0], 0, 0)
+        kind, condition, what, Decision.same, levels[0], levels[1], Interval(levels[1] - levels[0], 0, 0)
     )
     if paired and all(_equal(old[name], new[name]) for name in old):
-        return Trial(replace(row, note="to the last bit"), apart=0.0)
+        return RowTest(replace(row, note="to the last bit"), apart=0.0)
     found = {(o, t): _contrast(new[o], old[t], paired=paired) for o in new for t in old}
     pairs = {pair: each for pair, each in found.items() if each is not None}
     if len(pairs) < len(found):
-        return Trial(replace(row, difference=None), still=lambda _: "the runs share no repeat of it")
+        return RowTest(replace(row, difference=None), still=lambda _: "the runs share no repeat of it")
     error = {pair: prior.error(each) for pair, each in pairs.items()}
 
     def chance(test: Callable[..., float], pair: tuple[str, str], limit: float) -> float:
         return test(pairs[pair], error[pair], limit)
 
     def some_above(limit: float) -> float:
-        """Return the p-value of: some attacker is now above all that there were, by more than this."""
+        """Return the p-value of: some attack now exceeds all earlier ones by more than ``limit``."""
         each = (max(chance(p_value_above, (ours, theirs), limit) for theirs in old) for ours in new)
         return min(1.0, len(new) * min(each))
 
     def all_below(limit: float) -> float:
-        """Return the p-value of: all attackers are now below one that there was, by more than this."""
+        """Return the p-value of: all attacks are now below one earlier attack by more than ``-limit``."""
         each = (max(chance(p_value_below, (ours, theirs), limit) for ours in new) for theirs in old)
         return min(1.0, len(old) * min(each))
 
@@ -182,17 +188,17 @@ def _tested(
     half = float(special.stdtrit(max(error[strongest].freedom, 1e-9), 0.975)) * error[strongest].size
     value = pairs[strongest].value
     interval = Interval(value, value - half, value + half)
-    return Trial(
+    return RowTest(
         replace(row, difference=interval),
         some_above(tolerance),
         all_below(-tolerance),
         max(none_above(tolerance), none_lost(-tolerance)),
-        lambda alpha: needed(pairs[strongest], prior, tolerance, alpha),
+        lambda alpha: repeats_needed(pairs[strongest], prior, tolerance, alpha),
     )
 
 
 def _contrast(ours: AttackerResult, theirs: AttackerResult, *, paired: bool) -> Contrast | None:
-    """Return the contrast of two attackers; in pairs, of the repeats both have, None if there are none."""
+    """Return the contrast of two attacks; if ``paired``, of their common repeats, None without any."""
     if not paired:
         return contrast(ours.agreement, theirs.agreement, paired=False)
     first, second = shared(ours, theirs)

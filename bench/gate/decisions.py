@@ -1,4 +1,4 @@
-"""From p-values to verdicts: what is rejected, what is shown to be the same, and what cannot be told."""
+"""From p-values to decisions: Holm's correction, tests of equivalence, and required repeats."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.pooled_difference import Contrast, Prior
 
 ALPHA = 0.05
-"""Chance of any false alarm, and of calling one row the same that is not."""
+"""Probability of any false alarm, and of deciding that one row is the same if it is not."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A row with its p-values before anything is corrected."""
+class RowTest:
+    """A row with its p-values before correction for multiple comparisons."""
 
     row: ComparisonRow
     weaker: float = 1.0
@@ -25,56 +25,60 @@ class Trial:
     apart: float = 1.0
     """That the difference is within the tolerance: the larger of two one-sided p-values."""
     still: Callable[[float], str] = lambda _: ""
-    """What it would take to tell, for a share of ALPHA."""
+    """Returns how many repeats a decision would need, for a share of ALPHA."""
     settled: bool = False
-    """Whether the row's verdict is a fact already."""
+    """Whether the row has its decision already, without a test."""
 
 
-def judged(tests: Sequence[Trial]) -> list[ComparisonRow]:
-    """Return the rows with their verdicts; Holm's procedure over all that are tested, in either direction."""
+def decide(tests: Sequence[RowTest]) -> list[ComparisonRow]:
+    """Return the rows with their decisions, by Holm's procedure over all tested rows in each direction."""
     tested = [test for test in tests if not test.settled]
     weaker, stronger = holm([test.weaker for test in tested]), holm([test.stronger for test in tested])
     rows = [test.row for test in tests if test.settled]
     for test, worse, better in zip(tested, weaker, stronger, strict=True):
-        honest = test.row.family is RowKind.honest
+        honest = test.row.kind is RowKind.honest
         if worse:
-            verdict, note = Decision.costlier if honest else Decision.weaker, ""
+            decision, note = Decision.costlier if honest else Decision.weaker, ""
         elif better:
-            verdict, note = Decision.stronger, ""
+            decision, note = Decision.stronger, ""
         elif test.apart <= ALPHA:
-            verdict, note = Decision.same, test.row.note
+            decision, note = Decision.same, test.row.note
         else:
-            verdict, note = Decision.cannot_tell, test.still(ALPHA / len(tested))
-        row = replace(test.row, verdict=verdict, note=note)
-        rows.append(cheaper(row) if honest else row)
+            decision, note = Decision.cannot_tell, test.still(ALPHA / len(tested))
+        row = replace(test.row, decision=decision, note=note)
+        rows.append(note_if_lower(row) if honest else row)
     return rows
 
 
 def holm(chances: list[float], alpha: float = ALPHA) -> list[bool]:
     """Return which hypotheses Holm's procedure rejects at a family-wise error of ``alpha``."""
-    order = sorted(range(len(chances)), key=lambda place: chances[place])
+    order = sorted(range(len(chances)), key=lambda position: chances[position])
     rejected = [False] * len(chances)
-    for rank, place in enumerate(order):
-        if chances[place] > alpha / (len(chances) - rank):
+    for rank, position in enumerate(order):
+        if chances[position] > alpha / (len(chances) - rank):
             break
-        rejected[place] = True
+        rejected[position] = True
     return rejected
 
 
-def needed(each: Contrast, prior: Prior, tolerance: float, alpha: float) -> str:
-    """Return how many repeats would tell, if the difference is what it seems."""
+def repeats_needed(each: Contrast, prior: Prior, tolerance: float, alpha: float) -> str:
+    """Return how many repeats a decision would need if the difference is as observed, as text."""
     away = abs(abs(each.value) - tolerance)
     within = abs(each.value) <= tolerance
     quantile = -float(special.ndtri(ALPHA if within else alpha))
     left = (away / quantile) ** 2 - each.inputs
     if left <= 0:
-        return "no number of repeats would tell on these test inputs"
+        return "no number of repeats is enough with these test inputs"
     spread = prior.error(each).size ** 2 - each.inputs
     number = max(math.ceil(spread * each.repeats / left), each.repeats + 1)
-    return f"about {number:,} repeats would" if number <= 10_000 else "more repeats than anybody has would"
+    return (
+        f"about {number:,} repeats would be needed"
+        if number <= 10_000
+        else "more than 10,000 repeats would be needed"
+    )
 
 
-def cheaper(row: ComparisonRow) -> ComparisonRow:
-    """Return a row on honest users with a note where it is for the better."""
-    note = "honest users pay less"
-    return replace(row, note=note) if row.verdict is Decision.stronger else row
+def note_if_lower(row: ComparisonRow) -> ComparisonRow:
+    """Return a row on utility loss, with a note if the loss is lower."""
+    note = "lower utility loss"
+    return replace(row, note=note) if row.decision is Decision.stronger else row

@@ -1,4 +1,4 @@
-"""What honest users pay, and what answers look like: rows that take no training to see."""
+"""Rows on defense evaluations, which need no training: utility loss and answer statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import special
 
-from bench.gate.decisions import Trial, cheaper, needed
+from bench.gate.decisions import RowTest, note_if_lower, repeats_needed
 from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.definitions import find, shown_in
 from bench.metrics.intervals import Interval
@@ -17,18 +17,20 @@ from bench.metrics.pooled_difference import Contrast, Prior, p_value_above, p_va
 from bench.store import Record
 
 NATS = 0.05
-"""Difference of the mean negative log-likelihood of honest answers that is put up with."""
-FACT = 0.01
-"""Difference of a fact of answers (a share, nats, a distance) from which the fact has changed."""
+"""Tolerated difference of the mean negative log-likelihood on the test split."""
+STATISTIC_CHANGE = 0.01
+"""Difference of an answer statistic (a share, nats, a distance) above which it has changed."""
 ROUNDING = 1e-12
-"""What a difference may be beyond a limit, or two draws differ by, for arithmetic alone."""
+"""Tolerated rounding error in comparisons with a limit, and between two draws."""
 
 
-def honest(where: str, old: Record, new: Record, tolerance: float, *, paired: bool) -> Iterator[Trial]:
-    """Give what honest users pay, on the same test inputs.
+def utility_rows(
+    where: str, old: Record, new: Record, tolerance: float, *, paired: bool
+) -> Iterator[RowTest]:
+    """Yield a row for each measure of utility loss for benign users, on the same test inputs.
 
-    Without noise that is a fact of these inputs. Where noise is drawn, it has the error of the draws;
-    ``paired``: draw r is from the same stream in both.
+    Without noise the difference is exact. Where noise is drawn, it has the error of the draws;
+    ``paired``: draw r has the same random seed in both runs.
     """
     for metric in shown_in("gate difference"):
         name, label, way = metric.name, metric.words_for(metric.name), -1 if metric.higher_is_better else 1
@@ -37,27 +39,28 @@ def honest(where: str, old: Record, new: Record, tolerance: float, *, paired: bo
         row = ComparisonRow(RowKind.honest, where, label, Decision.same, before, after, unit=unit)
         if before is None or after is None:
             if before is not after:
-                yield Trial(replace(row, verdict=Decision.missing), settled=True)
+                yield RowTest(replace(row, decision=Decision.missing), settled=True)
             continue
         drawn = [list((evaluation.info.get("drawn") or {}).get(name, ())) for evaluation in (old, new)]
-        spread = None if drawn[0] == drawn[1] else draws(*drawn, paired=paired)
+        spread = None if drawn[0] == drawn[1] else noise_error(*drawn, paired=paired)
         if spread is None:
             worse = way * (after - before)
             row = replace(row, difference=Interval(after - before, math.nan, math.nan))
             if abs(worse) > limit + ROUNDING:
-                row = replace(row, verdict=Decision.costlier if worse > 0 else Decision.stronger)
-            yield Trial(cheaper(row), settled=True)
+                row = replace(row, decision=Decision.costlier if worse > 0 else Decision.stronger)
+            yield RowTest(note_if_lower(row), settled=True)
         else:
             yield _noisy(row, Contrast(way * (after - before), *spread), way, limit)
 
 
-def draws(
+def noise_error(
     old: Sequence[float], new: Sequence[float], *, paired: bool = False
 ) -> tuple[float, int, float, float, int] | None:
-    """Return what noise adds to the difference of two means of draws, as a contrast has it; None if nothing.
+    """Return the error that noise adds to the difference of two means of draws; None if there is none.
 
-    A side whose draws are all equal has drawn once, whatever its number of repeats; one without draws
-    has no noise. ``paired``: where both sides vary, draw r of one belongs to draw r of the other.
+    The values are those of :class:`~bench.metrics.pooled_difference.Contrast` after the first. A side whose
+    draws are all equal counts as one draw; one without draws has no noise. ``paired``: where both sides
+    vary, draw r of one belongs to draw r of the other.
     """
     sides = [np.asarray(side, dtype=np.float64) for side in (old, new)]
     moving = [side for side in sides if len(side) > 1 and np.ptp(side) > 0]
@@ -73,22 +76,22 @@ def draws(
     return spread, freedom, weight, 0.0, min(len(side) for side in moving)
 
 
-def _noisy(row: ComparisonRow, each: Contrast, way: int, limit: float) -> Trial:
+def _noisy(row: ComparisonRow, each: Contrast, way: int, limit: float) -> RowTest:
     error = Prior().error(each)
     half = float(special.stdtrit(error.freedom, 0.975)) * error.size
     value = way * each.value
-    return Trial(
+    return RowTest(
         replace(row, difference=Interval(value, value - half, value + half)),
         p_value_above(each, error, limit),
         p_value_below(each, error, -limit),
         max(p_value_below(each, error, limit), p_value_above(each, error, -limit)),
-        lambda alpha: needed(each, Prior(), limit, alpha),
+        lambda alpha: repeats_needed(each, Prior(), limit, alpha),
     )
 
 
-def answered(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
-    """Give the facts of answers that have changed, or one row that says that none has."""
-    facts = [facts_of(old), facts_of(new)]
+def answer_rows(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
+    """Yield a row for each answer statistic that has changed, or one row that none has."""
+    facts = [answer_statistics(old), answer_statistics(new)]
     rows = []
     for name in dict.fromkeys([*facts[0], *facts[1]]):
         before, after = facts[0].get(name), facts[1].get(name)
@@ -99,17 +102,17 @@ def answered(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
             rows.append(
                 ComparisonRow(RowKind.contract, where, label, Decision.changed, before, after, unit="")
             )
-        elif abs(after - before) > (1 if name == "contract.latency" else FACT) + ROUNDING:
+        elif abs(after - before) > (1 if name == "contract.latency" else STATISTIC_CHANGE) + ROUNDING:
             away = Interval(after - before, math.nan, math.nan)
             rows.append(
                 ComparisonRow(RowKind.contract, where, label, Decision.changed, before, after, away, "")
             )
-    same = ComparisonRow(RowKind.contract, where, "every fact of its answers", Decision.same, unit="")
+    same = ComparisonRow(RowKind.contract, where, "all answer statistics", Decision.same, unit="")
     yield from rows or [same]
 
 
-def facts_of(evaluation: Record) -> dict[str, float | None]:
-    """Return the facts of answers that an audit holds, by metric."""
+def answer_statistics(evaluation: Record) -> dict[str, float | None]:
+    """Return the answer statistics of a defense evaluation by metric name."""
     facts = shown_in("gate fact")
     found = {fact.name: evaluation.metrics[fact.name] for fact in facts if fact.name in evaluation.metrics}
     shown = evaluation.metrics.items()

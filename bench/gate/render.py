@@ -1,4 +1,4 @@
-"""A comparison in words: for a terminal, for a pull request, for a program."""
+"""A comparison as text for a terminal, Markdown for a pull request, and JSON for a program."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.intervals import Interval
 from bench.report.markdown import DASH, markdown
 
-SAID = {
-    Decision.failed: "did not run through",
+LABELS = {
+    Decision.failed: "failed",
     Decision.missing: "missing from the candidate",
     Decision.weaker: "easier to steal",
-    Decision.costlier: "dearer for honest users",
-    Decision.changed: "answered otherwise",
-    Decision.cannot_tell: "not to be told",
+    Decision.costlier: "higher utility loss",
+    Decision.changed: "answers changed",
+    Decision.cannot_tell: "inconclusive",
     Decision.stronger: "better",
     Decision.same: "the same",
 }
-"""What a verdict means, for the line that counts them; the worst first, as everywhere."""
-HEADERS = ("verdict", "what", "where", "baseline", "candidate", "difference", "")
-FAMILIES = {
-    RowKind.strength: "the strongest attacker against a defense, by threat model and budget",
-    RowKind.sentinel: "attackers that the matrix names because they react to what a defense is for",
-    RowKind.honest: "what honest users pay, on the same test inputs",
-    RowKind.contract: "what answers look like, on frozen probes",
+"""What a decision means, for the line that counts them; the worst first, as everywhere."""
+HEADERS = ("decision", "comparison", "condition", "baseline", "candidate", "difference", "")
+KINDS = {
+    RowKind.strength: "the best attack against a defense, by threat model and budget",
+    RowKind.sentinel: "tracked attacks, which the matrix names because they react to what a defense is for",
+    RowKind.honest: "utility loss for benign users, on the same test inputs",
+    RowKind.contract: "answer statistics, on frozen probe inputs",
 }
 
 
@@ -44,30 +44,30 @@ def headline(comparison: Comparison) -> str:
     if alarms:
         return f"Regression: {_count(comparison, Decision.weaker, Decision.costlier)}."
     if lost:
-        return f"No regression was found, but not everything was compared: {_count(comparison, *LOST)}."
+        return f"No regression found, but not everything was compared: {_count(comparison, *LOST)}."
     if unsure:
-        return f"No regression was found; {len(unsure)} of {len(comparison.rows)} rows could not be told."
+        return f"No regression found; {len(unsure)} of {len(comparison.rows)} comparisons are inconclusive."
     return "No regression."
 
 
 LOST = (Decision.failed, Decision.missing)
 
 
-def _count(comparison: Comparison, *verdicts: Decision) -> str:
-    found = Counter(row.verdict for row in comparison.of(*verdicts))
-    return ", ".join(f"{found[verdict]} {SAID[verdict]}" for verdict in verdicts if found[verdict])
+def _count(comparison: Comparison, *decisions: Decision) -> str:
+    found = Counter(row.decision for row in comparison.of(*decisions))
+    return ", ".join(f"{found[decision]} {LABELS[decision]}" for decision in decisions if found[decision])
 
 
 def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
-    """Return what the verdicts rest on, a sentence each."""
+    """Return the basis of the decisions, a sentence each: tolerance, error probability, pairing, notes."""
     held = (
-        f"Tolerance {100 * comparison.tolerance:g} points; the chance of any false alarm in strength, "
-        f"sentinels and the honest cost of drawn noise is held at {ALPHA:.0%} (Holm)."
+        f"Tolerance {100 * comparison.tolerance:g} pp; the probability of any false alarm in strength, "
+        f"sentinels and the utility loss by drawn noise is at most {ALPHA:.0%} (Holm)."
     )
     pairs = (
-        "Undefended copies are the same in both runs, bit for bit, so repeats are compared in pairs."
+        "Undefended surrogates are equal to the bit in both runs, so repeats are compared in pairs."
         if comparison.paired
-        else "Undefended copies differ between the runs (or there are none), so repeats are not paired."
+        else "Undefended surrogates differ between the runs (or there are none), so repeats are not paired."
     )
     return [
         held,
@@ -77,8 +77,8 @@ def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
 
 
 def terminal(comparison: Comparison, notes: Sequence[str] = ()) -> str:
-    """Return the comparison for a terminal: what is not the same, then the outcome."""
-    rows = [_cells(row) for row in ordered(comparison) if row.verdict is not Decision.same]
+    """Return the comparison for a terminal: the rows that are not the same, then the outcome."""
+    rows = [_cells(row) for row in ordered(comparison) if row.decision is not Decision.same]
     table = [tabulate(rows, headers=HEADERS, disable_numparse=True)] if rows else []
     counts = _count(comparison, *Decision)
     return "\n\n".join([*table, "\n".join([counts, *basis(comparison, notes), headline(comparison)])])
@@ -86,8 +86,8 @@ def terminal(comparison: Comparison, notes: Sequence[str] = ()) -> str:
 
 def summary(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     """Return the comparison as Markdown."""
-    different = [row for row in ordered(comparison) if row.verdict is not Decision.same]
-    same = [row for row in ordered(comparison) if row.verdict is Decision.same]
+    different = [row for row in ordered(comparison) if row.decision is not Decision.same]
+    same = [row for row in ordered(comparison) if row.decision is Decision.same]
     parts = ["# moatbench gate", f"**{headline(comparison)}**", _count(comparison, *Decision) + "."]
     if different:
         parts.append(markdown(HEADERS, [_cells(row) for row in different], text=len(HEADERS)))
@@ -95,36 +95,36 @@ def summary(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     if same:
         table = markdown(HEADERS, [_cells(row) for row in same], text=len(HEADERS))
         parts.append(
-            f"<details><summary>{len(same)} rows that are the same</summary>\n\n{table}\n\n</details>"
+            f"<details><summary>{len(same)} comparisons that are the same</summary>\n\n{table}\n\n</details>"
         )
-    parts.append("\n".join(f"- *{family.value}*: {text}" for family, text in FAMILIES.items()))
+    parts.append("\n".join(f"- *{kind.value}*: {text}" for kind, text in KINDS.items()))
     return "\n\n".join(parts) + "\n"
 
 
 def as_json(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     """Return the comparison as JSON: outcome, basis, and a list of rows; shares are in [0, 1]."""
-    told = {
+    content = {
         "outcome": headline(comparison),
         "tolerance": comparison.tolerance,
         "paired": comparison.paired,
         "notes": list(notes),
         "rows": [dict(_fields(row)) for row in ordered(comparison)],
     }
-    return json.dumps(told, indent=1, allow_nan=False) + "\n"
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def ordered(comparison: Comparison) -> list[ComparisonRow]:
-    """Return the rows, the worst verdicts first."""
-    order, families = list(Decision), list(RowKind)
+    """Return the rows, the worst decisions first."""
+    order, kinds = list(Decision), list(RowKind)
     return sorted(
         comparison.rows,
-        key=lambda row: (order.index(row.verdict), families.index(row.family), row.place, row.what),
+        key=lambda row: (order.index(row.decision), kinds.index(row.kind), row.condition, row.what),
     )
 
 
 def _fields(row: ComparisonRow) -> Iterator[tuple[str, Any]]:
-    yield from (("family", row.family.value), ("verdict", row.verdict.value))
-    yield from (("place", row.place), ("what", row.what), ("unit", row.unit), ("note", row.note))
+    yield from (("family", row.kind.value), ("verdict", row.decision.value))
+    yield from (("place", row.condition), ("what", row.what), ("unit", row.unit), ("note", row.note))
     yield from (("before", row.before), ("after", row.after))
     limits = (row.difference.value, row.difference.low, row.difference.high) if row.difference else ()
     yield "difference", [value if math.isfinite(value) else None for value in limits] or None
@@ -132,9 +132,9 @@ def _fields(row: ComparisonRow) -> Iterator[tuple[str, Any]]:
 
 def _cells(row: ComparisonRow) -> list[str]:
     return [
-        row.verdict.value,
-        f"{row.family.value}: {row.what}",
-        row.place,
+        row.decision.value,
+        f"{row.kind.value}: {row.what}",
+        row.condition,
         _level(row, row.before),
         _level(row, row.after),
         _difference(row),

@@ -14,7 +14,7 @@ from bench.store import Record
 
 
 class RowKind(StrEnum):
-    """What a row is about."""
+    """What a row compares."""
 
     strength = "strength"
     sentinel = "sentinel"
@@ -23,7 +23,7 @@ class RowKind(StrEnum):
 
 
 class Decision(StrEnum):
-    """What is said of a row."""
+    """What is decided about a row."""
 
     failed = "failed"
     missing = "missing"
@@ -40,13 +40,13 @@ class ComparisonRow:
     """One line of a comparison.
 
     ``before``, ``after``: as a share, or in ``unit``; ``difference``: after less before, with its 95 %
-    interval where there is one. ``note``: what else to know.
+    interval where there is one. ``note``: an explanation for the reader.
     """
 
-    family: RowKind
-    place: str
+    kind: RowKind
+    condition: str
     what: str
-    verdict: Decision
+    decision: Decision
     before: float | None = None
     after: float | None = None
     difference: Interval | None = None
@@ -66,20 +66,20 @@ class Names:
         self._threats = {VictimThreatModel.of(spec) for spec in specs if "attack" in spec}
 
     def attack(self, attack: str) -> str:
-        """Return an attacker's name; what stands in parentheses after it stays."""
+        """Return the short name of an attack; a note in parentheses after it stays."""
         for text, name in self._attacks.items():
             if attack.startswith(text):
                 return name + attack[len(text) :]
         return attack
 
     def stack(self, defense: Defense) -> str:
-        """Return the name of a stack of defenses."""
+        """Return the short name of a stack of defenses; "none" for no defense."""
         return " + ".join(self._defenses[text] for text in defense) or "none"
 
-    def place(self, place: Condition) -> str:
-        """Return a place in a few words: the defense, the budget, and what the thief has."""
-        threat, defense, budget = place
-        told = {
+    def condition(self, condition: Condition) -> str:
+        """Return a condition as text: defense, budget, and the parts of the threat model that differ."""
+        threat, defense, budget = condition
+        parts = {
             "victim": threat.victim,
             "pool": threat.pool,
             "surrogate": threat.surrogate,
@@ -87,6 +87,6 @@ class Names:
             "knowledge": f"knowledge {threat.knowledge}",
         }
         differing = [
-            text for axis, text in told.items() if len({getattr(each, axis) for each in self._threats}) > 1
+            text for axis, text in parts.items() if len({getattr(each, axis) for each in self._threats}) > 1
         ]
         return ", ".join([self.stack(defense), f"{budget:,} queries", *differing])

@@ -14,11 +14,11 @@ from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
 from bench.store import Record
 
 
-class Side:
-    """One of the two runs, looked at."""
+class Run:
+    """One of the two runs, its records by condition."""
 
     def __init__(self, baseline: Baseline) -> None:
-        """Sort the records by where they belong."""
+        """Group the records by condition, by defense and by repeats."""
         self.baseline = baseline
         self.samples = results_by_condition(baseline.records)
         self.evaluations: dict[tuple[str, Defense], Record] = {}
@@ -28,12 +28,12 @@ class Side:
             if record.kind == "audit" and record.status == "ok":
                 self.evaluations[victim_of(record.spec), defense_of(record.spec)] = record
 
-    def field(self, place: Condition, *, every: bool = False) -> dict[str, AttackerResult]:
-        """Return the ranked attackers at a place, those that a better-equipped thief imitates included.
+    def candidates(self, condition: Condition, *, every: bool = False) -> dict[str, AttackerResult]:
+        """Return the ranked attacks under a condition, those of weaker threat models included.
 
-        ``every``: the others too; who was ranked in the baseline has to be looked at in the candidate.
+        ``every``: attacks that are not ranked too, since one may have been ranked in the other run.
         """
-        threat, defense, budget = place
+        threat, defense, budget = condition
         found: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
             note = weaker_note(source, threat)
@@ -54,9 +54,9 @@ def group_of(spec: Mapping[str, Any]) -> str:
 
 
 def differences(before: Baseline, after: Baseline) -> dict[str, str]:
-    """Return what makes the two runs different things, in words, by kind: matrix, victim, versions."""
+    """Return how the two runs differ, as text by kind: matrix, victim, versions; empty if they do not."""
     found = {}
-    planned = Side(before).planned, Side(after).planned
+    planned = Run(before).planned, Run(after).planned
     if planned[0] != planned[1]:
         lost, new = len(planned[0] - planned[1]), len(planned[1] - planned[0])
         found["matrix"] = f"{lost} groups of cells are in the baseline alone, {new} in the candidate alone"
@@ -83,22 +83,22 @@ def _fingerprints(side: Baseline) -> dict[str, str]:
 
 
 def _major(version: str) -> str:
-    """Return the part of a version that tells incompatible ones apart; of 0.x it is the x."""
+    """Return the major version; for 0.x it includes the x."""
     parts = str(version).split(".")
     return ".".join(parts[:2]) if parts[0] == "0" else parts[0]
 
 
-def in_step(before: Side, after: Side) -> bool:
-    """Return whether the two runs drew the same: whatever met no defense gave the same copies, bit for bit.
+def same_surrogates(before: Run, after: Run) -> bool:
+    """Return whether all undefended surrogates of the two runs are equal to the bit.
 
-    Then what differs elsewhere is the defense's doing, and repeat r can be compared with repeat r.
+    Then every other difference is due to a defense, and repeat r can be compared with repeat r.
     """
     met = False
-    for place, field in before.samples.items():
-        if place[1] != UNDEFENDED:
+    for condition, attacks in before.samples.items():
+        if condition[1] != UNDEFENDED:
             continue
-        for attack, sample in field.items():
-            other = after.samples.get(place, {}).get(attack)
+        for attack, sample in attacks.items():
+            other = after.samples.get(condition, {}).get(attack)
             if other is None:
                 continue
             if sample.repeats != other.repeats or sample.agreement.tobytes() != other.agreement.tobytes():
@@ -107,8 +107,8 @@ def in_step(before: Side, after: Side) -> bool:
     return met
 
 
-def absent(before: Side, after: Side, names: Names) -> Iterable[ComparisonRow]:
-    """Give a row for everything that the baseline has a result of and the candidate has not."""
+def missing_rows(before: Run, after: Run, names: Names) -> Iterable[ComparisonRow]:
+    """Yield a row for each group of repeats with a result in the baseline and none in the candidate."""
     for group, records in before.groups.items():
         others = after.groups.get(group, [])
         wrong = [record for record in others if record.status == "failed"]
@@ -120,10 +120,10 @@ def absent(before: Side, after: Side, names: Names) -> Iterable[ComparisonRow]:
             yield _without(records[0], names, Decision.missing, "")
 
 
-def _without(record: Record, names: Names, verdict: Decision, note: str) -> ComparisonRow:
+def _without(record: Record, names: Names, decision: Decision, note: str) -> ComparisonRow:
     spec = record.spec
     if record.kind == "audit":
-        place = f"{victim_of(spec)}, {names.stack(defense_of(spec))}"
-        return ComparisonRow(RowKind.honest, place, "what honest users pay", verdict, note=note)
-    place = names.place((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"])))
-    return ComparisonRow(RowKind.strength, place, names.attack(str(spec["attack"])), verdict, note=note)
+        condition = f"{victim_of(spec)}, {names.stack(defense_of(spec))}"
+        return ComparisonRow(RowKind.honest, condition, "utility loss", decision, note=note)
+    condition = names.condition((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"])))
+    return ComparisonRow(RowKind.strength, condition, names.attack(str(spec["attack"])), decision, note=note)

@@ -92,7 +92,7 @@ def _spread(some: Callable[[Sequence[int]], list[Any]], runs: int) -> list[Any]:
 
 def verdicts(comparison: Comparison) -> Counter[tuple[RowKind, Decision]]:
     """Count the rows by family and verdict."""
-    return Counter((row.family, row.verdict) for row in comparison.rows)
+    return Counter((row.kind, row.decision) for row in comparison.rows)
 
 
 def changeable(bank: Bank, mode: Mode) -> set[Group]:
@@ -166,17 +166,17 @@ def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Pow
     def count(before: Bank, place: str, *what: Any) -> None:
         def rows(comparison: Comparison) -> list[ComparisonRow]:
             # The strongest of a place, and a sentinel at it; what honest users pay behind a defense.
-            return [row for row in comparison.rows if row.place == place and row.family in TESTED]
+            return [row for row in comparison.rows if row.condition == place and row.kind in TESTED]
 
         for row in chain.from_iterable(many(before, bank, mode, runs, rows, "power", effect, place, *what)):
-            if row.family is not RowKind.honest or row.what in SHIFTED:
-                found[row.family][f"{row.what}, {row.place}"][row.verdict] += 1
+            if row.kind is not RowKind.honest or row.what in SHIFTED:
+                found[row.kind][f"{row.what}, {row.condition}"][row.decision] += 1
 
     for pool, defense in sorted({(group[0], group[2]) for group in changeable(bank, mode)}):
         where = {group for group in bank.hits if (group[0], group[2]) == (pool, defense)}
         spec = bank.specs[min(where)]
         before = bank.lowered(effect / 100, where, seeded("lowered", effect, pool, defense))
-        count(before, names.place((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))))
+        count(before, names.condition((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))))
     before = bank.cheaper(effect / (100 * TOLERANCE), NATS, TOLERANCE, {NOISY})
     victim = victim_of(bank.evaluations[NOISY].spec)
     count(before, ", ".join([victim, names.stack((NOISY,))]))
@@ -234,8 +234,8 @@ def caught(bank: Bank, whole: Bank, changes: Mapping[str, str], mode: Mode, runs
     spoken = {**dict.fromkeys(ALARMS, 1), Decision.changed: 1}
 
     def loud(comparison: Comparison) -> tuple[set[RowKind], set[str]]:
-        rows = [row for row in comparison.rows if row.verdict in spoken]
-        return {row.family for row in rows}, {f"{row.verdict}: {row.what}" for row in rows}
+        rows = [row for row in comparison.rows if row.decision in spoken]
+        return {row.kind for row in rows}, {f"{row.decision}: {row.what}" for row in rows}
 
     seen = many(bank, after, mode, runs, loud, "planted", sorted(changes.items()))
     facts = Counter(chain.from_iterable(rows for _, rows in seen))

@@ -9,7 +9,7 @@ import pytest
 from bench.errors import StoreError, UsageError
 from bench.gate import render
 from bench.gate.baseline import Baseline, export, read
-from bench.gate.command import code, gate
+from bench.gate.command import exit_code, gate
 from bench.gate.compare import compare
 from bench.gate.decisions import holm
 from bench.gate.rows import Decision, RowKind
@@ -82,48 +82,48 @@ def standard(seed, *, none=0.97, soft=0.70, labels=0.92):
 
 
 def verdicts(comparison, family):
-    return {row.what: row.verdict for row in comparison.rows if row.family is family}
+    return {row.what: row.decision for row in comparison.rows if row.kind is family}
 
 
 def test_a_run_is_the_same_as_itself():
     comparison = compare(standard(1), standard(1))
     assert comparison.paired
-    assert {row.verdict for row in comparison.rows} == {Decision.same}
-    assert {row.family for row in comparison.rows} == set(RowKind)
-    assert code(comparison, strict=True) == 0
+    assert {row.decision for row in comparison.rows} == {Decision.same}
+    assert {row.kind for row in comparison.rows} == set(RowKind)
+    assert exit_code(comparison, strict=True) == 0
 
 
 def test_a_stronger_thief_is_an_alarm():
     comparison = compare(standard(1), standard(1, labels=0.97))
-    row = next(row for row in comparison.rows if row.verdict is Decision.weaker)
-    assert row.family is RowKind.strength
+    row = next(row for row in comparison.rows if row.decision is Decision.weaker)
+    assert row.kind is RowKind.strength
     assert row.difference.low > 0.02
-    assert code(comparison) == 1
+    assert exit_code(comparison) == 1
 
 
 def test_a_sentinel_sees_what_the_strongest_attacker_does_not():
     comparison = compare(standard(1), standard(1, soft=0.85))
     assert verdicts(comparison, RowKind.strength)["labels"] is Decision.same
     assert verdicts(comparison, RowKind.sentinel)["copycat on probabilities"] is Decision.weaker
-    assert code(comparison) == 1
+    assert exit_code(comparison) == 1
     quiet = compare(
         *(
             Baseline(side.meta | {"sentinels": []}, side.records, [])
             for side in (standard(1), standard(1, soft=0.85))
         )
     )
-    assert code(quiet) == 0
+    assert exit_code(quiet) == 0
 
 
 def test_a_weaker_thief_is_no_alarm():
     comparison = compare(standard(1), standard(1, labels=0.80))
     assert verdicts(comparison, RowKind.strength)["labels"] is Decision.stronger
-    assert code(comparison, strict=True) == 0
+    assert exit_code(comparison, strict=True) == 0
 
 
 def test_another_attacker_may_become_the_strongest():
     comparison = compare(standard(1), standard(1, soft=0.98))
-    assert Decision.weaker in [row.verdict for row in comparison.rows if row.family is RowKind.strength]
+    assert Decision.weaker in [row.decision for row in comparison.rows if row.kind is RowKind.strength]
     assert "labels, now copycat on probabilities" in verdicts(comparison, RowKind.strength)
 
 
@@ -134,10 +134,10 @@ def test_few_repeats_that_scatter_cannot_tell_and_say_how_many_could():
         for level, seed in ((0.90, 1), (0.90, 2))
     ]
     comparison = compare(*sides)
-    row = next(row for row in comparison.rows if row.verdict is Decision.cannot_tell)
+    row = next(row for row in comparison.rows if row.decision is Decision.cannot_tell)
     assert "repeats would" in row.note
-    assert code(comparison) == 0
-    assert code(comparison, strict=True) == 3
+    assert exit_code(comparison) == 0
+    assert exit_code(comparison, strict=True) == 3
 
 
 def test_repeats_are_paired_only_where_undefended_copies_are_the_same():
@@ -146,7 +146,7 @@ def test_repeats_are_paired_only_where_undefended_copies_are_the_same():
     candidate = Baseline(other.meta, [*cells(SOFT, "none", 0.97, 5), *drifted], [])
     comparison = compare(standard(1), candidate)
     assert not comparison.paired
-    assert code(comparison) == 0
+    assert exit_code(comparison) == 0
 
 
 def test_answers_that_changed_are_said_to_have_changed_and_fail_only_if_strict():
@@ -156,17 +156,17 @@ def test_answers_that_changed_are_said_to_have_changed_and_fail_only_if_strict()
     )
     comparison = compare(before, after)
     assert verdicts(comparison, RowKind.contract) == {"entries that are not zero": Decision.changed}
-    assert code(comparison) == 0
-    assert code(comparison, strict=True) == 1
+    assert exit_code(comparison) == 0
+    assert exit_code(comparison, strict=True) == 1
 
 
 def test_honest_users_who_pay_more_are_an_alarm():
     comparison = compare(run(evaluation("gate")), run(evaluation("gate", honest__accuracy=0.92)))
     assert verdicts(comparison, RowKind.honest)["accuracy"] is Decision.costlier
-    assert code(comparison) == 1
+    assert exit_code(comparison) == 1
     better = compare(run(evaluation("gate")), run(evaluation("gate", honest__accuracy=0.98)))
     assert verdicts(better, RowKind.honest)["accuracy"] is Decision.stronger
-    assert code(better) == 0
+    assert exit_code(better) == 0
 
 
 def noisy(mean, values, **more):
@@ -191,7 +191,7 @@ def test_what_failed_or_is_missing_is_named():
     gone = [record for record in whole.records if record.spec.get("attack") != LABELS]
     comparison = compare(whole, Baseline(whole.meta, gone, []))
     assert [row.what for row in comparison.of(Decision.missing)] == ["labels"]
-    assert code(comparison) == 3
+    assert exit_code(comparison) == 3
     broken = [
         record
         if record.spec.get("attack") != LABELS
@@ -253,7 +253,7 @@ def test_a_baseline_survives_its_export(tmp_path):
     whole = standard(1)
     export(whole, tmp_path / "a.json")
     back = read(tmp_path / "a.json")
-    assert code(compare(whole, back), strict=True) == 0
+    assert exit_code(compare(whole, back), strict=True) == 0
     assert compare(whole, back).paired
     shuffled = Baseline(whole.meta, list(reversed(whole.records)), [])
     export(shuffled, tmp_path / "b.json")
@@ -313,7 +313,7 @@ def test_runs_about_other_things_are_not_compared_unless_allowed(tmp_path, capsy
 
 def test_a_family_without_rows_is_an_error_and_not_silence(tmp_path):
     cases = {
-        "no audits": run(cells(SOFT, "none", 0.97, 0)),
+        "no defense evaluations": run(cells(SOFT, "none", 0.97, 0)),
         "no attacked cells": run(evaluation("none"), sentinels=()),
         "sentinel 'labels' is no attack": run(
             cells(SOFT, "none", 0.97, 0), evaluation("none"), sentinels=("labels",)

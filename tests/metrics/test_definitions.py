@@ -10,7 +10,7 @@ import pytest
 
 import bench
 from bench.analysis.pareto import COSTS
-from bench.gate.defense_rows import answered, honest
+from bench.gate.defense_rows import answer_rows, utility_rows
 from bench.metrics import definitions
 from bench.metrics.definitions import DEFINITIONS, METRICS, Metric, Table, find, matching, shown_in
 from bench.report.sentences import PAID
@@ -108,6 +108,6 @@ def test_one_entry_adds_a_metric_to_tables_and_to_the_gate():
     findings = SimpleNamespace(evaluations_of=lambda _: [((), old)], defense_name=lambda _: "none")
     assert "new (%) |" in utility_table(findings, "v", "utility")
     assert "10.0 |" in utility_table(findings, "v", "utility")
-    (trial,) = [trial for trial in honest("v", old, new, 0.02, paired=True) if trial.row.what == "new"]
+    (trial,) = [trial for trial in utility_rows("v", old, new, 0.02, paired=True) if trial.row.what == "new"]
     assert trial.row.difference.value == pytest.approx(0.2)
-    assert [row.what for row in answered("v", old, new)] == ["new"]
+    assert [row.what for row in answer_rows("v", old, new)] == ["new"]
