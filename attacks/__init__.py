@@ -1,1 +1,1 @@
-"""Extraction attacks, one file each: they buy answers and hand over a transfer set."""
+"""Attacks, one file each: extraction and membership inference. Helpers are in the sub-packages."""

@@ -1,4 +1,4 @@
-"""ActiveThief: a copy that is trained while buying says which part of the pool to buy next."""
+"""ActiveThief: active learning, in which an interim surrogate selects the next queries."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ from attacks.base import (
     SurrogateFactory,
     TransferSet,
 )
-from attacks.labels import named
+from attacks.labels import has_single_maximum
 from bench.seeds import random_state
 
 EFFORT = 0.2
-"""Share of the training rule's steps for copies that only choose; all of them chose no better on digits."""
+"""Share of the training steps of interim surrogates; with all steps they selected no better on digits."""
 WIDER = 3
-"""How many inputs "both" preselects by uncertainty for each that k-center chooses; ten did no better."""
+"""Inputs that "both" preselects by uncertainty for each that k-center selects; ten did no better."""
 
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 
 class ActiveThief(Extraction):
-    """Buys a random draw, trains a copy on it, buys what that copy chooses, and so on.
+    """Queries random inputs first, then those that a surrogate trained on the answers so far selects.
 
-    ``strategy``: "uncertainty" takes the inputs on which the copy's answer has the highest entropy.
-    "k-center" takes, one by one, the input whose answer lies farthest from those of all inputs asked
-    or chosen before. "both" preselects by uncertainty, three inputs for one, and applies k-center to
-    these: it is the paper's combination "adversarial + K-center" with entropy in the place of
-    DeepFool, which would need gradients that a trained copy does not offer.
+    ``strategy``: "uncertainty" selects the inputs for which the surrogate's prediction has the highest
+    entropy. "k-center" selects, one by one, the input whose prediction is farthest from those of all
+    inputs queried or selected before. "both" preselects by uncertainty, three inputs for one, and applies
+    k-center to these: the paper's combination "adversarial + K-center" with entropy in place of
+    DeepFool, which would need gradients that a trained surrogate does not offer.
 
-    ``seeds``: inputs of the first, random draw. ``rounds``: batches in which all that was asked
-    doubles. The paper divides a budget that it knows into equal rounds; these sizes do not depend
-    on the budget, so that a smaller one is a prefix of a larger one. The paper also holds a part of it
-    out to stop training early; here the training rule says when to stop, and all is learnt from.
+    ``seeds``: inputs of the first, random draw. ``rounds``: batches in which the number of queries
+    doubles. The paper divides a known budget into equal rounds; these sizes do not depend on the
+    budget, so that the queries of a smaller budget are the first ones of a larger one. The paper also
+    holds out part of the budget for early stopping; here the training configuration sets the steps, and
+    all answers are used.
 
-    ``use_probability``: learn from whole answers; else from their top-1 alone, where one entry is the
-    largest. Choosing copies learn the same, from scratch. While nothing has been answered, the random
-    draw goes on.
+    ``use_probability``: learn from whole answers; else from their top-1 alone, where there is a single
+    maximum. Interim surrogates learn the same, from scratch. While nothing has been answered, the random
+    draw continues.
     """
 
     name = "active_thief"
@@ -68,85 +69,89 @@ class ActiveThief(Extraction):
         self.rounds = rounds
         self.use_probability = use_probability
 
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
-        """Spend the budget batch by batch; what is refused teaches nothing and is not asked again."""
-        asked, told = self.buy(api, pool, learner, streams, api.budget)
-        useful = self.useful(told)
-        learnt = self.learnt(told[useful]).astype(np.float32)
-        return TransferSet(np.ascontiguousarray(pool.x[asked[useful]]), learnt)
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
+        """Spend the budget batch by batch; rejected inputs are dropped and not queried again."""
+        queried, answers = self.query(api, pool, surrogates, seeds, api.budget)
+        useful = self.useful(answers)
+        targets = self.targets(answers[useful]).astype(np.float32)
+        return TransferSet(np.ascontiguousarray(pool.x[queried[useful]]), targets)
 
-    def buy(
-        self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds, budget: int
-    ) -> tuple[Places, Array]:
-        """Return the places of the pool that were asked, in order, and the answers (n, classes) as told."""
-        left = random_state(streams.order).permutation(len(pool.x))
-        asked, told = left[:0], np.zeros((0, api.nb_classes))
+    def query(
+        self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds, budget: int
+    ) -> tuple[Indices, Array]:
+        """Return the indices of the pool that were queried, in order, and the answers (n, classes)."""
+        left = random_state(seeds.order).permutation(len(pool.x))
+        queried, answers = left[:0], np.zeros((0, api.nb_classes))
         for total in self.totals():
-            sent = len(asked)
+            sent = len(queried)
             if sent >= budget or not len(left):
                 break
             number = min(total - sent, len(left))
-            places = np.arange(number)
-            useful = self.useful(told)
+            chosen = np.arange(number)
+            useful = self.useful(answers)
             if useful.any():
-                taught = (pool.x[asked[useful]], self.learnt(told[useful]))
-                (copy,) = learner.fit([taught], EFFORT)
-                places = self.choose(copy, pool.x[asked], pool.x[left], number)
-            # Chosen whole and bought best first: what a small budget cuts off changes nothing before it.
-            batch = left[places][: budget - sent]
-            told = np.concatenate([told, api.predict(pool.x[batch])])
-            asked, left = np.concatenate([asked, batch]), np.delete(left, places)
-        return asked, told
+                training_set = (pool.x[queried[useful]], self.targets(answers[useful]))
+                (surrogate,) = surrogates.fit([training_set], EFFORT)
+                chosen = self.choose(surrogate, pool.x[queried], pool.x[left], number)
+            # A whole batch is selected, best first: where the budget ends changes no query before it.
+            batch = left[chosen][: budget - sent]
+            answers = np.concatenate([answers, api.predict(pool.x[batch])])
+            queried, left = np.concatenate([queried, batch]), np.delete(left, chosen)
+        return queried, answers
 
-    def useful(self, told: Array) -> NDArray[np.bool_]:
-        """Return (n,) True for answers (n, classes) to learn from: given, and naming a class for labels."""
-        return np.asarray(np.isfinite(told).all(axis=1)) if self.use_probability else named(told)
+    def useful(self, answers: Array) -> NDArray[np.bool_]:
+        """Return (n,) True for answers (n, classes) to learn from: not rejected, for labels without ties."""
+        if not self.use_probability:
+            return has_single_maximum(answers)
+        return np.asarray(np.isfinite(answers).all(axis=1))
 
-    def learnt(self, told: Array) -> Array:
-        """Return what is learnt from answers (n, classes): these, or one-hot rows of their top-1."""
-        return told if self.use_probability else np.asarray(np.eye(told.shape[1])[told.argmax(axis=1)])
+    def targets(self, answers: Array) -> Array:
+        """Return the targets that answers (n, classes) give: these, or one-hot rows of their top-1."""
+        if self.use_probability:
+            return answers
+        return np.asarray(np.eye(answers.shape[1])[answers.argmax(axis=1)])
 
     def totals(self) -> Iterator[int]:
-        """Yield how many inputs have been asked after each batch, without end."""
+        """Yield the number of queries after each batch, without end."""
         total, batch = self.seeds, 0
         while True:
             yield total
             batch += 1
             total = max(total + 1, round(self.seeds * 2 ** (batch / self.rounds)))
 
-    def choose(self, copy: Predictor, asked: Images, left: Images, number: int) -> Places:
-        """Return the places in ``left`` (n, …) of the ``number`` inputs to buy next, best first.
+    def choose(self, surrogate: Predictor, queried: Images, left: Images, number: int) -> Indices:
+        """Return the indices in ``left`` (n, …) of the ``number`` inputs to query next, best first.
 
-        Refused inputs are among those ``asked`` (m, …), around which k-center sees nothing to gain:
-        what resembles them would be refused as well.
+        Rejected inputs are among those ``queried`` (m, …), so that k-center avoids inputs similar to them,
+        which would be rejected as well.
         """
-        told = copy(left)
+        rows = surrogate(left)
         if self.strategy == "uncertainty":
-            return uncertain(told)[:number]
+            return by_entropy(rows)[:number]
         if self.strategy == "k-center":
-            return spread(copy(asked), told, number)
-        among = uncertain(told)[: WIDER * number]
-        return among[spread(copy(asked), told[among], number)]
+            return k_center(surrogate(queried), rows, number)
+        among = by_entropy(rows)[: WIDER * number]
+        return among[k_center(surrogate(queried), rows[among], number)]
 
 
-def uncertain(told: Array) -> Places:
-    """Return the rows of probabilities (n, classes) by falling entropy; equal ones keep their order."""
-    entropy = -(told * np.log(np.maximum(told, 1e-300))).sum(axis=1)
+def by_entropy(rows: Array) -> Indices:
+    """Return indices of rows of probabilities (n, classes) by falling entropy; ties keep their order."""
+    entropy = -(rows * np.log(np.maximum(rows, 1e-300))).sum(axis=1)
     return np.argsort(-entropy, kind="stable")
 
 
-def spread(centers: Array, told: Array, number: int) -> Places:
-    """Return ``number`` rows of ``told`` (n, d), each farthest from ``centers`` (m, d) and those before it.
+def k_center(centers: Array, rows: Array, number: int) -> Indices:
+    """Return indices of ``number`` rows (n, d), each farthest from ``centers`` (m, d) and those before it.
 
     The greedy k-center of Sener and Savarese 2018 (arXiv 1708.00489, algorithm 1), by Euclidean
     distance. Of rows equally far the first is taken; ``number`` is at most n.
     """
-    near = np.full(len(told), np.inf)
+    near = np.full(len(rows), np.inf)
     for center in centers:
-        near = np.minimum(near, ((told - center) ** 2).sum(axis=1))
+        near = np.minimum(near, ((rows - center) ** 2).sum(axis=1))
     chosen = np.zeros(number, dtype=np.intp)
     for turn in range(number):
         row = chosen[turn] = near.argmax()
-        near = np.minimum(near, ((told - told[row]) ** 2).sum(axis=1))
-        near[chosen[: turn + 1]] = -1  # never twice, also where all that is left lies on a center
+        near = np.minimum(near, ((rows - rows[row]) ** 2).sum(axis=1))
+        near[chosen[: turn + 1]] = -1  # never twice, also where all other rows equal a center
     return chosen

@@ -1,4 +1,4 @@
-"""Asking again: the same inputs several times, and the mean of what was said."""
+"""Averaging: inputs are queried repeatedly, and the mean of their answers is learned."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ Counts = NDArray[np.int64]
 Labels = NDArray[np.int64]
 
 PROBES = 4
-"""Inputs that are asked a second time to see whether answers change, at most."""
+"""Largest number of inputs that are queried a second time to find out whether answers are randomized."""
 PROBE_SHARE = 0.04
 """Share of the budget that these may cost."""
 TIMES = (1, 2, 4, 8)
-"""How often an input is asked on average, in the plans that are compared."""
-REHEARSALS = 3
-"""How often each plan is rehearsed."""
+"""Queries for each input, on average, in the plans that are compared."""
+SIMULATIONS = 3
+"""Simulations of each plan."""
 EFFORT = 0.3
-"""Share of the training rule's steps that a rehearsal takes."""
+"""Share of the training steps that a simulation takes."""
 MARGIN = 0.05
-"""By how much of all judged labels a plan must beat the one with most inputs."""
+"""Accuracy by which a plan must beat the one with most inputs."""
 FEWEST = 5
-"""Inputs for each class that a plan with repeats must leave."""
+"""Inputs for each class that a plan with repeats must contain."""
 HELD_OUT = 0.25
-"""Share of the pool that rehearsals are judged on, at least; of more than JUDGED inputs, the first."""
+"""Smallest share of the pool that simulations are evaluated on; of more than JUDGED inputs, the first."""
 JUDGED = 2_000
 SAME = 1e-6
 """Answers that differ by less are equal: a model's last bits may depend on the batch."""
 
 
 class Average(Extraction):
-    """Sends each input as often as pays, and learns from the mean of its answers; repeats are paid for.
+    """Queries inputs repeatedly where answers are randomized, and learns from the mean of their answers.
 
     ``use_probability``: average whole answers; else count votes, so that a target is the share of
     the answers that had each class on top.
 
-    Whether answers change is found out by asking a few inputs twice; a thief who knows that there is
-    no defense asks nothing. Against answers that do not change nothing more is repeated, and what the
-    pool cannot use of a budget stays unspent. Else the thief rehearses: he steals the labels of his
-    *own* pool, behind noise as strong as that of the repeated answers, by plans that ask one, two,
-    four or eight times about an input and cost the same. He follows the plan of the best copy, and
-    that with most inputs unless another is clearly better: repeats pay only where noise is strong or
-    inputs are scarce. Rehearsals cost no query. A probe may cost four hundredths of the budget, so
-    that below 25 queries nothing is repeated unless the pool is exhausted.
+    Whether answers are randomized is found out by querying a few inputs twice, unless it is known that
+    there is no defense. If they are not, nothing more is repeated, and a budget beyond the pool's size
+    stays unspent. If they are, the attack is simulated on the attacker's *own* pool and labels, with noise
+    as strong as that of the repeated answers, by plans of equal cost that query an input once, twice,
+    four or eight times. The plan of the best surrogate is followed, and the one with most inputs unless
+    another is clearly better: repeats help only where noise is strong or inputs are scarce. Simulations
+    cost no query. Probing may cost 4 % of the budget, so that below 25 queries nothing is repeated unless
+    the pool is exhausted.
 
-    Inputs are first asked in the order of the draw that random attacks share. The plan depends on the
-    budget, so what a smaller budget buys need not be the beginning of what a larger one buys.
+    Inputs are first queried in the order of the draw that random attacks share. The plan depends on the
+    budget, so the queries of a smaller budget need not be the first ones of a larger budget.
     """
 
     name = "average"
@@ -64,153 +64,156 @@ class Average(Extraction):
         self.use_probability = use_probability
 
     def supply(self, size: int) -> int | None:
-        """Return None: where the pool is exhausted, what is left goes into repeats."""
+        """Return None: where the pool is exhausted, the rest of the budget is spent on repeats."""
         return None
 
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
-        """Spend the budget on new inputs and repeats; a row for each input that was answered.
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
+        """Spend the budget on new inputs and repeats; return a row for each input that was answered.
 
-        Facts: ``repeated``, how many of the queries were repeats.
+        Facts: ``repeated``, the number of queries that were repeats.
         """
-        order = random_state(streams.order).permutation(len(pool.x))
-        ledger = Ledger(api, pool.x[order])
-        if probed(ledger):
-            plans = [evenly(number, api.budget) for number in numbers(api, len(order))]
-            best = rehearsed(plans, strength(ledger), pool.y[order], self, learner, pool.x[order], streams)
-            ledger.ask(plans[best])
+        order = random_state(seeds.order).permutation(len(pool.x))
+        log = QueryLog(api, pool.x[order])
+        if is_randomized(log):
+            plans = [even_counts(number, api.budget) for number in input_numbers(api, len(order))]
+            best = best_plan(plans, noise_model(log), pool.y[order], self, surrogates, pool.x[order], seeds)
+            log.query(plans[best])
         else:
-            ledger.ask(np.ones(len(order), dtype=np.int64))
-        return ledger.transfer_set(votes=not self.use_probability)
+            log.query(np.ones(len(order), dtype=np.int64))
+        return log.transfer_set(votes=not self.use_probability)
 
 
-class Ledger:
-    """What was asked and what was told: of the inputs ``x`` (n, …), in the order in which they are sent."""
+class QueryLog:
+    """Queries of the inputs ``x`` (n, …), in the order in which they are sent, and their answers."""
 
     def __init__(self, api: Api, x: Images) -> None:
         self.api, self.x, self.left = api, x, api.budget
-        self.asked = np.zeros(len(x), dtype=np.int64)
+        self.times = np.zeros(len(x), dtype=np.int64)
         self.rounds: list[tuple[Counts, Array]] = []
 
-    def ask(self, wanted: Counts) -> None:
-        """Ask the first inputs until each was asked ``wanted`` times, in rounds, or nothing is left."""
+    def query(self, wanted: Counts) -> None:
+        """Query the first inputs in rounds until each was queried ``wanted`` times or the budget is spent."""
         for again in range(int(wanted.max(initial=0))):
-            rows = np.flatnonzero((wanted > again) & (self.asked[: len(wanted)] <= again))[: self.left]
+            rows = np.flatnonzero((wanted > again) & (self.times[: len(wanted)] <= again))[: self.left]
             if len(rows):
                 self.rounds.append((rows, self.api.predict(self.x[rows])))
-                self.asked[rows] += 1
+                self.times[rows] += 1
                 self.left -= len(rows)
 
     def transfer_set(self, *, votes: bool) -> TransferSet:
-        """Return the mean answer, or share of ``votes``, for each input that was answered at all."""
+        """Return the mean answer, or the share of ``votes``, for each input that was answered."""
         classes = self.api.nb_classes
         total, times = np.zeros((len(self.x), classes)), np.zeros(len(self.x), dtype=np.int64)
-        for rows, told in self.rounds:
-            answered = np.isfinite(told).all(axis=1)
-            total[rows[answered]] += voted(told[answered]) if votes else told[answered]
+        for rows, answers in self.rounds:
+            answered = np.isfinite(answers).all(axis=1)
+            total[rows[answered]] += one_hot_votes(answers[answered]) if votes else answers[answered]
             times[rows[answered]] += 1
         kept = times > 0
         means = (total[kept] / times[kept, None]).astype(np.float32)
-        repeated = float(np.maximum(self.asked - 1, 0).sum())
+        repeated = float(np.maximum(self.times - 1, 0).sum())
         return TransferSet(np.ascontiguousarray(self.x[kept]), means, facts={"repeated": repeated})
 
 
-def voted(answers: Array) -> Array:
+def one_hot_votes(answers: Array) -> Array:
     """Return one-hot rows of the top-1 of ``answers`` (n, classes); ties go to the lowest class."""
     return np.asarray(np.eye(answers.shape[1])[answers.argmax(axis=1)])
 
 
-def numbers(api: Api, size: int) -> list[int]:
-    """Return how many inputs of ``size`` the plans ask about, most first."""
+def input_numbers(api: Api, size: int) -> list[int]:
+    """Return the numbers of inputs in the plans, largest first; ``size`` is that of the pool."""
     most = min(api.budget, size)
     fewer = {min(api.budget // times, size) for times in TIMES}
     return [most, *sorted((n for n in fewer if FEWEST * api.nb_classes <= n < most), reverse=True)]
 
 
-def evenly(number: int, total: int) -> Counts:
-    """Return (number,) how often each input is asked: ``total`` times together, the first ones more."""
+def even_counts(number: int, total: int) -> Counts:
+    """Return (number,) counts that sum to ``total`` and differ by at most one, the larger ones first."""
     counts = np.full(number, total // number)
     counts[: total % number] += 1
     return counts
 
 
-def probed(ledger: Ledger) -> bool:
-    """Ask an eighth of what the budget allows, a few of these twice; return whether answers change."""
-    budget, size = ledger.left, len(ledger.x)
-    if ledger.api.known == ():
+def is_randomized(log: QueryLog) -> bool:
+    """Spend an eighth of the budget, a few inputs twice; return whether their answers differ."""
+    budget, size = log.left, len(log.x)
+    if log.api.known == ():
         return False
-    # Where the pool is exhausted, a repeat costs nothing that could be had for it.
+    # Where the pool is exhausted, a repeat replaces no query of a new input.
     number = min(PROBES, size, max(int(PROBE_SHARE * budget), budget - size))
     if number < 1:
         return False
-    ledger.ask(np.ones(max(number, min(size, budget // max(TIMES))), dtype=np.int64))
-    ledger.ask(np.full(number, 2))
-    return bool((np.abs(differences(ledger)) > SAME).any())
+    log.query(np.ones(max(number, min(size, budget // max(TIMES))), dtype=np.int64))
+    log.query(np.full(number, 2))
+    return bool((np.abs(differences(log)) > SAME).any())
 
 
-def differences(ledger: Ledger) -> Array:
-    """Return (m, classes): the first answer less the second, where an input was answered twice."""
-    (rows, first), (again, second) = ledger.rounds
+def differences(log: QueryLog) -> Array:
+    """Return (m, classes), first minus second answer of the inputs that were answered twice."""
+    (rows, first), (again, second) = log.rounds
     both = first[np.searchsorted(rows, again)] - second
     return np.asarray(both[np.isfinite(both).all(axis=1)])
 
 
-def strength(ledger: Ledger) -> tuple[float, Array]:
-    """Return how much of an answer is the model's, in (0, 1], and (m, classes) examples of the noise.
+def noise_model(log: QueryLog) -> tuple[float, Array]:
+    """Return the label's weight in an answer, in (0, 1], and (m, classes) examples of the noise.
 
-    By moments: an answer is a part ``a`` of the one-hot label, uniform in the rest, and noise. What
-    answers to different inputs vary beyond the noise is a² (1 - 1 / classes).
+    By moments: an answer is modelled as a × one-hot label + (1 - a) × uniform + noise. The variance of
+    answers to different inputs exceeds that of the noise by a² (1 - 1 / classes).
     """
-    noise = differences(ledger) / np.sqrt(2)
-    first = ledger.rounds[0][1]
+    noise = differences(log) / np.sqrt(2)
+    first = log.rounds[0][1]
     first = first[np.isfinite(first).all(axis=1)]
     total = ((first - first.mean(axis=0)) ** 2).sum() / max(1, len(first) - 1)
     beyond = total - (noise**2).sum(axis=1).mean()
     return float(np.sqrt(np.clip(beyond / (1 - 1 / first.shape[1]), 0.01, 1))), noise
 
 
-def rehearsed(
+def best_plan(
     plans: Sequence[Counts],
-    met: tuple[float, Array],
+    noise_met: tuple[float, Array],
     y: Labels,
     attack: Average,
-    learner: SurrogateFactory,
+    surrogates: SurrogateFactory,
     x: Images,
-    streams: RandomSeeds,
+    seeds: RandomSeeds,
 ) -> int:
-    """Return which of ``plans`` steals the pool's own labels ``y`` best, behind the noise that was met.
+    """Return the index of the plan whose simulation gives the best surrogate of the pool's labels ``y``.
 
-    Where a plan would leave too few inputs to judge on, all plans shrink alike.
+    ``noise_met``: label weight and examples of the noise, as :func:`noise_model` returns them. Where a plan
+    would leave too few inputs to evaluate on, all plans are scaled down by the same factor.
     """
-    part, noise = met
+    part, noise = noise_met
     classes = noise.shape[1]
     shrink = min(1.0, (1 - HELD_OUT) * len(x) / len(plans[0]))
-    small = [evenly(max(1, int(shrink * len(plan))), max(1, int(shrink * plan.sum()))) for plan in plans]
+    small = [even_counts(max(1, int(shrink * len(plan))), max(1, int(shrink * plan.sum()))) for plan in plans]
     most = len(small[0])
     judged = slice(most, most + JUDGED)
     if len(plans) == 1 or most == len(x):
         return 0
     labels = np.unique(y, return_inverse=True)[1] % classes
     truth = np.eye(classes)[labels] * part + (1 - part) / classes
-    rng = np.random.default_rng(derive(streams.choices, "rehearsal"))
+    rng = np.random.default_rng(derive(seeds.choices, "rehearsal"))
     sets = []
-    for _ in range(REHEARSALS):
+    for _ in range(SIMULATIONS):
         for plan in small:
-            told = np.zeros((len(plan), classes))
+            total = np.zeros((len(plan), classes))
             for again in range(int(plan.max())):
                 rows = plan > again
-                answers = noisy(truth[: len(plan)][rows], noise, rng)
-                told[rows] += answers if attack.use_probability else voted(answers)
-            sets.append((x[: len(plan)], told / plan[:, None]))
-    copies = learner.fit(sets, EFFORT)
-    right = np.array([(copy(x[judged]).argmax(axis=1) == labels[judged]).mean() for copy in copies])
-    scores = right.reshape(REHEARSALS, len(plans)).mean(axis=0)
+                answers = with_noise(truth[: len(plan)][rows], noise, rng)
+                total[rows] += answers if attack.use_probability else one_hot_votes(answers)
+            sets.append((x[: len(plan)], total / plan[:, None]))
+    trained = surrogates.fit(sets, EFFORT)
+    right = np.array(
+        [(surrogate(x[judged]).argmax(axis=1) == labels[judged]).mean() for surrogate in trained]
+    )
+    scores = right.reshape(SIMULATIONS, len(plans)).mean(axis=0)
     best = int(scores.argmax())
     return best if scores[best] > scores[0] + MARGIN else 0
 
 
-def noisy(answers: Array, noise: Array, rng: np.random.Generator) -> Array:
-    """Return ``answers`` (n, classes) with examples of ``noise``, its signs and classes drawn anew."""
+def with_noise(answers: Array, noise: Array, rng: np.random.Generator) -> Array:
+    """Return ``answers`` (n, classes) plus examples of ``noise`` with random signs and permuted classes."""
     drawn = noise[rng.integers(len(noise), size=len(answers))] * rng.choice((-1, 1), (len(answers), 1))
-    told = np.clip(answers + rng.permuted(drawn, axis=1), 0, None)
-    total = told.sum(axis=1, keepdims=True)
-    return np.asarray(np.where(total > 0, told / np.where(total > 0, total, 1), 1 / answers.shape[1]))
+    answers = np.clip(answers + rng.permuted(drawn, axis=1), 0, None)
+    total = answers.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(total > 0, answers / np.where(total > 0, total, 1), 1 / answers.shape[1]))

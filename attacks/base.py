@@ -1,4 +1,4 @@
-"""What an attack is: it asks the API, and hands over what it bought or what it infers."""
+"""The interface of attacks: they query the API, and return a transfer set or membership scores."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pool:
-    """Inputs that the attacker can send.
+    """Inputs that the attacker can send as queries.
 
     ``x``: (n, channels, height, width) float32 in [0, 1], shaped for the victim. ``y``: (n,) int64,
-    the pool's own class labels (seeded k-means clusters where it has none). ``access``: what it
-    gives the thief: "in-distribution", "near", "far" or "none" (no real data). ``same_classes``: its
-    labels mean what the victim's do. ``overlaps``: "train" or "test" where the pool is that split of
-    the victim's, as some published studies have it; empty where it is disjoint from both.
-    ``reference``: inputs of the victim's own kind, (n, …) like ``x``, of which an attack may take as
-    many as its parameters say the thief owns (to imitate a gate, say); without labels, for no query.
+    the pool's own class labels (seeded k-means clusters where it has none). ``access``: how close the
+    pool is to the victim's data: "in-distribution", "near", "far" or "none" (no real data).
+    ``same_classes``: its labels are the victim's classes. ``overlaps``: "train" or "test" where the pool
+    is that split of the victim's, as in some publications; empty where it is disjoint from both.
+    ``reference``: unlabelled inputs of the victim's distribution, (n, …) like ``x``, of which an attack
+    may use as many as its parameters say the attacker owns (to imitate an OOD detector, for example).
     """
 
     name: str
@@ -42,9 +42,9 @@ class Pool:
 
 @dataclass(frozen=True)
 class Target:
-    """What is known of a victim without asking it.
+    """What is known of a victim without a query.
 
-    ``linear``: whether its log-odds are linear in the input; None where nobody knows.
+    ``linear``: whether its log-odds are linear in the input; None where that is unknown.
     """
 
     classes: int
@@ -53,11 +53,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Known:
-    """What the thief knows of one defense: its name; its parameters too where he knows all but secrets.
+    """What an adaptive attacker knows of one defense: its name, and its parameters unless these are None.
 
-    ``parameters``: every one by name, as the defense stands (one given by its honest cost has the
-    parameter that was found); None where only the kind of defense is known. Seeds, secrets and what
-    a defense learnt from the victim's data are nobody's to know.
+    ``parameters``: all of them, by name; a defense that is given by a target utility loss has the
+    strength that was found. Seeds, secrets and what a defense learned from the victim's data are never
+    known.
     """
 
     name: str
@@ -66,20 +66,20 @@ class Known:
 
 @dataclass(frozen=True)
 class TransferSet:
-    """What an attack has bought: inputs (n, …) float32 and answers (n, classes) float32, in order.
+    """Queries that were answered, in order: inputs (n, …) float32 and targets (n, classes) float32.
 
-    ``copy``: a finished copy, from inputs (n, …) to (n, classes) probabilities, where the attack needs
-    no training to make one; else None, and one is trained. ``facts``: numbers of the attack's own,
-    which appear among the cell's metrics as ``extraction.NAME``.
+    ``surrogate``: a finished surrogate, from inputs (n, …) to (n, classes) probabilities, of an attack
+    that needs no training; else None, and one is trained. ``facts``: further numbers, which are stored
+    among the cell's metrics as ``extraction.NAME``.
     """
 
     x: Images
     y: NDArray[np.float32]
-    copy: Callable[[Images], Array] | None = None
+    surrogate: Callable[[Images], Array] | None = None
     facts: Mapping[str, float | None] = field(default_factory=dict)
 
     def digest(self) -> str:
-        """Return a hash of bytes and order: equal for attackers who learnt exactly the same."""
+        """Return a hash of the bytes in order: equal for attacks that return exactly the same."""
         h = hashlib.sha256(repr((self.x.shape, self.y.shape)).encode())
         h.update(np.ascontiguousarray(self.x).tobytes())
         h.update(np.ascontiguousarray(self.y).tobytes())
@@ -88,7 +88,7 @@ class TransferSet:
 
 @dataclass(frozen=True)
 class RandomSeeds:
-    """Seeds of the attack's random streams: ``order`` draws queries, ``choices`` decides (a bandit)."""
+    """Seeds of an attack: ``order`` for drawing queries, ``choices`` for its other random decisions."""
 
     order: int
     choices: int
@@ -97,8 +97,8 @@ class RandomSeeds:
 class Api(Protocol):
     """The defended victim as a client sees it; an ART classifier.
 
-    ``known``: what this thief knows of the defenses, that which answers first before the others; ()
-    if he knows that there are none, None if he knows nothing, not even that.
+    ``known``: the defenses that an adaptive attacker knows, in the order in which they answer; () if they
+    know that there is no defense, None for a non-adaptive attacker.
     """
 
     nb_classes: int
@@ -106,83 +106,84 @@ class Api(Protocol):
     known: tuple[Known, ...] | None
 
     def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
-        """Answer queries: (n, classes); NaN rows are refusals. Raises when the budget is overspent.
+        """Return answers (n, classes) to queries; rejected ones are NaN rows. Raises BudgetError.
 
-        ``client``: the account that asks. A thief may open as many as he likes; they share the budget.
+        ``client``: the account that queries. An attacker may open any number; they share the budget.
         """
 
 
 class Surrogate(Protocol):
-    """A surrogate that learns while the attack buys, as adaptive attacks need."""
+    """A surrogate that an attack trains step by step while it queries."""
 
     def step(self, x: Images, y: Array) -> None:
-        """Take one optimiser step on a batch: inputs (n, …), targets (n, classes)."""
+        """Take one optimizer step on a batch: inputs (n, …), targets (n, classes)."""
 
     def logits(self, x: Images) -> NDArray[np.float32]:
         """Return (n, classes) logits."""
 
     def gradient(self, x: Images, y: Array) -> Images:
-        """Return (n, …), how the cross-entropy with targets ``y`` (n, classes) grows along each input."""
+        """Return (n, …), the gradient of the cross-entropy with targets ``y`` (n, classes) by the inputs."""
 
 
 Predictor = Callable[[Images], Array]
-"""A trained copy: from inputs (n, …) to (n, classes) probabilities."""
+"""A trained surrogate: from inputs (n, …) to (n, classes) probabilities."""
 
 
 class SurrogateFactory(Protocol):
-    """Makes and trains surrogates of the thief's architecture, as many as he likes: that costs no query."""
+    """Makes and trains interim surrogates of the cell's architecture; that costs no query."""
 
     def __call__(self) -> Surrogate:
-        """Return a freshly initialised online surrogate; NotApplicable where it cannot learn by steps."""
+        """Return a newly initialised surrogate; raises NotApplicable where it cannot be trained in steps."""
         ...
 
     def fit(self, sets: Sequence[tuple[Images, Array]], effort: float = 1.0) -> Sequence[Predictor]:
-        """Train a copy on each set of inputs (n, …) and targets (n, classes), by the cell's own rule.
+        """Return a surrogate for each set of inputs (n, …) and targets (n, classes), trained on it.
 
-        ``effort``: share of the rule's steps to take, in (0, 1]. The same sets give the same copies;
-        what is handed over together is trained as one stack where the architecture allows it.
+        They are trained with the cell's training configuration. ``effort``: share of its steps to take,
+        in (0, 1]. The same sets give the same surrogates; the sets of one call are trained as batched
+        networks where the architecture allows it.
         """
 
 
 class Attack(Plugin):
-    """What attacks of every family have in common. Parameters in ``__init__`` (keyword-only)."""
+    """An attack of any family. Parameters are keyword-only arguments of ``__init__``."""
 
     family: ClassVar[str]
-    """What is measured of it: "extraction" or "membership"."""
+    """The kind of attack, which decides what is measured: "extraction" or "membership"."""
     queries: ClassVar[bool] = True
-    """False for a thief who sends nothing; its only budget is 0."""
+    """False for an attack that sends no queries; its only budget is 0."""
     knowledge: ClassVar[tuple[str, ...]] = ("none",)
-    """What the attack can make use of: "none", "family" (names of defenses), "full" (parameters too)."""
+    """Knowledge that the attack can use: "none", "family" (names of defenses), "full" (parameters too)."""
 
     def applicable(self, pool: Pool, target: Target) -> str:
-        """Return why the attack makes no sense here, or an empty string."""
+        """Return why the attack cannot be run on this pool and victim, or an empty string."""
         return ""
 
     def supply(self, size: int) -> int | None:
-        """Return the largest budget a pool of ``size`` inputs supplies; None: the attack sends repeats."""
+        """Return the largest budget for a pool of ``size`` inputs; None where the pool is no limit."""
         return size
 
     def budgets(self, listed: Sequence[int]) -> Sequence[int]:
-        """Return the budgets to run, of those a matrix lists; an attack that fixes its own returns that."""
+        """Return the budgets to run: those that a matrix lists, or the attack's own."""
         return listed if self.queries else [0]
 
 
 class Extraction(Attack):
-    """Buys a transfer set. What it declares beside its name, the contract tests hold it to."""
+    """An attack that returns a transfer set. The contract tests check what its class attributes declare."""
 
     family = "extraction"
     makes_inputs: ClassVar[bool] = False
-    """True for an attack that sends inputs which are not in its pool."""
+    """True for an attack that sends inputs from outside its pool."""
     row_by_row: ClassVar[bool] = True
-    """False where the transfer set is more than the answered queries, each with its answer or its top-1."""
+    """False where the transfer set differs from the answered queries, each with its answer or its top-1."""
     prefix: ClassVar[bool] = True
-    """False where what a smaller budget buys need not be the beginning of what a larger one buys."""
+    """False where the queries of a smaller budget need not be the first ones of a larger budget."""
     universal: ClassVar[bool] = False
-    """True for an attack that means to match the best of the others, whatever the defense."""
+    """True for an attack that is meant to match the best of the others against any defense."""
 
     @abstractmethod
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
-        """Spend ``api.budget`` queries from the pool and return what was learnt, refused rows dropped."""
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
+        """Spend ``api.budget`` queries and return the transfer set, rejected rows dropped."""
 
 
 @dataclass(frozen=True)
@@ -198,17 +199,17 @@ class Records:
 
 
 class MembershipInference(Attack):
-    """Tells whether a record was among the victim's training data.
+    """An attack that infers whether a record was among the victim's training data.
 
-    ``members``: at most this many members, and as many non-members, half of which the attacker knows;
-    the other half is what it is judged on. ``target``: the victim's API, or a surrogate that was
-    stolen through it first with the cell's budget, which then answers for nothing. On a matrix' axes,
-    ``pool`` is where the non-members come from: "in-distribution" (the test split) or another data set.
+    ``members``: largest number of members, with as many non-members; the attacker knows half of them, and
+    the other half is evaluated. ``target``: the victim's API, or a surrogate that was extracted through it
+    with the cell's budget and answers without limit. On a matrix' axes, ``pool`` is the source of
+    the non-members: "in-distribution" (the test split) or another data set.
     """
 
     family = "membership"
     queries_per_record: ClassVar[int] = 1
-    """How often the target is asked about one record."""
+    """Queries to the target for one record."""
 
     def __init__(
         self,
@@ -220,17 +221,17 @@ class MembershipInference(Attack):
         self.target = target
 
     def supply(self, size: int) -> int | None:
-        """Return None: what the pool supplies is records, of which there may be fewer than ``members``."""
+        """Return None: the pool supplies records, of which there may be fewer than ``members``."""
         return None
 
     def budgets(self, listed: Sequence[int]) -> Sequence[int]:
-        """Return what asking about every record costs; for a stolen surrogate, the listed ones."""
+        """Return the queries for all records; the listed budgets where the target is a surrogate."""
         return listed if self.target == "surrogate" else [2 * self.members * self.queries_per_record]
 
     @abstractmethod
-    def infer(self, api: Api, known: Records, asked: Records, streams: RandomSeeds) -> Array:
-        """Return (n,) scores in [0, 1] for the ``asked`` records; above .5 says "member".
+    def infer(self, api: Api, known: Records, queried: Records, seeds: RandomSeeds) -> Array:
+        """Return (n,) scores in [0, 1] for the ``queried`` records; above .5 means "member".
 
-        ``known`` is disjoint from ``asked``, and all that may be learnt from; ``asked.member`` is
-        all False. Refused queries come back as NaN rows.
+        ``known`` is disjoint from ``queried``, and the only data to learn from; ``queried.member`` is
+        all False. The API's answers to rejected queries are NaN rows.
         """

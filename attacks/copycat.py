@@ -9,11 +9,11 @@ from attacks.common.art_recorder import extract
 
 
 class Copycat(Extraction):
-    """ART's ``CopycatCNN``, unmodified: sends a random part of the pool and keeps the answers.
+    """ART's ``CopycatCNN``, unmodified: sends random inputs of the pool and learns from the answers.
 
     ``use_probability``: learn from whole answers; else from their top-1 alone, as in the paper.
-    What sets the paper apart from Knockoff Nets' random sampling is the pool (images of another
-    domain), which is an axis of the matrix here.
+    The paper differs from Knockoff Nets' random sampling in the pool (images of another domain), which
+    is an axis of the matrix here.
     """
 
     name = "copycat"
@@ -22,6 +22,6 @@ class Copycat(Extraction):
     def __init__(self, *, use_probability: bool = False) -> None:
         self.use_probability = use_probability
 
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement."""
-        return extract(CopycatCNN, api, pool, streams.order, use_probability=self.use_probability)
+        return extract(CopycatCNN, api, pool, seeds.order, use_probability=self.use_probability)

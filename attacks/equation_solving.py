@@ -1,4 +1,4 @@
-"""Equation solving: the weights of a linear victim, from its answers alone."""
+"""Equation solving: the weights of a linear victim, computed from its answers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from attacks.base import (
 from bench.seeds import random_state
 
 TOLERANCE = 1e-3
-"""Log-odds (nats) within which an answer counts as predicted; float32 answers stay well inside."""
+"""Error of log-odds (nats) within which an answer counts as predicted; that of float32 is far smaller."""
 RANK = 1e-10
-"""Directions of the inputs that are this much weaker than the strongest one are not solved for."""
+"""Singular values of the inputs below this share of the largest one are treated as zero."""
 FITS = (
     ("log-odds", (0.0,)),
     ("likelihood", (1.0, 0.1, 1e-2, 1e-3, 1e-5)),
@@ -33,11 +33,11 @@ FITS = (
 )
 """Measures of fit, and the penalties tried on half of the sum of squared weights, from strong to weak."""
 SAFEST = ("likelihood", 1.0)
-"""What is taken where there are too few answers to choose by."""
+"""Measure and penalty where there are too few answers to choose by."""
 CURVATURE = 0.05
-"""Second derivative of the measures along a score, about; it sets the scale of the first steps alone."""
+"""Approximate second derivative of the measures by a score; it only scales the first steps."""
 FOLDS, MANY, STEPS = 5, 2_000, 150
-"""Folds of the cross-validation; answers from which on one fold is enough; L-BFGS steps of one fit."""
+"""Folds of the cross-validation; number of answers from which one fold is enough; L-BFGS steps of a fit."""
 
 
 @dataclass(frozen=True)
@@ -49,90 +49,90 @@ class LinearModel:
 
     def __call__(self, inputs: Images) -> Array:
         """Return (n, classes) probabilities for inputs (n, …)."""
-        # Not a BLAS product, whose last bits depend on how many rows are asked for at once.
+        # Not a BLAS product, whose last bits depend on the number of rows.
         return _softmax(np.einsum("nd,dk->nk", _flat(inputs), self.weights) + self.bias)
 
 
 class EquationSolving(Extraction):
-    """Solves a multinomial logistic victim for its weights: its log-odds are linear in the input.
+    """Solves for the weights of a multinomial logistic victim, whose log-odds are linear in the input.
 
-    Sends random inputs of the pool, the same ones as Copycat. Exact answers are linear equations:
-    least squares, of minimal norm where the queries leave directions open, and a copy equal to the
-    victim as soon as they do not. Answers that were rounded, drowned in noise, cut off or reduced
+    Sends random inputs of the pool, the same ones as Copycat. Exact answers are linear equations: they
+    are solved by least squares, of minimal norm where the queries do not determine the solution;
+    where they do, the surrogate equals the victim. Answers that were rounded, noisy, truncated or reduced
     to labels are no equations. A softmax is fitted to them in two ways, by likelihood (multinomial,
-    convex) and by squared error of the probability, each with several ridge penalties, and what
-    explains held-out answers best is taken. Both weigh an entry by the trust it deserves: an error e
+    convex) and by squared error of the probability, each with several ridge penalties, and the fit
+    that explains held-out answers best is taken. Both weight an entry by its accuracy: an error e
     in p is an error e / p in its logarithm, so that small entries say little. Zeros of an answer that
-    sums to less than 1 were cut off; they are read as "together, what is missing".
+    sums to less than 1 were truncated; their probabilities sum to the rest.
 
-    Facts: ``queries_needed``, the least number of answers that, solved, predict the log-odds of all
-    others that were bought, within :data:`TOLERANCE`; None where they are not exact, or too few.
-    ``residual``, the root mean square of solution less answer, in probability, of what was not cut.
+    Facts: ``queries_needed``, the smallest number of answers whose solution predicts the log-odds of all
+    other answers within :data:`TOLERANCE`; None where answers are not exact, or too few. ``residual``,
+    the root mean square of solution minus answer, in probability, over entries that were not truncated.
     """
 
     name = "equation_solving"
     paper = "Tramèr et al. 2016, arXiv 1609.02943, section 4.1"
 
     def applicable(self, pool: Pool, target: Target) -> str:
-        """Return why not, where the victim is known not to be linear; nobody knowing is no reason."""
+        """Return why not, where the victim is known not to be linear."""
         if target.linear is False:
             return "the victim's log-odds are not linear in its input, so there are no equations to solve"
         return ""
 
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement, and solve."""
-        asked = pool.x[random_state(streams.order).permutation(len(pool.x))[: api.budget]]
-        told = api.predict(asked)
-        answered = np.isfinite(told).all(axis=1)
-        x, told = np.ascontiguousarray(asked[answered]), told[answered]
-        copy, needed = solve(x, told)
+        queries = pool.x[random_state(seeds.order).permutation(len(pool.x))[: api.budget]]
+        answers = api.predict(queries)
+        answered = np.isfinite(answers).all(axis=1)
+        x, answers = np.ascontiguousarray(queries[answered]), answers[answered]
+        surrogate, needed = solve(x, answers)
         return TransferSet(
             x,
-            told.astype(np.float32),
-            copy=copy,
-            facts={"queries_needed": needed, "residual": _residual(copy, x, told)},
+            answers.astype(np.float32),
+            surrogate=surrogate,
+            facts={"queries_needed": needed, "residual": _residual(surrogate, x, answers)},
         )
 
 
-def solve(x: Images, told: Array) -> tuple[LinearModel, int | None]:
-    """Return the linear model that explains answers (n, classes) to inputs (n, …), and how many it took.
+def solve(x: Images, answers: Array) -> tuple[LinearModel, int | None]:
+    """Return the linear model that explains answers (n, classes) to inputs (n, …), and the number needed.
 
-    The number is None unless the first so many answers give away all the others. Without any
-    answer the model is uniform.
+    The number is the smallest n such that the first n answers determine all others; else None. Without
+    any answer the model is uniform.
     """
     flat = _flat(x)
     if not len(flat):
-        return LinearModel(np.zeros((flat.shape[1], told.shape[1])), np.zeros(told.shape[1])), None
-    usable = (told > 0).all(axis=1)
-    odds = log_odds(told[usable])
+        return LinearModel(np.zeros((flat.shape[1], answers.shape[1])), np.zeros(answers.shape[1])), None
+    usable = (answers > 0).all(axis=1)
+    odds = log_odds(answers[usable])
     needed = queries_needed(flat[usable], odds)
     if needed is not None:
         model = least_squares(flat[usable], odds)
         # Answers with zeros in them are no equations, but the solution must agree with their labels.
-        agree = model(x[~usable]).argmax(axis=1) == told[~usable].argmax(axis=1)
-        if 2 * agree.sum() >= len(agree):
+        agreeing = model(x[~usable]).argmax(axis=1) == answers[~usable].argmax(axis=1)
+        if 2 * agreeing.sum() >= len(agreeing):
             return model, int(np.flatnonzero(usable)[needed - 1]) + 1
-    return explain(flat, told), None
+    return explain(flat, answers), None
 
 
-def log_odds(told: Array) -> Array:
+def log_odds(answers: Array) -> Array:
     """Return the logarithms of positive answers (n, classes), less their mean in each row."""
-    logs = np.log(told)
+    logs = np.log(answers)
     odds: Array = logs - logs.mean(axis=1, keepdims=True)
     return odds
 
 
 def least_squares(x: Array, odds: Array) -> LinearModel:
-    """Return the model of least squared error in the log-odds (n, classes); of those, the smallest."""
+    """Return the model of least squared error in the log-odds (n, classes), of minimal norm."""
     middle, level = x.mean(axis=0), odds.mean(axis=0)
     weights = lstsq(x - middle, odds - level, cond=RANK, lapack_driver="gelsy", check_finite=False)[0]
     return LinearModel(weights, level - middle @ weights)
 
 
 def queries_needed(x: Array, odds: Array) -> int | None:
-    """Return the least n such that the first n rows predict the log-odds (m, classes) of all others.
+    """Return the smallest n such that the first n rows predict the log-odds (m, classes) of all others.
 
-    What n exact rows predict, more rows do, so n is found by doubling and then halving.
+    If n exact rows predict them, more rows do, so n is found by doubling and bisection.
     """
 
     def enough(n: int) -> bool:
@@ -155,19 +155,19 @@ def queries_needed(x: Array, odds: Array) -> int | None:
     return high
 
 
-def explain(x: Array, told: Array) -> LinearModel:
-    """Return the softmax that explains inexact answers (n, classes) best: what it was not shown judges."""
+def explain(x: Array, answers: Array) -> LinearModel:
+    """Return the softmax that explains inexact answers (n, classes) best, by cross-validation."""
     middle = x.mean(axis=0)
     # Along the principal axes of the inputs, the curvature of either measure is nearly diagonal.
     _, lengths, axes = np.linalg.svd(x - middle, full_matrices=False)
     axes = axes[lengths > RANK * lengths[0]].T
-    theta = _choose(_Rows.read((x - middle) @ axes, told))
+    theta = _choose(_Rows.read((x - middle) @ axes, answers))
     weights = axes @ theta[:-1]
     return LinearModel(weights, theta[-1] - middle @ weights)
 
 
 def _choose(rows: _Rows) -> Array:
-    """Return the fit (d + 1, classes) whose likes predict held-out answers with the least squared error."""
+    """Return the fit (d + 1, classes) whose measure and penalty have the least held-out squared error."""
     number = len(rows.x)
     start = np.zeros((rows.x.shape[1], rows.target.shape[1]))
     if number < 2:
@@ -198,8 +198,8 @@ def _choose(rows: _Rows) -> Array:
 class _Rows:
     """Answers as targets of a softmax.
 
-    ``x``: (n, d + 1) inputs, a one behind each. ``target``: (n, classes), at least 0. ``cut``: (n,
-    classes), 1 for the entries that were cut off and share what the others leave of 1, else 0.
+    ``x``: (n, d + 1) inputs, each with a one appended. ``target``: (n, classes), at least 0. ``cut``: (n,
+    classes), 1 for the entries that were truncated and sum to 1 minus the others, else 0.
     """
 
     x: Array
@@ -207,9 +207,9 @@ class _Rows:
     cut: Array
 
     @classmethod
-    def read(cls, x: Array, told: Array) -> _Rows:
-        """Take answers (n, classes) as they come: negative, too much, too little, or nothing at all."""
-        target = np.maximum(told, 0.0)
+    def read(cls, x: Array, answers: Array) -> _Rows:
+        """Read answers (n, classes), which may be negative or sum to any number."""
+        target = np.maximum(answers, 0.0)
         total = target.sum(axis=1, keepdims=True)
         cut = (target == 0) & (total < 1 - 1e-6)
         whole = ~cut.any(axis=1, keepdims=True) | (total > 1)
@@ -238,7 +238,7 @@ class _Rows:
         return theta
 
     def likelihood(self, theta: Array, ridge: float) -> tuple[float, Array]:
-        """Return the negative log-likelihood of the targets with its penalty, and the slope at ``theta``."""
+        """Return the penalised negative log-likelihood of the targets, and its gradient by ``theta``."""
         q = _softmax(self.x @ theta)
         together = np.maximum((q * self.cut).sum(axis=1, keepdims=True), 1e-300)
         left = np.where(self.cut.any(axis=1, keepdims=True), 1 - self.target.sum(axis=1, keepdims=True), 0.0)
@@ -246,7 +246,7 @@ class _Rows:
         return self._penalised(loss, q - self.target - left * q * self.cut / together, theta, ridge)
 
     def squares(self, theta: Array, ridge: float) -> tuple[float, Array]:
-        """Return half the squared error on what was told with its penalty, and the slope at ``theta``."""
+        """Return the penalised half squared error of entries not truncated, and its gradient by ``theta``."""
         q = _softmax(self.x @ theta)
         error = (q - self.target) * (1 - self.cut)
         pull = error * q
@@ -260,10 +260,10 @@ class _Rows:
         return float(loss + ridge / 2 * (theta[:-1] ** 2).sum()), gradient
 
 
-def _residual(copy: LinearModel, x: Images, told: Array) -> float | None:
-    """Return the root mean square error over the entries (n, classes) that were not cut off."""
-    seen = _Rows.read(_flat(x), told).cut == 0
-    return float(np.sqrt(((copy(x) - told)[seen] ** 2).mean())) if seen.any() else None
+def _residual(surrogate: LinearModel, x: Images, answers: Array) -> float | None:
+    """Return the root mean square error over the entries (n, classes) that were not truncated."""
+    seen = _Rows.read(_flat(x), answers).cut == 0
+    return float(np.sqrt(((surrogate(x) - answers)[seen] ** 2).mean())) if seen.any() else None
 
 
 def _flat(x: Images) -> Array:

@@ -1,4 +1,4 @@
-"""Jacobian-based augmentation (JBDA-TR): queries made of earlier ones, towards classes drawn at random."""
+"""Jacobian-based dataset augmentation (JBDA-TR): earlier queries are moved towards random classes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from attacks.base import (
 from bench.seeds import random_state
 
 STUDENT_STEPS = 500
-"""Optimiser steps of a copy whose gradients make queries."""
+"""Optimizer steps of an interim surrogate, whose gradients make queries."""
 BATCH = 64
 
 
 class Jbda(Extraction):
-    """Doubles what it has, round by round: each input answered is moved towards another class and sent.
+    """Doubles its queries in each round: answered inputs are moved towards another class and sent.
 
     The Jacobian-based augmentation of Papernot et al. 2017 ("Practical Black-Box Attacks against
     Machine Learning", arXiv 1602.02697, section 4.2), with the targeted random steps (T-RND) of Juuti
     et al. 2019: iterative fast gradient signs, ``x <- clip(x - step * sign(gradient of the
-    cross-entropy with a random other class), 0, 1)``, by the gradients of a copy that is trained
-    anew before each round. Meant for a thief with few inputs of his own; one with a pool does better
-    to send that.
+    cross-entropy with a random other class), 0, 1)``, by the gradients of a surrogate that is trained
+    anew before each round. Meant for an attacker who owns few inputs; with a large pool it is better to
+    send the pool.
 
-    ``seeds``: inputs of the pool to start from, part of the budget. Refused ones are replaced from
-    the pool while it lasts; what was refused is not built upon. ``step``: how far a pixel moves in
-    each of ``steps`` steps. Rounds do not depend on the budget: a smaller one is a prefix.
+    ``seeds``: inputs of the pool to start from, part of the budget. Rejected ones are replaced from
+    the pool while it lasts, and are not augmented. ``step``: change of a pixel in each of ``steps``
+    steps. Rounds do not depend on the budget: the queries of a smaller one are the first of a larger one.
 
     ``use_probability``: learn from whole answers; else from their top-1 alone.
     """
@@ -62,7 +62,7 @@ class Jbda(Extraction):
         self.use_probability = use_probability
 
     def applicable(self, pool: Pool, target: Target) -> str:
-        """Return why not, where the pool holds too few inputs to start from."""
+        """Return why not, where the pool has too few inputs to start from."""
         if len(pool.x) < self.seeds:
             return f"seeds={self.seeds}: pool {pool.name!r} has {len(pool.x)} inputs to start from"
         return ""
@@ -71,48 +71,48 @@ class Jbda(Extraction):
         """Return None: it makes its own inputs."""
         return None
 
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget; raises NotApplicable for a surrogate that cannot learn by steps."""
-        student, seen = learner(), 0
-        order = random_state(streams.order).permutation(len(pool.x))
-        choices = random_state(streams.choices)
+        surrogate, seen = surrogates(), 0
+        order = random_state(seeds.order).permutation(len(pool.x))
+        choices = random_state(seeds.choices)
         x, y = pool.x[:0], np.zeros((0, api.nb_classes))
-        sent = drawn = 0
+        sent = tried = 0
         while sent < api.budget and len(order):
             missing = self.seeds - len(x)
-            if not len(x) and drawn >= len(order):
-                drawn = 0  # everything was refused; there is nothing to do but ask again
-            if missing > 0 and drawn < len(order):
-                queries = pool.x[order[drawn : drawn + missing]]
-                drawn += len(queries)
+            if not len(x) and tried >= len(order):
+                tried = 0  # everything was rejected; the pool can only be queried again
+            if missing > 0 and tried < len(order):
+                queries = pool.x[order[tried : tried + missing]]
+                tried += len(queries)
             else:
                 if len(x) > seen:
-                    student, seen = train(learner(), x, y, choices), len(x)
-                queries = self.moved(student, x, other_classes(y, choices))
+                    surrogate, seen = train(surrogates(), x, y, choices), len(x)
+                queries = self.moved(surrogate, x, other_classes(y, choices))
             queries = queries[: api.budget - sent]
-            told = api.predict(queries)
+            answers = api.predict(queries)
             sent += len(queries)
-            answered = np.isfinite(told).all(axis=1)
-            learnt = told[answered]
+            answered = np.isfinite(answers).all(axis=1)
+            targets = answers[answered]
             if not self.use_probability:
-                learnt = np.eye(api.nb_classes)[learnt.argmax(axis=1)]
-            x, y = np.concatenate([x, queries[answered]]), np.concatenate([y, learnt])
+                targets = np.eye(api.nb_classes)[targets.argmax(axis=1)]
+            x, y = np.concatenate([x, queries[answered]]), np.concatenate([y, targets])
         return TransferSet(np.ascontiguousarray(x), y.astype(np.float32))
 
-    def moved(self, student: Surrogate, x: Images, targets: Array) -> Images:
+    def moved(self, surrogate: Surrogate, x: Images, targets: Array) -> Images:
         """Return the inputs (n, …) after all steps towards ``targets`` (n, classes), in [0, 1]."""
         for _ in range(self.steps):
-            x = np.clip(x - np.float32(self.step) * np.sign(student.gradient(x, targets)), 0, 1)
+            x = np.clip(x - np.float32(self.step) * np.sign(surrogate.gradient(x, targets)), 0, 1)
         return x
 
 
-def train(student: Surrogate, x: Images, y: Array, choices: np.random.RandomState) -> Surrogate:
-    """Let the student take its steps on random batches of what was bought, and return it."""
+def train(surrogate: Surrogate, x: Images, y: Array, choices: np.random.RandomState) -> Surrogate:
+    """Train the surrogate on random batches of the answered queries, and return it."""
     for _ in range(STUDENT_STEPS):
         # With replacement: batches never shrink to one row, which batch normalisation cannot take.
         rows = choices.randint(len(x), size=BATCH)
-        student.step(x[rows], y[rows])
-    return student
+        surrogate.step(x[rows], y[rows])
+    return surrogate
 
 
 def other_classes(y: Array, choices: np.random.RandomState) -> Array:

@@ -19,13 +19,13 @@ Reward = Literal["cert", "div", "loss", "all"]
 
 
 class Knockoff(Extraction):
-    """Knockoff Nets with ``sampling_strategy`` random (ART's, unmodified) or adaptive.
+    """Knockoff Nets: queries random inputs (ART's, unmodified), or lets a bandit choose their classes.
 
-    ``random`` is, as ART wrote it, the same algorithm as Copycat. ``adaptive`` is ART's gradient
-    bandit with its arithmetic made safe: ART's own stops with NaN probabilities when an answer is
-    rounded or refused, copies the pool for every query and trains through a DataLoader. It learns
-    from one-hot labels whatever it is told, as ART's does, and draws with replacement within a
-    class. ``reward``: "cert" (confidence), "div" (diversity), "loss" (disagreement), or "all".
+    ``sampling_strategy``: "random" is, in ART's implementation, the same algorithm as Copycat. "adaptive"
+    is ART's gradient bandit with safe arithmetic: ART's own stops with NaN probabilities when an
+    answer is rounded or rejected, copies the pool for every query and trains through a DataLoader. It
+    learns from one-hot labels whatever the answers are, as ART's does, and draws with replacement within
+    a class. ``reward``: "cert" (confidence), "div" (diversity), "loss" (disagreement), or "all".
     """
 
     name = "knockoff"
@@ -53,45 +53,45 @@ class Knockoff(Extraction):
         return ""
 
     def supply(self, size: int) -> int | None:
-        """Return the pool's size for the random draw, which never repeats; None for the bandit, which may."""
+        """Return the pool's size for random sampling, which never repeats; None for the bandit, which may."""
         return size if self.sampling_strategy == "random" else None
 
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
-        """Spend the budget; refused queries teach nothing and earn the bandit nothing."""
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
+        """Spend the budget; rejected queries are dropped and give the bandit no reward."""
         if self.sampling_strategy == "random":
             return extract(
                 KnockoffNets,
                 api,
                 pool,
-                streams.order,
+                seeds.order,
                 sampling_strategy="random",
                 verbose=False,
                 use_probability=self.use_probability,
             )
-        return self.buy_adaptively(
-            api, pool, learner, random_state(streams.order), random_state(streams.choices)
+        return self.query_adaptively(
+            api, pool, surrogates, random_state(seeds.order), random_state(seeds.choices)
         )
 
-    def buy_adaptively(
+    def query_adaptively(
         self,
         api: Api,
         pool: Pool,
-        learner: SurrogateFactory,
+        surrogates: SurrogateFactory,
         order: np.random.RandomState,
         choices: np.random.RandomState,
     ) -> TransferSet:
-        """Run the bandit: ``choices`` draws the class, ``order`` the input within it.
+        """Run the bandit and return the transfer set: ``choices`` draws the class, ``order`` the input.
 
         ART draws both from one generator; passing it twice here gives ART's choices.
         """
         classes = np.unique(pool.y)
         members = [np.flatnonzero(pool.y == label) for label in classes]
-        student, bandit, rewards = learner(), Bandit(len(classes)), Rewards(self.reward, api.nb_classes)
+        surrogate, bandit, rewards = surrogates(), Bandit(len(classes)), Rewards(self.reward, api.nb_classes)
         one_hot = np.eye(api.nb_classes)
         taken: list[int] = []
         labels: list[int] = []
         for _ in range(api.budget):
-            action = drawn(choices, bandit.probabilities)
+            action = sample_index(choices, bandit.probabilities)
             row = int(members[action][order.randint(len(members[action]))])
             query = pool.x[row : row + 1]
             answer = api.predict(query)[0].tolist()
@@ -101,20 +101,20 @@ class Knockoff(Extraction):
             label = answer.index(max(answer))
             taken.append(row)
             labels.append(label)
-            student.step(query, one_hot[label : label + 1])
-            bandit.update(action, rewards.of(answer, student.logits(query)[0].tolist()))
+            surrogate.step(query, one_hot[label : label + 1])
+            bandit.update(action, rewards.of(answer, surrogate.logits(query)[0].tolist()))
         targets = one_hot.astype(np.float32)[np.array(labels, dtype=np.int64)]
         return TransferSet(np.ascontiguousarray(pool.x[np.array(taken, dtype=np.int64)]), targets)
 
 
-# What follows is a few numbers a query. As lists they take a fraction of the time that they take as arrays.
-# (fsum, since what sum returns depends on the version of Python.)
+# Below are a few numbers for each query: lists are several times as fast as arrays.
+# (fsum, since the result of sum depends on the version of Python.)
 
 
-def drawn(stream: np.random.RandomState, probabilities: Sequence[float]) -> int:
-    """Return what ``stream.choice(len(probabilities), p=probabilities)`` would."""
+def sample_index(stream: np.random.RandomState, probabilities: Sequence[float]) -> int:
+    """Return the same as ``stream.choice(len(probabilities), p=probabilities)``."""
     sums = list(accumulate(probabilities))
-    return bisect_right([each / sums[-1] for each in sums], stream.random_sample())
+    return bisect_right([value / sums[-1] for value in sums], stream.random_sample())
 
 
 class Bandit:
@@ -128,7 +128,7 @@ class Bandit:
         self.probabilities = [1 / actions] * actions
 
     def update(self, action: int, reward: float) -> None:
-        """Move the preferences by how much the reward beats the average so far."""
+        """Update the preferences by the difference of the reward from the average so far."""
         self._rounds += 1
         self._average += (reward - self._average) / self._rounds
         self._count[action] += 1
@@ -148,7 +148,7 @@ class Rewards:
         self._rounds = 0
 
     def of(self, answer: Sequence[float], logits: Sequence[float]) -> float:
-        """Return the reward of one answer, a probability a class, given the student's logits."""
+        """Return the reward of one answer (a probability for each class), given the surrogate's logits."""
         self._rounds += 1
         if self._kind == "cert":
             return self._cert(answer)
@@ -159,7 +159,7 @@ class Rewards:
         return self._all((self._cert(answer), self._div(answer), self._loss(answer, logits)))
 
     def nothing(self) -> float:
-        """Return the reward of a refusal: no certainty, no diversity, no loss."""
+        """Return the reward of a rejected query: no certainty, no diversity, no loss."""
         self._rounds += 1
         return self._all((0.0, 0.0, 0.0)) if self._kind == "all" else 0.0
 
@@ -177,9 +177,10 @@ class Rewards:
     def _loss(answer: Sequence[float], logits: Sequence[float]) -> float:
         # ART takes the softmax of both sides, though the victim's answer is a distribution already.
         top = max(logits)
-        log_of_sum = top + math.log(math.fsum(math.exp(each - top) for each in logits))
+        log_of_sum = top + math.log(math.fsum(math.exp(value - top) for value in logits))
         return math.fsum(
-            told * (log_of_sum - logit) for told, logit in zip(softmax(answer), logits, strict=True)
+            probability * (log_of_sum - logit)
+            for probability, logit in zip(softmax(answer), logits, strict=True)
         )
 
     def _all(self, rewards: Sequence[float]) -> float:
@@ -198,6 +199,6 @@ class Rewards:
 def softmax(values: Sequence[float]) -> list[float]:
     """Return the softmax; ART exponentiates preferences as they are, which overflows."""
     top = max(values)
-    weights = [math.exp(each - top) for each in values]
+    weights = [math.exp(value - top) for value in values]
     total = math.fsum(weights)
     return [weight / total for weight in weights]

@@ -1,4 +1,4 @@
-"""The top-1 alone: what is left to every thief whose answers keep the label."""
+"""Extraction by labels alone: a baseline that no defense which keeps the label can weaken."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bench.seeds import random_state
 
 
 class Labels(Extraction):
-    """Sends a random part of the pool and learns from the top-1 of each answer, whatever else it says.
+    """Sends random inputs of the pool and learns from the top-1 of each answer alone.
 
-    No defense that keeps the label can touch it, so it knows them all: what it gets out of
-    ``label_only`` is an exact floor for each of them. It draws as ART's attacks do, and equals them on
-    labels but for answers that name no class because several share the maximum (all of them, in the
-    all-zero rows of ``high_confidence``): from these it learns nothing, where ART's learn the first.
+    No defense that keeps the label affects it, so it is adaptive against all of them: its result against
+    ``label_only`` is an exact lower bound for each. It draws as ART's attacks do, and equals them on
+    labels except for answers in which several classes share the maximum (all of them, in the all-zero
+    rows of ``high_confidence``): it learns nothing from these, where ART's attacks learn the first class.
     """
 
     name = "labels"
@@ -23,17 +23,17 @@ class Labels(Extraction):
     knowledge = ("none", "family", "full")
     row_by_row = False
 
-    def acquire(self, api: Api, pool: Pool, learner: SurrogateFactory, streams: RandomSeeds) -> TransferSet:
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget on random inputs of the pool, drawn without replacement."""
-        asked = pool.x[random_state(streams.order).permutation(len(pool.x))[: api.budget]]
-        told = api.predict(asked)
-        said = named(told)
-        targets = np.eye(api.nb_classes, dtype=np.float32)[told[said].argmax(axis=1)]
-        return TransferSet(np.ascontiguousarray(asked[said]), targets)
+        queries = pool.x[random_state(seeds.order).permutation(len(pool.x))[: api.budget]]
+        answers = api.predict(queries)
+        named = has_single_maximum(answers)
+        targets = np.eye(api.nb_classes, dtype=np.float32)[answers[named].argmax(axis=1)]
+        return TransferSet(np.ascontiguousarray(queries[named]), targets)
 
 
-def named(told: Array) -> NDArray[np.bool_]:
-    """Return (n,) True where an answer (n, classes) has one largest entry; refused ones have none."""
-    tops = np.nan_to_num(told, nan=-np.inf)
+def has_single_maximum(answers: Array) -> NDArray[np.bool_]:
+    """Return (n,) True where an answer (n, classes) has one largest entry; rejected ones have none."""
+    tops = np.nan_to_num(answers, nan=-np.inf)
     sole: NDArray[np.bool_] = np.count_nonzero(tops == tops.max(axis=1, keepdims=True), axis=1) == 1
     return sole

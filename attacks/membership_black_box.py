@@ -1,4 +1,4 @@
-"""Membership inference by a model of the answers."""
+"""Membership inference by a classifier of the answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attacks.base import Api, Array, Images, MembershipInference, RandomSeeds, R
 from bench.seeds import legacy_numpy
 
 MAX_ITER = 1_000
-"""Iterations that logistic regression may take; scikit-learn's 100 are too few for tiny probabilities."""
+"""Iterations of logistic regression, at most; scikit-learn's 100 are too few for tiny probabilities."""
 
 
 class MembershipBlackBox(MembershipInference):
@@ -27,10 +27,10 @@ class MembershipBlackBox(MembershipInference):
     label), "rf" (random forest) or "gb" (gradient boosting). Their features are the answer as float32
     and the true label as one-hot, all standardised, as ART has them; models are scikit-learn's
     defaults but for 1,000 iterations of "lr", and "nn" takes ART's 100 epochs of batches of 100, about a
-    minute for 10,000 known records. "softmax_lr" is the recipe that published studies name, through ART
-    as well: the answer alone, as it is, into logistic regression with 1,000 iterations. Neither
-    regression can tell whether answer and label agree, nor how sure an answer is: that is no linear
-    function of them, so one that finds nothing says little. A refused record counts as a uniform answer.
+    minute for 10,000 known records. "softmax_lr" is the setup of published studies, through ART as well:
+    logistic regression on the unchanged answer alone, with 1,000 iterations. Whether answer and label
+    agree, and how confident an answer is, are no linear functions of them, so neither regression can use
+    these: a score near chance says little. A rejected record counts as a uniform answer.
     """
 
     name = "membership_black_box"
@@ -46,7 +46,7 @@ class MembershipBlackBox(MembershipInference):
         super().__init__(members=members, target=target)
         self.model = model
 
-    def infer(self, api: Api, known: Records, asked: Records, streams: RandomSeeds) -> Array:
+    def infer(self, api: Api, known: Records, queried: Records, seeds: RandomSeeds) -> Array:
         """Return (n,) probabilities of membership, by the trained model."""
         plain = self.model == "softmax_lr"
         art = MembershipInferenceBlackBox(
@@ -56,33 +56,33 @@ class MembershipBlackBox(MembershipInference):
         )
         if art.attack_model_type == "lr":
             art.attack_model.set_params(max_iter=MAX_ITER)
-        told = answers(api, known.x)
+        known_answers = query_answers(api, known.x)
         labels = None if plain else known.y
-        with _seeded(streams.choices):
+        with _seeded(seeds.choices):
             art.fit(
-                pred=told[known.member],
-                test_pred=told[~known.member],
+                pred=known_answers[known.member],
+                test_pred=known_answers[~known.member],
                 y=None if labels is None else labels[known.member],
                 test_y=None if labels is None else labels[~known.member],
             )
-            judged = art.infer(
-                None, y=None if plain else asked.y, pred=answers(api, asked.x), probabilities=True
+            scored = art.infer(
+                None, y=None if plain else queried.y, pred=query_answers(api, queried.x), probabilities=True
             )
-        scores: Array = np.clip(judged[:, 0].astype(np.float64), 0.0, 1.0)
+        scores: Array = np.clip(scored[:, 0].astype(np.float64), 0.0, 1.0)
         return scores
 
 
-def answers(api: Api, x: Images) -> Array:
-    """Ask about inputs (n, …): (n, classes), uniform where the API refuses."""
-    told = np.asarray(api.predict(x))
-    return np.where(np.isnan(told).any(axis=1, keepdims=True), 1 / told.shape[1], told)
+def query_answers(api: Api, x: Images) -> Array:
+    """Return the answers (n, classes) to inputs (n, …), uniform where the API rejects."""
+    answers = np.asarray(api.predict(x))
+    return np.where(np.isnan(answers).any(axis=1, keepdims=True), 1 / answers.shape[1], answers)
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed the global generators from which ART and scikit-learn draw, and restore them after."""
     with legacy_numpy(seed), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # A model stopped at its limit is a model like any other; its ranking is what counts.
+        # A model stopped at its limit is still usable: only its ranking is evaluated.
         warnings.simplefilter("ignore", ConvergenceWarning)
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Membership inference from labels alone, by how robust they are."""
+"""Membership inference from labels alone, by their robustness."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from attacks.common.thresholding import Thresholding
 
 
 class MembershipLabelOnly(Thresholding):
-    """Counts under how many small translations a record keeps its true label.
+    """Counts the small translations under which a record keeps its true label.
 
     ``shift``: the paper's d, in pixels; the record itself and all translations by i and j pixels with
-    abs(i) + abs(j) = d are asked about, 4 d + 1 queries, black where nothing moved in. A refused query
-    is one that was not labelled right. The paper trains a small network on which queries were labelled
-    right; here their number meets a threshold.
+    abs(i) + abs(j) = d are sent, 4 d + 1 queries, black where no pixel moved in. A rejected query counts
+    as a wrong label. The paper trains a small network on which queries were labelled correctly; here
+    their number is compared with a threshold.
     """
 
     name = "membership_label_only"
@@ -35,21 +35,21 @@ class MembershipLabelOnly(Thresholding):
 
     @property
     def queries_per_record(self) -> int:  # type: ignore[override]  # the base's is a constant
-        """How often the target is asked about one record."""
+        """Queries to the target for one record."""
         return len(offsets(self.shift))
 
-    def evidence(self, api: Api, records: Records) -> Array:
-        """Return the number of queries that were answered with the true label."""
+    def statistic(self, api: Api, records: Records) -> Array:
+        """Return (n,) numbers of queries that were answered with the true label."""
         right = np.zeros(len(records))
         for down, across in offsets(self.shift):
             answers = api.predict(translated(records.x, down, across))
-            refused = np.isnan(answers).any(axis=1)
-            right += (np.nan_to_num(answers).argmax(axis=1) == records.y) & ~refused
+            rejected = np.isnan(answers).any(axis=1)
+            right += (np.nan_to_num(answers).argmax(axis=1) == records.y) & ~rejected
         return right
 
 
 def offsets(distance: int) -> list[tuple[int, int]]:
-    """Return no move, then all moves (down, across) of ``distance`` pixels in the city-block metric."""
+    """Return (0, 0), then all moves (down, across) of ``distance`` pixels in the city-block metric."""
     ring = [
         (down, across)
         for down in range(-distance, distance + 1)
@@ -59,7 +59,7 @@ def offsets(distance: int) -> list[tuple[int, int]]:
 
 
 def translated(x: Images, down: int, across: int) -> Images:
-    """Move images (n, channels, height, width) by whole pixels; what moves in is 0."""
+    """Return images (n, channels, height, width) moved by whole pixels; pixels that move in are 0."""
     _, _, height, width = x.shape
     moved = np.zeros_like(x)
     if abs(down) < height and abs(across) < width:

@@ -1,4 +1,4 @@
-"""Membership inference from one number of the answer."""
+"""Membership inference from one statistic of the answer."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FLOAT = 2.0**-53
 
 
 class MembershipThreshold(Thresholding):
-    """Compares one number of the answer with a threshold learnt on the known records.
+    """Compares one statistic of the answer with a threshold learned on the known records.
 
     ``score``: "confidence" (the largest entry), "entropy" of the answer, "loss" (cross-entropy of the
     true label, Yeom et al. 2018, arXiv 1709.01604, section 3.2; Song and Mittal's "confidence" ranks
-    the same) or "modified_entropy" (Song and Mittal, equation 8: entropy that knows the true label).
-    Members are expected to have more confidence and less of the others. Song and Mittal learn a
-    threshold per class; here one serves all.
+    the same) or "modified_entropy" (Song and Mittal, equation 8: entropy that takes the true label into
+    account). Members are expected to have higher confidence and lower values of the others. Song and
+    Mittal learn a threshold for each class; here all classes share one.
     """
 
     name = "membership_threshold"
@@ -41,13 +41,13 @@ class MembershipThreshold(Thresholding):
         super().__init__(members=members, target=target)
         self.score = score
 
-    def evidence(self, api: Api, records: Records) -> Array:
-        """Ask once about each record; return log-odds of the confidence, or minus the log of the entropy."""
+    def statistic(self, api: Api, records: Records) -> Array:
+        """Return (n,) log-odds of the confidence, or minus the log of the entropy."""
         answers = np.clip(api.predict(records.x), 0.0, 1.0)
         if self.score == "entropy":
             return -_log(_entropy(answers))
-        named = answers.argmax(axis=1) if self.score == "confidence" else records.y
-        right, others = _split(answers, named)
+        entry = answers.argmax(axis=1) if self.score == "confidence" else records.y
+        right, others = _split(answers, entry)
         if self.score == "modified_entropy":
             return -_log(_modified_entropy(right, others))
         return _log(right) - _log(others.sum(axis=1))
@@ -57,15 +57,15 @@ def _log(values: Array) -> Array:
     return np.log(np.maximum(values, FLOOR))
 
 
-def _split(answers: Array, named: Labels) -> tuple[Array, Array]:
-    """Return the named entries (n,), and the answers with those entries set to 0; refused rows stay NaN.
+def _split(answers: Array, entry: Labels) -> tuple[Array, Array]:
+    """Return the entries (n,) of one class each, and the answers with these set to 0; rejected rows stay NaN.
 
-    What the named entry lacks to 1 is taken from the others: near 1 it would be lost to rounding.
+    One minus the entry is computed from the others: near 1 it would be lost to rounding.
     """
     rows = np.arange(len(answers))
     others = answers.copy()
-    others[rows, named] = 0.0
-    return answers[rows, named], others
+    others[rows, entry] = 0.0
+    return answers[rows, entry], others
 
 
 def _entropy(answers: Array) -> Array:
@@ -76,7 +76,7 @@ def _entropy(answers: Array) -> Array:
 def _modified_entropy(right: Array, others: Array) -> Array:
     """Return -(1 - p_y) log p_y - sum over the others of p_i log(1 - p_i), in nats."""
     missing = np.minimum(others.sum(axis=1), 1.0)
-    # log p_y, from the smaller of p_y and what it lacks: precise at both ends.
+    # log p_y, from the smaller of p_y and 1 - p_y: precise at both ends.
     log_right = np.where(missing < 0.5, np.log1p(-np.minimum(missing, 0.5)), _log(right))
     nats: Array = -missing * log_right - (others * np.log1p(-np.minimum(others, 1 - FLOAT))).sum(axis=1)
     return nats

@@ -1,1 +1,1 @@
-"""Defenses, one file each: between victim and client they change the answer or judge the query."""
+"""Defenses, one file each: they change the victim's answers or judge queries."""

@@ -1,4 +1,4 @@
-"""What attacks have in common that compare one number with a threshold."""
+"""Membership inference by a threshold of one number."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from attacks.base import Api, Array, MembershipInference, RandomSeeds, Records
 
 
 class Thresholding(MembershipInference):
-    """Calls a record a member if its evidence exceeds what separates the known records best.
+    """Compares a statistic of each record with the threshold that separates the known records best.
 
-    Best by balanced accuracy on the known records; of equally good thresholds the lowest. One
-    threshold serves all classes. A refused record scores .5, which says "no member".
+    Best by balanced accuracy on the known records; of equally good thresholds the lowest. All classes
+    share one threshold. A rejected record scores .5, which means "no member".
     """
 
     @abstractmethod
-    def evidence(self, api: Api, records: Records) -> Array:
-        """Return (n,) numbers, larger for members if the paper is right; NaN where nothing was answered."""
+    def statistic(self, api: Api, records: Records) -> Array:
+        """Return (n,) numbers, expected to be larger for members; NaN where the query was rejected."""
 
-    def infer(self, api: Api, known: Records, asked: Records, streams: RandomSeeds) -> Array:
-        """Return (n,) scores in [0, 1]: the evidence, with the threshold at .5."""
-        threshold = best_threshold(self.evidence(api, known), known.member)
-        distance = self.evidence(api, asked) - threshold
+    def infer(self, api: Api, known: Records, queried: Records, seeds: RandomSeeds) -> Array:
+        """Return (n,) scores in [0, 1]: the statistic, with the threshold at .5."""
+        threshold = best_threshold(self.statistic(api, known), known.member)
+        distance = self.statistic(api, queried) - threshold
         scores: Array = np.where(np.isnan(distance), 0.5, 0.5 + distance / (1 + np.abs(distance)) / 2)
         return scores
 
 
-def best_threshold(evidence: Array, member: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
-    """Return t such that ``evidence > t`` has the highest balanced accuracy on records (n,).
+def best_threshold(statistic: Array, member: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
+    """Return t such that ``statistic > t`` has the highest balanced accuracy on records (n,).
 
     Halfway between two values of the records, or one below or above all of them. Records whose
-    evidence is NaN are left out; without any of one kind it is 0.
+    statistic is NaN are left out; without any of one kind the threshold is 0.
     """
-    seen = ~np.isnan(evidence)
-    values, is_member = evidence[seen], member[seen]
+    answered = ~np.isnan(statistic)
+    values, is_member = statistic[answered], member[answered]
     if is_member.all() or not is_member.any():
         return 0.0
     levels, place = np.unique(values, return_inverse=True)

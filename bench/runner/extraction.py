@@ -53,7 +53,7 @@ def _surrogates(
     cells: Sequence[Cell], transfer_sets: Sequence[TransferSet], pool: Pool, context: WorkerContext
 ) -> Sequence[TrainedSurrogate]:
     """Return the surrogate of each transfer set: the attack's own where all have one, else trained."""
-    finished = [SolvedSurrogate(each.copy) for each in transfer_sets if each.copy is not None]
+    finished = [SolvedSurrogate(each.surrogate) for each in transfer_sets if each.surrogate is not None]
     if len(finished) == len(transfer_sets):
         return finished
     first, seeds = cells[0], [training_seed(cell) for cell in cells]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.active_thief import EFFORT, WIDER, ActiveThief, spread, uncertain
+from attacks.active_thief import EFFORT, WIDER, ActiveThief, by_entropy, k_center
 from attacks.base import Pool, RandomSeeds
 from attacks.copycat import Copycat
 from bench.errors import UsageError
@@ -78,14 +78,14 @@ def buy(attack, pool, budget, learner=None, streams=STREAMS, **shop):
 
 def test_the_uncertain_come_by_falling_entropy_and_equals_keep_their_order():
     told = np.array([[1, 0, 0], [0.5, 0.5, 0], [0.4, 0.3, 0.3], [0, 1, 0], [0, 0.5, 0.5], [0.9, 0.1, 0]])
-    assert uncertain(told).tolist() == [2, 1, 4, 5, 0, 3]
+    assert by_entropy(told).tolist() == [2, 1, 4, 5, 0, 3]
 
 
 def test_k_center_takes_the_farthest_from_all_that_is_covered():
     covered = np.array([[0.0, 0.0], [0.0, 1.0]])
     told = np.array([[0.5, 0.0], [0.0, 5.0], [4.0, 0.0], [0.1, 4.9], [0.0, 0.9]])
-    assert spread(covered, told, 5).tolist() == [1, 2, 0, 3, 4]
-    assert spread(np.array([[0.0, 5.0]]), told, 2).tolist() == [2, 4]
+    assert k_center(covered, told, 5).tolist() == [1, 2, 0, 3, 4]
+    assert k_center(np.array([[0.0, 5.0]]), told, 2).tolist() == [2, 4]
 
 
 def test_k_center_takes_one_of_each_cluster_before_a_second_of_any():
@@ -93,13 +93,13 @@ def test_k_center_takes_one_of_each_cluster_before_a_second_of_any():
     middles = np.array([[0, 0], [9, 0], [0, 9], [9, 9], [4, 4]])
     cluster = rng.permutation(np.repeat(np.arange(5), 20))
     told = middles[cluster] + rng.normal(scale=0.1, size=(100, 2))
-    assert sorted(cluster[spread(middles[:1], told, 4)]) == [1, 2, 3, 4]
+    assert sorted(cluster[k_center(middles[:1], told, 4)]) == [1, 2, 3, 4]
 
 
 def test_k_center_takes_no_row_twice_and_the_first_of_equals():
     told = np.array([[0.0], [2.0], [2.0], [0.0]])
-    assert spread(np.zeros((1, 1)), told, 4).tolist() == [1, 0, 2, 3]
-    assert spread(np.zeros((0, 1)), told, 2).tolist() == [0, 1]
+    assert k_center(np.zeros((1, 1)), told, 4).tolist() == [1, 0, 2, 3]
+    assert k_center(np.zeros((0, 1)), told, 2).tolist() == [0, 1]
 
 
 def test_uncertainty_buys_what_the_copy_is_least_sure_of(pool):

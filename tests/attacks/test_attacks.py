@@ -16,7 +16,7 @@ from cases import each_once, slow_unless
 
 from attacks.base import Extraction, Pool, RandomSeeds, Target, TransferSet
 from attacks.common.art_recorder import Recorder
-from attacks.knockoff import Bandit, Rewards, drawn
+from attacks.knockoff import Bandit, Rewards, sample_index
 from bench.models import surrogates
 from bench.models.defended_api import DefendedAPI
 from bench.models.determinism import torch_seed
@@ -389,7 +389,7 @@ def test_draws_are_numpys():
     rng, ours, theirs = np.random.default_rng(0), np.random.RandomState(3), np.random.RandomState(3)
     for classes in rng.integers(1, 40, size=300):
         weights = rng.dirichlet(np.full(classes, 0.3))
-        assert drawn(ours, weights.tolist()) == theirs.choice(classes, p=weights)
+        assert sample_index(ours, weights.tolist()) == theirs.choice(classes, p=weights)
         assert ours.randint(classes) == theirs.choice(classes)
 
 
@@ -476,7 +476,7 @@ def test_the_adaptive_choices_are_arts_where_art_survives(reward, market, digits
     steal_with_art(art, digits_only, reward)
     ours = market.api(budget=QUERIES)
     one = random_state(21)
-    bought = attacks.build(f"knockoff(sampling_strategy=adaptive, reward={reward})").buy_adaptively(
+    bought = attacks.build(f"knockoff(sampling_strategy=adaptive, reward={reward})").query_adaptively(
         ours, digits_only, market.learner, order=one, choices=one
     )
     assert rows_of(np.concatenate(ours.asked)) == rows_of(np.concatenate(art.asked))
@@ -489,7 +489,7 @@ def test_the_choices_depend_on_the_reward(market, digits_only):
         one = random_state(21)
         attack = attacks.build(f"knockoff(sampling_strategy=adaptive, reward={reward})")
         api = market.api(budget=QUERIES)
-        found.add(attack.buy_adaptively(api, digits_only, market.learner, order=one, choices=one).digest())
+        found.add(attack.query_adaptively(api, digits_only, market.learner, order=one, choices=one).digest())
     assert len(found) == len(REWARDS)
 
 
@@ -543,7 +543,7 @@ def test_own_labels_make_no_sense_on_noise(context, digits_spec):
 
 def test_a_recorder_that_was_never_trained_has_bought_nothing(market):
     with pytest.raises(RuntimeError):
-        _ = Recorder(market.api(), market.pool.x.shape[1:]).bought
+        _ = Recorder(market.api(), market.pool.x.shape[1:]).transfer_set
 
 
 def test_a_transfer_sets_digest_knows_shape_order_and_values():

@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attacks.auto import Auto, Reading, judged, lessons, merged, richest, surprise
+from attacks.auto import (
+    Auto,
+    Interpretation,
+    averaged,
+    cross_validated,
+    most_complex,
+    negative_log_likelihood,
+    training_sets,
+)
 from attacks.base import Pool, RandomSeeds
 from attacks.labels import Labels
 
@@ -92,9 +100,9 @@ def test_targets_that_have_nothing_to_do_with_the_input_are_not_trusted(pool):
     x, y = pool.x[:240], pool.y[:240]
     poison = np.random.default_rng(1).dirichlet(np.ones(CLASSES), 240)
     every = np.ones(240, dtype=bool)
-    found = [Reading("as_is", poison, every), Reading("labels", np.eye(CLASSES)[y], every)]
-    scores = judged(x, np.eye(CLASSES)[y], pool.x[:0], found, Nearest())
-    assert richest(scores) == 1
+    found = [Interpretation("as_is", poison, every), Interpretation("labels", np.eye(CLASSES)[y], every)]
+    scores = cross_validated(x, np.eye(CLASSES)[y], pool.x[:0], found, Nearest())
+    assert most_complex(scores) == 1
     assert scores[0].mean() > 1
     assert scores[1].mean() < 0.01
 
@@ -102,8 +110,10 @@ def test_targets_that_have_nothing_to_do_with_the_input_are_not_trusted(pool):
 def test_a_reading_through_the_defenses_own_map_is_judged_by_what_that_map_says(pool):
     x, y = pool.x[:240], pool.y[:240]
     turned = (y + 1) % CLASSES
-    back = Reading("recovered", np.eye(CLASSES)[y], np.ones(240, dtype=bool), lambda rows: rows[:, [2, 0, 1]])
-    (score,) = judged(x, np.eye(CLASSES)[turned], pool.x[:0], [back], Nearest())
+    back = Interpretation(
+        "recovered", np.eye(CLASSES)[y], np.ones(240, dtype=bool), lambda rows: rows[:, [2, 0, 1]]
+    )
+    (score,) = cross_validated(x, np.eye(CLASSES)[turned], pool.x[:0], [back], Nearest())
     assert score.mean() < 0.01
 
 
@@ -116,8 +126,8 @@ def test_answers_that_name_no_class_are_neither_learnt_as_one_nor_judged(pool):
     shown = bought.y.max(axis=1) > 0
     assert (bought.y[shown].argmax(axis=1) == bought.x[shown].reshape(-1, 4).argmax(axis=1)).all()
     answers = np.eye(CLASSES)[pool.y[:30]] * (np.arange(30) % 2)[:, None]
-    (score,) = judged(
-        pool.x[:30], answers, pool.x[:0], [Reading("as_is", answers, answers.any(axis=1))], Nearest()
+    (score,) = cross_validated(
+        pool.x[:30], answers, pool.x[:0], [Interpretation("as_is", answers, answers.any(axis=1))], Nearest()
     )
     assert len(score) == 15
 
@@ -125,21 +135,23 @@ def test_answers_that_name_no_class_are_neither_learnt_as_one_nor_judged(pool):
 def test_rows_that_a_reading_throws_away_are_judged_but_not_learnt(pool):
     x, y = pool.x[:60], pool.y[:60]
     kept = y != 2
-    reading = Reading("recovered", np.eye(CLASSES)[y], kept)
-    ((inputs, targets),) = lessons(x, [(reading, kept)], pool.x[:0], Nearest(), 1.0)
+    reading = Interpretation("recovered", np.eye(CLASSES)[y], kept)
+    ((inputs, targets),) = training_sets(x, [(reading, kept)], pool.x[:0], Nearest(), 1.0)
     assert len(inputs) == len(targets) == kept.sum()
-    (score,) = judged(x, np.eye(CLASSES)[y], pool.x[:0], [reading], Nearest())
+    (score,) = cross_validated(x, np.eye(CLASSES)[y], pool.x[:0], [reading], Nearest())
     assert len(score) == 60
 
 
 def test_the_rest_of_the_pool_comes_with_the_labels_of_a_first_copy(pool):
     x, y, rest = pool.x[:60], pool.y[:60], pool.x[60:]
-    reading = Reading("pseudo_labels", np.eye(CLASSES)[y], np.ones(60, dtype=bool), rest=True)
-    ((inputs, targets),) = lessons(x, [(reading, reading.kept)], rest, Nearest(), 1.0)
+    reading = Interpretation("pseudo_labels", np.eye(CLASSES)[y], np.ones(60, dtype=bool), pseudo_labels=True)
+    ((inputs, targets),) = training_sets(x, [(reading, reading.usable)], rest, Nearest(), 1.0)
     assert len(inputs) == 400
     assert (targets.argmax(axis=1) == pool.y[:400]).all()
-    unsure = Reading("pseudo_labels", np.full((60, CLASSES), 1 / CLASSES), reading.kept, rest=True)
-    ((inputs, _),) = lessons(x, [(unsure, unsure.kept)], rest, Nearest(), 1.0)
+    unsure = Interpretation(
+        "pseudo_labels", np.full((60, CLASSES), 1 / CLASSES), reading.usable, pseudo_labels=True
+    )
+    ((inputs, _),) = training_sets(x, [(unsure, unsure.usable)], rest, Nearest(), 1.0)
     assert len(inputs) == 60
 
 
@@ -147,9 +159,9 @@ def test_within_one_standard_error_the_first_reading_is_kept():
     best = np.zeros(100)
     noisy = np.tile([1.0, -0.9], 50)
     clear = np.full(100, 0.05)
-    assert richest([noisy, best]) == 0
-    assert richest([clear, best]) == 1
-    assert richest([best, best]) == 0
+    assert most_complex([noisy, best]) == 0
+    assert most_complex([clear, best]) == 1
+    assert most_complex([best, best]) == 0
 
 
 def test_surprise_does_not_see_how_sharp_a_copy_is():
@@ -157,22 +169,24 @@ def test_surprise_does_not_see_how_sharp_a_copy_is():
     told = rng.dirichlet(np.ones(4), 200)
     labels = np.array([rng.choice(4, p=row) for row in told])
     flat = told**0.3 / (told**0.3).sum(axis=1, keepdims=True)
-    assert surprise(told, labels).mean() == pytest.approx(surprise(flat, labels).mean(), abs=1e-4)
+    assert negative_log_likelihood(told, labels).mean() == pytest.approx(
+        negative_log_likelihood(flat, labels).mean(), abs=1e-4
+    )
     assert (
-        surprise(told, labels).mean()
+        negative_log_likelihood(told, labels).mean()
         < np.log(4)
-        < surprise(np.eye(4)[(labels + 1) % 4], labels).mean() + 1e-6
+        < negative_log_likelihood(np.eye(4)[(labels + 1) % 4], labels).mean() + 1e-6
     )
 
 
 def test_answers_to_one_input_are_averaged_only_where_they_differ():
     asked, told = np.array([7, 3, 7]), np.array([[0.6, 0.4], [0.1, 0.9], [0.8, 0.2]])
-    places, means, drawn = merged(asked, told)
+    places, means, drawn = averaged(asked, told)
     assert places.tolist() == [7, 3]
     assert np.allclose(means, [[0.7, 0.3], [0.1, 0.9]])
     assert drawn
     told[2] = told[0]
-    assert not merged(asked, told)[2]
+    assert not averaged(asked, told)[2]
 
 
 def test_noise_is_noticed_by_asking_twice(pool):

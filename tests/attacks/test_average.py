@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attacks import average
-from attacks.average import Average, Ledger, evenly, noisy, numbers, rehearsed, strength
+from attacks.average import Average, QueryLog, best_plan, even_counts, input_numbers, noise_model, with_noise
 from attacks.base import Known, RandomSeeds
 from attacks.copycat import Copycat
 from bench.models.interim_surrogates import InterimSurrogates
@@ -171,10 +171,10 @@ def test_votes_are_counted(buy):
 def test_what_was_answered_is_averaged_where_a_repeat_was_refused(api, digits_pool):
     seller = api(budget=40)
     seller._stack = DefenseStack((Odd(),))
-    ledger = Ledger(seller, digits_pool.x[:10])
-    ledger.ask(evenly(10, 20))
-    ledger.ask(np.array([3] + [2] * 8))
-    bought = ledger.transfer_set(votes=False)
+    log = QueryLog(seller, digits_pool.x[:10])
+    log.query(even_counts(10, 20))
+    log.query(np.array([3] + [2] * 8))
+    bought = log.transfer_set(votes=False)
     # Of rounds of ten, the even places are answered; the third asks about the first input alone.
     assert rows_of(bought.x) == rows_of(digits_pool.x[:10:2])
     assert np.isfinite(bought.y).all()
@@ -222,34 +222,34 @@ def test_two_runs_are_equal_with_real_rehearsals(api, digits_pool):
 
 
 def test_plans_cost_the_same_and_leave_five_inputs_for_each_class(api):
-    assert numbers(api(budget=400), 500) == [400, 200, 100, 50]
-    assert numbers(api(budget=800), 500) == [500, 400, 200, 100]
-    assert numbers(api(budget=99), 500) == [99]
-    for number in numbers(api(budget=401), 500):
-        assert evenly(number, 401).sum() == 401
-    np.testing.assert_array_equal(evenly(3, 7), [3, 2, 2])
+    assert input_numbers(api(budget=400), 500) == [400, 200, 100, 50]
+    assert input_numbers(api(budget=800), 500) == [500, 400, 200, 100]
+    assert input_numbers(api(budget=99), 500) == [99]
+    for number in input_numbers(api(budget=401), 500):
+        assert even_counts(number, 401).sum() == 401
+    np.testing.assert_array_equal(even_counts(3, 7), [3, 2, 2])
 
 
 def test_the_noise_that_is_rehearsed_is_as_strong_as_that_of_the_answers(api, digits_pool, digits_victim):
-    ledger = Ledger(api(("output_noise(scale=0.05, keep_label=false)",), 600), digits_pool.x)
-    ledger.ask(np.ones(300, dtype=np.int64))
-    ledger.ask(np.full(300, 2))
-    part, noise = strength(ledger)
+    log = QueryLog(api(("output_noise(scale=0.05, keep_label=false)",), 600), digits_pool.x)
+    log.query(np.ones(300, dtype=np.int64))
+    log.query(np.full(300, 2))
+    part, noise = noise_model(log)
     clean = digits_victim.probabilities(digits_pool.x[:300])
-    told = ledger.rounds[0][1]
+    told = log.rounds[0][1]
     # Clipping moves the mean answer; the noise is what an answer differs from its own mean.
     expected = np.mean(
-        [np.var([a, b], axis=0, ddof=1).sum() for a, b in zip(told, ledger.rounds[1][1], strict=True)]
+        [np.var([a, b], axis=0, ddof=1).sum() for a, b in zip(told, log.rounds[1][1], strict=True)]
     )
     assert (noise**2).sum(axis=1).mean() == pytest.approx(expected)
     assert 0.7 < part < clean.max(axis=1).mean()
-    rehearsal = noisy(np.full((4000, 10), 0.1), noise, np.random.default_rng(0))
+    rehearsal = with_noise(np.full((4000, 10), 0.1), noise, np.random.default_rng(0))
     assert (rehearsal >= 0).all()
     np.testing.assert_allclose(rehearsal.sum(axis=1), 1)
 
 
 def test_a_row_that_noise_clips_away_is_uniform():
-    told = noisy(np.full((5, 4), 0.1), np.full((1, 4), 9.0), np.random.default_rng(3))
+    told = with_noise(np.full((5, 4), 0.1), np.full((1, 4), 9.0), np.random.default_rng(3))
     assert (told == 0.25).all()  # either sign: all entries alike
 
 
@@ -257,20 +257,20 @@ def test_a_row_that_noise_clips_away_is_uniform():
 def test_rehearsals_are_judged_on_inputs_that_no_plan_asks_about(most, digits_pool):
     learner, judged = Rehearsal(float).of(digits_pool), []
     learner._answer = lambda x, share: judged.append(rows_of(x)) or np.full((len(x), 10), 0.1) + 0 * share
-    plans = [evenly(most, most), evenly(most // 2, most)]
+    plans = [even_counts(most, most), even_counts(most // 2, most)]
     met = (0.5, np.full((2, 10), 0.1))
-    assert rehearsed(plans, met, digits_pool.y, Average(), learner, digits_pool.x, STREAMS) == 0
+    assert best_plan(plans, met, digits_pool.y, Average(), learner, digits_pool.x, STREAMS) == 0
     asked = {row for x, _ in learner.sets for row in rows_of(x)}
-    assert len(learner.sets) == len(judged) == 2 * average.REHEARSALS
+    assert len(learner.sets) == len(judged) == 2 * average.SIMULATIONS
     assert all(len(rows) >= 125 and asked.isdisjoint(rows) for rows in judged)
 
 
 @pytest.mark.parametrize(("scale", "best"), [(0.0, 0), (0.1, 0), (0.8, 1)])
 def test_a_rehearsal_asks_for_repeats_behind_strong_noise_alone(scale, best, digits_pool):
     learner = InterimSurrogates("logistic", (1, 8, 8), 10, 3)
-    plans = [evenly(320, 320), evenly(80, 320)]
+    plans = [even_counts(320, 320), even_counts(80, 320)]
     met = (0.3, np.random.default_rng(0).normal(0, scale, (50, 10)))
-    assert rehearsed(plans, met, digits_pool.y, Average(), learner, digits_pool.x, STREAMS) == best
+    assert best_plan(plans, met, digits_pool.y, Average(), learner, digits_pool.x, STREAMS) == best
 
 
 def test_it_sends_repeats_and_knows_what_there_is_to_know():

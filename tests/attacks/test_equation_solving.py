@@ -79,7 +79,7 @@ def test_300_images_of_no_real_data_give_a_logistic_victim_away(name, context):
     api = context.api(LOGISTIC, (), 0, 0, budget=300)
     bought = EquationSolving().acquire(api, context.pool(LOGISTIC, name, 0), None, STREAMS)
     test = victim.splits.test.x
-    assert (bought.copy(test).argmax(axis=1) == victim.probabilities(test).argmax(axis=1)).all()
+    assert (bought.surrogate(test).argmax(axis=1) == victim.probabilities(test).argmax(axis=1)).all()
     assert 60 <= bought.facts["queries_needed"] <= 65
     assert bought.facts["residual"] < 1e-12
 
@@ -88,7 +88,7 @@ def test_exact_answers_give_the_very_probabilities_and_as_many_are_needed_as_the
     victim, pool, fresh
 ):
     bought = steal(victim, pool)
-    np.testing.assert_allclose(bought.copy(fresh), victim(fresh), atol=1e-12)
+    np.testing.assert_allclose(bought.surrogate(fresh), victim(fresh), atol=1e-12)
     assert bought.facts["queries_needed"] == ENOUGH
     assert bought.facts["residual"] < 1e-14
 
@@ -104,20 +104,20 @@ def test_pixels_that_never_vary_need_no_equation_and_get_no_weight(victim, pool)
     pool.x[:, 0, 0, :2] = 0.5
     bought = steal(victim, pool)
     assert bought.facts["queries_needed"] == ENOUGH - 2
-    np.testing.assert_allclose(bought.copy.weights[:2], 0, atol=1e-12)
-    np.testing.assert_allclose(bought.copy(pool.x), victim(pool.x), atol=1e-12)
+    np.testing.assert_allclose(bought.surrogate.weights[:2], 0, atol=1e-12)
+    np.testing.assert_allclose(bought.surrogate(pool.x), victim(pool.x), atol=1e-12)
 
 
 def test_single_precision_is_exact_enough(victim, pool, fresh):
     bought = steal(victim, pool, lambda told: told.astype(np.float32).astype(np.float64))
     assert ENOUGH <= bought.facts["queries_needed"] <= ENOUGH + 5
-    np.testing.assert_allclose(bought.copy(fresh), victim(fresh), atol=1e-4)
+    np.testing.assert_allclose(bought.surrogate(fresh), victim(fresh), atol=1e-4)
 
 
 def test_too_few_exact_answers_are_at_least_explained(victim, pool, fresh):
     bought = steal(victim, pool, budget=8)
     assert bought.facts["queries_needed"] is None
-    agree = bought.copy(fresh).argmax(axis=1) == victim(fresh).argmax(axis=1)
+    agree = bought.surrogate(fresh).argmax(axis=1) == victim(fresh).argmax(axis=1)
     assert agree.mean() > 0.7
 
 
@@ -126,7 +126,7 @@ def test_whole_answers_between_bare_labels_are_equations_enough(victim, pool, fr
         return np.where(np.arange(len(told))[:, None] % 2 == 0, one_hot(told), told)
 
     bought = steal(victim, pool, told_in_part)
-    np.testing.assert_allclose(bought.copy(fresh), victim(fresh), atol=1e-12)
+    np.testing.assert_allclose(bought.surrogate(fresh), victim(fresh), atol=1e-12)
     assert bought.facts["queries_needed"] == 2 * ENOUGH
 
 
@@ -136,7 +136,7 @@ def test_a_few_answers_that_say_nothing_are_not_taken_for_the_victim(victim, poo
 
     bought = steal(victim, pool, mostly_labels)
     assert bought.facts["queries_needed"] is None
-    assert (bought.copy(fresh).argmax(axis=1) == victim(fresh).argmax(axis=1)).mean() > 0.8
+    assert (bought.surrogate(fresh).argmax(axis=1) == victim(fresh).argmax(axis=1)).mean() > 0.8
 
 
 # --- what was bought
@@ -156,33 +156,33 @@ def test_refused_answers_are_dropped_and_not_counted(victim, pool, fresh):
     bought = steal(victim, pool, refuse_some)
     assert len(bought.x) == len(bought.y) == 60
     assert bought.facts["queries_needed"] == ENOUGH
-    np.testing.assert_allclose(bought.copy(fresh), victim(fresh), atol=1e-12)
+    np.testing.assert_allclose(bought.surrogate(fresh), victim(fresh), atol=1e-12)
 
 
 def test_whoever_bought_nothing_answers_uniformly(victim, pool, fresh):
     bought = steal(victim, pool, lambda told: told * np.nan)
     assert bought.x.shape == (0, *SHAPE)
-    assert (bought.copy(fresh) == 1 / CLASSES).all()
+    assert (bought.surrogate(fresh) == 1 / CLASSES).all()
     assert bought.facts == {"queries_needed": None, "residual": None}
 
 
 @pytest.mark.parametrize("tell", [one_hot, noisy, top_two, np.zeros_like])
 @pytest.mark.parametrize("budget", [1, 2, 3])
 def test_a_handful_of_inexact_answers_is_survived(tell, budget, victim, pool, fresh):
-    copy = steal(victim, pool, tell, budget).copy
+    copy = steal(victim, pool, tell, budget).surrogate
     assert np.isfinite(copy(fresh)).all()
     np.testing.assert_allclose(copy(fresh).sum(axis=1), 1)
 
 
 def test_one_input_asked_again_and_again_is_survived(victim, pool, fresh):
     pool.x[:] = pool.x[0]
-    copy = steal(victim, pool, partial(np.round, decimals=2), 20).copy
+    copy = steal(victim, pool, partial(np.round, decimals=2), 20).surrogate
     np.testing.assert_allclose(copy(pool.x[:1]), victim(pool.x[:1]), atol=0.05)
     assert np.isfinite(copy(fresh)).all()
 
 
 def test_a_copys_answer_does_not_depend_on_what_is_asked_beside_it(victim, pool, fresh):
-    copy = steal(victim, pool).copy
+    copy = steal(victim, pool).surrogate
     alone = np.concatenate([copy(fresh[row : row + 1]) for row in range(len(fresh))])
     assert (alone == copy(fresh)).all()
     assert copy(fresh[:0]).shape == (0, CLASSES)
@@ -215,7 +215,7 @@ def test_it_beats_retraining_on_the_same_answers(stack, context):
     bought = EquationSolving().acquire(api, context.pool(LOGISTIC, "glyphs", 0), None, STREAMS)
     test = victim.splits.test.x
     label = victim.probabilities(test).argmax(axis=1)
-    solved = (bought.copy(test).argmax(axis=1) == label).mean()
+    solved = (bought.surrogate(test).argmax(axis=1) == label).mean()
     retrained = fit_estimator("sklearn-logistic", bought, 10, 0)
     assert solved > (retrained(test).argmax(axis=1) == label).mean() + 0.01
     assert bought.facts["queries_needed"] is None
@@ -319,6 +319,6 @@ def test_many_answers_are_judged_on_one_fold(victim, pool, monkeypatch):
     steal(victim, pool, one_hot)
     folds = len(asked)
     monkeypatch.setattr(equation_solving, "MANY", 80)
-    copy = steal(victim, pool, one_hot).copy
+    copy = steal(victim, pool, one_hot).surrogate
     assert len(asked) - folds == 2 < folds
     assert (copy(pool.x).argmax(axis=1) == victim(pool.x).argmax(axis=1)).mean() > 0.85

@@ -9,7 +9,7 @@ from sklearn.covariance import ledoit_wolf
 from attacks import evade
 from attacks.base import Pool, RandomSeeds, Target
 from attacks.copycat import Copycat
-from attacks.evade import BATCH, Evade, Shadow, bare, blended, distances
+from attacks.evade import BATCH, Evade, ShadowDetector, blended, distances, is_one_hot
 from bench.errors import UsageError
 from bench.plugins import attacks
 
@@ -155,7 +155,7 @@ def test_inputs_at_one_distance_come_in_the_seeded_order(buy, pool):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("evade(own=19)", "own=19 is too few to fit a gate to; 0 or at least 20 is allowed"),
+        ("evade(own=19)", "own=19 is too few to fit a detector to; 0 or at least 20 is allowed"),
         ("evade(own=-1)", r"own=-1; integer in \[0, inf\)"),
         ("evade(own=0, blend=0.5)", "blend=0.5 needs inputs to blend with"),
         ("evade(blend=1.5)", r"blend=1.5; number in \[0, 1\]"),
@@ -205,15 +205,15 @@ def test_a_share_of_one_is_an_own_input_and_one_of_none_the_query(noise):
 
 
 def test_a_shadow_lets_most_honest_inputs_pass_and_asks_noise_to_blend(digits_pool, noise):
-    shadow = Shadow.fit(digits_pool.x[:200], 0.05)
+    shadow = ShadowDetector.fit(digits_pool.x[:200], 0.05)
     partners = digits_pool.x[300:400]
     honest, strange = (shadow.shares(x[200:300], partners) for x in (digits_pool.x, noise.x))
     assert (honest == 0).mean() > 0.8
     assert strange.min() >= 0.3
     assert strange.max() <= 1
-    passed = distances(shadow.honest, blended(noise.x[200:300], partners, strange)) <= shadow.threshold
+    passed = distances(shadow.benign, blended(noise.x[200:300], partners, strange)) <= shadow.threshold
     assert passed[strange < 1].all()
-    less = distances(shadow.honest, blended(noise.x[200:300], partners, strange - 0.1)) <= shadow.threshold
+    less = distances(shadow.benign, blended(noise.x[200:300], partners, strange - 0.1)) <= shadow.threshold
     assert not less.any()
 
 
@@ -246,7 +246,7 @@ def test_answers_that_are_labels_for_everybody_are_no_refusals(buy, noise):
 
 def test_bare_labels_are_told_from_a_softmax_that_is_sure():
     told = np.array([[1, 0, 0], [1, 1e-300, 0], [np.nan] * 3, [0.5, 0.5, 0]])
-    assert bare(told).tolist() == [True, False, False, False]
+    assert is_one_hot(told).tolist() == [True, False, False, False]
 
 
 def test_honest_inputs_are_sent_nearly_as_they_are(buy, digits_pool):
@@ -278,7 +278,7 @@ def test_behind_other_defenses_a_bare_label_is_no_refusal(buy, digits_pool):
     for order in range(5):  # among three own inputs, one that is not bare is a matter of luck
         streams = RandomSeeds(order, order)
         bought, _ = buy(attack, stack, 100, digits_pool, streams, knowledge="family")
-        assert bare(bought.y).mean() > 0.3
+        assert is_one_hot(bought.y).mean() > 0.3
         assert bought.facts["blended"] < 0.1
 
 

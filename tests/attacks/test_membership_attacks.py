@@ -292,38 +292,38 @@ def test_a_refused_record_is_no_member_and_no_outsider(text):
     assert (scores[~where] != 0.5).all()
 
 
-def evidence(score, answers, y=(0,)):
+def statistic(score, answers, y=(0,)):
     asked = Records(np.zeros((len(y), 1, SIDE, SIDE), np.float32), np.array(y), np.ones(len(y), bool))
     api = Answering(lambda *_: np.array(answers, dtype=float))
-    return attacks.build(f"membership_threshold(score={score})").evidence(api, asked)
+    return attacks.build(f"membership_threshold(score={score})").statistic(api, asked)
 
 
 def test_scores_are_those_of_the_papers():
     p = np.array([0.7, 0.2, 0.1, 0.0])
     entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
     modified = -(0.8 * np.log(0.2) + 0.7 * np.log(0.3) + 0.1 * np.log(0.9))
-    assert evidence("entropy", [p]) == pytest.approx(-np.log(entropy))
-    assert evidence("modified_entropy", [p], [1]) == pytest.approx(-np.log(modified))
-    assert evidence("confidence", [p], [1]) == pytest.approx(np.log(0.7 / 0.3))
-    assert evidence("loss", [p], [1]) == pytest.approx(np.log(0.2 / 0.8))
+    assert statistic("entropy", [p]) == pytest.approx(-np.log(entropy))
+    assert statistic("modified_entropy", [p], [1]) == pytest.approx(-np.log(modified))
+    assert statistic("confidence", [p], [1]) == pytest.approx(np.log(0.7 / 0.3))
+    assert statistic("loss", [p], [1]) == pytest.approx(np.log(0.2 / 0.8))
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_answers_that_all_round_to_certain_still_have_an_order(score):
     small = [1e-16, 1e-18, 1e-20]
-    told = evidence(score, [[1.0, each, 0, 0] for each in small], [0, 0, 0])
+    told = statistic(score, [[1.0, each, 0, 0] for each in small], [0, 0, 0])
     assert np.all(np.diff(told) > 1)
-    assert evidence(score, [[1.0, 0, 0, 0]]) > told[-1]
+    assert statistic(score, [[1.0, 0, 0, 0]]) > told[-1]
 
 
 def test_modified_entropy_is_precise_where_the_right_answer_rounds_to_certain():
     # With q in one other entry: -q log(1 - q) - q log(1 - q), which is 2 q² for small q.
-    assert evidence("modified_entropy", [[1.0, 1e-18, 0, 0]]) == pytest.approx(-np.log(2e-36))
+    assert statistic("modified_entropy", [[1.0, 1e-18, 0, 0]]) == pytest.approx(-np.log(2e-36))
 
 
 @pytest.mark.parametrize("score", ["loss", "modified_entropy"])
 def test_certain_and_wrong_is_the_least_evidence(score):
-    told = evidence(score, [[0, 1.0, 0, 0], [1e-9, 1 - 1e-9, 0, 0], [0.5, 0.5, 0, 0]], [0, 0, 0])
+    told = statistic(score, [[0, 1.0, 0, 0], [1e-9, 1 - 1e-9, 0, 0], [0.5, 0.5, 0, 0]], [0, 0, 0])
     assert np.isfinite(told).all()
     assert np.all(np.diff(told) > 0)
 
@@ -354,7 +354,7 @@ def test_neighbouring_floats_are_kept_apart():
 @pytest.mark.parametrize("text", [t for t in QUICK if "threshold" in t or "label_only" in t])
 def test_a_half_is_where_the_known_records_separate_best(text):
     attack = attacks.build(text)
-    told = attack.evidence(Answering(silent), KNOWN)
+    told = attack.statistic(Answering(silent), KNOWN)
     best = max(balanced_accuracy_score(KNOWN.member, told > t) for t in np.r_[-np.inf, np.unique(told)])
     found = run(text, silent, KNOWN, KNOWN) > 0.5
     assert balanced_accuracy_score(KNOWN.member, found) == pytest.approx(best)
@@ -383,13 +383,13 @@ def test_a_translation_moves_by_whole_pixels_and_fills_with_black(down, across):
 
 def test_the_number_of_right_answers_is_the_evidence():
     attack = attacks.build("membership_label_only")
-    told = attack.evidence(Answering(fragile_on_others), ASKED)
+    told = attack.statistic(Answering(fragile_on_others), ASKED)
     assert (told == np.where(ASKED.member, 5, 1)).all()
 
 
 def test_a_refused_query_is_not_read_as_the_first_class():
     attack, asked = attacks.build("membership_label_only"), records(1_000, y=0)
-    assert (attack.evidence(Answering(ANSWERS["all refused"]), asked) == 0).all()
+    assert (attack.statistic(Answering(ANSWERS["all refused"]), asked) == 0).all()
 
 
 # --- rule based

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attacks.base import Known
-from attacks.recover import hypothesis
+from attacks.recover import recover
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks, defenses
 from defenses.base import Batch
@@ -40,8 +40,8 @@ def test_reverse_sigmoid_is_undone_but_for_a_few_rows(beta, gamma, said, learner
     x, raw = said
     told, known = told_by(f"reverse_sigmoid(beta={beta}, gamma={gamma})", raw, x)
     assert l1(told, raw).mean() > 0.1
-    made = hypothesis((known,), x, told, learner)
-    assert made.found.mean() > 0.9
+    made = recover((known,), x, told, learner)
+    assert made.explained.mean() > 0.9
     # Where the map turns often, several rows explain an answer, and their mean is taken.
     assert np.median(l1(made.targets, raw)) < (1e-3 if gamma > 0.2 else 0.1)
     assert l1(made.targets, raw).mean() < 0.15 * l1(told, raw).mean()
@@ -52,7 +52,7 @@ def test_reverse_sigmoid_is_undone_but_for_a_few_rows(beta, gamma, said, learner
 def test_its_parameters_are_found_from_the_answers(said, learner):
     x, raw = said
     told, _ = told_by("reverse_sigmoid(beta=0.8, gamma=0.3)", raw, x)
-    made = hypothesis((Known("reverse_sigmoid"),), x, told, learner)
+    made = recover((Known("reverse_sigmoid"),), x, told, learner)
     assert made.facts["beta"] == pytest.approx(0.8, rel=0.02)
     assert made.facts["gamma"] == pytest.approx(0.3, rel=0.02)
     assert np.median(l1(made.targets, raw)) < 0.01
@@ -66,7 +66,7 @@ CUT = ["rounded(decimals=1)", "top_k(k=1)", "top_k(k=2)", "high_confidence(cutof
 def test_what_was_cut_away_is_filled_in_within_the_bounds(text, knowledge, said, learner):
     x, raw = said
     told, known = told_by(text, raw, x)
-    made = hypothesis((known if knowledge == "full" else Known(known.name),), x, told, learner)
+    made = recover((known if knowledge == "full" else Known(known.name),), x, told, learner)
     assert np.allclose(made.targets.sum(axis=1), 1)
     assert (made.targets >= 0).all()
     if text == "rounded(decimals=1)":
@@ -85,7 +85,7 @@ def test_rows_of_zeros_are_not_taken_for_the_first_class(said, learner):
     told, known = told_by("high_confidence(cutoff=0.999)", raw, x)
     dark = ~told.any(axis=1)
     assert dark.sum() >= 5
-    made = hypothesis((known,), x, told, learner)
+    made = recover((known,), x, told, learner)
     # These are what the victim itself is least sure of; a guess among ten would be right in a tenth.
     right = made.targets[dark].argmax(axis=1) == raw[dark].argmax(axis=1)
     assert right.mean() > 0.25
@@ -95,7 +95,7 @@ def test_rows_of_zeros_are_not_taken_for_the_first_class(said, learner):
 def test_noise_is_weighed_against_what_copies_say(said, learner):
     x, raw = said
     told, known = told_by("gaussian_noise(scale=0.5)", raw, x)
-    made = hypothesis((known,), x, told, learner)
+    made = recover((known,), x, told, learner)
     truth = raw.argmax(axis=1)
     assert (made.targets.argmax(axis=1) == truth).mean() > (told.argmax(axis=1) == truth).mean()
 
@@ -104,15 +104,15 @@ def test_a_stack_is_undone_from_its_end(said, learner):
     x, raw = said
     first, sigmoid = told_by("reverse_sigmoid(beta=1.0, gamma=0.5)", raw, x)
     told, rounded = told_by("rounded(decimals=4)", first, x)
-    made = hypothesis((sigmoid, rounded), x, told, learner)
+    made = recover((sigmoid, rounded), x, told, learner)
     assert l1(made.targets, raw).mean() < 0.5 * l1(told, raw).mean()
 
 
 def test_labels_and_no_defense_are_left_as_they_are(said, learner):
     x, raw = said
-    assert (hypothesis((), x, raw, learner).targets == raw).all()
+    assert (recover((), x, raw, learner).targets == raw).all()
     shown = np.eye(10)[raw.argmax(axis=1)]
-    assert (hypothesis((Known("rounded"),), x, shown, learner).targets == shown).all()
+    assert (recover((Known("rounded"),), x, shown, learner).targets == shown).all()
 
 
 def test_against_no_defense_it_is_copycat_bit_for_bit(context, digits_spec):
