@@ -1,4 +1,4 @@
-"""What a defense is: batches in, answers out, and the claims that the contract tests hold it to."""
+"""The interface of defenses: from batches of queries to answers, with claims that are tested."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Images = NDArray[np.float32]
 Perturb = Callable[[float, int], Callable[[Images], Array]]
-"""From the scale of the noise and a seed to a noisy copy of the victim: inputs in, probabilities out."""
+"""Takes the scale of the noise and a seed; returns a perturbed victim, from inputs to probabilities."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries of one client on their way through the defenses.
+    """Queries of one client and their answers so far.
 
-    ``inputs``: (n, channels, height, width) float32 in [0, 1]. ``raw``: what the victim said,
+    ``inputs``: (n, channels, height, width) float32 in [0, 1]. ``raw``: the victim's answers,
     (n, classes) float64, rows sum to 1. ``probabilities``: the answers so far (those of the
     defense before this one in a stack). ``number``: the client's running number of the first query.
-    ``seed``: this defense's noise stream for this client. ``read_features``: the victim's features
-    at several depths, each (n, d) float32, or None where the victim offers none.
+    ``seed``: seed of this defense's noise for this client. ``read_features``: returns the victim's
+    features at several depths, each (n, d) float32; None where the victim offers none.
     """
 
     inputs: Images
@@ -45,11 +45,11 @@ class Batch:
         return len(self.inputs)
 
     def row_seed(self, row: int) -> int:
-        """Return the seed of the noise for one row: fresh for every query, repeated inputs included."""
+        """Return the seed of the noise for one row: new for every query, repeated inputs included."""
         return _mix(self.seed, self.number + row)
 
     def input_seed(self, row: int) -> int:
-        """Return a seed keyed by the input alone: asking again brings the same noise."""
+        """Return a seed keyed by the input alone: repeated queries get the same noise."""
         digest = hashlib.blake2b(np.ascontiguousarray(self.inputs[row]).tobytes(), digest_size=8)
         return _mix(self.seed, int.from_bytes(digest.digest(), "big"))
 
@@ -61,7 +61,7 @@ def _mix(seed: int, number: int) -> int:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the client gets: probabilities (n, classes), NaN where refused; and the defense's verdicts."""
+    """What the client gets: probabilities (n, classes), NaN where rejected; and which rows were flagged."""
 
     probabilities: Array
     refused: Mask
@@ -69,24 +69,24 @@ class Answers:
 
     @classmethod
     def of(cls, probabilities: Array) -> Answers:
-        """Return answers in which nothing is refused or flagged."""
+        """Return answers in which nothing is rejected or flagged."""
         nothing = np.zeros(len(probabilities), dtype=bool)
         return cls(probabilities, nothing, nothing.copy())
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a defense promises; contract tests hold it to every line.
+    """Properties that a defense claims; contract tests check each of them.
 
     ``keeps_label``: the first maximum of an answer is the victim's top-1. ``ties``: several entries
-    may share the maximum. ``distribution``: rows are non-negative and sum to 1. ``normalises``: so
-    they are whatever the defense before this one made of them. ``stochastic``: two seeds may differ.
-    ``consistent_noise``: the same input always gets the same answer. ``counts_queries``: the client's
-    running number decides, and not through fresh noise alone. ``may_refuse``, ``may_flag``: rows may
-    be refused, flagged.
+    may share the maximum. ``distribution``: rows are non-negative and sum to 1. ``normalises``: they are
+    so whatever the defense before this one answered. ``stochastic``: answers may depend on the seed.
+    ``consistent_noise``: the same input always gets the same answer. ``counts_queries``: answers depend
+    on the client's running number, other than through new noise. ``may_refuse``, ``may_flag``: rows
+    may be rejected, flagged.
 
-    A defense promises the first three for what a victim says, which is a distribution; behind other
-    defenses it adds no tie of its own and loses no label that they kept.
+    The first three are claimed for a victim's answers, which are distributions; after other defenses, a
+    defense adds no tie of its own and loses no label that they kept.
     """
 
     keeps_label: bool = True
@@ -102,12 +102,12 @@ class Claims:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a defense may learn from: the victim's training split, and a calibration split it never saw.
+    """Data to fit a defense on: the victim's training split, and a calibration split it was not trained on.
 
     Labels are the true ones, (n,) int64. ``read_features`` as in :class:`Batch`. ``perturb(scale,
-    seed)``: a copy of the victim with normal noise on its parameters, of ``scale`` times each weight
-    tensor's own standard deviation; or None where the victim's parameters cannot be reached. ``costs``:
-    what defenses were seen to cost here, kept by :mod:`defenses.tuning.utility_loss`.
+    seed)``: returns the victim with normal noise on its parameters, of ``scale`` times each weight
+    tensor's own standard deviation; None where the victim's parameters are not accessible. ``costs``:
+    utility losses that were measured here, kept by :mod:`defenses.tuning.utility_loss`.
     """
 
     train_inputs: Images
@@ -123,10 +123,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class StrengthRange:
-    """How a family goes from weak to strong: along one of its parameters, the others as given.
+    """The range of one parameter from a defense's weakest to its strongest value, the others as given.
 
-    The ends are values of ``parameter``, or the name of the one that bounds it. ``whole``: it takes
-    whole numbers only.
+    The ends are values of ``parameter``, or the name of the parameter that bounds it. ``whole``: the
+    parameter is an integer.
     """
 
     parameter: str
@@ -142,18 +142,18 @@ class StrengthRange:
 
 
 class Defense(Plugin):
-    """Stands between victim and client. Parameters in ``__init__``, fitted state ends in ``_``."""
+    """A defense: changes answers, or judges queries. Fitted attributes end in ``_``."""
 
     known_by: ClassVar[tuple[str, ...]] = ()
-    """Names of the registered attacks that are built against this defense.
+    """Names of the registered attacks that are adaptive to this defense.
 
-    Where none is named, reports flag the defense: nobody who knows it has tried.
+    Where there is none, reports warn that no adaptive attack was run.
     """
     strength: ClassVar[StrengthRange | None] = None
     """The range of strengths in which a target utility loss is searched; None: a single point."""
 
     def __init_subclass__(cls, **parameters: Any) -> None:
-        """Take over a range that is declared as ``path``, as moatbench 0.1 had it, with a warning."""
+        """Accept a range that is declared as ``path``, its name in moatbench 0.1, with a warning."""
         super().__init_subclass__(**parameters)
         old = vars(cls).get("path")
         if isinstance(old, StrengthRange):
@@ -166,21 +166,21 @@ class Defense(Plugin):
 
     @property
     def claims(self) -> Claims:
-        """What this defense promises under its parameters."""
+        """The properties that this defense claims under its parameters."""
         return Claims()
 
     @property
     def effective(self) -> Defense:
-        """The defense as it stands after ``fit``: itself, or the one that was found for an honest cost."""
+        """The defense after ``fit``: itself, or the one that was found for a target utility loss."""
         return self
 
     def fit(self, calibration: Calibration) -> None:
-        """Learn thresholds from the calibration split; called once per victim, before any query."""
+        """Fit to the calibration split; called once for each victim, before any query."""
 
     def at(self, value: float, calibration: Calibration) -> Defense:
-        """Return this fitted defense, fitted anew at another ``value`` of its range's parameter.
+        """Return this defense fitted at another ``value`` of its strength range's parameter.
 
-        A defense whose fit takes long may reuse what does not depend on that parameter.
+        A defense whose fit takes long may reuse results that do not depend on that parameter.
         """
         # Of the class, since a parameter may be called strength, too.
         family: Any = type(self)
@@ -191,30 +191,30 @@ class Defense(Plugin):
 
     @abstractmethod
     def answer(self, batch: Batch) -> Answers:
-        """Answer one client's queries; must not change the batch.
+        """Return the answers to one client's queries; must not change the batch.
 
         A row's answer may depend on its own row of the batch, the seed and the running number of
-        the query only, so that a batch is answered as its rows would be one by one.
+        the query only, so that a batch gets the same answers as its rows one by one.
         """
 
 
 class OutputDefense(Defense, Postprocessor):  # type: ignore[misc]  # ART is untyped
-    """Changes the answer by the answer alone. It is an ART postprocessor and works in ART as one."""
+    """A defense whose answer depends on the answer so far alone. It is an ART postprocessor."""
 
     def __init__(self) -> None:
         Postprocessor.__init__(self, is_fitted=True, apply_fit=False, apply_predict=True)
 
     def answer(self, batch: Batch) -> Answers:
-        """Apply the postprocessor to the probabilities."""
+        """Return the postprocessed probabilities."""
         return Answers.of(np.asarray(self(batch.probabilities), dtype=np.float64))
 
 
 class NoisyDefense(OutputDefense):
-    """Changes the answer by the answer and by draws of its own, and answers a distribution.
+    """An output defense with randomized answers, which are distributions.
 
-    A row's draws are keyed by the running number of its query, or by its input where
-    ``consistent_noise`` is claimed. ART shows a postprocessor neither, so that there the draws are
-    always fresh and come, as those of ART's own postprocessors, from NumPy's global generator.
+    A row's noise is keyed by the running number of its query, or by its input where
+    ``consistent_noise`` is claimed. ART shows a postprocessor neither, so that in ART the noise is
+    always new and is drawn, as in ART's own postprocessors, from NumPy's global generator.
     """
 
     @abstractmethod
@@ -228,7 +228,7 @@ class NoisyDefense(OutputDefense):
         return as_distributions(np.array([self.weights(row, rng) for row in rows]).reshape(rows.shape))
 
     def answer(self, batch: Batch) -> Answers:
-        """Draw every row's noise from a seed of its own; the global generator is left as it was."""
+        """Return answers with noise from a seed for each row; the global generator is left unchanged."""
         seed_of = batch.input_seed if self.claims.consistent_noise else batch.row_seed
         weights = np.empty_like(batch.probabilities)
         for row, answer in enumerate(batch.probabilities):
@@ -255,7 +255,7 @@ def _maxima(rows: Array) -> NDArray[np.int64]:
 
 
 class ScreenDefense(Defense):
-    """Judges each query by its input (and the victim's features), then acts on the flagged ones."""
+    """An input detector: flags queries by their input and the victim's features, and acts on them."""
 
     @abstractmethod
     def judge(self, batch: Batch) -> Mask:
@@ -264,30 +264,30 @@ class ScreenDefense(Defense):
 
 @dataclass(frozen=True)
 class DefenseStack:
-    """Defenses one behind another: each sees the answers of the one before. Empty: no defense."""
+    """Defenses in a row: each receives the answers of the one before. Empty: no defense."""
 
     defenses: tuple[Defense, ...] = field(default_factory=tuple)
 
     @property
     def claims(self) -> Claims:
-        """The promises of the whole, which are those that every member keeps."""
-        each = [defense.claims for defense in self.defenses]
-        random = [claims for claims in each if claims.stochastic]
+        """The claims of the stack, which follow from those of its members."""
+        members_claims = [defense.claims for defense in self.defenses]
+        random = [claims for claims in members_claims if claims.stochastic]
         distribution, normalises = True, False
-        for claims in each:
-            # The last one that normalises makes up for what those before it broke.
+        for claims in members_claims:
+            # The last one that normalises repairs the answers of those before it.
             distribution = claims.normalises or (claims.distribution and distribution)
             normalises = claims.normalises or (claims.distribution and normalises)
         return Claims(
-            keeps_label=all(claims.keeps_label for claims in each),
-            ties=any(claims.ties for claims in each),
+            keeps_label=all(claims.keeps_label for claims in members_claims),
+            ties=any(claims.ties for claims in members_claims),
             distribution=distribution,
             normalises=normalises,
             stochastic=bool(random),
             consistent_noise=bool(random) and all(claims.consistent_noise for claims in random),
-            counts_queries=any(claims.counts_queries for claims in each),
-            may_refuse=any(claims.may_refuse for claims in each),
-            may_flag=any(claims.may_flag for claims in each),
+            counts_queries=any(claims.counts_queries for claims in members_claims),
+            may_refuse=any(claims.may_refuse for claims in members_claims),
+            may_flag=any(claims.may_flag for claims in members_claims),
         )
 
     def fit(self, calibration: Calibration) -> None:
@@ -296,16 +296,16 @@ class DefenseStack:
             defense.fit(calibration)
 
     def answer(self, batch: Batch) -> Answers:
-        """Pass the batch through every member; refused rows come out as NaN."""
+        """Return the answers after every member; rejected rows are NaN."""
         answers = Answers.of(batch.probabilities.copy())
-        for place, defense in enumerate(self.defenses):
+        for position, defense in enumerate(self.defenses):
             step = Batch(
                 inputs=batch.inputs,
                 raw=batch.raw,
                 probabilities=answers.probabilities,
                 client=batch.client,
                 number=batch.number,
-                seed=_mix(batch.seed, place),
+                seed=_mix(batch.seed, position),
                 read_features=batch.read_features,
             )
             given = defense.answer(step)

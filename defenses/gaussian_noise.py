@@ -1,4 +1,4 @@
-"""Gaussian noise on the answers.
+"""Gaussian noise on the probabilities.
 
 Chandrasekaran et al. 2018, "Exploring Connections Between Active Learning and Model Extraction"
 (arXiv 1811.02054), data-independent randomization.
@@ -18,7 +18,7 @@ from defenses.base import Answers, Batch, Claims, OutputDefense, StrengthRange
 
 
 class GaussianNoise(OutputDefense, ArtGaussianNoise):  # type: ignore[misc]  # ART is untyped
-    """Add normal noise of standard deviation ``scale``, clip at zero, renormalise.
+    """Adds normal noise of standard deviation ``scale`` to the probabilities, clips at zero, normalises.
 
     A row whose every entry is clipped away is answered with the uniform distribution.
     """
@@ -33,13 +33,13 @@ class GaussianNoise(OutputDefense, ArtGaussianNoise):  # type: ignore[misc]  # A
 
     @property
     def claims(self) -> Claims:
-        """Noise changes labels; rows clipped away tie; repeats of a query average it out."""
+        """Noise may change labels; rows clipped to zero tie; repeated queries average it out."""
         return Claims(keeps_label=False, ties=True, stochastic=True)
 
     def __call__(self, preds: Any) -> Any:
         """Return noisy rows (n, classes), drawn from NumPy's global generator as in ART.
 
-        Rows that are not distributions (after rounding, say) get noise without clipping: so ART has it.
+        Rows that are not distributions (after rounding, for example) get noise without clipping, as in ART.
         """
         with np.errstate(invalid="ignore"):  # 0 / 0 in rows clipped away
             noisy = ArtGaussianNoise.__call__(self, preds)
@@ -48,8 +48,8 @@ class GaussianNoise(OutputDefense, ArtGaussianNoise):  # type: ignore[misc]  # A
         return noisy
 
     def answer(self, batch: Batch) -> Answers:
-        """Draw every row's noise from a seed of its own; the global generator is left as it was."""
-        # A one that arithmetic has lifted by a rounding error would make ART doubt the whole row.
+        """Return answers with noise from a seed for each row; the global generator is left unchanged."""
+        # ART does not accept a row in which a rounding error has lifted an entry above 1.
         answers = np.clip(batch.probabilities, None, 1)
         for row in range(len(batch)):
             with legacy_numpy(batch.row_seed(row)):

@@ -1,4 +1,4 @@
-"""Confident answers only.
+"""Probabilities above a cut-off only.
 
 ART's documentation traces it to Tramèr et al. 2016 (arXiv 1609.02943), whose section 7 discusses
 what an API may withhold. The arithmetic is ART's.
@@ -13,9 +13,9 @@ from defenses.base import Claims, OutputDefense, StrengthRange
 
 
 class HighConfidence(OutputDefense, ArtHighConfidence):  # type: ignore[misc]  # ART is untyped
-    """Answer zero for every probability below ``cutoff``; rows are not renormalised.
+    """Replaces every probability below ``cutoff`` by zero; rows are not normalised.
 
-    A row without a probability that large comes out all zero, and its first maximum is class 0.
+    A row without a larger probability becomes all zero, and its first maximum is class 0.
     """
 
     name = "high_confidence"
@@ -28,5 +28,5 @@ class HighConfidence(OutputDefense, ArtHighConfidence):  # type: ignore[misc]  #
 
     @property
     def claims(self) -> Claims:
-        """All-zero rows lose the label and tie; a row with a cut does not sum to 1."""
+        """All-zero rows lose the label and tie; rows with replaced entries do not sum to 1."""
         return Claims(keeps_label=False, ties=True, distribution=False)

@@ -3,8 +3,8 @@
 Tramèr et al. 2016 (arXiv 1609.02943), section 6 (extraction given class labels only) and section 7
 (omitting confidence values as a countermeasure).
 
-ART's ``ClassLabels`` is the same idea, but on a batch it marks every column that wins in any row in
-all rows; this one marks one column a row.
+ART's ``ClassLabels`` is the same idea, but in a batch it sets the top-1 column of any row in all rows;
+this one sets one column in each row.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from defenses.base import OutputDefense
 
 
 class LabelOnly(OutputDefense):
-    """Answer with the one-hot row of the top-1 class; the lowest index wins a tie."""
+    """Answers with the one-hot row of the top-1 class; in a tie, of the lowest index."""
 
     name = "label_only"
     paper = "Tramèr et al. 2016, arXiv 1609.02943, sections 6 and 7"

@@ -1,27 +1,27 @@
-"""A gate that judges queries by Mahalanobis distance, with a probability threshold beside it.
+"""An OOD detector by Mahalanobis distance in feature space, combined with a probability threshold.
 
-What is built, and from which papers:
+It combines:
 
 - Lee, Lee, Lee, Shin 2018 (arXiv 1807.03888), section 2: class-conditional Gaussians with one tied
   covariance in the feature space of the victim, at several depths; the score is the distance to the
   nearest class mean. Their input perturbation is left out (a callable victim has no gradient), and
-  so is their logistic regression over depths, which needs examples of what is to be detected.
-  Instead every depth's distance is standardised on held-out honest data, and the largest counts.
-  The pixels themselves are the shallowest depth: the features of a small victim alone are blind to
-  noise, since ReLUs that are off in training stay off.
+  so is their logistic regression over depths, which needs examples of OOD inputs. Instead the
+  distance at each depth is standardised on held-out benign data, and the largest one is used. The
+  pixels are the shallowest depth: the features of a small victim alone do not detect noise, since
+  ReLUs that are inactive in training stay inactive.
 - Ledoit, Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices":
   shrinkage, so that constant pixels and dead features neither break the inverse nor are ignored.
-- Hendrycks, Gimpel 2017 (arXiv 1610.02136): the victim's largest probability, low on what it does
-  not know, is the second test; it spends a fifth of the honest false positives.
+- Hendrycks, Gimpel 2017 (arXiv 1610.02136): the victim's largest probability, low on unfamiliar
+  inputs, is the second test; it may use a fifth of the allowed false positives.
 - Weinberger et al. 2009 (arXiv 0902.2206): layers wider than 1,024 are reduced by a seeded signed
-  sketch. Unlike leading principal components it keeps energy in the directions in which honest data
-  do not vary, where outliers show.
+  sketch. Unlike leading principal components it keeps the directions in which benign data do not
+  vary, and in which outliers show.
 - Vovk, Gammerman, Shafer 2005 (split conformal prediction): both thresholds are order statistics of
-  the calibration split, so the honest false-positive rate needs no assumption on the scores.
+  the calibration split, so the false-positive rate needs no assumption on the scores.
 
-On MNIST the pixels alone detect as much as all depths together; on 8x8 digits the depths add much to
-them; the penultimate layer alone misses most of it on both. The controls ``layers="input"`` and
-``layers="penultimate"`` are there to measure that on any victim.
+On MNIST the pixels alone detect as much as all depths together; on 8x8 digits the depths add much;
+the penultimate layer alone misses most on both. The controls ``layers="input"`` and
+``layers="penultimate"`` measure that on any victim.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ from defenses.base import (
 Reader = Callable[[Images], Sequence[NDArray[np.float32]]]
 
 AIM = 0.9
-"""Share of ``fpr`` that the thresholds aim at on the calibration split."""
+"""Share of ``fpr`` that is the target for the calibration split."""
 CONFIDENCE_SHARE = 0.2
-"""Share of the calibration split's false positives that the probability threshold may spend."""
+"""Share of the calibration split's false positives that the probability threshold may use."""
 FIT_ROWS = 10_000
-"""Training rows that the Gaussians are fitted on, at most."""
+"""Largest number of training rows that the Gaussians are fitted to."""
 WIDEST = 1024
-"""Features of a depth that are kept as they are; wider depths are sketched down to this."""
+"""Largest number of features of a depth that are kept; wider depths are reduced to it by a sketch."""
 CHUNK = 256
-"""Rows whose features are held at once."""
+"""Rows whose features are in memory at once."""
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class _Gaussians:
         features -= means[rows]
         if features.any():  # a depth that never varies keeps its Euclidean distance
             covariance = np.atleast_2d(ledoit_wolf(features, assume_centered=True)[0])
-            # Shrinkage is nil in rare cases; this keeps the factor positive definite.
+            # Shrinkage is 0 in rare cases; this keeps the factor positive definite.
             covariance[np.diag_indices_from(covariance)] += 1e-9 * np.trace(covariance) / len(covariance)
         lower = np.linalg.cholesky(covariance)
         whiten = solve_triangular(lower, np.eye(len(lower)), lower=True).T
@@ -111,17 +111,17 @@ def _sketch(width: int, seed: int) -> csr_array:
 
 
 class Mahalanobis(ScreenDefense):
-    """Flag queries far from the training data at some depth of the victim, or that it is unsure of.
+    """Flags queries far from the training data in the victim's features, and those with low confidence.
 
-    ``fpr``: share of honest queries that may be flagged, a fraction in (0, .5]; the thresholds aim
-    at .9 of it. ``action``: what a flagged query gets: "noise" (a random distribution, Dirichlet(1),
-    fresh for every query), "label_only" (the top-1 class alone) or "refuse". ``layers``: "all" is
-    the gate; "input" (distance in pixel space alone) and "penultimate" (the textbook version, one
-    layer) are controls that judge by that one distance, without the probability threshold.
+    ``fpr``: share of benign queries that may be flagged, a fraction in (0, .5]; the thresholds are set to
+    .9 of it. ``action``: the answer to a flagged query: "noise" (a random distribution, Dirichlet(1),
+    new for every query), "label_only" (the top-1 class alone) or "refuse" (rejected). ``layers``: "all"
+    is the detector; "input" (distance in pixel space alone) and "penultimate" (the textbook version,
+    one layer) are controls that use that one distance, without the probability threshold.
 
-    Fitted: ``thresholds_`` (distance in honest standard deviations, 1 - largest probability);
-    ``flagged_`` (share of the calibration split flagged); ``fallback_`` (the victim offers no
-    features, and pixels stand in for them).
+    Fitted: ``thresholds_`` (distance in standard deviations of benign data, 1 - largest probability);
+    ``flagged_`` (share of the calibration split that is flagged); ``fallback_`` (True where the victim
+    offers no features, and only pixels are used).
     """
 
     name = "mahalanobis"
@@ -146,7 +146,7 @@ class Mahalanobis(ScreenDefense):
 
     @property
     def claims(self) -> Claims:
-        """Un-flagged answers pass unchanged; what happens to the others is the action."""
+        """Answers that are not flagged are unchanged; ``action`` decides on the others."""
         return Claims(
             keeps_label=self.action != "noise",
             stochastic=self.action == "noise",
@@ -183,10 +183,10 @@ class Mahalanobis(ScreenDefense):
         self._calibrate(self._calibration_scores)
 
     def at(self, value: float, calibration: Calibration) -> Defense:
-        """Return this gate at another ``fpr``: the thresholds alone are fitted anew."""
+        """Return this detector at another ``fpr``: only the thresholds are fitted anew."""
         other = copy.copy(self)
         other.fpr = value
-        other._calibrate(self._calibration_scores)  # noqa: SLF001  # it is one of us
+        other._calibrate(self._calibration_scores)  # noqa: SLF001  # same class
         return other
 
     @property
@@ -209,7 +209,7 @@ class Mahalanobis(ScreenDefense):
         self.flagged_ = float((scores > self.thresholds_).any(axis=1).mean())
 
     def scores(self, batch: Batch) -> Array:
-        """Return (n, 2): distance in honest standard deviations, and 1 - largest probability.
+        """Return (n, 2): distance in standard deviations of benign data, and 1 - largest probability.
 
         A query is flagged where one of them exceeds its entry of ``thresholds_``. The distance is the
         largest over the depths. Raises NotFittedError before ``fit``.
@@ -217,7 +217,7 @@ class Mahalanobis(ScreenDefense):
         if not hasattr(self, "thresholds_"):
             raise NotFittedError("call fit with a calibration split before mahalanobis judges a query")
         if batch.inputs is self._calibrated.inputs and batch.raw is self._calibrated.probabilities:
-            return self._calibration_scores  # asked again and again where an honest cost is looked for
+            return self._calibration_scores  # queried repeatedly while a strength is searched
         return self._scores(self._distances(batch.inputs, batch.read_features), batch.raw)
 
     def _scores(self, distances: Array, probabilities: Array) -> Array:
@@ -240,7 +240,7 @@ class Mahalanobis(ScreenDefense):
         return wide @ _sketch(wide.shape[1], self._seed) if wide.shape[1] > WIDEST else wide
 
     def _chunks(self, inputs: Images, read: Reader | None) -> Iterator[list[NDArray[np.float32]]]:
-        """Yield, for CHUNK rows at a time, what each depth sees: (rows, d)."""
+        """Yield, for CHUNK rows at a time, the features (rows, d) at each depth."""
         if read is None and not self.fallback_ and self.layers != "input":
             raise VictimError("mahalanobis was fitted on the victim's features; the batch offers none")
         for start in range(0, len(inputs), CHUNK):
@@ -252,11 +252,11 @@ class Mahalanobis(ScreenDefense):
             yield depths
 
     def judge(self, batch: Batch) -> Mask:
-        """Return (n,) True where a query is flagged; a score that is not a number is."""
+        """Return (n,) True where a query is flagged; NaN scores are flagged."""
         return np.asarray(~(self.scores(batch) <= self.thresholds_).all(axis=1))
 
     def answer(self, batch: Batch) -> Answers:
-        """Pass the answers of queries judged in-distribution; act on the others."""
+        """Return the answers, unchanged where the query is in-distribution, by ``action`` elsewhere."""
         flagged = self.judge(batch)
         answers = batch.probabilities.copy()
         rows = np.flatnonzero(flagged)

@@ -1,9 +1,9 @@
-"""Two unlike models behind one API, and a rule that says which of them answers a query.
+"""Two different models behind one API, and a rule that decides which of them answers a query.
 
-The neural network beside a decision tree is the study fashion-noise's proposal. Switching between
-unlike models by a hash of the input is Kariyappa, Prakash, Qureshi 2021, "Protecting DNNs from Theft
-using an Ensemble of Diverse Models" (ICLR 2021), who train theirs to disagree away from the data;
-these two disagree because they are of different kinds.
+The combination of a neural network and a decision tree is proposed in the study fashion-noise.
+Switching between diverse models by a hash of the input is Kariyappa, Prakash, Qureshi 2021, "Protecting
+DNNs from Theft using an Ensemble of Diverse Models" (ICLR 2021), who train theirs to disagree away from
+the data; these two disagree because they are of different kinds.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from sklearn.tree import DecisionTreeClassifier
 from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, Images, Mask, StrengthRange
 
 LEAF = 10
-"""Training rows in a leaf of the tree, at least: with fewer, nearly all of its answers are one-hot."""
+"""Smallest number of training rows in a leaf: with fewer, nearly all answers of the tree are one-hot."""
 SEEDS = 2.0**63
 """Seeds of a batch are integers in [0, 2**63)."""
 
 
 class ModelSwitch(Defense):
-    """Answer some queries with a decision tree fitted on the victim's training split.
+    """Answers some queries with a decision tree fitted to the victim's training split.
 
-    ``rule``: "random" (the tree answers a share ``share`` of queries, drawn afresh for each),
-    "input_hash" (the tree answers the same share of all possible inputs, always the same ones,
-    whoever asks) or "confidence" (the tree answers where the victim's largest probability is below
-    ``threshold``). ``share`` and ``threshold`` are fractions; a rule leaves the other's aside.
+    ``rule``: "random" (the tree answers a share ``share`` of queries, drawn for each query),
+    "input_hash" (the tree answers the same share of all possible inputs, always the same ones, for
+    every client) or "confidence" (the tree answers where the victim's largest probability is below
+    ``threshold``). ``share`` and ``threshold`` are fractions; each is ignored by the other's rule.
 
-    The hash is keyed by a secret drawn at fit, so that a thief cannot tell beforehand which model an
-    input meets; an input changed by one bit may meet the other. A tree answers whatever stood before
-    this defense in a stack, so it belongs first.
+    The hash is keyed by a secret drawn at fit, so that an attacker cannot know in advance which model
+    answers an input; an input changed by one bit may get the other. The tree ignores the answers of the
+    defenses before this one in a stack, so it should be the first.
 
     Fitted: ``tree_``, the scikit-learn tree.
     """
@@ -59,43 +59,43 @@ class ModelSwitch(Defense):
 
     @property
     def claims(self) -> Claims:
-        """The tree has labels of its own, and ties in its leaves; only the random rule is random."""
+        """The tree has other labels, and ties in its leaves; only the random rule is random."""
         return Claims(keeps_label=False, ties=True, stochastic=self.rule == "random" and 0 < self.share < 1)
 
     def fit(self, calibration: Calibration) -> None:
-        """Grow the tree on the victim's training split."""
+        """Fit the tree to the victim's training split."""
         self._secret = calibration.seed
-        self.tree_ = _grown(calibration.train_inputs, calibration.train_labels, calibration.seed)
+        self.tree_ = _fitted_tree(calibration.train_inputs, calibration.train_labels, calibration.seed)
 
     def switched(self, batch: Batch) -> Mask:
         """Return (n,) True where the tree answers."""
         if self.rule == "confidence":
             return np.asarray(batch.raw.max(axis=1) < self.threshold)
-        # By input, the client's own seed must not count: two clients would see both models' answers.
+        # The hash must not depend on the client's seed: two clients would get both models' answers.
         seed_of = batch.row_seed if self.rule == "random" else replace(batch, seed=self._secret).input_seed
         return np.array([seed_of(row) / SEEDS < self.share for row in range(len(batch))], dtype=bool)
 
     def answer(self, batch: Batch) -> Answers:
-        """Put the tree's answers in the rows it is to answer; raises NotFittedError before ``fit``."""
+        """Return the answers of the victim and the tree; raises NotFittedError before ``fit``."""
         if not hasattr(self, "tree_"):
             raise NotFittedError("call fit with a calibration split before model_switch answers a query")
         rows = np.flatnonzero(self.switched(batch))
         answers = batch.probabilities.copy()
         if len(rows):
-            theirs: Array = np.zeros((len(rows), answers.shape[1]))
+            from_tree: Array = np.zeros((len(rows), answers.shape[1]))
             # A class without a training row has no column in the tree.
-            theirs[:, self.tree_.classes_] = self.tree_.predict_proba(_flat(batch.inputs[rows]))
-            answers[rows] = theirs
+            from_tree[:, self.tree_.classes_] = self.tree_.predict_proba(_flat(batch.inputs[rows]))
+            answers[rows] = from_tree
         return Answers.of(answers)
 
 
 _trees: dict[str, DecisionTreeClassifier] = {}
 
 
-def _grown(inputs: Images, labels: NDArray[np.int64], seed: int) -> DecisionTreeClassifier:
-    """Return the tree of these data and this seed; every rule switches to the same one.
+def _fitted_tree(inputs: Images, labels: NDArray[np.int64], seed: int) -> DecisionTreeClassifier:
+    """Return the tree of these data and this seed, which is the same for every rule.
 
-    Growing it takes half a minute on 60,000 images of 28×28, so a process does it once.
+    Fitting takes half a minute on 60,000 images of 28×28, so a process does it once.
     """
     h = hashlib.blake2b(np.ascontiguousarray(inputs).tobytes() + np.ascontiguousarray(labels).tobytes())
     key = f"{h.hexdigest()}:{seed}"

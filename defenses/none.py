@@ -1,4 +1,4 @@
-"""No defense: the answers as the victim gave them, the row that every other one is compared with."""
+"""No defense: the victim's answers, with which all defenses are compared."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from defenses.base import OutputDefense
 
 
 class NoDefense(OutputDefense):
-    """Leave the answers unchanged."""
+    """Leaves the answers unchanged."""
 
     name = "none"
 

@@ -1,4 +1,4 @@
-"""Answers made distributions again, whatever stood before.
+"""Normalisation of the answers of other defenses.
 
 "Response normalisation" is among the stacked controls of the study owasp-digits.
 """
@@ -11,9 +11,9 @@ from defenses.base import Claims, OutputDefense, as_distributions
 
 
 class Normalise(OutputDefense):
-    """Cut negative entries off and divide every row by its sum; an all-zero row becomes uniform.
+    """Clips negative entries and divides every row by its sum; an all-zero row becomes uniform.
 
-    Alone it changes nothing but rounding errors; behind rounding, truncation or noise it makes the
+    Alone it changes nothing but rounding errors; after rounding, truncation or noise it makes the
     answer a probability distribution again. The order of the entries stays, and so does the label
     where the row has one.
     """
@@ -24,7 +24,7 @@ class Normalise(OutputDefense):
 
     @property
     def claims(self) -> Claims:
-        """Only rows without a maximum of their own come out tied: all-zero ones, in ties already."""
+        """Only rows that are tied already, all-zero ones, have ties."""
         return Claims(normalises=True)
 
     def __call__(self, preds: Any) -> Any:

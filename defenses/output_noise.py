@@ -1,8 +1,8 @@
-"""Noise on the confidence values, with or without the label, fresh or the same whenever asked again.
+"""Noise on the probabilities, which may keep the label and may be the same for repeated queries.
 
 Proposed in the studies owasp-digits and fashion-noise. Perturbing the answer while keeping its top-1
-label is what Orekondy, Schiele, Fritz 2020, "Prediction Poisoning" (arXiv 1906.10908), ask of a
-useful defense; their perturbation is optimised, this one is plain.
+label is what Orekondy, Schiele, Fritz 2020, "Prediction Poisoning" (arXiv 1906.10908), require of a
+useful defense; their perturbation is optimised, this one is random.
 """
 
 from typing import Annotated
@@ -14,19 +14,19 @@ from defenses.base import Array, Claims, NoisyDefense, StrengthRange
 
 
 class OutputNoise(NoisyDefense):
-    """Add normal noise of standard deviation ``scale``, in units of probability; clip at zero, normalise.
+    """Adds normal noise of standard deviation ``scale`` to the probabilities; can keep the label.
 
-    ``keep_label``: where noise puts another class on top, the two entries are swapped, so that the
-    first maximum stays the victim's. ``consistent``: noise is keyed by the input, so that asking
-    again brings the same answer and averaging repeats brings nothing; another client, or the same
-    input changed by one bit, draws anew.
+    Rows are clipped at zero and normalised. ``keep_label``: where noise makes another class the top-1,
+    the two entries are swapped, so that the first maximum stays the victim's. ``consistent``: noise is
+    keyed by the input, so that repeated queries get the same answer and cannot be averaged; another
+    client, or the same input changed by one bit, gets other noise.
 
-    A row whose every entry is clipped away is answered with its label alone, or uniformly where the
-    label is not kept.
+    A row in which every entry is clipped to zero is answered with its label alone, or uniformly where
+    the label is not kept.
 
-    ``gaussian_noise`` is ART's: it keeps no label, is always fresh, draws from NumPy's legacy
-    generator, and neither clips nor normalises a row that is no distribution. With both switches off
-    and on a distribution, this one is the same in law.
+    ``gaussian_noise`` is ART's: it keeps no label, is never consistent, draws from NumPy's legacy
+    generator, and neither clips nor normalises a row that is no distribution. With both options off
+    and on a distribution, this one has the same distribution.
     """
 
     name = "output_noise"
@@ -46,7 +46,7 @@ class OutputNoise(NoisyDefense):
 
     @property
     def claims(self) -> Claims:
-        """Rows clipped away tie, unless the label is kept."""
+        """Rows clipped to zero tie, unless the label is kept."""
         return Claims(
             keeps_label=self.keep_label,
             ties=not self.keep_label,
@@ -62,5 +62,5 @@ class OutputNoise(NoisyDefense):
             label, top = row.argmax(), noisy.argmax()
             noisy[[label, top]] = noisy[[top, label]]
             if noisy[label] <= 0:
-                noisy[label] = 1.0  # everything is clipped away; the label is what is left
+                noisy[label] = 1.0  # every entry is clipped to zero; only the label is left
         return np.clip(noisy, 0, None)

@@ -1,4 +1,4 @@
-"""Noise on the victim's parameters, drawn once: differential privacy's idea in its simplest form.
+"""Noise on the victim's parameters, drawn once: the simplest form of output perturbation.
 
 Proposed in the study fashion-noise. Adding noise to trained parameters is the output perturbation of
 Chaudhuri, Monteleoni, Sarwate 2011, "Differentially Private Empirical Risk Minimization" (arXiv
@@ -19,13 +19,14 @@ from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, I
 
 
 class ParameterNoise(Defense):
-    """Answer with a copy of the victim whose every parameter carries normal noise.
+    """Answers with a perturbed victim, which has normal noise on every parameter.
 
     ``scale``: standard deviation of the noise in units of the standard deviation of the weight tensor
-    that it is added to. The noise is drawn once, at fit, from the victim's own stream: one model is
-    deployed, the same for every client and repeat, and larger scales stretch the same draw.
+    that it is added to. The noise is drawn once, at fit, from the victim's own seed: one model is
+    deployed, the same for every client and repeat, and larger scales multiply the same draw.
 
-    The copy answers afresh, whatever stood before it in a stack, so it belongs first.
+    The perturbed victim ignores the answers of the defenses before this one in a stack, so it should be
+    the first.
     """
 
     name = "parameter_noise"
@@ -38,20 +39,20 @@ class ParameterNoise(Defense):
 
     @property
     def claims(self) -> Claims:
-        """The copy is a model of its own; where noise is large, two of its classes may saturate alike."""
+        """The perturbed victim has other labels; where noise is large, two of its classes may saturate."""
         return Claims(keeps_label=False, ties=True, normalises=True)
 
     def fit(self, calibration: Calibration) -> None:
-        """Make the noisy copy; raises NotApplicable where the victim offers none."""
+        """Perturb the victim; raises NotApplicable where its parameters are not accessible."""
         if calibration.perturb is None:
             raise NotApplicable(
-                "parameter_noise needs a victim with parameters to perturb: a network of ours, or logistic; "
+                "parameter_noise needs a victim with parameters to perturb: a built-in network or logistic; "
                 "a tree has none, and a victim of your own offers them through Victim(perturb=…)"
             )
-        self._copy: Callable[[Images], Array] = calibration.perturb(self.scale, calibration.seed)
+        self._perturbed: Callable[[Images], Array] = calibration.perturb(self.scale, calibration.seed)
 
     def answer(self, batch: Batch) -> Answers:
-        """Return the copy's probabilities; raises NotFittedError before ``fit``."""
-        if not hasattr(self, "_copy"):
+        """Return the perturbed victim's probabilities; raises NotFittedError before ``fit``."""
+        if not hasattr(self, "_perturbed"):
             raise NotFittedError("call fit with a calibration split before parameter_noise answers a query")
-        return Answers.of(self._copy(batch.inputs))
+        return Answers.of(self._perturbed(batch.inputs))

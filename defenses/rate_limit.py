@@ -1,7 +1,7 @@
-"""A quota: so many answers in so many queries, and refusals beyond.
+"""A rate limit: queries above a quota are rejected.
 
-One of the controls of a lab on OWASP ML05:2023 (study owasp-digits), which speaks of blocking
-suspicious query patterns. This one looks at no pattern: it counts.
+One of the controls of a lab on OWASP ML05:2023 (study owasp-digits), which mentions blocking
+suspicious query patterns. This one detects no pattern: it counts.
 """
 
 from typing import Annotated
@@ -13,11 +13,11 @@ from defenses.base import Answers, Batch, Claims, Defense, StrengthRange
 
 
 class RateLimit(Defense):
-    """Of every ``window`` consecutive queries of a client, answer the first ``limit`` and refuse the rest.
+    """Answers the first ``limit`` of every ``window`` consecutive queries of a client, rejects the rest.
 
-    Time is counted in queries, the only clock that every attacker shares: a window starts with the
-    client's first query and again after every ``window`` of them, refused ones included. Who sends
-    from several accounts has several quotas; no more is promised.
+    Time is counted in queries, the only clock that all attackers share: a window starts with the
+    client's first query and again after every ``window`` of them, rejected ones included. An attacker
+    with several accounts has several quotas.
     """
 
     name = "rate_limit"
@@ -34,13 +34,13 @@ class RateLimit(Defense):
 
     @property
     def claims(self) -> Claims:
-        """Answers that are given are given unchanged; a limit as large as the window refuses nothing."""
+        """Answers are unchanged; a limit as large as the window rejects nothing."""
         limits = self.limit < self.window
         return Claims(counts_queries=limits, may_refuse=limits)
 
     def answer(self, batch: Batch) -> Answers:
-        """Refuse by the running number of the query; nothing is flagged, since no query is judged."""
-        place = (batch.number + np.arange(len(batch))) % self.window
-        refused = place >= self.limit
+        """Return answers, rejected by the running number of the query; no query is flagged."""
+        position = (batch.number + np.arange(len(batch))) % self.window
+        refused = position >= self.limit
         answers = np.where(refused[:, None], np.nan, batch.probabilities)
         return Answers(answers, refused, np.zeros_like(refused))

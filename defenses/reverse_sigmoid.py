@@ -14,7 +14,7 @@ from defenses.base import Claims, OutputDefense, StrengthRange
 
 
 class ReverseSigmoid(OutputDefense, ArtReverseSigmoid):  # type: ignore[misc]  # ART is untyped
-    """Subtract ``beta (sigmoid(gamma logit(p)) - 1/2)`` from every probability, clip, renormalise.
+    """Subtracts ``beta (sigmoid(gamma logit(p)) - 1/2)`` from every probability, clips, normalises.
 
     ``beta``: magnitude. ``gamma``: how fast the perturbation grows with the logit; above 10 it is a
     step function, and ART's ``exp`` nears its overflow.
@@ -35,7 +35,7 @@ class ReverseSigmoid(OutputDefense, ArtReverseSigmoid):  # type: ignore[misc]  #
 
     @property
     def claims(self) -> Claims:
-        """Strong settings push the top-1 below others, or clip several classes to the same value."""
+        """Strong settings lower the top-1 below others, or clip several classes to the same value."""
         return Claims(keeps_label=False, ties=True)
 
     def __call__(self, preds: Any) -> Any:

@@ -12,7 +12,7 @@ from defenses.base import Claims, OutputDefense, StrengthRange
 
 
 class Rounded(OutputDefense, ArtRounded):  # type: ignore[misc]  # ART is untyped
-    """Round every probability to ``decimals`` places, halves to even."""
+    """Rounds every probability to ``decimals`` places, halves to even."""
 
     name = "rounded"
     paper = "Tramèr et al. 2016, arXiv 1609.02943, section 7"

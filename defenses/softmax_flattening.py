@@ -1,4 +1,4 @@
-"""Answers flattened to noise in a narrow band: of what the victim said, the top-1 class alone is left.
+"""Nearly uniform random answers, of which only the top-1 class is the victim's.
 
 The defense of the study mnist-mea-mia, step 5, against membership inference. Low confidence for every
 answer, with the label kept, is also the output half of Chen, Pattabiraman 2023, "Overconfidence is a
@@ -14,11 +14,11 @@ from defenses.base import Array, Claims, NoisyDefense, StrengthRange
 
 
 class SoftmaxFlattening(NoisyDefense):
-    """Draw every entry uniformly from [``low``, ``high``], lift the top-1 class above all, normalise.
+    """Draws every entry uniformly from [``low``, ``high``], makes the top-1 class the largest, normalises.
 
     The top-1 class gets the largest drawn entry plus ``bias``, all in units of probability before
-    normalisation, so that the label stays, without a tie. The answer holds nothing else of the
-    victim's: whoever takes its argmax knows what ``label_only`` shows, and as much.
+    normalisation, so that the label stays, without a tie. The answer contains nothing else of the
+    victim's: its argmax carries the same information as ``label_only``.
     """
 
     name = "softmax_flattening"
@@ -31,7 +31,7 @@ class SoftmaxFlattening(NoisyDefense):
         *,
         low: Annotated[float, Field(ge=0, le=1)] = 0.09,
         high: Annotated[float, Field(ge=0, le=1)] = 0.10,
-        # A smaller lift would drown in the rounding of the entries.
+        # A smaller lift would be lost in the rounding of the entries.
         bias: Annotated[float, Field(ge=1e-9, le=1)] = 0.005,
     ) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class SoftmaxFlattening(NoisyDefense):
 
     @property
     def claims(self) -> Claims:
-        """The label stays, and nothing else; a band without width is not random."""
+        """The label stays; if ``low`` equals ``high``, nothing is random."""
         return Claims(normalises=True, stochastic=self.low < self.high)
 
     def weights(self, row: Array, rng: np.random.Generator) -> Array:
-        """Return drawn entries (classes,) with the first maximum of ``row`` lifted above all others."""
+        """Return drawn entries (classes,), the one at the first maximum of ``row`` above all others."""
         entries = rng.uniform(self.low, self.high, len(row))
         entries[row.argmax()] = entries.max() + self.bias
         return entries

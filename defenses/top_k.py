@@ -1,4 +1,4 @@
-"""Top-k answers, as image APIs list them.
+"""Top-k answers, as image classification APIs give them.
 
 Orekondy, Schiele, Fritz 2019, "Knockoff Nets" (arXiv 1812.02766), the experiments on truncated
 posteriors; withholding confidences in general: Tramèr et al. 2016 (arXiv 1609.02943), section 7.
@@ -13,10 +13,10 @@ from defenses.base import Claims, OutputDefense, StrengthRange
 
 
 class TopK(OutputDefense):
-    """Keep the ``k`` largest probabilities as they are and answer zero for the rest.
+    """Keeps the ``k`` largest probabilities and replaces the others by zero.
 
-    Rows are not renormalised, as an API does not: they sum to at most 1. The lowest index wins a
-    tie, and exactly ``k`` entries stay (all of them where ``k`` is at least the number of classes).
+    Rows are not normalised, as in APIs: they sum to at most 1. In a tie the lowest index is kept, and
+    exactly ``k`` entries stay (all of them where ``k`` is at least the number of classes).
     """
 
     name = "top_k"
@@ -31,11 +31,11 @@ class TopK(OutputDefense):
 
     @property
     def claims(self) -> Claims:
-        """The label stays; the rest of the mass is cut off."""
+        """The label stays; rows sum to less than 1."""
         return Claims(distribution=False)
 
     def __call__(self, preds: Any) -> Any:
-        """Return rows (n, classes) with at most ``k`` entries of ``preds`` (n, classes) left."""
+        """Return rows (n, classes) with at most ``k`` entries of ``preds`` (n, classes)."""
         largest = np.argsort(-preds, axis=1, kind="stable")[:, : self.k]
         kept = np.zeros_like(preds)
         np.put_along_axis(kept, largest, np.take_along_axis(preds, largest, axis=1), axis=1)

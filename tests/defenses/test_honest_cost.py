@@ -259,7 +259,7 @@ def test_in_steps_the_last_one_below_is_found_unless_it_costs_less_than_half(two
             "softmax_flattening(l1=0.3)",
             "cannot cost as little as a mean L1 of 0.3 on this victim: bias=1, its",
         ),
-        ("rate_limit(l1=0.3)", "limit=1, its strongest, costs 0; a refused query has no distance"),
+        ("rate_limit(l1=0.3)", "limit=1, its strongest, costs 0; a rejected query has no distance"),
         ("model_switch(rule=confidence, l1=0.5)", "share=1, its strongest, costs 0.1"),
         ("mahalanobis(l1=0.001)", "its cost goes in steps, and after 0 fpr=0.0"),
     ],
@@ -385,7 +385,7 @@ def test_the_text_names_the_cost_and_no_victim(text, spelled, calibration):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("reverse_sigmoid(beta=1, l1=0.3)", "takes beta or l1, not both: beta is what is found for the cost"),
+        ("reverse_sigmoid(beta=1, l1=0.3)", "takes beta or l1, not both: beta is found for that target"),
         ("reverse_sigmoid(l1=0.3, l1_max=0.3)", "'reverse_sigmoid' takes l1 or l1_max, not both"),
         ("reverse_sigmoid(l1=0)", "l1=0; number in (0, 2] is allowed"),
         ("reverse_sigmoid(l1_max=2.1)", "l1_max=2.1; number in (0, 2] is allowed"),

@@ -478,7 +478,7 @@ def test_a_victim_without_parameters_to_perturb_is_told_which_have_them(context,
     assert victim_of("tree").perturb is None
     own = Victim(lambda x: np.full((len(x), 10), 0.1), victim_of("mlp").splits)
     assert own.perturb is None
-    with pytest.raises(NotApplicable, match=r"a network of ours, or logistic.*Victim\(perturb=…\)"):
+    with pytest.raises(NotApplicable, match=r"a built-in network or logistic.*Victim\(perturb=…\)"):
         fitted("parameter_noise", own)
     with pytest.raises(NotApplicable, match="a tree has none"):
         context.stack(VictimSpec("digits", "tree", 0), ("parameter_noise",), 0)
