@@ -97,7 +97,7 @@ def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, 
     far, near = tmp_path / "far.sqlite", tmp_path / "near.sqlite"
     running = moatbench(tmp_path, "--store", far, "--out", tmp_path / "far", "--dask", scheduler)
     while not finished(far) and running.poll() is None:
-        time.sleep(0.2)
+        time.sleep(0.05)
     done = finished(far)
     workers[0].send_signal(signal.SIGKILL)
     told, _ = running.communicate(timeout=600)
