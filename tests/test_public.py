@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import moatbench
+from bench import plugins
 
 ROOT = Path(moatbench.__file__).parent
 HARNESS = ("bench.calls", "bench.errors", "bench.parameters", "bench.plugins", "bench.seeds")
@@ -17,21 +18,70 @@ ALLOWED = {
 SHARED = {"attacks": ("attacks.common", "attacks.inverse"), "defenses": ("defenses.tuning",)}
 
 
-def test_the_public_names_are_there_and_sorted():
-    assert moatbench.__all__ == sorted(moatbench.__all__)
-    assert all(hasattr(moatbench, name) for name in moatbench.__all__)
+RENAMED = [
+    ("Learner", "Surrogate"),
+    ("LearnerFactory", "SurrogateFactory"),
+    ("Path", "StrengthRange"),
+    ("Stack", "DefenseStack"),
+    ("Streams", "RandomSeeds"),
+]
+PUBLIC = [
+    "Answers",
+    "Api",
+    "Attack",
+    "Batch",
+    "BudgetError",
+    "Calibration",
+    "Claims",
+    "Defense",
+    "DefenseStack",
+    "Extraction",
+    "Known",
+    "Labelled",
+    "MembershipInference",
+    "MissingDataError",
+    "MoatbenchError",
+    "OutputDefense",
+    "Plugin",
+    "Pool",
+    "RandomSeeds",
+    "Records",
+    "ScreenDefense",
+    "Splits",
+    "StoreError",
+    "StrengthRange",
+    "Surrogate",
+    "SurrogateFactory",
+    "Target",
+    "TransferSet",
+    "UsageError",
+    "Victim",
+    "VictimError",
+    "__version__",
+    "legacy_numpy",
+    "random_state",
+]
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("Learner", "Surrogate"),
-        ("LearnerFactory", "SurrogateFactory"),
-        ("Path", "StrengthRange"),
-        ("Stack", "DefenseStack"),
-        ("Streams", "RandomSeeds"),
-    ],
-)
+def test_the_public_names_are_these_and_no_others():
+    assert moatbench.__all__ == PUBLIC
+    assert all(hasattr(moatbench, name) for name in PUBLIC)
+
+
+@pytest.mark.parametrize("package", ["attacks", "defenses"])
+def test_a_module_of_attacks_or_defenses_holds_one_plugin_of_its_name(package):
+    registry = getattr(plugins, package)
+    modules = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__", "base"}
+    assert {registry.get(name).__module__ for name in modules} == {f"{package}.{name}" for name in modules}
+    shipped = [name for name in registry.names() if registry.get(name).__module__.startswith(f"{package}.")]
+    assert sorted(modules) == shipped
+
+
+def test_every_renamed_name_has_a_new_one():
+    assert dict(RENAMED) == moatbench._RENAMED
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED)
 def test_a_renamed_class_works_under_its_old_name_with_a_warning_that_says_the_new_one(old, new):
     with pytest.warns(FutureWarning, match=f"moatbench.{old} is now moatbench.{new}"):
         assert getattr(moatbench, old) is getattr(moatbench, new)

@@ -1,4 +1,4 @@
-"""A model that reads digits for other people, and what it tells them: the label and how sure it is, roughly.
+"""A model that reads digits for customers, who get the label and a coarse confidence.
 
 ``shown`` is the product's own code; moatbench runs it as the defense ``shown``.
 """
@@ -11,24 +11,24 @@ from sklearn.neural_network import MLPClassifier
 from moatbench import Claims, Labelled, OutputDefense, Splits
 
 LEVELS = 2
-"""Steps in which the confidence is told."""
+"""Steps to which the confidence is rounded up."""
 
 
 def shown(probabilities):
-    """Return what a customer sees of ``probabilities`` (n, classes): the top-1 with a coarse confidence.
+    """Return the answers for ``probabilities`` (n, classes): the top-1 with a coarse confidence.
 
-    The rest is spread evenly, so that it says nothing of the runners-up.
+    The rest is shared equally by the other classes, so that it says nothing about their order.
     """
     rows, classes = np.arange(len(probabilities)), probabilities.shape[1]
     top = probabilities.argmax(axis=1)
     sure = np.ceil(probabilities[rows, top] * LEVELS) / LEVELS
-    told = np.repeat((1 - sure)[:, None] / (classes - 1), classes, axis=1)
-    told[rows, top] = sure
-    return told
+    answers = np.repeat((1 - sure)[:, None] / (classes - 1), classes, axis=1)
+    answers[rows, top] = sure
+    return answers
 
 
 class Shown(OutputDefense):
-    """Answers as the product gives them."""
+    """Answers with the label and a coarse confidence, as the product does."""
 
     name = "shown"
     paper = "this project"
@@ -36,16 +36,16 @@ class Shown(OutputDefense):
 
     @property
     def claims(self):
-        """The label is the model's; a confidence of a tenth would tie, which ten classes never have."""
+        """The label is the model's: with ten classes the confidence is above a tenth, so there is no tie."""
         return Claims(keeps_label=True)
 
     def __call__(self, preds):
-        """Return what a customer sees."""
+        """Return the answers that a customer gets."""
         return shown(preds)
 
 
 def make():
-    """Return the model and its data, as moatbench wants a victim."""
+    """Return the model's prediction function and its data splits, a victim for moatbench."""
     digits = load_digits()
     x, y = (digits.images[:, None] / 16).astype(np.float32), digits.target.astype(np.int64)
     parts, left = [], np.arange(len(x))
