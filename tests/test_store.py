@@ -82,13 +82,13 @@ def untouched(path, message):
     assert [child.name for child in path.parent.iterdir()] == [path.name]
 
 
-def test_a_file_that_is_not_a_database_is_refused_untouched(tmp_path):
+def test_a_file_that_is_not_a_database_is_rejected_untouched(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("my notes, much longer than a header of SQLite is, so that it is read as one " * 9)
     untouched(path, "not a moatbench store")
 
 
-def test_another_programs_database_is_refused_untouched(tmp_path):
+def test_another_programs_database_is_rejected_untouched(tmp_path):
     path = tmp_path / "other.sqlite"
     db = sqlite3.connect(path)
     db.execute("create table theirs (x)")
@@ -97,7 +97,7 @@ def test_another_programs_database_is_refused_untouched(tmp_path):
     untouched(path, "not a moatbench store")
 
 
-def test_a_newer_store_is_refused_untouched(tmp_path):
+def test_a_newer_store_is_rejected_untouched(tmp_path):
     path = tmp_path / "new.sqlite"
     Store(path, create=True).close()
     db = sqlite3.connect(path)
@@ -107,7 +107,7 @@ def test_a_newer_store_is_refused_untouched(tmp_path):
     untouched(path, "newer moatbench")
 
 
-def test_a_corrupt_store_is_refused_untouched(tmp_path):
+def test_a_corrupt_store_is_rejected_untouched(tmp_path):
     path = tmp_path / "bad.sqlite"
     with Store(path, create=True) as store:
         store.set_plan(planned(*map(str, range(2000))))
