@@ -1,4 +1,4 @@
-"""What there is, as tables for the terminal."""
+"""Tables of attacks, defenses, victims, data sets and matrices for the terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table(kind: str) -> str:
         return tabulate(rows, headers=["data set", "shape", "classes", "domain"])
     return tabulate(
         [(name, matrix.load_matrix(name).description) for name in matrix.shipped()],
-        headers=["matrix", "what it is"],
+        headers=["matrix", "description"],
     )
 
 
@@ -37,7 +37,7 @@ def _plugins(plugins: Registry[Plugin]) -> str:
     rows = []
     for name in plugins.names():
         cls = plugins.get(name)
-        # A plugin of somebody else's may come without a word.
+        # A third-party plugin may have no docstring.
         summary = (cls.__doc__ or "").strip().partition("\n")[0]
         rows.append((name, summary, "", ""))
         for key, parameter in cls.parameters().items():
@@ -45,8 +45,8 @@ def _plugins(plugins: Registry[Plugin]) -> str:
             rows.append(("", f"    {key}", default, describe(parameter)))
         strength = getattr(cls, "strength", None)
         if strength is not None:
-            rows.append(("", "    l1, l1_max", f"in place of {strength.parameter}", "honest cost in (0, 2]"))
-    return tabulate(rows, headers=["name", "what it does", "default", "allowed"])
+            rows.append(("", "    l1, l1_max", f"in place of {strength.parameter}", "utility loss in (0, 2]"))
+    return tabulate(rows, headers=["name", "description", "default", "allowed"])
 
 
 def _victims() -> str:
@@ -64,13 +64,16 @@ def _victims() -> str:
         else:
             words = (builder.__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
         rows.append((name, words))
-    rows += [(name, "scikit-learn's, with its own recipe; a surrogate only.") for name in ESTIMATORS]
+    rows += [
+        (name, "scikit-learn's, with its own training configuration; a surrogate only.")
+        for name in ESTIMATORS
+    ]
     rows.append(("file.py:factory", "Your own, with --victim: returns (model, splits[, features])."))
-    return tabulate(rows, headers=["victim or surrogate", "what it is"])
+    return tabulate(rows, headers=["victim or surrogate", "description"])
 
 
 def data_table(data_root: Path | None) -> str:
-    """Return which splits of which data sets are there, and where that is."""
+    """Return the folder of the data sets, and which splits of them it holds."""
     root = data_files.data_root(data_root)
     rows = [(found.name, found.split, found.images) for found in data_files.available(root)]
     return f"{root}\n" + tabulate(rows, headers=["data set", "split", "images"])

@@ -1,7 +1,7 @@
-"""Lists of what there is, remembered between calls: making one imports ART and torch, which takes seconds.
+"""Cache of the lists for the terminal: making one imports ART and torch, which takes seconds.
 
-What is remembered is good for the very lines of code that made it, and where nobody else has added
-plugins, whose lines are not known here.
+A cached list is used only if the source code is the same. There is no cache if third-party plugins are
+installed, since their source code is not hashed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 from bench.files import cache_root, write_atomically
 
 HOME = Path(__file__).parents[2]
-OURS = ("attacks", "bench", "defenses")
+PACKAGES = ("attacks", "bench", "defenses")
 
 
 def table(kind: str) -> str:
     """Return the table of "attacks", "defenses", "victims", "datasets" or "matrices"."""
-    if any(importlib.metadata.entry_points(group=f"moatbench.{folder}") for folder in OURS):
+    if any(importlib.metadata.entry_points(group=f"moatbench.{folder}") for folder in PACKAGES):
         return _made(kind)
     path = cache_root() / "lists" / f"{kind}-{_digest()}.txt"
     if path.is_file() and (kept := path.read_text(encoding="utf-8")):
@@ -29,7 +29,7 @@ def table(kind: str) -> str:
             old.unlink(missing_ok=True)
         write_atomically(path, text)
     except OSError:
-        pass  # a home that cannot be written to costs seconds, not the list
+        pass  # without a writable cache folder the list is only slower
     return text
 
 
@@ -41,7 +41,7 @@ def _made(kind: str) -> str:
 
 def _digest() -> str:
     found = hashlib.sha256()
-    for folder in OURS:
+    for folder in PACKAGES:
         for path in sorted((HOME / folder).rglob("*")):
             if path.suffix in {".py", ".toml"}:
                 found.update(str(path.relative_to(HOME)).encode() + b"\0" + path.read_bytes() + b"\0")

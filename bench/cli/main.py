@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # boxes around the help would take as long as all else
 )
 data_app = typer.Typer(
-    help="Fetch data sets, and see which are here.", no_args_is_help=True, rich_markup_mode=None
+    help="Download data sets, and list those that are present.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
 
@@ -45,7 +45,7 @@ DataRoot = Annotated[
 
 
 class Kind(StrEnum):
-    """What ``moatbench list`` can list."""
+    """Kinds of things that ``moatbench list`` lists."""
 
     attacks = "attacks"
     defenses = "defenses"
@@ -55,7 +55,7 @@ class Kind(StrEnum):
 
 
 class Device(StrEnum):
-    """Where ``moatbench run`` can train copies."""
+    """Devices on which ``moatbench run`` can train surrogates."""
 
     auto = "auto"
     cpu = "cpu"
@@ -63,7 +63,7 @@ class Device(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; errors of ours are one line and exit code 2."""
+    """Run the command line; a MoatbenchError is printed in one line and gives exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("art", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -86,23 +86,28 @@ def run(
     matrix: Annotated[str, typer.Argument(help="A shipped matrix, or a .toml file.")],
     store: Annotated[Path | None, typer.Option(help="Store (default: results/MATRIX/store.sqlite).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report (default: results/MATRIX).")] = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0 means one a core.")] = 0,
-    only: Annotated[list[str] | None, typer.Option(help="axis=value; may be given several times.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats, instead of the matrix's.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    only: Annotated[list[str] | None, typer.Option(help="axis=value; may be repeated.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Number of repeats, instead of that of the matrix.")
+    ] = None,
     victim: Annotated[
-        str | None, typer.Option(help="Your own: file.py:factory or package.module:factory.")
+        str | None, typer.Option(help="Your own victim: file.py:factory or package.module:factory.")
     ] = None,
     dask: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Work on the workers of a Dask scheduler: tcp://host:8786."),
+        typer.Option(metavar="ADDRESS", help="Run on the workers of a Dask scheduler: tcp://host:8786."),
     ] = None,
     device: Annotated[
-        Device, typer.Option(help="Where copies are trained; results of another device are others.")
+        Device,
+        typer.Option(
+            help="Device for surrogate training. Results from different devices are stored separately."
+        ),
     ] = Device.cpu,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results of this store.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete earlier results of this store.")] = False,
     data_root: DataRoot = None,
 ) -> None:
-    """Run a matrix (or what is left of it) and write its report."""
+    """Run a matrix, or the rest of it, and write its report."""
     print(f"moatbench {__version__}: loading", file=sys.stderr)
     command = shlex.join(["moatbench", *sys.argv[1:]])
     try:
@@ -124,18 +129,19 @@ def run(
             )
     except KeyboardInterrupt:
         again = shlex.join(["moatbench", *(word for word in sys.argv[1:] if word != "--fresh")])
-        print(f"\ninterrupted; what has run is stored\nresume with: {again}", file=sys.stderr)
+        print(f"\ninterrupted; finished cells are stored\nresume with: {again}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     print(", ".join(f"{number} {status}" for status, number in counts.items()))
     print(report_path)
     if counts.get("failed") or counts.get("missing"):
-        print("failed cells are in the report; the same command tries them again", file=sys.stderr)
+        lost = counts.get("failed", 0) + counts.get("missing", 0)
+        print(f"{lost} failed; run the same command to retry", file=sys.stderr)
         raise typer.Exit(INCOMPLETE)
 
 
 @app.command()
 def report(
-    store: Annotated[Path, typer.Argument(help="A store that moatbench run has made.")],
+    store: Annotated[Path, typer.Argument(help="A store written by moatbench run.")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
 ) -> None:
     """Write the report of a store."""
@@ -146,11 +152,11 @@ def report(
 
 @app.command()
 def baseline(
-    store: Annotated[Path, typer.Argument(help="A store that moatbench run has made.")],
-    out: Annotated[Path, typer.Option(help="The file to write, JSON.")],
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    store: Annotated[Path, typer.Argument(help="A store written by moatbench run.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Export what moatbench gate compares a later run with: small enough for git."""
+    """Export a run as the baseline of moatbench gate, small enough for git."""
     from bench.gate.baseline import export, read
 
     export(read(store), out, force=force)
@@ -159,19 +165,21 @@ def baseline(
 
 @app.command()
 def gate(
-    baseline: Annotated[Path, typer.Argument(help="A store, or what moatbench baseline has exported.")],
+    baseline: Annotated[Path, typer.Argument(help="A store, or a file written by moatbench baseline.")],
     candidate: Annotated[Path, typer.Argument(help="The same, of the later run.")],
-    tolerance: Annotated[float, typer.Option(min=0.1, max=50, help="Points that are put up with.")] = 2.0,
+    tolerance: Annotated[
+        float, typer.Option(min=0.1, max=50, help="Tolerated change in percentage points.")
+    ] = 2.0,
     allow: Annotated[
-        list[str] | None, typer.Option(help="matrix, victim or versions: what may differ; several times.")
+        list[str] | None, typer.Option(help="What may differ: matrix, victim or versions; may be repeated.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail on changed answers, and where nothing can be told.")
+        bool, typer.Option("--strict", help="Fail on changed answers and on inconclusive comparisons too.")
     ] = False,
-    summary: Annotated[Path | None, typer.Option(help="Markdown goes here.")] = None,
-    json: Annotated[Path | None, typer.Option(help="All rows as JSON go here.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="File for the outcome as Markdown.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File for all comparisons as JSON.")] = None,
 ) -> None:
-    """Compare a run with a baseline: 1 if the model became easier to steal, or worse for honest users."""
+    """Compare a run with a baseline: exit code 1 if extraction became easier or the utility loss higher."""
     from bench.gate import command
 
     raise typer.Exit(
@@ -191,7 +199,7 @@ def gate(
 def index_(
     folder: Annotated[Path, typer.Argument(help="Folder of the reports.")] = Path("reports"),
 ) -> None:
-    """Write the index of a folder of reports; print what its studies come to."""
+    """Write the index of a folder of reports; print the headlines of its replications."""
     from bench.report import index
 
     index.write_index(folder)
@@ -200,7 +208,7 @@ def index_(
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List what a matrix can name."""
+    """List the names that a matrix can use."""
     from bench.cli import listing_cache
 
     print(listing_cache.table(kind.value))
@@ -208,7 +216,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
 
 @data_app.command("list")
 def data_list(data_root: DataRoot = None) -> None:
-    """Show which splits are really there."""
+    """Show which splits are present."""
     from bench.cli import listing
 
     print(listing.data_table(data_root))
@@ -231,7 +239,7 @@ def fetch(
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let a cancelled CI job or a closed terminal end the block as Ctrl-C does, workers included."""
+    """Let a cancelled CI job or a closed terminal end the block like Ctrl-C, workers included."""
     before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
     for name, handler in before.items():
         # Ignored means nohup: leave it so.
@@ -245,7 +253,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _progress(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
-    """Show how far a run is: a bar with the time left on a terminal, else a line now and then."""
+    """Yield the records and show progress: a bar on a terminal, else a line every 20 seconds."""
     from bench.cli import progress
 
     if total == done:

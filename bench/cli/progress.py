@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a bar on a terminal, else a line now and then."""
+"""Progress of a run on standard error: a bar on a terminal, else a line every 20 seconds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.store import Record
 
 EVERY = 20.0
-"""Seconds between lines where standard error is not a terminal."""
+"""Seconds between lines if standard error is not a terminal."""
 
 
 def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
-    """Pass records on and show how many of ``total`` are there; ``done`` were there before."""
+    """Yield the records and show how many of ``total`` exist; ``done`` existed before."""
     console = Console(stderr=True)
     if total == done:
         yield from records
         return
-    started, failed, told = time.monotonic(), 0, time.monotonic()
+    started, failed, printed = time.monotonic(), 0, time.monotonic()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -37,14 +37,14 @@ def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
             left = elapsed / number * (total - done - number)
             words = f"about {duration(left)} left" + (f", {failed} failed" if failed else "")
             bar.update(task, completed=done + number, left=words)
-            if not console.is_terminal and time.monotonic() - told > EVERY:
-                told = time.monotonic()
+            if not console.is_terminal and time.monotonic() - printed > EVERY:
+                printed = time.monotonic()
                 console.print(f"{done + number} of {total}, {duration(elapsed)} so far, {words}")
-    console.print(f"{total - done} run in {duration(time.monotonic() - started)}, {done} were there before")
+    console.print(f"{total - done} run in {duration(time.monotonic() - started)}, {done} existed before")
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: ``3 min 20 s``."""
+    """Return ``seconds`` as text, for example ``3 min 20 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what kind of machine this is: no names, no paths."""
+    """Return the kind of machine: processor, cores, memory, Python, platform; no host name, no paths."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -46,7 +46,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """Return the commit of the checkout that this code runs from, and whether it has been edited."""
+    """Return the commit of this code's checkout, and whether tracked files were edited; None without git."""
 
     def git(*words: str) -> str | None:
         try:

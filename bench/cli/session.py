@@ -1,4 +1,4 @@
-"""One run as a user asks for it: matrix, store, report, and the facts that trace every number."""
+"""A run as the user requests it: matrix, store, report, and the provenance that is stored with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bench.tasks import Task
 
 @dataclass(frozen=True)
 class Session:
-    """A matrix with the places it reads from and writes to."""
+    """A matrix with the tasks to run, and the files that it reads and writes."""
 
     matrix: Matrix
     tasks: Sequence[Task]
@@ -70,7 +70,7 @@ class Session:
         cluster: str | None = None,
         progress: Callable[[Iterable[Record], int, int], Iterable[Record]],
     ) -> tuple[Counter[str], Path]:
-        """Run what is left, write the report; return the tally and the report's path."""
+        """Run the remaining tasks and write the report; return counts by status, and the report's path."""
         with Store(self.store, create=True) as store:
             store.set_meta(
                 matrix=self.matrix.name,

@@ -22,7 +22,7 @@ def write_store_report(path: Path, out: Path) -> Path:
     counts["shared"] = sum(bool(record.info.get("shared")) for record in records)
     meta |= {
         "counts": counts,
-        # Of a run in several sittings only the last is timed, which says nothing about the whole.
+        # Of a resumed run only the last part is timed, which is not the time of the whole.
         "wall_seconds": meta.get("finished", 0) - meta.get("started", 0)
         if meta.get("ran") == len(records)
         else None,

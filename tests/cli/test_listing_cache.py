@@ -13,7 +13,7 @@ from bench.files import cache_root
 def made(monkeypatch, tmp_path):
     """Count how often a list is made; the cache is empty, the code is two files."""
     home = tmp_path / "home"
-    for folder in listing_cache.OURS:
+    for folder in listing_cache.PACKAGES:
         (home / folder).mkdir(parents=True)
         (home / folder / "one.py").write_text("x = 1")
     monkeypatch.setattr(listing_cache, "HOME", home)
@@ -30,7 +30,7 @@ def test_a_list_is_made_once(made):
 
 
 @pytest.mark.usefixtures("made")
-@pytest.mark.parametrize("folder", listing_cache.OURS)
+@pytest.mark.parametrize("folder", listing_cache.PACKAGES)
 def test_an_edit_or_a_new_file_makes_it_anew_and_leaves_no_old_one(folder):
     listing_cache.table("attacks")
     (listing_cache.HOME / folder / "one.py").write_text("x = 2")
