@@ -39,7 +39,7 @@ WORSE = {
     "honest.ece": 1,
     "honest.nll": 1,
 }
-"""What honest users pay where noise is drawn, and in which direction it is worse."""
+"""Measures of utility loss where noise is drawn, and the direction in which each is worse."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Bank:
         return replace(self, hits=hits)
 
     def cheaper(self, tolerances: float, nats: float, share: float, defenses: set[str]) -> Bank:
-        """Return the bank with what honest users pay less by so many tolerances, where noise is drawn.
+        """Return the bank with the utility loss lowered by so many tolerances, where noise is drawn.
 
         From draw to draw by between half and one and a half times as much.
         """

@@ -65,11 +65,11 @@ changed on purpose (`planted.py`). It is taken for the truth. A run is drawn fro
 {inputs} test inputs, each with replacement, the inputs the same for baseline and candidate, as they are in
 use. *Same streams*: both have the same repeats; the gate finds that undefended copies are the same and
 compares in pairs. So it is where a defense was changed and nothing else. *Other streams*: the candidate's
-repeats are drawn anew. So it is where the victim, a library or the machine is another. What honest users pay
+repeats are drawn anew. So it is where the victim, a library or the machine is another. The utility loss
 is drawn where noise is (`{noisy}`): {drawn} of {repeats} draws of it; elsewhere it is a fact.
 
 A true effect of a given size is made by turning hits of the baseline into misses: half of them are all the
-hits of a few inputs, the others are scattered over copies and inputs. What honest users pay is lowered in
+hits of a few inputs, the others are scattered over copies and inputs. The utility loss is lowered in
 every draw, by between half and one and a half times as much."""
 ALARMED = """\
 An alarm is a `weaker` or `costlier` row. The gate promises that a run in which no true effect exceeds the
@@ -307,7 +307,7 @@ def _planted(found: Mapping[tuple[str, Any], Caught]) -> list[str]:
         if mode is PAIRED:
             always = [name for name, count in each.facts.items() if count >= RUNS["planted"] / 2]
             seen.append(f"- {what}: {', '.join(always) or DASH}.")
-    headers = ["change", "", "strongest thief", "soft-label thief", *map(str, RowKind), "any"]
+    headers = ["change", "", "best attack", "soft-label attack", *map(str, RowKind), "any"]
     return [
         "## Planted changes",
         PLANTS.format(runs=RUNS["planted"]),

@@ -30,7 +30,7 @@ ALARMS = (Decision.weaker, Decision.costlier)
 EFFECTS = (0, 1, 2, 3, 4, 5, 6, 8)
 """True effects in points at which power is measured."""
 NOISY = "gaussian_noise(scale=0.2)"
-"""The shipped defense by which honest users pay what is drawn."""
+"""The shipped defense whose utility loss is drawn."""
 TESTED = (RowKind.strength, RowKind.sentinel, RowKind.honest)
 """Families that are tested against the tolerance; what answers look like is seen, not tested."""
 SHIFTED = {metric.words_for(metric.name) for metric in shown_in("gate difference") if metric.name in WORSE}
@@ -157,7 +157,7 @@ class Power:
 def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Power]:
     """Return the power against a true effect (points) at one place at a time, all else unchanged.
 
-    What honest users pay is changed where noise is drawn: shares by as many points, likelihood in proportion
+    The utility loss is changed where noise is drawn: shares by as many points, likelihood in proportion
     to its own tolerance.
     """
     names = Names(Draw.of(bank, seeded("names")).run(bank).records)
@@ -165,7 +165,7 @@ def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Pow
 
     def count(before: Bank, place: str, *what: Any) -> None:
         def rows(comparison: Comparison) -> list[ComparisonRow]:
-            # The strongest of a place, and a sentinel at it; what honest users pay behind a defense.
+            # The best attack under a condition, and a tracked attack under it; the utility loss of a defense.
             return [row for row in comparison.rows if row.condition == place and row.kind in TESTED]
 
         for row in chain.from_iterable(many(before, bank, mode, runs, rows, "power", effect, place, *what)):

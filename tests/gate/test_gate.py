@@ -93,7 +93,7 @@ def test_a_run_is_the_same_as_itself():
     assert exit_code(comparison, strict=True) == 0
 
 
-def test_a_stronger_thief_is_an_alarm():
+def test_a_stronger_attack_is_an_alarm():
     comparison = compare(standard(1), standard(1, labels=0.97))
     row = next(row for row in comparison.rows if row.decision is Decision.weaker)
     assert row.kind is RowKind.strength
@@ -101,7 +101,7 @@ def test_a_stronger_thief_is_an_alarm():
     assert exit_code(comparison) == 1
 
 
-def test_a_sentinel_sees_what_the_strongest_attacker_does_not():
+def test_a_tracked_attack_detects_a_change_that_the_best_attack_does_not():
     comparison = compare(standard(1), standard(1, soft=0.85))
     assert verdicts(comparison, RowKind.strength)["labels"] is Decision.same
     assert verdicts(comparison, RowKind.sentinel)["copycat on probabilities"] is Decision.weaker
@@ -115,19 +115,19 @@ def test_a_sentinel_sees_what_the_strongest_attacker_does_not():
     assert exit_code(quiet) == 0
 
 
-def test_a_weaker_thief_is_no_alarm():
+def test_a_weaker_attack_is_no_alarm():
     comparison = compare(standard(1), standard(1, labels=0.80))
     assert verdicts(comparison, RowKind.strength)["labels"] is Decision.stronger
     assert exit_code(comparison, strict=True) == 0
 
 
-def test_another_attacker_may_become_the_strongest():
+def test_another_attack_may_become_the_best():
     comparison = compare(standard(1), standard(1, soft=0.98))
     assert Decision.weaker in [row.decision for row in comparison.rows if row.kind is RowKind.strength]
     assert "labels, now copycat on probabilities" in verdicts(comparison, RowKind.strength)
 
 
-def test_few_repeats_that_scatter_cannot_tell_and_say_how_many_could():
+def test_few_scattered_repeats_are_inconclusive_with_the_number_needed():
     few = {"repeats": 3, "spread": 0.05}
     sides = [
         run(cells(SOFT, "none", 0.97, 0, repeats=3), cells(LABELS, "reverse_sigmoid", level, seed, **few))
@@ -140,7 +140,7 @@ def test_few_repeats_that_scatter_cannot_tell_and_say_how_many_could():
     assert exit_code(comparison, strict=True) == 3
 
 
-def test_repeats_are_paired_only_where_undefended_copies_are_the_same():
+def test_repeats_are_paired_only_if_undefended_surrogates_are_equal():
     other = standard(1)
     drifted = [record for record in other.records if record.spec["defense"] or record.kind == "audit"]
     candidate = Baseline(other.meta, [*cells(SOFT, "none", 0.97, 5), *drifted], [])
@@ -149,7 +149,7 @@ def test_repeats_are_paired_only_where_undefended_copies_are_the_same():
     assert exit_code(comparison) == 0
 
 
-def test_answers_that_changed_are_said_to_have_changed_and_fail_only_if_strict():
+def test_changed_answers_are_reported_and_fail_only_if_strict():
     before, after = (
         run(evaluation("top_k", contract__support=3.0)),
         run(evaluation("top_k", contract__support=10.0)),
@@ -160,7 +160,7 @@ def test_answers_that_changed_are_said_to_have_changed_and_fail_only_if_strict()
     assert exit_code(comparison, strict=True) == 1
 
 
-def test_honest_users_who_pay_more_are_an_alarm():
+def test_a_higher_utility_loss_is_an_alarm():
     comparison = compare(run(evaluation("gate")), run(evaluation("gate", honest__accuracy=0.92)))
     assert verdicts(comparison, RowKind.honest)["accuracy"] is Decision.costlier
     assert exit_code(comparison) == 1
@@ -176,7 +176,7 @@ def noisy(mean, values, **more):
     )
 
 
-def test_what_noise_costs_has_the_error_of_its_draws():
+def test_utility_loss_by_noise_has_the_error_of_its_draws():
     values = [0.70, 0.85, 0.95, 0.80, 1.0]
     assert compare(run(noisy(0.86, values)), run(noisy(0.93, values[::-1]))).of(Decision.costlier) == []
     far = [value + 1 for value in values]
@@ -213,7 +213,7 @@ def test_one_lost_repeat_is_named_and_the_others_are_compared():
     assert comparison.of(Decision.weaker, Decision.stronger) == []
 
 
-def test_an_attacker_that_falls_to_chance_does_not_slip_out_of_the_comparison():
+def test_an_attack_that_falls_to_chance_is_still_compared():
     flagged = [
         Record("", r.kind, r.spec, r.status, r.metrics, r.arrays, {"flags": ["near_chance"]})
         for r in cells(SOFT, "none", 0.15, 3)
@@ -311,7 +311,7 @@ def test_runs_about_other_things_are_not_compared_unless_allowed(tmp_path, capsy
         gate(tmp_path / "base.json", tmp_path / "base.json", tolerance=2, allow=["victims"])
 
 
-def test_a_family_without_rows_is_an_error_and_not_silence(tmp_path):
+def test_a_kind_without_rows_is_an_error(tmp_path):
     cases = {
         "no defense evaluations": run(cells(SOFT, "none", 0.97, 0)),
         "no attacked cells": run(evaluation("none"), sentinels=()),

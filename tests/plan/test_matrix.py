@@ -53,7 +53,7 @@ def test_no_defense_is_an_empty_stack(matrix_file):
     }
 
 
-def test_a_thief_who_asks_nothing_has_one_row_without_a_defense(matrix_file):
+def test_an_attack_without_queries_has_one_cell_without_a_defense(matrix_file):
     matrix = load_matrix(str(matrix_file(BLOCK.replace('"copycat",', '"own_labels",'))))
     rows = [cell for cell in cells(matrix.tasks()) if cell.attack == "own_labels"]
     assert {(cell.budget, cell.defense) for cell in rows} == {(0, ())}
@@ -177,7 +177,7 @@ def test_an_unknown_optional_pool_is_refused(matrix_file):
         load_matrix(str(matrix_file('detect = ["noize?"]\n' + BLOCK))).tasks()
 
 
-def test_how_the_thief_trains_and_what_the_victim_saw_are_axes(matrix_file):
+def test_the_attackers_training_and_the_victims_splits_are_axes(matrix_file):
     text = """
 [[block]]
 attack = "copycat"

@@ -1,4 +1,4 @@
-"""Draws honest cost against what the thief gets, a panel a cost: the front, and what it dominates."""
+"""Draws utility loss against fidelity of the best attack, one panel per measure, with Pareto fronts."""
 
 from __future__ import annotations
 
