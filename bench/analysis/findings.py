@@ -225,7 +225,7 @@ class Findings:
             for stack in self._label_only:
                 for name, sample in self.candidates(threat, stack, budget).items():
                     if name not in found or not equal_agreement(found[name], sample):
-                        found[f"{name} on label_only, carried over"] = replace(sample, adaptive=False)
+                        found[f"{name}, carried over from label_only"] = replace(sample, adaptive=False)
         return found
 
     @cached_property

@@ -17,19 +17,19 @@ from bench.store import Record
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """One membership attack with its repeats, and in words what it was run on."""
+    """One membership-inference attack with its repeats, and in words what it was run on."""
 
     victim: str
     target: str
-    strangers: str
+    non_members: str
     defense: str
     attack: str
     records: Sequence[Record]
 
     @property
-    def place(self) -> tuple[str, ...]:
-        """What sets attacks apart, in words."""
-        return self.attack, self.target, self.strangers, self.defense
+    def parts(self) -> tuple[str, ...]:
+        """What distinguishes one from another: attack, target, source of non-members, defense."""
+        return self.attack, self.target, self.non_members, self.defense
 
     def interval(self, metric: str) -> Interval | None:
         """Return the mean of ``membership.METRIC`` with its interval; None where it was not measured."""
@@ -53,7 +53,7 @@ def inferences(findings: Findings, records: Sequence[Record] | None = None) -> l
         if record.status == "ok" and any(name.startswith("membership.") for name in record.metrics):
             found[repr({k: v for k, v in sorted(record.spec.items()) if k != "repeat"})].append(record)
     each = [_inference(findings, group) for group in found.values()]
-    return sorted(each, key=lambda one: (one.victim, one.target, one.strangers, one.defense, one.attack))
+    return sorted(each, key=lambda one: (one.victim, one.target, one.non_members, one.defense, one.attack))
 
 
 def _inference(findings: Findings, group: Sequence[Record]) -> Inference:
@@ -61,10 +61,10 @@ def _inference(findings: Findings, group: Sequence[Record]) -> Inference:
     threat, attack = VictimThreatModel.of(spec), findings.attack_name(attack_of(spec))
     target = "the victim"
     if parse_call(str(spec["attack"]))[1].get("target") == "surrogate":
-        target = f"{threat.surrogate} stolen with {spec['budget']:,} queries"
+        target = f"{threat.surrogate} extracted with {spec['budget']:,} queries"
     shown = "" if threat.shows == "probabilities" else f", which shows {threat.shows}"
-    strangers = "the same data" if threat.pool == threat.access else f"{threat.pool} ({threat.access})"
+    non_members = "the same data" if threat.pool == threat.access else f"{threat.pool} ({threat.access})"
     ordered = sorted(group, key=lambda record: int(record.spec["repeat"]))
     return Inference(
-        threat.victim, target + shown, strangers, findings.defense_name(defense_of(spec)), attack, ordered
+        threat.victim, target + shown, non_members, findings.defense_name(defense_of(spec)), attack, ordered
     )

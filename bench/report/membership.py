@@ -39,10 +39,10 @@ def curves(found: Sequence[Inference], folder: Path, name: str) -> list[str]:
     If there are too many for one figure, there is one for each source of non-members.
     """
     parts, named = [], dict(zip(labels(found), found, strict=True))
-    kinds = {one.strangers for one in found} if len(found) > PANEL else {""}
+    kinds = {one.non_members for one in found} if len(found) > PANEL else {""}
     groups = []
     for kind in sorted(kinds):
-        own = [label for label, one in named.items() if kind in ("", one.strangers)]
+        own = [label for label, one in named.items() if kind in ("", one.non_members)]
         groups += [own[place : place + PANEL] for place in range(0, len(own), PANEL)]
     for number, group in enumerate(groups, start=1):
         drawn = {label: named[label].curve() for label in group}
@@ -54,10 +54,10 @@ def curves(found: Sequence[Inference], folder: Path, name: str) -> list[str]:
 
 def labels(found: Sequence[Inference]) -> list[str]:
     """Return a name for each attack, made of the parts in which the attacks differ."""
-    several = [len({one.place[part] for one in found}) > 1 for part in range(4)]
+    several = [len({one.parts[part] for one in found}) > 1 for part in range(4)]
     named = []
     for one in found:
-        words = (one.attack, one.target, f"non-members: {one.strangers}", f"defense: {one.defense}")
+        words = (one.attack, one.target, f"non-members: {one.non_members}", f"defense: {one.defense}")
         differing = [word for word, differs in zip(words, several, strict=True) if differs]
         named.append(", ".join(differing) or one.attack)
     return [
@@ -73,7 +73,7 @@ def sentences(found: Sequence[Inference]) -> list[str]:
 
 def _sentence(one: Inference) -> str:
     against = "no defense" if one.defense == "none" else one.defense
-    who = f"{one.attack} on {one.target} of `{one.victim}`, {against}, non-members from {one.strangers}"
+    who = f"{one.attack} on {one.target} of `{one.victim}`, {against}, non-members from {one.non_members}"
     if one.target.startswith("the victim"):
         who = who.replace(" of `", " `", 1)
     auc = one.interval("auc")
@@ -102,7 +102,7 @@ def table(found: Sequence[Inference]) -> str:
             [
                 one.victim,
                 one.target,
-                one.strangers,
+                one.non_members,
                 one.defense,
                 one.attack + mark,
                 len(one.records),

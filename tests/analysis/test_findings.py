@@ -151,7 +151,7 @@ def test_replaying_the_label_needs_no_knowledge():
     replayed = {
         name: sample
         for name, sample in found.candidates(found.threats[0], SIGMOID, 200).items()
-        if name.endswith("on label_only, carried over")
+        if name.endswith(", carried over from label_only")
     }
     assert replayed
     assert not any(sample.adaptive for sample in replayed.values())

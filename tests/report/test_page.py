@@ -91,7 +91,7 @@ def test_a_label_keeping_defense_never_looks_stronger_than_label_only():
     seen = findings.attack_results[threat, ROUNDED, 200]
     assert max(sample.agreement.mean() for sample in seen.values()) < best[LABEL_ONLY].interval.value
     assert best[ROUNDED].interval.value >= best[LABEL_ONLY].interval.value
-    assert best[ROUNDED].attack.endswith("on label_only, carried over")
+    assert best[ROUNDED].attack.endswith(", carried over from label_only")
     assert best[NONE].interval.value >= best[LABEL_ONLY].interval.value
 
 

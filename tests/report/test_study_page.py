@@ -361,7 +361,7 @@ def test_a_stolen_target_is_named_and_curves_are_the_mean_of_the_repeats(run):
     ]
     own[0].info["roc"] = [[x, 0.0] for x, _ in own[0].info["roc"]]
     found = inferences(Findings([*own, *stolen], {}))
-    assert [one.target for one in found] == ["mlp stolen with 4,000 queries", "the victim"]
+    assert [one.target for one in found] == ["mlp extracted with 4,000 queries", "the victim"]
     x, y = found[1].curve()[20]
     assert y == pytest.approx(0.8 * own[1].info["roc"][20][1])
     assert x == own[1].info["roc"][20][0]
