@@ -16,6 +16,7 @@ PATHS = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "moatbench.py",
+    "bench/analysis/*.py",
     "bench/matrices/**/*.toml",
     "examples/**/*.py",
     "reports/README.md",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.analysis.attacker_results import AttackerResult, shared_repeats
@@ -41,7 +41,7 @@ class AutoComparison:
 
 def comparisons(findings: Findings) -> Iterator[AutoComparison]:
     """Give every condition under which a universal attack and others were run."""
-    universal = _universal(findings)
+    universal = universal_attacks(findings)
     for threat in findings.threats:
         for defense, budgets in findings.conditions[threat].items():
             for budget in budgets:
@@ -60,7 +60,7 @@ def comparisons(findings: Findings) -> Iterator[AutoComparison]:
                         yield AutoComparison(threat, defense, budget, name, sample, best.attack, difference)
 
 
-def _universal(findings: Findings) -> Collection[str]:
+def universal_attacks(findings: Findings) -> set[str]:
     """Return the attacks that declare in their records that they claim to match the best of all others."""
     return {
         parse_call(str(record.spec["attack"]))[0]

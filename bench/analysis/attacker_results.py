@@ -42,6 +42,11 @@ class AttackerResult:
     ranked: bool
     adaptive: bool = False
 
+    @property
+    def usable_knowledge(self) -> set[str]:
+        """The knowledge that the attack declares it can use; empty where its records do not say."""
+        return set(self.records[0].info.get("attack", {}).get("knowledge", ()))
+
     @cached_property
     def fidelity(self) -> Interval:
         """The mean over repeats and test inputs, a fraction with its 95 % interval."""

@@ -162,12 +162,8 @@ def _adaptive(sample: AttackerResult, row: DefenseResult, declared: Iterable[str
     knowledge. A result carried over from ``label_only`` was measured against another defense.
     """
     spec = sample.records[0].spec
-    name = parse_call(spec["attack"])[0]
-    # Stores of older versions do not say what an attack can use.
-    usable = set(sample.records[0].info.get("attack", {}).get("knowledge", ()))
-    return sample.adaptive or (
-        defense_of(spec) == row.defense and name in declared and bool(usable - {"none"})
-    )
+    known_by = defense_of(spec) == row.defense and parse_call(spec["attack"])[0] in declared
+    return sample.adaptive or (known_by and bool(sample.usable_knowledge - {"none"}))
 
 
 def _near_chance(case: _Row) -> str:

@@ -44,7 +44,7 @@ def by_defense(found):
     return {match.defense: match for match in adaptive_check.comparisons(found)}
 
 
-def test_it_is_compared_with_the_best_of_the_others():
+def test_it_is_compared_with_the_best_of_the_other_attacks():
     met = by_defense(Findings([*AUDITS, *records()], {"digits": 200}))
     assert set(met) == {NONE, SIGMOID, ROUNDED}
     assert met[NONE].other.startswith("copycat")
@@ -55,7 +55,7 @@ def test_it_is_compared_with_the_best_of_the_others():
     assert met[SIGMOID].difference.value == pytest.approx(-0.25, abs=0.06)
 
 
-def test_the_report_says_where_it_is_behind_and_how_it_read_the_answers(tmp_path):
+def test_the_report_says_where_it_is_behind_and_which_interpretation_it_chose(tmp_path):
     text = write_report([*AUDITS, *records()], META, tmp_path).read_text(encoding="utf-8")
     told = text[text.index(ADAPTIVE_CHECK) :]
     assert "In 2 of 3 conditions it is shown to be less than 1.5 pp behind." in told
@@ -69,7 +69,7 @@ def test_budgets_that_it_calls_too_small_are_left_out():
     assert not list(adaptive_check.comparisons(Findings([*AUDITS, *few], {"digits": 200})))
 
 
-def test_a_thief_who_knows_more_is_compared_with_all_that_he_could_do():
+def test_a_stronger_threat_model_is_compared_with_the_attacks_of_weaker_ones():
     shares = {(SIGMOID, "recover"): 0.8, (SIGMOID, AUTO): 0.8, (NONE, "recover"): 0.8, (NONE, AUTO): 0.82}
     found = Findings([*AUDITS, *records(), *records(FULL, shares=shares)], {"digits": 200})
     met = [match for match in adaptive_check.comparisons(found) if match.threat.knowledge == "full"]
@@ -78,7 +78,7 @@ def test_a_thief_who_knows_more_is_compared_with_all_that_he_could_do():
     assert named[NONE].startswith(("copycat", "recover"))
 
 
-def test_without_such_an_attacker_the_report_has_no_such_section(tmp_path):
+def test_without_such_an_attack_the_report_has_no_such_section(tmp_path):
     plain = [each for each in records() if each.spec["attack"] != AUTO]
     text = write_report([*AUDITS, *plain], META, tmp_path).read_text(encoding="utf-8")
     assert ADAPTIVE_CHECK not in text

@@ -77,7 +77,7 @@ def row_of(findings, knowledge, defense):
     return next(row for row in findings.rows[threat] if row.defense == defense)
 
 
-def test_the_gap_to_label_only_pairs_the_strongest_of_those_that_both_met(findings):
+def test_the_reduction_from_label_only_pairs_the_best_attacks_of_those_run_against_both(findings):
     standing = row_of(findings, "none", SIGMOID).results[200]
     expected = hits(0.70, "copycat(use_probability=false)", 0).mean() - hits(0.60, LABELS, 0).mean()
     assert standing.reduction_from_labels.value == pytest.approx(expected, abs=0.02)
@@ -95,17 +95,17 @@ def test_without_label_only_its_column_is_a_dash(tmp_path):
     assert line.split("|")[4].strip() == "–"
 
 
-def test_the_best_equipped_thief_comes_first_and_meets_what_the_others_met(findings):
+def test_the_strongest_threat_model_comes_first_and_has_the_defenses_of_weaker_ones(findings):
     assert [threat.knowledge for threat in findings.threats] == ["full", "none"]
     assert findings.strongest == findings.threats[:1]
     met = {row.defense for row in findings.rows[findings.threats[0]]}
-    # Nobody who knows it was run against top_k: there he does what the others can.
+    # No adaptive attack was run against top_k: there the non-adaptive ones are candidates.
     assert USELESS in met
     best = row_of(findings, "full", USELESS).results[200].best
     assert best.attack.endswith("(non-adaptive)")
 
 
-def test_a_thief_who_knows_more_is_not_judged_at_budgets_that_he_was_not_run_at():
+def test_a_stronger_threat_model_is_not_evaluated_at_budgets_that_it_was_not_run_at():
     found = Findings(
         [*AUDITED, *static(budgets=(50, 200, 800)), *knowing(budgets=(50, 200))], {"digits": 200}
     )
@@ -114,7 +114,7 @@ def test_a_thief_who_knows_more_is_not_judged_at_budgets_that_he_was_not_run_at(
     assert found.summary_budgets(found.threats[1]) == [200, 800]
 
 
-def test_thieves_of_other_pools_are_worst_cases_of_their_own():
+def test_each_pool_has_a_strongest_threat_model_of_its_own():
     found = Findings([*AUDITED, *static(), *knowing(), *static(NEAR)], {"digits": 200})
     assert [(threat.pool, threat.knowledge) for threat in found.strongest] == [
         ("in-distribution", "full"),
@@ -122,7 +122,7 @@ def test_thieves_of_other_pools_are_worst_cases_of_their_own():
     ]
 
 
-def test_the_unaware_are_compared_among_themselves(findings):
+def test_non_adaptive_attacks_are_compared_among_themselves(findings):
     aware, plain = (row_of(findings, knowledge, SIGMOID).results[200] for knowledge in ("full", "none"))
     assert aware.best.attack == RECOVER
     assert aware.non_adaptive.best.interval.value == plain.best.interval.value
@@ -131,7 +131,7 @@ def test_the_unaware_are_compared_among_themselves(findings):
     assert plain.non_adaptive is None
 
 
-def test_what_an_attack_gets_by_knowing_is_not_put_down_to_one_who_does_not_know():
+def test_what_an_attack_gains_by_knowledge_does_not_count_for_non_adaptive_ones():
     unknowing = [
         cell(INSIDE, d, RECOVER, 200, r, share=share)
         for d, share in {NONE: 0.5, SIGMOID: 0.2}.items()
@@ -143,7 +143,7 @@ def test_what_an_attack_gets_by_knowing_is_not_put_down_to_one_who_does_not_know
     assert aware.non_adaptive.reduction == plain.reduction
 
 
-def test_replaying_the_label_needs_no_knowledge():
+def test_results_carried_over_from_label_only_are_non_adaptive():
     evaluations = [
         evaluation(d, **({"l1": 0.3} if d == SIGMOID else {})) for d in (NONE, LABEL_ONLY, SIGMOID)
     ]
@@ -157,7 +157,7 @@ def test_replaying_the_label_needs_no_knowledge():
     assert not any(sample.adaptive for sample in replayed.values())
 
 
-def test_a_defense_that_a_knowing_thief_undoes_reads_so(findings):
+def test_a_defense_without_effect_on_adaptive_attacks_says_so(findings):
     said = one_line_result(findings, row_of(findings, "full", SIGMOID))
     assert re.fullmatch(
         r"(multiplies the queries needed by [\d.]+( or more)? and )?reduces fidelity by [\d.]+ pp "
@@ -166,11 +166,11 @@ def test_a_defense_that_a_knowing_thief_undoes_reads_so(findings):
         r"no significant effect on the best attack, recover",
         said,
     )
-    # One who does not know it leaves the whole gap, and there is nothing to add.
+    # Under the non-adaptive threat model the whole reduction remains, and there is nothing to add.
     assert "recover" not in one_line_result(findings, row_of(findings, "none", SIGMOID))
 
 
-def test_a_defense_of_which_something_is_left_says_what_knowing_it_adds(findings):
+def test_a_defense_with_an_effect_on_adaptive_attacks_says_what_knowledge_adds(findings):
     said = one_line_result(findings, row_of(findings, "full", ROUNDED))
     standing = row_of(findings, "full", ROUNDED).results[200]
     assert standing.reduction.low > 0
@@ -178,7 +178,7 @@ def test_a_defense_of_which_something_is_left_says_what_knowing_it_adds(findings
     assert said.endswith(f"; recover reaches {more} pp more than any non-adaptive attack")
 
 
-def test_where_knowing_is_not_told_from_not_knowing_it_says_so():
+def test_where_adaptive_attacks_are_not_significantly_better_it_says_so():
     hardly_better = knowing(shares=KNOWING | {ROUNDED: 0.588})
     found = Findings([*AUDITED, *static(), *hardly_better], {"digits": 200})
     row = row_of(found, "full", ROUNDED)
@@ -202,7 +202,7 @@ def test_what_no_interval_shows_is_not_claimed(findings):
     )
 
 
-def test_a_price_whose_interval_holds_zero_is_not_named():
+def test_a_utility_loss_whose_interval_contains_zero_is_not_named():
     evaluations = [evaluation(NONE), evaluation(SIGMOID, lost=0.005, l1=0.3)]
     cells = [record for record in static() if tuple(record.spec["defense"]) in (NONE, SIGMOID)]
     found = Findings([*evaluations, *cells], {"digits": 200})
@@ -224,13 +224,13 @@ def test_no_defense_is_named_in_words_without_its_flags(findings, text):
         assert all(re.match(rf"(\*\*)? ⚑ {marks}", said[place:]) for place in places)
 
 
-def test_every_line_under_a_verdict_is_about_a_defense_of_it(findings):
+def test_every_line_under_a_threat_model_is_about_a_defense_of_it(findings):
     lines = one_line_results(findings, findings.threats[0])
     assert len(lines) == len(findings.rows[findings.threats[0]]) - 1
     assert not any(line.startswith("**none") for line in lines)
 
 
-def test_the_worst_case_stands_on_top(text):
+def test_the_strongest_threat_model_is_on_top(text):
     top = text.split("## Summary")[1].split("### T1")[0]
     assert "**Strongest threat models.**" in top
     assert "| T1 |" in top
@@ -254,7 +254,7 @@ def test_flags_are_listed_with_meaning_rows_and_what_was_seen(findings, text):
     assert not any(f"({flag})" in clear for flag in raised)
 
 
-def test_attackers_that_agree_wherever_both_were_run_are_one_by_any_name():
+def test_attacks_that_agree_wherever_both_were_run_are_one_by_any_name():
     twins = [
         cell(INSIDE, defense, MAJORITY, 200, repeat, share=KEPT[defense, LABELS])
         for defense in (NONE, SIGMOID)
@@ -270,7 +270,7 @@ def test_attackers_that_agree_wherever_both_were_run_are_one_by_any_name():
     assert name in found.candidates(threat, LABEL_ONLY, 200)
 
 
-def test_one_place_where_they_differ_keeps_attackers_apart_everywhere():
+def test_one_condition_where_they_differ_keeps_attacks_apart_everywhere():
     cells = static(budgets=(200,))
     twins = [
         replace(record, spec=record.spec | {"attack": MAJORITY})
@@ -285,7 +285,7 @@ def test_one_place_where_they_differ_keeps_attackers_apart_everywhere():
         assert {MAJORITY, "copycat on labels"} <= set(found.attack_results[threat, place, 200])
 
 
-def test_an_attacker_that_differs_from_one_of_two_names_joins_neither():
+def test_an_attack_that_differs_from_one_of_two_names_joins_neither():
     def ran(attack, defense, share):
         cells = [cell(INSIDE, defense, attack, 200, repeat, share=share) for repeat in range(2)]
         for record in cells:
@@ -300,7 +300,7 @@ def test_an_attacker_that_differs_from_one_of_two_names_joins_neither():
 
 
 @pytest.mark.parametrize("flag", ["near_chance", "nothing_learnt"])
-def test_two_empty_copies_do_not_make_two_attackers_one(flag):
+def test_two_untrained_surrogates_do_not_make_two_attacks_one(flag):
     cells = [
         cell(INSIDE, SIGMOID, attack, 200, repeat, share=0.1, flags=[flag])
         for attack in (SOFT, LABELS)
@@ -313,7 +313,7 @@ def test_two_empty_copies_do_not_make_two_attackers_one(flag):
     assert len(samples) == 2
 
 
-def test_two_perfect_copies_do_not_make_two_attackers_one():
+def test_two_perfect_surrogates_do_not_make_two_attacks_one():
     cells = [
         cell(INSIDE, NONE, attack, 200, repeat, share=2.0) for attack in (SOFT, LABELS) for repeat in range(2)
     ]
@@ -322,7 +322,7 @@ def test_two_perfect_copies_do_not_make_two_attackers_one():
     assert len(samples) == 2
 
 
-def test_parameters_found_by_honest_cost_are_shown_beside_what_they_cost(tmp_path):
+def test_parameters_found_by_utility_loss_are_shown_with_that_loss(tmp_path):
     given = ("reverse_sigmoid(l1=0.3)",)
     found = evaluation(given, l1=0.31, kept=0.99)
     found.info["resolved"] = {given[0]: "reverse_sigmoid(beta=1.0, gamma=0.0731)"}

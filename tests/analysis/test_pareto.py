@@ -56,7 +56,7 @@ def test_a_point_is_dominated_only_by_one_that_is_no_worse_in_both_and_better_in
     assert dominated(points) == [False, False, True, True, False, False]
 
 
-def test_the_front_falls_as_cost_rises_and_everything_grey_lies_above_it(drawn):
+def test_the_front_falls_as_utility_loss_rises_and_everything_grey_lies_above_it(drawn):
     for points in drawn.values():
         front = sorted((p.cost, p.fidelity.value) for p in points if not p.dominated)
         costs, left = np.transpose(front)
@@ -67,7 +67,7 @@ def test_the_front_falls_as_cost_rises_and_everything_grey_lies_above_it(drawn):
                 assert p.fidelity.value >= reached
 
 
-def test_a_panel_is_there_only_where_some_defense_pays(drawn):
+def test_a_panel_is_there_only_where_some_defense_has_a_utility_loss(drawn):
     # Made-up audits add likelihood with L1 and refuse at the gate, and never change risk-coverage.
     assert [cost.metric for cost in drawn] == ["honest.l1_mean", "honest.nll", "honest.refused"]
     free = [evaluation(NONE), evaluation(LABEL_ONLY)]

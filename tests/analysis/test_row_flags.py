@@ -36,14 +36,14 @@ DECLARED = {"pry": ADAPTIVE, "evade": ADAPTIVE}
 
 
 def hits(share, repeat, spread):
-    """Inputs are hard or easy for every thief alike; ``spread``: sd of luck over repeats."""
+    """Inputs are equally difficult for every attack; ``spread``: sd over repeats."""
     hard = np.random.default_rng(7).random(INPUTS)
     luck = np.random.default_rng(repeat)
     return (hard + luck.normal(0, 0.02, INPUTS) + spread * luck.normal() < share).astype(np.uint8)
 
 
 def cells(attack="seek", defense=WARD, share=0.8, *, budget=200, spread=0.0, repeats=REPEATS, **spec):
-    """One attacker at one budget; ``flags``: how many of its repeats carry which cell flag."""
+    """One attack at one budget; ``flags``: how many of its repeats carry which cell flag."""
     flags, facts = spec.pop("flags", {}), spec.pop("facts", {})
     metrics = {f"extraction.{name}": value for name, value in facts.items()}
     made = []
@@ -112,7 +112,7 @@ def test_a_sound_row_raises_nothing():
     assert raised(evaluation(NONE), defense=NONE) == {}
 
 
-def test_a_row_without_an_audit_raises_nothing_that_only_an_audit_can_show():
+def test_a_row_without_a_defense_evaluation_raises_nothing_that_only_that_can_show():
     of_another_victim = evaluation(spec={"victim": "digits/cnn"})
     assert raised(of_another_victim, cells()) == {}
 
@@ -123,7 +123,7 @@ def test_flags_come_in_the_order_of_their_numbers():
 
 
 @pytest.mark.parametrize(("consistent", "answer"), [(False, "gets another"), (True, "gets the same")])
-def test_randomised_answers_are_flagged_with_what_asking_again_brings(consistent, answer):
+def test_randomized_answers_are_flagged_with_what_repeated_queries_get(consistent, answer):
     found = raised(evaluation(stochastic=True, consistent_noise=consistent), cells())
     assert list(found) == ["randomised"]
     assert answer in found["randomised"]
@@ -133,7 +133,7 @@ AGAIN = {"facts": {"repeated": 60.0}}
 NOISY = evaluation(stochastic=True)
 
 
-def test_averaging_helps_where_one_who_asks_again_is_ahead_of_all_who_do_not():
+def test_averaging_helps_where_an_attack_that_repeats_queries_is_ahead_of_all_others():
     found = raised(NOISY, cells(share=0.7), cells("pry(a=1)", share=0.75, **AGAIN))
     assert found["averaging_helps"].startswith("pry is ")
     assert "ahead of seek at 200 queries" in found["averaging_helps"]
@@ -148,7 +148,7 @@ def test_averaging_helps_where_one_who_asks_again_is_ahead_of_all_who_do_not():
         ([*cells("pry", share=0.75, **AGAIN), *cells("copycat", share=0.8)], "another does better still"),
     ],
 )
-def test_averaging_does_not_help_one_who(records, why):
+def test_averaging_does_not_help_an_attack_that(records, why):
     assert "averaging_helps" not in raised(NOISY, cells(share=0.7), records), why
 
 
@@ -161,7 +161,7 @@ def test_averaging_does_not_help_one_who(records, why):
         ([], True),
     ],
 )
-def test_averaging_helps_only_where_an_answer_may_vary_or_nobody_knows(seen, flagged):
+def test_averaging_helps_only_where_an_answer_may_vary_or_that_is_unknown(seen, flagged):
     found = raised(seen, cells(share=0.7), cells("pry", share=0.75, **AGAIN))
     assert ("averaging_helps" in found) == flagged
 
@@ -174,7 +174,7 @@ def test_a_mean_that_is_ahead_is_not_enough():
     assert found.keys() <= {"randomised", "wide_interval"}
 
 
-def test_one_who_is_not_ranked_beats_nobody():
+def test_an_attack_that_is_not_ranked_is_ahead_of_none():
     weak = cells("pry", NONE, share=0.2, flags={"near_chance": 1})
     found = raised(NOISY, weak, cells(share=0.7), cells("pry", share=0.75, **AGAIN))
     assert list(found) == ["randomised", "near_chance"]
@@ -198,11 +198,11 @@ def test_labels_flip_among_the_answers(kept, refused, detail):
 
 
 @pytest.mark.parametrize("refused", [0.0, 22 / 447, 0.3, 1.0])
-def test_a_refusal_flips_no_label(refused):
+def test_a_rejection_flips_no_label(refused):
     assert raised(evaluation(kept=1 - refused, refused=refused), cells()) == {}
 
 
-def test_a_thief_who_knows_the_defense_and_wins_is_flagged_on_both_rows():
+def test_an_adaptive_attack_that_is_ahead_is_flagged_on_both_rows():
     records = (evaluation(), cells(share=0.7), cells(defense=NONE, share=0.85, **FULL))
     records += (cells("pry", share=0.78, **FULL),)
     for knowledge in ("none", "full"):
@@ -211,12 +211,12 @@ def test_a_thief_who_knows_the_defense_and_wins_is_flagged_on_both_rows():
         assert "ahead of seek" in found["aware_attacker_wins"]
 
 
-def test_whoever_was_told_is_aware_whether_the_defense_names_him_or_not():
+def test_an_attack_whose_threat_model_includes_the_defense_is_adaptive_also_if_undeclared():
     found = raised(evaluation(), cells(share=0.7), cells("evade", share=0.78, **FULL))
     assert "evade (knowledge = full) is" in found["aware_attacker_wins"]
 
 
-def test_a_declared_attacker_who_can_use_knowledge_counts_as_aware_without_being_told():
+def test_a_declared_attack_that_can_use_knowledge_is_adaptive_under_any_threat_model():
     found = raised(evaluation(), cells(share=0.7), cells("pry", share=0.78))
     assert "pry is" in found["aware_attacker_wins"]
 
@@ -231,19 +231,19 @@ def test_a_declared_attacker_who_can_use_knowledge_counts_as_aware_without_being
         (cells("pry", share=0.78, surrogate="lenet", **FULL), "trains another copy"),
     ],
 )
-def test_no_flag_for_an_aware_thief_who(records, why):
+def test_no_flag_for_an_adaptive_attack_that(records, why):
     assert "aware_attacker_wins" not in raised(evaluation(), records, cells(share=0.7)), why
 
 
-def test_a_thief_who_learnt_of_another_defense_is_not_aware_of_this_one():
+def test_an_attack_adaptive_to_another_defense_is_not_adaptive_to_this_one():
     other = cells("pry", ("label_only",), share=0.78, **FULL)
     records = (evaluation(), other, cells(defense=NONE, share=0.85, **FULL), cells(share=0.7))
-    # He is replayed on the labels here, which needs no knowledge.
+    # Its result is carried over from label_only here, which needs no knowledge.
     assert "aware_attacker_wins" not in raised(*records)
     assert "aware_attacker_wins" not in raised(*records, knowledge="full")
 
 
-def test_near_chance_is_raised_where_nobody_is_ranked():
+def test_near_chance_is_raised_where_no_attack_is_ranked():
     weak = cells("pry", NONE, share=0.2, flags={"near_chance": 1})
     found = raised(evaluation(NONE), weak, defense=NONE)
     assert found == {}, "the strongest attacker is another, and is ranked"
@@ -253,21 +253,21 @@ def test_near_chance_is_raised_where_nobody_is_ranked():
 
 
 @pytest.mark.parametrize(("share", "flagged"), [(0.9, True), (0.6, False)])
-def test_near_chance_is_raised_where_one_who_is_not_ranked_is_ahead(share, flagged):
+def test_near_chance_is_raised_where_an_attack_that_is_not_ranked_is_ahead(share, flagged):
     weak = cells("pry", NONE, share=0.2, flags={"near_chance": 1})
     found = raised(evaluation(), weak, cells("pry", share=share), cells(share=0.7))
     assert ("near_chance" in found) == flagged
 
 
 @pytest.mark.parametrize("flag", ["still_moving", "overlap", "nothing_learnt"])
-def test_a_row_inherits_the_cell_flags_of_its_strongest_attacker_and_of_no_other(flag):
+def test_a_row_has_the_cell_flags_of_its_best_attack_and_of_no_other(flag):
     strong, weak = cells(share=0.75, flags={flag: 3}), cells("copycat", share=0.7)
     assert raised(evaluation(), strong, weak) == {flag: "3 of 5 repeats at 200 queries"}
     strong, weak = cells(share=0.75), cells("copycat", share=0.7, flags={flag: 3})
     assert raised(evaluation(), strong, weak) == {}
 
 
-def test_flags_are_those_of_the_budgets_in_the_verdict():
+def test_flags_are_those_of_the_budgets_in_the_summary():
     undefended = [*cells(defense=NONE, budget=50), *cells(defense=NONE, budget=800)]
     moving = {"flags": {"still_moving": 1}}
     small = [*cells(budget=50, **moving), *cells(budget=800), *cells()]
@@ -277,12 +277,12 @@ def test_flags_are_those_of_the_budgets_in_the_verdict():
     assert raised(evaluation(), undefended, large) == {"still_moving": said}
 
 
-def test_a_gap_known_to_more_than_two_points_is_too_wide():
+def test_a_reduction_known_to_more_than_two_percentage_points_is_too_wide():
     found = raised(evaluation(), cells(share=0.7, spread=0.05))
     assert re.fullmatch(r"±\d\.\d pp at 200 queries", found["wide_interval"])
 
 
-def test_luck_that_both_rows_share_does_not_widen_a_gap():
+def test_variation_that_both_rows_share_does_not_widen_a_reduction():
     shared = {"spread": 0.05, "surrogate": "lenet"}
     found = raised(evaluation(), cells(defense=NONE, share=0.8, **shared), cells(share=0.7, **shared))
     assert found == {}
@@ -353,25 +353,25 @@ def test_no_flag_where_the_traffic_is_new_or_nothing_is_detected(seen, sent):
         ({"victim": "mine.py:factory", "data": "mine.py:factory"}, 0.3, False),
     ],
 )
-def test_a_victim_half_a_point_below_its_expected_accuracy_is_weak(spec, accuracy, flagged):
+def test_a_victim_half_a_percentage_point_below_its_expected_accuracy_is_weak(spec, accuracy, flagged):
     found = raised(evaluation(spec=spec, accuracy=accuracy), cells(**spec))
     assert ("weak_victim" in found) == flagged
     if flagged:
         assert f"{100 * accuracy:.1f} %" in found["weak_victim"]
 
 
-def test_a_weak_victim_is_told_by_the_undefended_audit_where_a_row_has_none():
+def test_a_row_without_an_evaluation_takes_the_victims_accuracy_from_that_of_no_defense():
     assert "weak_victim" in raised(evaluation(NONE, accuracy=0.9), cells())
 
 
-def test_a_defense_that_names_no_attacker_is_flagged_also_inside_a_stack():
+def test_a_defense_that_names_no_attack_is_flagged_also_inside_a_stack():
     found = raised(evaluation(BARE), cells(defense=BARE), defense=BARE)
     assert found == {"no_declared_attacker": "bare declares no attack that knows it"}
     stack = (*WARD, *BARE)
     assert raised(evaluation(stack), cells(defense=stack), defense=stack) == found
 
 
-def test_declared_attackers_that_were_not_run_are_named():
+def test_declared_attacks_that_were_not_run_are_named():
     found = raised(evaluation(), cells("copycat"))
     assert found == {"no_declared_attacker": "ward is known by pry, seek, of which none was run here"}
 
@@ -386,9 +386,7 @@ def test_declared_attackers_that_were_not_run_are_named():
         ([Record("f", "cell", cells("pry")[0].spec, "failed", error="it broke")], True),
     ],
 )
-def test_a_declared_attacker_counts_where_he_ran_against_this_defense_and_with_the_same_data(
-    records, flagged
-):
+def test_a_declared_attack_counts_where_it_ran_against_this_defense_with_the_same_data(records, flagged):
     found = raised(evaluation(), records, cells("copycat"))
     assert ("no_declared_attacker" in found) == flagged
 
@@ -398,7 +396,7 @@ def test_without_a_record_that_says_who_knows_a_defense_the_flag_says_so():
     assert found == {"no_declared_attacker": "the store does not say which attacks know gone"}
 
 
-def test_an_attack_of_an_older_store_is_aware_only_if_it_was_told():
+def test_an_attack_of_an_older_store_is_adaptive_only_by_its_threat_model():
     declared = cells("pry", share=0.78)
     for record in declared:
         del record.info["attack"]
@@ -408,11 +406,11 @@ def test_an_attack_of_an_older_store_is_aware_only_if_it_was_told():
 @pytest.mark.parametrize(
     ("own", "said"), [(1.0, {"small_budget": "pry at 200 queries"}), (0.0, {}), (None, {})]
 )
-def test_a_budget_that_the_strongest_attack_calls_too_small_is_flagged(own, said):
+def test_a_budget_that_the_best_attack_calls_too_small_is_flagged(own, said):
     facts = {} if own is None else {"small_budget": own}
     assert raised(evaluation(), cells("pry", share=0.75, facts=facts)) == said
 
 
-def test_a_budget_too_small_for_another_attack_than_the_strongest_is_fine():
+def test_a_budget_too_small_for_another_attack_than_the_best_is_fine():
     weak = cells("copycat", share=0.6, facts={"small_budget": 1.0})
     assert raised(evaluation(), weak, cells(share=0.75)) == {}

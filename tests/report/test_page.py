@@ -57,7 +57,7 @@ def few(budget=200, attacks=(LABELS, SOFT, RANDOM, ADAPTIVE), repeats=REPEATS):
     ]
 
 
-def test_the_verdict_comes_first_and_names_the_strongest_attacker(text):
+def test_the_summary_comes_first_and_names_the_best_attack(text):
     assert text.index("## Summary") < text.index("## T1 in detail")
     verdict = section(text, "### T1 ·")
     undefended = next(line for line in verdict.splitlines() if line.startswith("| **none**"))
@@ -66,7 +66,7 @@ def test_the_verdict_comes_first_and_names_the_strongest_attacker(text):
     assert "knockoff adaptive on labels" in screened
 
 
-def test_the_words_of_the_verdict_follow_the_intervals(text):
+def test_the_sentences_of_the_summary_follow_the_intervals(text):
     verdict = section(text, "### T1 ·")
     assert "the largest fidelity reduction is that of **mahalanobis" in verdict
     useless = [cell(INSIDE, d, SOFT, 200, r, share=0.8) for d in (NONE, SCREEN) for r in range(REPEATS)]
@@ -79,7 +79,7 @@ def test_the_words_of_the_verdict_follow_the_intervals(text):
     assert f"reductions above {100 * gap.high:.1f} pp are excluded" in said
 
 
-def test_every_threat_model_has_a_verdict_of_its_own(text):
+def test_every_threat_model_has_a_summary_of_its_own(text):
     assert section(text, "### T1 ·") != section(text, "### T2 ·")
     assert "in-distribution data" in text.split("### T1 ·")[1].splitlines()[0]
     assert "usps (near)" in text.split("### T2 ·")[1].splitlines()[0]
@@ -105,14 +105,14 @@ def test_a_label_keeping_defense_never_looks_stronger_than_label_only():
         None,
     ],
 )
-def test_nothing_is_replayed_where_the_label_may_change_or_is_not_known_to_stay(spoilt):
+def test_nothing_is_carried_over_where_the_label_may_change_or_is_not_known_to_stay(spoilt):
     evaluations = [record for record in (*AUDITS[:2], spoilt) if record]
     findings = Findings([*evaluations, *few()], {"digits": 200})
     (threat,) = findings.threats
     assert not any("carried over" in name for name in findings.candidates(threat, ROUNDED, 200))
 
 
-def test_copycat_and_random_knockoff_are_one_attacker_where_they_agree_everywhere(text):
+def test_copycat_and_random_knockoff_are_one_attack_where_they_agree_everywhere(text):
     assert "copycat = knockoff random on probabilities" in text
     findings, threat = inside()
     assert not any(
@@ -131,7 +131,7 @@ def test_copycat_and_random_knockoff_stay_apart_where_one_repeat_differs():
     }
 
 
-def test_attackers_near_chance_are_shown_and_flagged_but_not_ranked(tmp_path):
+def test_attacks_near_chance_are_shown_and_flagged_but_not_ranked(tmp_path):
     weak = [cell(INSIDE, NONE, SOFT, 200, repeat, flags=["near_chance"]) for repeat in range(REPEATS)]
     others = [cell(INSIDE, NONE, LABELS, 200, repeat) for repeat in range(REPEATS)]
     defended = [cell(INSIDE, SCREEN, SOFT, 200, repeat) for repeat in range(REPEATS)]
@@ -146,7 +146,7 @@ def test_attackers_near_chance_are_shown_and_flagged_but_not_ranked(tmp_path):
     assert re.search(r"none +\| copycat on probabilities +\| +\d+\.\d \[", section(text, "## T1 in detail"))
 
 
-def test_one_who_sees_probabilities_can_do_all_that_one_who_sees_labels_can():
+def test_attacks_on_labels_are_candidates_where_probabilities_are_shown():
     labels = INSIDE | {"shows": "labels"}
     cells = [cell(INSIDE, NONE, SOFT, 200, repeat, share=0.5) for repeat in range(REPEATS)]
     cells += [cell(labels, NONE, LABELS, 200, repeat, share=0.7) for repeat in range(REPEATS)]
@@ -193,13 +193,13 @@ def test_a_reference_budget_that_was_not_run_is_said(tmp_path):
     assert "No multiplier: the reference budget of 200 was not run" in section(text, "### T1 ·")
 
 
-def test_the_zero_query_thief_is_a_row_and_no_candidate(text):
+def test_the_zero_query_baseline_is_a_row_and_no_candidate(text):
     assert "*zero-query baseline*" in section(text, "### T1 ·")
     findings = Findings(fake_run(), {"digits": 200})
     assert 0 not in findings.conditions[findings.threats[0]][NONE]
 
 
-def test_every_fidelity_and_gap_has_its_interval(text):
+def test_every_fidelity_and_reduction_has_its_interval(text):
     for heading in ("### T1 ·", "### T2 ·"):
         rows = [line for line in section(text, heading).splitlines() if line.startswith("| **")]
         assert len(rows) == len(DEFENSES)
@@ -248,7 +248,7 @@ def test_figures_carry_no_date_and_no_opaque_ground(report):
         assert "fill: #ffffff" not in svg
 
 
-def test_detection_and_honest_cost_are_reported_per_defense(text):
+def test_detection_and_utility_loss_are_reported_per_defense(text):
     assert re.search(
         r"mahalanobis +\| noise +\| +99\.5 \[99\.0, 100\.0\]", section(text, "## Detection by pool")
     )

@@ -11,6 +11,8 @@ from cases import slow_unless
 from in_process import moatbench
 
 from bench import plugins as registry
+from bench.analysis.adaptive_check import universal_attacks
+from bench.analysis.findings import Findings
 from bench.errors import BudgetError, MissingDataError
 from bench.plan.matrix import load_matrix
 from bench.runner import local_backend
@@ -109,6 +111,14 @@ def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, settin
     known_by = {n: list(registry.defenses.get(n).known_by) for n in ("rounded", "gaussian_noise")}
     assert known_by in evaluations
     assert all(known_by.values())
+    findings = Findings(records, {})
+    assert known_by.items() <= findings.known_by.items()
+    auto = registry.attacks.get("auto")
+    usable = {
+        r.attack: r.usable_knowledge for found in findings.attack_results.values() for r in found.values()
+    }
+    assert usable["auto"] == set(auto.knowledge)
+    assert universal_attacks(findings) == {"auto"}
 
 
 def test_finished_tasks_do_not_run_again(tiny, setting, tmp_path, monkeypatch):
