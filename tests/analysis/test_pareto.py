@@ -137,5 +137,5 @@ def test_what_is_flagged_is_hollow_and_what_is_dominated_is_grey(findings, drawn
 
 def test_the_report_shows_figure_and_front(tmp_path):
     text = write_report(frontier(repeats=2), META, tmp_path).read_text(encoding="utf-8")
-    assert "![Honest cost against fidelity, T1](figures/T1-pareto.svg)" in text
+    assert "![Utility loss and fidelity, T1](figures/T1-pareto.svg)" in text
     assert re.search(r"^\| +\| defense +\| +fidelity \(%\) \| +mean L1 of benign answers", text, re.MULTILINE)
