@@ -15,6 +15,7 @@ PATHS = (
     "METHOD.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "README.md",
     "moatbench.py",
     "bench/analysis/*.py",
     "bench/matrices/**/*.toml",

@@ -92,17 +92,23 @@ def test_readme_shows_the_headlines_of_the_replications():
     assert shown[1].strip() == headline_table(FOLDER, "reports/").strip()
 
 
-def test_readme_shows_the_summary_of_the_mnist_report():
+def test_readmes_result_is_that_of_a_row_of_the_report():
     readme = (ROOT / "README.md").read_text()
-    shown = re.search(r"<!-- verdict of (\S+):.*?-->\n(.*?)<!-- end of verdict -->", readme, re.DOTALL)
-    report = (ROOT / shown[1]).read_text()
-    summary = re.search(r"## (?:Verdict|Summary)\n(.*?)### T1", report, re.DOTALL)
-    assert shown[2].strip() == summary[1].strip()
+    place, row, shown = re.search(
+        r"<!-- result of (\S+), row (T\d+):.*?-->\n(.*?)<!-- end of result -->", readme, re.DOTALL
+    ).groups()
+    line = re.search(rf"^\| {row} \|.*$", (ROOT / place).read_text(), re.MULTILINE)[0]
+    measured = re.findall(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", line)
+    quoted = re.findall(r"(-?[\d.]+) (?:%|pp)\s\(95 % CI (-?[\d.]+) to (-?[\d.]+)\)", shown)
+    assert len(quoted) == 3
+    assert quoted == measured[:3]
+    assert re.search(r"`(\w+\(.*?\))`", shown)[1] in line
+    assert re.search(r"([\d,]+) queries", shown)[1] in line
 
 
-def test_readmes_first_figure_is_a_pareto_front():
+def test_readmes_first_figure_is_that_of_a_published_result():
     first = re.search(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())[1]
-    assert re.fullmatch(r"reports/frontier/figures/T\d+-pareto\.svg", first)
+    assert re.fullmatch(r"reports/\w+/figures/published-\d+\.svg", first)
     assert (ROOT / first).is_file()
 
 
