@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from attacked_api import SEEDS, FakeApi, rows_of
 
 from attacks.active_thief import EFFORT, WIDER, ActiveThief, by_entropy, k_center
 from attacks.base import Pool, RandomSeeds
@@ -16,25 +17,15 @@ from bench.errors import UsageError
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 
-STREAMS = RandomSeeds(order=11, choices=12)
 STRATEGIES = ("uncertainty", "k-center", "both")
 
 
-class Shop:
-    """Sells the distance of a pixel to each class' place as probabilities; refuses what it is told to."""
+class PixelApi(FakeApi):
+    """Answers by the distance of a pixel to each class' place."""
 
-    def __init__(self, budget, classes=3, refuse=lambda x: np.zeros(len(x), bool)):
-        self.budget, self.nb_classes, self.known = budget, classes, None
-        self.asked, self.batches, self.refuse = [], [], refuse
-
-    def predict(self, x, batch_size=256, client="attacker"):
-        self.batches.append(len(x))
-        self.asked += rows_of(x)
-        assert len(self.asked) <= self.budget
+    def probabilities(self, x):
         near = -50 * (x[:, 0, 0, :1] - np.linspace(0, 1, self.nb_classes)) ** 2
-        told = np.exp(near) / np.exp(near).sum(axis=1, keepdims=True)
-        told[self.refuse(x)] = np.nan
-        return told
+        return np.exp(near) / np.exp(near).sum(axis=1, keepdims=True)
 
 
 class Neighbours:
@@ -64,13 +55,9 @@ def pool():
     return Pool("made", x, np.zeros(150, np.int64), "near", same_classes=False)
 
 
-def rows_of(x):
-    return [row.tobytes() for row in x]
-
-
-def buy(attack, pool, budget, learner=None, streams=STREAMS, **shop):
-    api = Shop(budget, **shop)
-    return attack.acquire(api, pool, learner or Neighbours(), streams), api
+def acquire(attack, pool, budget, surrogates=None, seeds=SEEDS, **shown):
+    api = PixelApi(budget, **shown)
+    return attack.acquire(api, pool, surrogates or Neighbours(), seeds), api
 
 
 # --- the choices
@@ -103,14 +90,14 @@ def test_k_center_takes_no_row_twice_and_the_first_of_equals():
 
 
 def test_uncertainty_buys_what_the_copy_is_least_sure_of(pool):
-    bought, _ = buy(ActiveThief(strategy="uncertainty", seeds=20, rounds=1), pool, 40)
-    start = bought.x[:20], bought.y[:20].astype(np.float64)
+    transfer_set, _ = acquire(ActiveThief(strategy="uncertainty", seeds=20, rounds=1), pool, 40)
+    start = transfer_set.x[:20], transfer_set.y[:20].astype(np.float64)
     copy = Neighbours.copy(start[0].reshape(20, -1), start[1])
     rest = pool.x[[row not in rows_of(start[0]) for row in rows_of(pool.x)]]
     left = rows_of(rest)
     entropy = -(copy(rest) * np.log(np.maximum(copy(rest), 1e-300))).sum(axis=1)
     ranks = np.argsort(np.argsort(-entropy))
-    assert [ranks[left.index(row)] for row in rows_of(bought.x[20:])] == list(range(20))
+    assert [ranks[left.index(row)] for row in rows_of(transfer_set.x[20:])] == list(range(20))
 
 
 def test_k_center_chooses_by_what_the_copy_answers_not_by_pixels(pool):
@@ -148,8 +135,8 @@ def test_both_takes_what_lies_apart_among_the_uncertain_alone():
 def test_it_buys_nearer_to_the_victims_borders_than_chance_does(strategy, context, digits_spec, digits_pool):
     def margin(attack):
         api = context.api(digits_spec, (), 0, 0, budget=100)
-        learner = InterimSurrogates("mlp", (1, 8, 8), 10, 3)
-        ranked = np.sort(attack.acquire(api, digits_pool, learner, STREAMS).y, axis=1)
+        surrogates = InterimSurrogates("mlp", (1, 8, 8), 10, 3)
+        ranked = np.sort(attack.acquire(api, digits_pool, surrogates, SEEDS).y, axis=1)
         return (ranked[:, -1] - ranked[:, -2]).mean()
 
     chosen, drawn = ActiveThief(strategy=strategy, use_probability=True), Copycat(use_probability=True)
@@ -162,11 +149,11 @@ def test_it_buys_nearer_to_the_victims_borders_than_chance_does(strategy, contex
 def test_what_was_asked_doubles_in_as_many_rounds_as_it_says(pool):
     assert list(islice(ActiveThief(seeds=20, rounds=1).totals(), 4)) == [20, 40, 80, 160]
     assert list(islice(ActiveThief(seeds=20, rounds=2).totals(), 5)) == [20, 28, 40, 57, 80]
-    learner = Neighbours()
-    _, api = buy(ActiveThief(seeds=20, rounds=2), pool, 70, learner)
+    surrogates = Neighbours()
+    _, api = acquire(ActiveThief(seeds=20, rounds=2), pool, 70, surrogates)
     assert api.batches == [20, 8, 12, 17, 13]
-    assert learner.sizes == [20, 28, 40, 57]
-    assert set(learner.efforts) == {EFFORT}
+    assert surrogates.sizes == [20, 28, 40, 57]
+    assert set(surrogates.efforts) == {EFFORT}
 
 
 def test_every_batch_of_a_slow_schedule_holds_an_input():
@@ -177,29 +164,29 @@ def test_every_batch_of_a_slow_schedule_holds_an_input():
 
 @pytest.mark.parametrize("use_probability", [True, False])
 def test_it_starts_with_the_draw_that_every_attack_shares(use_probability, pool):
-    learner = Neighbours()
-    first, _ = buy(ActiveThief(seeds=25, use_probability=use_probability), pool, 25, learner)
-    random, _ = buy(Copycat(use_probability=use_probability), pool, 25)
+    surrogates = Neighbours()
+    first, _ = acquire(ActiveThief(seeds=25, use_probability=use_probability), pool, 25, surrogates)
+    random, _ = acquire(Copycat(use_probability=use_probability), pool, 25)
     assert first.digest() == random.digest()
-    assert learner.sizes == []
+    assert surrogates.sizes == []
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_smaller_budget_buys_the_beginning_of_a_larger_one(strategy, pool):
     attack = ActiveThief(strategy=strategy, seeds=10, use_probability=True)
-    large, _ = buy(attack, pool, 120)
+    large, _ = acquire(attack, pool, 120)
     for budget in (1, 10, 11, 33, 80):
-        small, api = buy(attack, pool, budget)
-        assert len(api.asked) == budget
+        small, api = acquire(attack, pool, budget)
+        assert len(api.queried) == budget
         assert small.x.tobytes() == large.x[:budget].tobytes()
         assert small.y.tobytes() == large.y[:budget].tobytes()
 
 
 def test_a_budget_beyond_the_pool_buys_each_input_once(pool):
-    bought, api = buy(ActiveThief(seeds=40), pool, 1_000)
-    assert len(api.asked) == len(bought.x) == 150
-    assert set(api.asked) == set(rows_of(pool.x))
-    few, _ = buy(ActiveThief(seeds=40), replace(pool, x=pool.x[:7]), 20)
+    transfer_set, api = acquire(ActiveThief(seeds=40), pool, 1_000)
+    assert len(api.queried) == len(transfer_set.x) == 150
+    assert set(api.queried) == set(rows_of(pool.x))
+    few, _ = acquire(ActiveThief(seeds=40), replace(pool, x=pool.x[:7]), 20)
     assert len(few.x) == 7
     assert ActiveThief().supply(7) == 7
 
@@ -209,32 +196,32 @@ def test_a_budget_beyond_the_pool_buys_each_input_once(pool):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_what_is_refused_is_neither_learnt_from_nor_asked_again(strategy, pool):
-    learner = Neighbours()
+    surrogates = Neighbours()
     attack = ActiveThief(strategy=strategy, seeds=20, rounds=1)
-    bought, api = buy(attack, pool, 100, learner, refuse=lambda x: x[:, 0, 0, 1] > 0.6)
-    assert len(api.asked) == len(set(api.asked)) == 100
-    kept = [row for row in api.asked if np.frombuffer(row, np.float32)[1] <= 0.6]
-    assert rows_of(bought.x) == kept
+    transfer_set, api = acquire(attack, pool, 100, surrogates, reject=lambda x: x[:, 0, 0, 1] > 0.6)
+    assert len(api.queried) == len(set(api.queried)) == 100
+    kept = [row for row in api.queried if np.frombuffer(row, np.float32)[1] <= 0.6]
+    assert rows_of(transfer_set.x) == kept
     assert len(kept) < 90
-    assert np.isfinite(bought.y).all()
-    assert learner.sizes[0] == sum(row in kept for row in api.asked[:20])
+    assert np.isfinite(transfer_set.y).all()
+    assert surrogates.sizes[0] == sum(row in kept for row in api.queried[:20])
 
 
 def test_against_a_wall_the_random_draw_goes_on(pool):
-    learner = Neighbours()
-    wall, api = buy(ActiveThief(seeds=10), pool, 60, learner, refuse=lambda x: np.ones(len(x), bool))
-    random, _ = buy(Copycat(), pool, 60)
-    assert api.asked == rows_of(random.x)
-    assert learner.sizes == []
+    surrogates = Neighbours()
+    wall, api = acquire(ActiveThief(seeds=10), pool, 60, surrogates, reject=lambda x: np.ones(len(x), bool))
+    random, _ = acquire(Copycat(), pool, 60)
+    assert api.queried == rows_of(random.x)
+    assert surrogates.sizes == []
     assert wall.x.shape == (0, 1, 1, 2)
     assert wall.y.shape == (0, 3)
     assert wall.x.dtype == wall.y.dtype == np.float32
 
 
 def test_it_learns_labels_or_whole_answers(pool):
-    whole, api = buy(ActiveThief(seeds=60, use_probability=True), pool, 60)
-    labels, _ = buy(ActiveThief(seeds=60), pool, 60)
-    truth = Shop(60).predict(whole.x)
+    whole, api = acquire(ActiveThief(seeds=60, use_probability=True), pool, 60)
+    labels, _ = acquire(ActiveThief(seeds=60), pool, 60)
+    truth = PixelApi(60).predict(whole.x)
     assert (whole.y == truth.astype(np.float32)).all()
     assert (labels.y == np.eye(3)[truth.argmax(axis=1)]).all()
     assert api.nb_classes == 3
@@ -242,9 +229,9 @@ def test_it_learns_labels_or_whole_answers(pool):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_classes_are_enough(strategy, pool):
-    bought, _ = buy(ActiveThief(strategy=strategy, seeds=10), pool, 50, classes=2)
-    assert bought.y.shape == (50, 2)
-    assert len(set(rows_of(bought.x))) == 50
+    transfer_set, _ = acquire(ActiveThief(strategy=strategy, seeds=10), pool, 50, classes=2)
+    assert transfer_set.y.shape == (50, 2)
+    assert len(set(rows_of(transfer_set.x))) == 50
 
 
 # --- seeds
@@ -254,17 +241,17 @@ def test_two_classes_are_enough(strategy, pool):
 def test_it_depends_on_the_order_alone_and_touches_no_global_generator(strategy, pool):
     before = np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
     attack = ActiveThief(strategy=strategy, seeds=10)
-    streams = (STREAMS, STREAMS, RandomSeeds(11, 99), RandomSeeds(12, 12))
-    one, again, choices, order = (buy(attack, pool, 60, streams=each)[0].digest() for each in streams)
+    seeds = (SEEDS, SEEDS, RandomSeeds(11, 99), RandomSeeds(12, 12))
+    one, again, choices, order = (acquire(attack, pool, 60, seeds=each)[0].digest() for each in seeds)
     assert one == again == choices != order
     assert (np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()) == before
 
 
 def test_a_surrogate_without_steps_can_choose_too(context, digits_spec, digits_pool):
     api = context.api(digits_spec, (), 0, 0, budget=60)
-    learner = InterimSurrogates("sklearn-logistic", (1, 8, 8), 10, 3)
-    bought = ActiveThief().acquire(api, digits_pool, learner, STREAMS)
-    assert len(set(rows_of(bought.x))) == 60
+    surrogates = InterimSurrogates("sklearn-logistic", (1, 8, 8), 10, 3)
+    transfer_set = ActiveThief().acquire(api, digits_pool, surrogates, SEEDS)
+    assert len(set(rows_of(transfer_set.x))) == 60
 
 
 def test_an_unknown_strategy_is_an_error_that_names_those_there_are():

@@ -12,13 +12,13 @@ import pytest
 import torch
 from art.attacks.extraction import KnockoffNets
 from art.estimators.classification import PyTorchClassifier
+from attacked_api import RecordingApi, Setting, rows_of
 from cases import each_once, slow_unless
 
 from attacks.base import Extraction, Pool, RandomSeeds, Target, TransferSet
 from attacks.common.art_recorder import Recorder
 from attacks.knockoff import Bandit, Rewards, sample_index
 from bench.models import surrogates
-from bench.models.defended_api import DefendedAPI
 from bench.models.determinism import torch_seed
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.models.training_config import TrainingConfig
@@ -51,7 +51,6 @@ ONE_OF_EACH_KIND = [
     "top_k(k=2) + gaussian_noise(scale=0.3) + rounded(decimals=2)",
 ]
 BUDGET = 24
-STREAMS = RandomSeeds(order=11, choices=12)
 
 
 def parts(stack):
@@ -84,25 +83,13 @@ class Refuse(Defense):
         return Answers(batch.probabilities.copy(), refused, np.zeros_like(refused))
 
 
-class Notebook(DefendedAPI):
-    """Writes down what it is asked."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.asked = []
-
-    def query(self, x, client):
-        self.asked.append(np.array(x))
-        return super().query(x, client)
-
-
 @dataclass
-class Market:
-    """Where attacks buy: one victim, one pool (half of it noise, which screens flag)."""
+class RecordingSetting(Setting):
+    """A victim and a pool half of which is noise, which OOD detectors flag; the APIs record queries."""
 
-    context: object
-    spec: object
-    pool: Pool
+    @property
+    def trainer(self):
+        return InterimSurrogates("mlp", self.pool.x.shape[1:], 10, 3)
 
     def stack(self, text):
         return self.context.stack(self.spec, parts(text), 0)
@@ -110,21 +97,18 @@ class Market:
     def api(self, stack="none", budget=BUDGET, shows="probabilities", knowledge="none"):
         stack = self.stack(stack) if isinstance(stack, str) else stack
         victim = self.context.victim(self.spec)
-        return Notebook(victim, stack, budget=budget, seed=5, shows=shows, knowledge=knowledge)
+        return RecordingApi(victim, stack, budget=budget, seed=5, shows=shows, knowledge=knowledge)
 
-    @property
-    def learner(self):
-        return InterimSurrogates("mlp", self.pool.x.shape[1:], 10, 3)
-
-    def buy(self, attack, stack="none", budget=BUDGET, shows="probabilities", pool=None):
-        """Return the transfer set and the API that sold it."""
+    def acquire(self, attack, stack="none", budget=BUDGET, shows="probabilities", pool=None):
         knowledge = "none" if "none" in attack.knowledge else attack.knowledge[-1]
-        api = self.api(stack, budget if attack.queries else 0, shows, knowledge)
-        return attack.acquire(api, pool or self.pool, self.learner, STREAMS), api
+        budget = budget if attack.queries else 0
+        return super().acquire(
+            attack, stack, budget, pool=pool, surrogates=self.trainer, shows=shows, knowledge=knowledge
+        )
 
 
 @pytest.fixture(scope="module")
-def market(context, digits_spec, digits_pool):
+def setting(context, digits_spec, digits_pool):
     noise = context.pool(digits_spec, "noise", 0)
     mixed = Pool(
         name="mixed",
@@ -133,11 +117,7 @@ def market(context, digits_spec, digits_pool):
         access="in-distribution",
         same_classes=True,
     )
-    return Market(context, digits_spec, mixed)
-
-
-def rows_of(x):
-    return [row.tobytes() for row in x]
+    return RecordingSetting(context, digits_spec, mixed)
 
 
 def same(one, other):
@@ -152,88 +132,90 @@ def global_states():
 # --- the contract: each clause asserts one promise of an attack
 
 
-def spends_exactly_the_budget(attack, market):
+def spends_exactly_the_budget(attack, setting):
     for budget in (1, BUDGET) if attack.queries else (0,):
-        _, api = market.buy(attack, budget=budget)
+        _, api = setting.acquire(attack, budget=budget)
         assert api.account.sent == budget
-        assert sum(map(len, api.asked)) == budget
+        assert sum(map(len, api.queried)) == budget
 
 
-def buys_rows_of_the_pool(attack, market):
-    bought, api = market.buy(attack)
-    assert bought.x.dtype == bought.y.dtype == np.float32
-    assert bought.x.shape[1:] == market.pool.x.shape[1:]
-    assert bought.y.shape == (len(bought.x), 10)
-    assert bought.x.flags.c_contiguous
-    assert bought.y.flags.c_contiguous
-    assert np.isfinite(bought.y).all()
-    assert np.allclose(bought.y.sum(axis=1), 1, atol=1e-5)
+def buys_rows_of_the_pool(attack, setting):
+    transfer_set, api = setting.acquire(attack)
+    assert transfer_set.x.dtype == transfer_set.y.dtype == np.float32
+    assert transfer_set.x.shape[1:] == setting.pool.x.shape[1:]
+    assert transfer_set.y.shape == (len(transfer_set.x), 10)
+    assert transfer_set.x.flags.c_contiguous
+    assert transfer_set.y.flags.c_contiguous
+    assert np.isfinite(transfer_set.y).all()
+    assert np.allclose(transfer_set.y.sum(axis=1), 1, atol=1e-5)
     if not attack.makes_inputs:
-        assert set(rows_of(bought.x)) <= set(rows_of(market.pool.x))
+        assert set(rows_of(transfer_set.x)) <= set(rows_of(setting.pool.x))
     if attack.queries and attack.row_by_row:
-        assert rows_of(bought.x) == rows_of(np.concatenate(api.asked))
+        assert rows_of(transfer_set.x) == rows_of(np.concatenate(api.queried))
 
 
-def learns_nothing_from_refusals(attack, market):
+def learns_nothing_from_refusals(attack, setting):
     if not attack.queries:
         return
-    for stack in (market.stack("mahalanobis(action=refuse)"), DefenseStack((Refuse(everything=False),))):
-        bought, api = market.buy(attack, stack)
+    for stack in (setting.stack("mahalanobis(action=refuse)"), DefenseStack((Refuse(everything=False),))):
+        transfer_set, api = setting.acquire(attack, stack)
         assert api.account.sent == BUDGET
         assert 0 < api.account.refused < BUDGET
-        asked = np.concatenate(api.asked)
-        kept = ~market.api(stack, None).query(asked, "another").refused
+        asked = np.concatenate(api.queried)
+        kept = ~setting.api(stack, None).query(asked, "another").refused
         if attack.row_by_row:
-            assert rows_of(bought.x) == rows_of(asked[kept])
-        assert not set(rows_of(bought.x)) & set(rows_of(asked[~kept]))
-        assert np.isfinite(bought.y).all()
+            assert rows_of(transfer_set.x) == rows_of(asked[kept])
+        assert not set(rows_of(transfer_set.x)) & set(rows_of(asked[~kept]))
+        assert np.isfinite(transfer_set.y).all()
 
 
-def survives_a_wall(attack, market):
+def survives_a_wall(attack, setting):
     if not attack.queries:
         return
-    bought, api = market.buy(attack, DefenseStack((Refuse(everything=True),)))
+    transfer_set, api = setting.acquire(attack, DefenseStack((Refuse(everything=True),)))
     assert api.account.sent == api.account.refused == BUDGET
-    assert bought.x.shape == (0, *market.pool.x.shape[1:])
-    assert bought.y.shape == (0, 10)
-    assert bought.x.dtype == bought.y.dtype == np.float32
+    assert transfer_set.x.shape == (0, *setting.pool.x.shape[1:])
+    assert transfer_set.y.shape == (0, 10)
+    assert transfer_set.x.dtype == transfer_set.y.dtype == np.float32
 
 
-def a_smaller_budget_is_a_prefix(attack, market):
+def a_smaller_budget_is_a_prefix(attack, setting):
     if not attack.queries or not attack.prefix:
         return
     for stack in ("none", "gaussian_noise"):
-        large, _ = market.buy(attack, stack)
+        large, _ = setting.acquire(attack, stack)
         for budget in (1, BUDGET // 2):
-            small, _ = market.buy(attack, stack, budget)
+            small, _ = setting.acquire(attack, stack, budget)
             assert same(small, TransferSet(large.x[:budget], large.y[:budget]))
 
 
-def two_runs_are_equal(attack, market):
-    one, _ = market.buy(attack, "gaussian_noise")
-    other, _ = market.buy(attack, "gaussian_noise")
+def two_runs_are_equal(attack, setting):
+    one, _ = setting.acquire(attack, "gaussian_noise")
+    other, _ = setting.acquire(attack, "gaussian_noise")
     assert same(one, other)
     assert one.digest() == other.digest()
 
 
-def leaves_global_generators_and_the_pool_alone(attack, market):
-    before, x, y = global_states(), market.pool.x.copy(), market.pool.y.copy()
-    market.buy(attack, "gaussian_noise")
+def leaves_global_generators_and_the_pool_alone(attack, setting):
+    before, x, y = global_states(), setting.pool.x.copy(), setting.pool.y.copy()
+    setting.acquire(attack, "gaussian_noise")
     assert global_states() == before
-    assert (market.pool.x == x).all()
-    assert (market.pool.y == y).all()
+    assert (setting.pool.x == x).all()
+    assert (setting.pool.y == y).all()
 
 
-def survives_one_defense_of_each_kind(attack, market, stacks=ONE_OF_EACH_KIND):
+def survives_one_defense_of_each_kind(attack, setting, stacks=ONE_OF_EACH_KIND):
     for stack in stacks:
-        bought, api = market.buy(attack, stack)
+        transfer_set, api = setting.acquire(attack, stack)
         if attack.row_by_row:
-            assert len(bought.x) == (api.account.answered if attack.queries else len(market.pool.x)), stack
-        assert np.isfinite(bought.y).all(), stack
+            assert len(transfer_set.x) == (api.account.answered if attack.queries else len(setting.pool.x)), (
+                stack
+            )
+        assert np.isfinite(transfer_set.y).all(), stack
 
 
-def survives_every_defense(attack, market):
-    survives_one_defense_of_each_kind(attack, market, GUARDED)
+def survives_every_defense(attack, setting):
+    survives_one_defense_of_each_kind(attack, setting, GUARDED)
 
 
 CONTRACT = (
@@ -255,8 +237,8 @@ CONTRACT = (
     slow_unless(lambda clause: clause is not survives_every_defense, CONTRACT),
     ids=lambda clause: clause.__name__,
 )
-def test_every_attack_keeps_the_contract(clause, text, market):
-    clause(attacks.build(text), market)
+def test_every_attack_keeps_the_contract(clause, text, setting):
+    clause(attacks.build(text), setting)
 
 
 OUTSIDE = '''
@@ -275,24 +257,24 @@ class Timid(Extraction):
 '''
 
 
-def test_an_attack_in_a_file_of_the_users_keeps_the_contract(tmp_path, market):
+def test_an_attack_in_a_file_of_the_users_keeps_the_contract(tmp_path, setting):
     path = tmp_path / "timid.py"
     path.write_text(dedent(OUTSIDE))
     registry = Registry("attack", "attacks", "attacks.base:Attack")
     registry.add_file(path)
     assert "timid" in registry.names()
     for clause in CONTRACT:
-        clause(registry.build("timid"), market)
+        clause(registry.build("timid"), setting)
 
 
 # --- labels are all that a labels attack sees
 
 
 @pytest.mark.parametrize(("text", "stack"), each_once(ASKING, KEEPS_LABELS))
-def test_the_labels_of_a_defense_that_keeps_them_sell_what_label_only_sells(text, stack, market):
+def test_the_labels_of_a_defense_that_keeps_them_sell_what_label_only_sells(text, stack, setting):
     attack = attacks.build(text)
-    replayed, _ = market.buy(attack, stack, shows="labels")
-    sold, _ = market.buy(attack, "label_only")
+    replayed, _ = setting.acquire(attack, stack, shows="labels")
+    sold, _ = setting.acquire(attack, "label_only")
     assert same(replayed, sold)
 
 
@@ -309,61 +291,61 @@ def test_the_replay_covers_the_defenses_that_it_should():
 
 @pytest.mark.parametrize("learns", ["true", "false"])
 @pytest.mark.parametrize("stack", ["none", "mahalanobis(action=refuse)", "gaussian_noise"])
-def test_copycat_and_random_knockoff_are_one_algorithm(stack, learns, market):
-    copycat, _ = market.buy(attacks.build(f"copycat(use_probability={learns})"), stack)
-    knockoff, _ = market.buy(attacks.build(f"knockoff(use_probability={learns})"), stack)
+def test_copycat_and_random_knockoff_are_one_algorithm(stack, learns, setting):
+    copycat, _ = setting.acquire(attacks.build(f"copycat(use_probability={learns})"), stack)
+    knockoff, _ = setting.acquire(attacks.build(f"knockoff(use_probability={learns})"), stack)
     assert same(copycat, knockoff)
 
 
 @pytest.mark.parametrize("name", ["copycat", "knockoff"])
-def test_probabilities_are_kept_whole_and_labels_are_one_hot(name, market):
-    whole, _ = market.buy(attacks.build(f"{name}(use_probability=true)"))
-    labels, _ = market.buy(attacks.build(name))
-    truth = market.api(budget=None).predict(whole.x)
+def test_probabilities_are_kept_whole_and_labels_are_one_hot(name, setting):
+    whole, _ = setting.acquire(attacks.build(f"{name}(use_probability=true)"))
+    labels, _ = setting.acquire(attacks.build(name))
+    truth = setting.api(budget=None).predict(whole.x)
     assert (whole.y == truth.astype(np.float32)).all()
     assert (labels.y == np.eye(10, dtype=np.float32)[truth.argmax(axis=1)]).all()
 
 
 @pytest.mark.parametrize("text", ["copycat", "knockoff"])
-def test_random_queries_are_drawn_without_replacement(text, market):
-    bought, _ = market.buy(attacks.build(text), budget=len(market.pool.x))
-    assert sorted(rows_of(bought.x)) == sorted(rows_of(market.pool.x))
+def test_random_queries_are_drawn_without_replacement(text, setting):
+    transfer_set, _ = setting.acquire(attacks.build(text), budget=len(setting.pool.x))
+    assert sorted(rows_of(transfer_set.x)) == sorted(rows_of(setting.pool.x))
 
 
 @pytest.mark.parametrize("text", EVERY)
-def test_what_a_pool_supplies_is_its_size_or_without_end(text, market):
+def test_what_a_pool_supplies_is_its_size_or_without_end(text, setting):
     attack = attacks.build(text)
-    small = replace(market.pool, x=market.pool.x[:8], y=market.pool.y[:8])
+    small = replace(setting.pool, x=setting.pool.x[:8], y=setting.pool.y[:8])
     assert attack.supply(8) in (8, None)
-    _, api = market.buy(attack, budget=attack.supply(8) or 20, pool=small)
+    _, api = setting.acquire(attack, budget=attack.supply(8) or 20, pool=small)
     assert not attack.queries or api.account.sent >= 8
 
 
 @pytest.mark.parametrize("text", ADAPTIVE)
-def test_the_bandit_can_spend_more_than_the_pool_holds(text, market):
-    small = replace(market.pool, x=market.pool.x[:8], y=market.pool.y[:8])
-    bought, _ = market.buy(attacks.build(text), budget=20, pool=small)
-    assert len(bought.x) == 20
+def test_the_bandit_can_spend_more_than_the_pool_holds(text, setting):
+    small = replace(setting.pool, x=setting.pool.x[:8], y=setting.pool.y[:8])
+    transfer_set, _ = setting.acquire(attacks.build(text), budget=20, pool=small)
+    assert len(transfer_set.x) == 20
 
 
 @pytest.mark.parametrize("text", ADAPTIVE)
-def test_the_bandit_takes_labels_with_gaps(text, market):
-    gaps = replace(market.pool, y=np.where(market.pool.y < 5, 3, 17))
-    bought, _ = market.buy(attacks.build(text), pool=gaps)
-    assert len(bought.x) == BUDGET
+def test_the_bandit_takes_labels_with_gaps(text, setting):
+    gaps = replace(setting.pool, y=np.where(setting.pool.y < 5, 3, 17))
+    transfer_set, _ = setting.acquire(attacks.build(text), pool=gaps)
+    assert len(transfer_set.x) == BUDGET
 
 
-def test_the_bandit_wants_two_classes(market):
+def test_the_bandit_wants_two_classes(setting):
     attack = attacks.build(ADAPTIVE[0])
-    assert attack.applicable(market.pool, TARGET) == ""
-    assert "fewer than two classes" in attack.applicable(replace(market.pool, y=market.pool.y * 0), TARGET)
-    assert attacks.build("knockoff").applicable(replace(market.pool, y=market.pool.y * 0), TARGET) == ""
+    assert attack.applicable(setting.pool, TARGET) == ""
+    assert "fewer than two classes" in attack.applicable(replace(setting.pool, y=setting.pool.y * 0), TARGET)
+    assert attacks.build("knockoff").applicable(replace(setting.pool, y=setting.pool.y * 0), TARGET) == ""
 
 
-def test_the_bandits_two_streams_are_apart(market):
+def test_the_bandits_two_streams_are_apart(setting):
     attack = attacks.build(ADAPTIVE[0])
     found = {
-        attack.acquire(market.api(), market.pool, market.learner, streams).digest()
+        attack.acquire(setting.api(), setting.pool, setting.trainer, streams).digest()
         for streams in (RandomSeeds(1, 1), RandomSeeds(1, 2), RandomSeeds(2, 1))
     }
     assert len(found) == 3
@@ -378,11 +360,13 @@ def test_the_bandit_prefers_what_pays():
 
 
 @pytest.mark.parametrize("text", [text for text in ADAPTIVE if "cert" in text or "div" in text])
-def test_the_bandit_turns_away_from_what_is_refused(text, market, digits_only):
+def test_the_bandit_turns_away_from_what_is_refused(text, setting, digits_only):
     rows = digits_only.y < 2
     pool = replace(digits_only, x=digits_only.x[rows], y=digits_only.y[rows])
-    bought, api = market.buy(attacks.build(text), DefenseStack((Refuse(everything=False),)), 100, pool=pool)
-    assert len(bought.x) == api.account.answered > 1.5 * api.account.refused
+    transfer_set, api = setting.acquire(
+        attacks.build(text), DefenseStack((Refuse(everything=False),)), 100, pool=pool
+    )
+    assert len(transfer_set.x) == api.account.answered > 1.5 * api.account.refused
 
 
 def test_draws_are_numpys():
@@ -471,32 +455,32 @@ def steal_with_art(api, pool, reward):
 
 
 @pytest.mark.parametrize("reward", REWARDS)
-def test_the_adaptive_choices_are_arts_where_art_survives(reward, market, digits_only):
-    art = market.api(budget=QUERIES)
+def test_the_adaptive_choices_are_arts_where_art_survives(reward, setting, digits_only):
+    art = setting.api(budget=QUERIES)
     steal_with_art(art, digits_only, reward)
-    ours = market.api(budget=QUERIES)
+    ours = setting.api(budget=QUERIES)
     one = random_state(21)
-    bought = attacks.build(f"knockoff(sampling_strategy=adaptive, reward={reward})").query_adaptively(
-        ours, digits_only, market.learner, order=one, choices=one
+    transfer_set = attacks.build(f"knockoff(sampling_strategy=adaptive, reward={reward})").query_adaptively(
+        ours, digits_only, setting.trainer, order=one, choices=one
     )
-    assert rows_of(np.concatenate(ours.asked)) == rows_of(np.concatenate(art.asked))
-    assert len(set(rows_of(bought.x))) > QUERIES // 3
+    assert rows_of(np.concatenate(ours.queried)) == rows_of(np.concatenate(art.queried))
+    assert len(set(rows_of(transfer_set.x))) > QUERIES // 3
 
 
-def test_the_choices_depend_on_the_reward(market, digits_only):
+def test_the_choices_depend_on_the_reward(setting, digits_only):
     found = set()
     for reward in REWARDS:
         one = random_state(21)
         attack = attacks.build(f"knockoff(sampling_strategy=adaptive, reward={reward})")
-        api = market.api(budget=QUERIES)
-        found.add(attack.query_adaptively(api, digits_only, market.learner, order=one, choices=one).digest())
+        api = setting.api(budget=QUERIES)
+        found.add(attack.query_adaptively(api, digits_only, setting.trainer, order=one, choices=one).digest())
     assert len(found) == len(REWARDS)
 
 
 @pytest.fixture(scope="module")
-def sure(market, digits_pool):
+def sure(setting, digits_pool):
     """Return digits on which the victim is so sure that its rounded answers have no variance."""
-    rounded = market.api("rounded(decimals=1)", None).predict(digits_pool.x)
+    rounded = setting.api("rounded(decimals=1)", None).predict(digits_pool.x)
     rows = rounded.max(axis=1) == 1
     return replace(digits_pool, x=digits_pool.x[rows], y=digits_pool.y[rows])
 
@@ -509,41 +493,41 @@ def sure(market, digits_pool):
         *(("mahalanobis(action=refuse)", reward) for reward in REWARDS),
     ],
 )
-def test_arts_own_dies_where_ours_survives(stack, reward, market, sure):
-    pool = market.pool if "refuse" in stack else sure
+def test_arts_own_dies_where_ours_survives(stack, reward, setting, sure):
+    pool = setting.pool if "refuse" in stack else sure
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         with pytest.raises(ValueError, match="contain NaN"):
-            steal_with_art(market.api(stack, QUERIES), pool, reward)
+            steal_with_art(setting.api(stack, QUERIES), pool, reward)
     attack = attacks.build(f"knockoff(sampling_strategy=adaptive, reward={reward})")
-    bought, api = market.buy(attack, stack, QUERIES, pool=pool)
+    transfer_set, api = setting.acquire(attack, stack, QUERIES, pool=pool)
     assert api.account.sent == QUERIES
-    assert len(bought.x) == api.account.answered > 0
+    assert len(transfer_set.x) == api.account.answered > 0
 
 
 # --- own labels, and the recorder
 
 
-def test_own_labels_are_the_pools(market):
-    bought, api = market.buy(attacks.build("own_labels"))
+def test_own_labels_are_the_pools(setting):
+    transfer_set, api = setting.acquire(attacks.build("own_labels"))
     assert api.account.sent == 0
-    assert (bought.x == market.pool.x).all()
-    assert (bought.y.argmax(axis=1) == market.pool.y).all()
+    assert (transfer_set.x == setting.pool.x).all()
+    assert (transfer_set.y.argmax(axis=1) == setting.pool.y).all()
 
 
-def test_own_labels_need_the_victims_classes(market):
+def test_own_labels_need_the_victims_classes(setting):
     attack = attacks.build("own_labels")
-    assert attack.applicable(market.pool, TARGET) == ""
-    assert "not the victim's classes" in attack.applicable(replace(market.pool, same_classes=False), TARGET)
+    assert attack.applicable(setting.pool, TARGET) == ""
+    assert "not the victim's classes" in attack.applicable(replace(setting.pool, same_classes=False), TARGET)
 
 
 def test_own_labels_make_no_sense_on_noise(context, digits_spec):
     assert attacks.build("own_labels").applicable(context.pool(digits_spec, "noise", 0), TARGET)
 
 
-def test_a_recorder_that_was_never_trained_has_bought_nothing(market):
+def test_a_recorder_that_was_never_trained_has_bought_nothing(setting):
     with pytest.raises(RuntimeError):
-        _ = Recorder(market.api(), market.pool.x.shape[1:]).transfer_set
+        _ = Recorder(setting.api(), setting.pool.x.shape[1:]).transfer_set
 
 
 def test_a_transfer_sets_digest_knows_shape_order_and_values():
@@ -559,6 +543,6 @@ def test_a_transfer_sets_digest_knows_shape_order_and_values():
     assert TransferSet(x[::1], np.asfortranarray(y)).digest() == TransferSet(x, y).digest()
 
 
-def test_learners_start_alike(market):
-    x = market.pool.x[:3]
-    assert (market.learner().logits(x) == market.learner().logits(x)).all()
+def test_learners_start_alike(setting):
+    x = setting.pool.x[:3]
+    assert (setting.trainer().logits(x) == setting.trainer().logits(x)).all()

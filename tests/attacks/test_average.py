@@ -5,16 +5,16 @@ from functools import partial
 
 import numpy as np
 import pytest
+from attacked_api import SEEDS, Setting, rows_of
 
 from attacks import average
 from attacks.average import Average, QueryLog, best_plan, even_counts, input_numbers, noise_model, with_noise
-from attacks.base import Known, RandomSeeds
+from attacks.base import Known
 from attacks.copycat import Copycat
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 from defenses.base import Answers, Claims, Defense, DefenseStack
 
-STREAMS = RandomSeeds(order=11, choices=12)
 UNCHANGING = [
     (),
     ("rounded",),
@@ -61,7 +61,7 @@ class Rehearsal:
 
     def fit(self, sets, effort=1.0):
         self.sets += sets
-        return [partial(self._answer, share=self.quality(len(bought))) for bought, _ in sets]
+        return [partial(self._answer, share=self.quality(len(transfer_set))) for transfer_set, _ in sets]
 
     def _answer(self, x, share):
         labels = np.array([self.y[self.x[row.tobytes()]] for row in x])
@@ -70,81 +70,84 @@ class Rehearsal:
 
 
 @pytest.fixture
-def api(context, digits_spec):
+def setting(context, digits_spec, digits_pool):
+    return Setting(context, digits_spec, digits_pool)
+
+
+@pytest.fixture
+def api(setting):
     def make(stack=(), budget=100, knowledge="none"):
-        return context.api(digits_spec, stack, 0, 0, budget=budget, knowledge=knowledge)
+        return setting.api(stack, budget, knowledge=knowledge)
 
     return make
 
 
 @pytest.fixture
-def buy(api, digits_pool):
-    def purchase(
-        attack=None, stack=(), budget=100, knowledge="none", pool=digits_pool, quality=lambda n: n / 1e4
-    ):
-        seller = api(stack, budget, knowledge)
-        learner = Rehearsal(quality).of(pool)
-        return (attack or Average()).acquire(seller, pool, learner, STREAMS), seller.account
+def acquire(setting, digits_pool):
+    """Return the transfer set of an attack, and the account of its queries."""
 
-    return purchase
+    def run(attack=None, stack=(), budget=100, knowledge="none", pool=digits_pool, quality=lambda n: n / 1e4):
+        surrogates = Rehearsal(quality).of(pool)
+        transfer_set, api = setting.acquire(
+            attack or Average(), stack, budget, pool=pool, surrogates=surrogates, knowledge=knowledge
+        )
+        return transfer_set, api.account
 
-
-def rows_of(x):
-    return [row.tobytes() for row in x]
+    return run
 
 
-def test_a_thief_who_knows_that_nothing_stands_buys_what_copycat_buys(buy):
+def test_a_thief_who_knows_that_nothing_stands_buys_what_copycat_buys(acquire):
     for budget in (1, 50, 500):
-        bought, account = buy(budget=budget, knowledge="full")
+        transfer_set, account = acquire(budget=budget, knowledge="full")
         assert account.sent == budget
-        assert bought.facts["repeated"] == 0
-        assert bought.digest() == buy(Copycat(use_probability=True), budget=budget)[0].digest()
+        assert transfer_set.facts["repeated"] == 0
+        assert transfer_set.digest() == acquire(Copycat(use_probability=True), budget=budget)[0].digest()
 
 
 @pytest.mark.parametrize("stack", UNCHANGING)
-def test_answers_that_do_not_change_are_probed_at_four_hundredths_and_no_more(stack, buy):
+def test_answers_that_do_not_change_are_probed_at_four_hundredths_and_no_more(stack, acquire):
     for budget, probes in ((24, 0), (50, 2), (100, 4), (400, 4)):
-        bought, account = buy(stack=stack, budget=budget)
-        plain, _ = buy(Copycat(use_probability=True), stack=stack, budget=budget - probes)
+        transfer_set, account = acquire(stack=stack, budget=budget)
+        plain, _ = acquire(Copycat(use_probability=True), stack=stack, budget=budget - probes)
         assert account.sent == budget
-        assert bought.facts["repeated"] == probes
-        np.testing.assert_array_equal(bought.x, plain.x)
-        np.testing.assert_allclose(bought.y, plain.y, atol=1e-6)
+        assert transfer_set.facts["repeated"] == probes
+        np.testing.assert_array_equal(transfer_set.x, plain.x)
+        np.testing.assert_allclose(transfer_set.y, plain.y, atol=1e-6)
 
 
-def test_a_budget_above_the_pool_stays_unspent_where_answers_do_not_change(buy):
-    bought, account = buy(budget=800)
-    assert len(bought.x) == 500
-    assert account.sent == 500 + bought.facts["repeated"] <= 504
+def test_a_budget_above_the_pool_stays_unspent_where_answers_do_not_change(acquire):
+    transfer_set, account = acquire(budget=800)
+    assert len(transfer_set.x) == 500
+    assert account.sent == 500 + transfer_set.facts["repeated"] <= 504
 
 
-def test_a_budget_above_the_pool_goes_into_repeats_where_answers_change(buy):
-    bought, account = buy(stack=NOISE, budget=800)
+def test_a_budget_above_the_pool_goes_into_repeats_where_answers_change(acquire):
+    transfer_set, account = acquire(stack=NOISE, budget=800)
     assert account.sent == 800
-    assert len(set(rows_of(bought.x))) == len(bought.x) == 500
-    assert bought.facts["repeated"] == 300
+    assert len(set(rows_of(transfer_set.x))) == len(transfer_set.x) == 500
+    assert transfer_set.facts["repeated"] == 300
 
 
 @pytest.mark.parametrize(
     ("quality", "inputs"), [(lambda n: n / 1e4, 196), (lambda n: 0.9 if n < 60 else 0.1, 50)]
 )
-def test_the_plan_of_the_best_rehearsal_is_followed(quality, inputs, buy):
-    bought, account = buy(stack=NOISE, budget=200, quality=quality)
+def test_the_plan_of_the_best_rehearsal_is_followed(quality, inputs, acquire):
+    transfer_set, account = acquire(stack=NOISE, budget=200, quality=quality)
     assert account.sent == 200
-    assert len(set(rows_of(bought.x))) == len(bought.x) == inputs
-    assert bought.facts["repeated"] == 200 - inputs
+    assert len(set(rows_of(transfer_set.x))) == len(transfer_set.x) == inputs
+    assert transfer_set.facts["repeated"] == 200 - inputs
 
 
-def test_in_doubt_new_inputs_are_bought(buy):
-    bought, _ = buy(stack=NOISE, budget=200, quality=lambda n: 0.5 if n == 200 else 0.54)
-    assert bought.facts["repeated"] == 4
+def test_in_doubt_new_inputs_are_bought(acquire):
+    transfer_set, _ = acquire(stack=NOISE, budget=200, quality=lambda n: 0.5 if n == 200 else 0.54)
+    assert transfer_set.facts["repeated"] == 4
 
 
-def test_inputs_are_first_asked_in_the_order_of_the_shared_draw(buy):
-    plain, _ = buy(Copycat(), budget=500)
+def test_inputs_are_first_asked_in_the_order_of_the_shared_draw(acquire):
+    plain, _ = acquire(Copycat(), budget=500)
     for quality in (lambda n: n / 1e4, lambda n: 1 / n):
-        bought, _ = buy(stack=NOISE, budget=200, quality=quality)
-        assert rows_of(bought.x) == rows_of(plain.x)[: len(bought.x)]
+        transfer_set, _ = acquire(stack=NOISE, budget=200, quality=quality)
+        assert rows_of(transfer_set.x) == rows_of(plain.x)[: len(transfer_set.x)]
 
 
 def test_a_row_is_the_mean_of_its_answers(api, digits_pool):
@@ -152,20 +155,22 @@ def test_a_row_is_the_mean_of_its_answers(api, digits_pool):
     heard = []
     answer = seller.predict
     seller.predict = lambda x: heard.append((rows_of(x), answer(x))) or heard[-1][1]
-    bought = Average().acquire(seller, digits_pool, Rehearsal(lambda n: 1 / n).of(digits_pool), STREAMS)
-    for x, y in zip(rows_of(bought.x), bought.y, strict=True):
+    transfer_set = Average().acquire(seller, digits_pool, Rehearsal(lambda n: 1 / n).of(digits_pool), SEEDS)
+    for x, y in zip(rows_of(transfer_set.x), transfer_set.y, strict=True):
         told = [
             row for rows, answers in heard for asked, row in zip(rows, answers, strict=True) if asked == x
         ]
         np.testing.assert_allclose(y, np.mean(told, axis=0), rtol=1e-5)
-    assert bought.y.dtype == np.float32
+    assert transfer_set.y.dtype == np.float32
 
 
-def test_votes_are_counted(buy):
-    bought, _ = buy(Average(use_probability=False), NOISE, 400, quality=lambda n: 1.0 if n == 200 else 0.1)
-    shares = set(np.unique(bought.y).tolist())
+def test_votes_are_counted(acquire):
+    transfer_set, _ = acquire(
+        Average(use_probability=False), NOISE, 400, quality=lambda n: 1.0 if n == 200 else 0.1
+    )
+    shares = set(np.unique(transfer_set.y).tolist())
     assert shares == {0.0, 0.5, 1.0}
-    np.testing.assert_array_equal(bought.y.sum(axis=1), 1)
+    np.testing.assert_array_equal(transfer_set.y.sum(axis=1), 1)
 
 
 def test_what_was_answered_is_averaged_where_a_repeat_was_refused(api, digits_pool):
@@ -174,51 +179,51 @@ def test_what_was_answered_is_averaged_where_a_repeat_was_refused(api, digits_po
     log = QueryLog(seller, digits_pool.x[:10])
     log.query(even_counts(10, 20))
     log.query(np.array([3] + [2] * 8))
-    bought = log.transfer_set(votes=False)
+    transfer_set = log.transfer_set(votes=False)
     # Of rounds of ten, the even places are answered; the third asks about the first input alone.
-    assert rows_of(bought.x) == rows_of(digits_pool.x[:10:2])
-    assert np.isfinite(bought.y).all()
-    np.testing.assert_allclose(bought.y.sum(axis=1), 1, rtol=1e-6)
-    assert bought.facts["repeated"] == 11
+    assert rows_of(transfer_set.x) == rows_of(digits_pool.x[:10:2])
+    assert np.isfinite(transfer_set.y).all()
+    np.testing.assert_allclose(transfer_set.y.sum(axis=1), 1, rtol=1e-6)
+    assert transfer_set.facts["repeated"] == 11
     assert seller.account.sent == 21
 
 
 def test_a_wall_is_survived(api, digits_pool):
     seller = api(budget=50)
     seller._stack = DefenseStack((Wall(),))
-    bought = Average().acquire(seller, digits_pool, Rehearsal(float), STREAMS)
+    transfer_set = Average().acquire(seller, digits_pool, Rehearsal(float), SEEDS)
     assert seller.account.sent == seller.account.refused == 50
-    assert bought.x.shape == (0, 1, 8, 8)
-    assert bought.y.shape == (0, 10)
+    assert transfer_set.x.shape == (0, 1, 8, 8)
+    assert transfer_set.y.shape == (0, 10)
 
 
 @pytest.mark.parametrize("budget", [1, 2, 10, 24])
-def test_tiny_budgets_buy_new_inputs_alone(budget, buy):
-    bought, account = buy(stack=NOISE, budget=budget)
-    assert account.sent == len(bought.x) == budget
-    assert bought.facts["repeated"] == 0
+def test_tiny_budgets_buy_new_inputs_alone(budget, acquire):
+    transfer_set, account = acquire(stack=NOISE, budget=budget)
+    assert account.sent == len(transfer_set.x) == budget
+    assert transfer_set.facts["repeated"] == 0
 
 
-def test_a_pool_of_one_input_is_asked_again_and_again(buy, digits_pool):
+def test_a_pool_of_one_input_is_asked_again_and_again(acquire, digits_pool):
     one = replace(digits_pool, x=digits_pool.x[:1], y=digits_pool.y[:1])
-    bought, account = buy(stack=NOISE, budget=64, pool=one)
+    transfer_set, account = acquire(stack=NOISE, budget=64, pool=one)
     assert account.sent == 64
-    assert len(bought.x) == 1
-    assert bought.facts["repeated"] == 63
+    assert len(transfer_set.x) == 1
+    assert transfer_set.facts["repeated"] == 63
 
 
-def test_a_small_pool_is_probed_for_what_it_leaves_over(buy, digits_pool):
+def test_a_small_pool_is_probed_for_what_it_leaves_over(acquire, digits_pool):
     ten = replace(digits_pool, x=digits_pool.x[:10], y=digits_pool.y[:10])
-    bought, account = buy(stack=NOISE, budget=12, pool=ten)
+    transfer_set, account = acquire(stack=NOISE, budget=12, pool=ten)
     assert account.sent == 12
-    assert len(bought.x) == 10
-    assert bought.facts["repeated"] == 2
+    assert len(transfer_set.x) == 10
+    assert transfer_set.facts["repeated"] == 2
 
 
 def test_two_runs_are_equal_with_real_rehearsals(api, digits_pool):
-    learner = InterimSurrogates("logistic", (1, 8, 8), 10, 3)
-    bought = [Average().acquire(api(NOISE, 100), digits_pool, learner, STREAMS) for _ in range(2)]
-    assert bought[0].digest() == bought[1].digest()
+    surrogates = InterimSurrogates("logistic", (1, 8, 8), 10, 3)
+    transfer_set = [Average().acquire(api(NOISE, 100), digits_pool, surrogates, SEEDS) for _ in range(2)]
+    assert transfer_set[0].digest() == transfer_set[1].digest()
 
 
 def test_plans_cost_the_same_and_leave_five_inputs_for_each_class(api):
@@ -255,22 +260,22 @@ def test_a_row_that_noise_clips_away_is_uniform():
 
 @pytest.mark.parametrize("most", [100, 500])
 def test_rehearsals_are_judged_on_inputs_that_no_plan_asks_about(most, digits_pool):
-    learner, judged = Rehearsal(float).of(digits_pool), []
-    learner._answer = lambda x, share: judged.append(rows_of(x)) or np.full((len(x), 10), 0.1) + 0 * share
+    surrogates, judged = Rehearsal(float).of(digits_pool), []
+    surrogates._answer = lambda x, share: judged.append(rows_of(x)) or np.full((len(x), 10), 0.1) + 0 * share
     plans = [even_counts(most, most), even_counts(most // 2, most)]
     met = (0.5, np.full((2, 10), 0.1))
-    assert best_plan(plans, met, digits_pool.y, Average(), learner, digits_pool.x, STREAMS) == 0
-    asked = {row for x, _ in learner.sets for row in rows_of(x)}
-    assert len(learner.sets) == len(judged) == 2 * average.SIMULATIONS
+    assert best_plan(plans, met, digits_pool.y, Average(), surrogates, digits_pool.x, SEEDS) == 0
+    asked = {row for x, _ in surrogates.sets for row in rows_of(x)}
+    assert len(surrogates.sets) == len(judged) == 2 * average.SIMULATIONS
     assert all(len(rows) >= 125 and asked.isdisjoint(rows) for rows in judged)
 
 
 @pytest.mark.parametrize(("scale", "best"), [(0.0, 0), (0.1, 0), (0.8, 1)])
 def test_a_rehearsal_asks_for_repeats_behind_strong_noise_alone(scale, best, digits_pool):
-    learner = InterimSurrogates("logistic", (1, 8, 8), 10, 3)
+    surrogates = InterimSurrogates("logistic", (1, 8, 8), 10, 3)
     plans = [even_counts(320, 320), even_counts(80, 320)]
     met = (0.3, np.random.default_rng(0).normal(0, scale, (50, 10)))
-    assert best_plan(plans, met, digits_pool.y, Average(), learner, digits_pool.x, STREAMS) == best
+    assert best_plan(plans, met, digits_pool.y, Average(), surrogates, digits_pool.x, SEEDS) == best
 
 
 def test_it_sends_repeats_and_knows_what_there_is_to_know():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from attacked_api import SEEDS, Setting, rows_of
 from sklearn.covariance import ledoit_wolf
 
 from attacks import evade
@@ -13,7 +14,6 @@ from attacks.evade import BATCH, Evade, ShadowDetector, blended, distances, is_o
 from bench.errors import UsageError
 from bench.plugins import attacks
 
-STREAMS = RandomSeeds(order=11, choices=12)
 TARGET = Target(10, linear=False)
 REFUSE = ("mahalanobis(action=refuse)",)
 
@@ -28,16 +28,15 @@ def pool(context, digits_spec, digits_pool):
 
 
 @pytest.fixture
-def buy(context, digits_spec, pool):
-    def purchase(attack, stack=(), budget=60, pool=pool, streams=STREAMS, **shown):
-        api = context.api(digits_spec, stack, 0, 0, budget=budget, **shown)
-        return attack.acquire(api, pool, None, streams), api.account
+def acquire(context, digits_spec, pool):
+    """Return the transfer set of an attack, and the account of its queries."""
+    setting = Setting(context, digits_spec, pool)
 
-    return purchase
+    def run(attack, stack=(), budget=60, pool=pool, seeds=SEEDS, **shown):
+        transfer_set, api = setting.acquire(attack, stack, budget, pool=pool, seeds=seeds, **shown)
+        return transfer_set, api.account
 
-
-def rows_of(x):
-    return [row.tobytes() for row in x]
+    return run
 
 
 @pytest.mark.parametrize("owned", [30, 200])
@@ -69,40 +68,40 @@ def test_no_input_is_no_distance():
 
 
 @pytest.mark.parametrize("own", [20, 100])
-def test_what_looks_honest_is_sent_first(own, buy, pool):
-    bought, _ = buy(Evade(own=own))
+def test_what_looks_honest_is_sent_first(own, acquire, pool):
+    transfer_set, _ = acquire(Evade(own=own))
     honest = set(rows_of(pool.x[::2]))
-    assert sum(row in honest for row in rows_of(bought.x)) >= 58
+    assert sum(row in honest for row in rows_of(transfer_set.x)) >= 58
 
 
-def test_a_gate_that_stops_a_random_half_stops_next_to_none(buy):
-    _, random = buy(Copycat(), REFUSE)
-    _, evading = buy(Evade(), REFUSE)
+def test_a_gate_that_stops_a_random_half_stops_next_to_none(acquire):
+    _, random = acquire(Copycat(), REFUSE)
+    _, evading = acquire(Evade(), REFUSE)
     assert random.flagged > 20
     assert evading.flagged < 3
 
 
-def test_a_smaller_budget_sends_the_first_of_a_larger_one(buy):
-    large, _ = buy(Evade(), budget=120)
-    small, _ = buy(Evade(), budget=25)
+def test_a_smaller_budget_sends_the_first_of_a_larger_one(acquire):
+    large, _ = acquire(Evade(), budget=120)
+    small, _ = acquire(Evade(), budget=25)
     assert rows_of(small.x) == rows_of(large.x)[:25]
     assert sorted(rows_of(large.x)) != rows_of(large.x)
     assert len(set(rows_of(large.x))) == 120
 
 
 def test_the_thief_owns_as_many_honest_inputs_as_it_says_and_more_of_them_include_fewer(
-    buy, pool, monkeypatch
+    acquire, pool, monkeypatch
 ):
     seen = []
     monkeypatch.setattr(
         evade, "distances", lambda owned, x: seen.append(rows_of(owned)) or distances(owned, x)
     )
-    for attack, streams in (
-        (Evade(own=20), STREAMS),
-        (Evade(own=50), STREAMS),
+    for attack, seeds in (
+        (Evade(own=20), SEEDS),
+        (Evade(own=50), SEEDS),
         (Evade(own=50), RandomSeeds(11, 1)),
     ):
-        buy(attack, streams=streams)
+        acquire(attack, seeds=seeds)
     few, many, others = seen
     assert [len(set(owned)) for owned in seen] == [20, 50, 50]
     assert few == many[:20]
@@ -110,9 +109,9 @@ def test_the_thief_owns_as_many_honest_inputs_as_it_says_and_more_of_them_includ
     assert set(many) | set(others) <= set(rows_of(pool.reference))
 
 
-def test_it_learns_labels_or_whole_answers(buy, digits_victim):
-    labels, _ = buy(Evade())
-    whole, _ = buy(Evade(use_probability=True))
+def test_it_learns_labels_or_whole_answers(acquire, digits_victim):
+    labels, _ = acquire(Evade())
+    whole, _ = acquire(Evade(use_probability=True))
     truth = digits_victim.probabilities(whole.x)
     assert rows_of(labels.x) == rows_of(whole.x)
     assert (whole.y == truth.astype(np.float32)).all()
@@ -121,11 +120,11 @@ def test_it_learns_labels_or_whole_answers(buy, digits_victim):
 
 
 @pytest.mark.parametrize("use_probability", [True, False])
-def test_refused_queries_teach_nothing(use_probability, buy):
-    bought, account = buy(Evade(use_probability=use_probability), REFUSE, budget=120)
+def test_refused_queries_teach_nothing(use_probability, acquire):
+    transfer_set, account = acquire(Evade(use_probability=use_probability), REFUSE, budget=120)
     assert account.refused > 20
-    assert len(bought.x) == len(bought.y) == account.answered
-    assert np.isfinite(bought.y).all()
+    assert len(transfer_set.x) == len(transfer_set.y) == account.answered
+    assert np.isfinite(transfer_set.y).all()
 
 
 def test_it_needs_inputs_to_own(pool):
@@ -137,18 +136,18 @@ def test_it_needs_inputs_to_own(pool):
     assert "0 inputs" in Evade().applicable(nothing, TARGET)
 
 
-def test_whoever_owns_nothing_sends_at_random(buy, pool):
-    blind, _ = buy(Evade(), pool=replace(pool, reference=None))
-    random, _ = buy(Copycat(), pool=pool)
+def test_whoever_owns_nothing_sends_at_random(acquire, pool):
+    blind, _ = acquire(Evade(), pool=replace(pool, reference=None))
+    random, _ = acquire(Copycat(), pool=pool)
     assert blind.digest() == random.digest()
 
 
-def test_inputs_at_one_distance_come_in_the_seeded_order(buy, pool):
+def test_inputs_at_one_distance_come_in_the_seeded_order(acquire, pool):
     alike = np.zeros((64, 1, 8, 8), np.float32)
     alike.reshape(64, 64)[np.diag_indices(64)] = 1  # one pixel each, all as far from black
     black = replace(pool, x=alike, reference=np.zeros((20, 1, 8, 8), np.float32))
-    tied, _ = buy(Evade(own=20), pool=black)
-    random, _ = buy(Copycat(), pool=black)
+    tied, _ = acquire(Evade(own=20), pool=black)
+    random, _ = acquire(Copycat(), pool=black)
     assert rows_of(tied.x) == rows_of(random.x)
 
 
@@ -187,14 +186,14 @@ def test_what_is_not_used_is_not_spelled_so_that_old_names_stay():
         assert attacks.canonical(spelled) == spelled
 
 
-def test_each_query_of_the_shared_draw_holds_a_share_of_an_own_input(buy, noise):
-    bought, _ = buy(Evade(blend=0.25), pool=noise)
-    plain, _ = buy(Copycat(), pool=noise)
+def test_each_query_of_the_shared_draw_holds_a_share_of_an_own_input(acquire, noise):
+    transfer_set, _ = acquire(Evade(blend=0.25), pool=noise)
+    plain, _ = acquire(Copycat(), pool=noise)
     # Digits have seventeen shades.
-    partners = np.round(64 * (bought.x - 0.75 * plain.x)).astype(int)
+    partners = np.round(64 * (transfer_set.x - 0.75 * plain.x)).astype(int)
     assert set(rows_of(partners)) <= set(rows_of(np.round(16 * noise.reference).astype(int)))
     assert len(set(rows_of(partners))) > 35  # dealt evenly over all of the pool, not the nearest few
-    assert bought.facts["blended"] == 0.25
+    assert transfer_set.facts["blended"] == 0.25
 
 
 def test_a_share_of_one_is_an_own_input_and_one_of_none_the_query(noise):
@@ -219,28 +218,30 @@ def test_a_shadow_lets_most_honest_inputs_pass_and_asks_noise_to_blend(digits_po
 
 @pytest.mark.parametrize("action", ["refuse", "noise", "label_only"])
 @pytest.mark.parametrize("knowledge", ["family", "full"])
-def test_a_gate_that_passes_no_noise_passes_most_blends(action, knowledge, buy, noise, digits_victim):
+def test_a_gate_that_passes_no_noise_passes_most_blends(action, knowledge, acquire, noise, digits_victim):
     gate = (f"mahalanobis(action={action})",)
-    _, plain = buy(Copycat(), gate, 200, noise)
-    bought, account = buy(Evade(blend=None, use_probability=True), gate, 200, noise, knowledge=knowledge)
+    _, plain = acquire(Copycat(), gate, 200, noise)
+    transfer_set, account = acquire(
+        Evade(blend=None, use_probability=True), gate, 200, noise, knowledge=knowledge
+    )
     assert plain.flagged > 190
     assert account.sent == 200
     assert account.flagged < 60
-    assert 0.6 < bought.facts["blended"] <= 1
-    wrong = np.abs(digits_victim.probabilities(bought.x) - bought.y).max(axis=1) > 0.5
+    assert 0.6 < transfer_set.facts["blended"] <= 1
+    wrong = np.abs(digits_victim.probabilities(transfer_set.x) - transfer_set.y).max(axis=1) > 0.5
     assert wrong.mean() < 0.03  # of the random distributions hardly one is left
 
 
-def test_the_first_three_queries_are_own_inputs_as_they_are(buy, noise):
-    bought, _ = buy(Evade(blend=None), budget=4, pool=noise)
+def test_the_first_three_queries_are_own_inputs_as_they_are(acquire, noise):
+    transfer_set, _ = acquire(Evade(blend=None), budget=4, pool=noise)
     own = set(rows_of(noise.reference))
-    assert [row in own for row in rows_of(bought.x)] == [True, True, True, False]
+    assert [row in own for row in rows_of(transfer_set.x)] == [True, True, True, False]
 
 
-def test_answers_that_are_labels_for_everybody_are_no_refusals(buy, noise):
+def test_answers_that_are_labels_for_everybody_are_no_refusals(acquire, noise):
     gate, attack = ("mahalanobis(action=label_only)",), Evade(blend=None)
-    labels, _ = buy(attack, gate, 200, noise, knowledge="family", shows="labels")
-    whole, _ = buy(attack, gate, 200, noise, knowledge="family")
+    labels, _ = acquire(attack, gate, 200, noise, knowledge="family", shows="labels")
+    whole, _ = acquire(attack, gate, 200, noise, knowledge="family")
     assert whole.facts["blended"] > labels.facts["blended"] + 0.1
 
 
@@ -249,37 +250,39 @@ def test_bare_labels_are_told_from_a_softmax_that_is_sure():
     assert is_one_hot(told).tolist() == [True, False, False, False]
 
 
-def test_honest_inputs_are_sent_nearly_as_they_are(buy, digits_pool):
-    bought, _ = buy(Evade(blend=None), REFUSE, 200, digits_pool, knowledge="full")
-    plain, _ = buy(Copycat(), REFUSE, 200, digits_pool)
-    assert bought.facts["blended"] < 0.1
-    assert len(set(rows_of(bought.x)) & set(rows_of(plain.x))) > 150
+def test_honest_inputs_are_sent_nearly_as_they_are(acquire, digits_pool):
+    transfer_set, _ = acquire(Evade(blend=None), REFUSE, 200, digits_pool, knowledge="full")
+    plain, _ = acquire(Copycat(), REFUSE, 200, digits_pool)
+    assert transfer_set.facts["blended"] < 0.1
+    assert len(set(rows_of(transfer_set.x)) & set(rows_of(plain.x))) > 150
 
 
 @pytest.mark.parametrize("stack", [(), ("rounded",), ("rate_limit",)])
-def test_where_no_gate_is_known_to_stand_own_inputs_go_first_and_nothing_is_blended(stack, buy, noise):
-    bought, _ = buy(Evade(own=20, blend=None), stack, 50, noise, knowledge="full")
-    plain, _ = buy(Copycat(), stack, 30, noise)
-    assert rows_of(bought.x)[20:] == rows_of(plain.x)
-    assert not set(rows_of(bought.x)[:20]) & set(rows_of(noise.x))
-    assert set(rows_of(bought.x)[:20]) <= set(rows_of(noise.reference))
-    assert bought.facts["blended"] == 0
+def test_where_no_gate_is_known_to_stand_own_inputs_go_first_and_nothing_is_blended(stack, acquire, noise):
+    transfer_set, _ = acquire(Evade(own=20, blend=None), stack, 50, noise, knowledge="full")
+    plain, _ = acquire(Copycat(), stack, 30, noise)
+    assert rows_of(transfer_set.x)[20:] == rows_of(plain.x)
+    assert not set(rows_of(transfer_set.x)[:20]) & set(rows_of(noise.x))
+    assert set(rows_of(transfer_set.x)[:20]) <= set(rows_of(noise.reference))
+    assert transfer_set.facts["blended"] == 0
 
 
-def test_behind_other_defenses_a_strange_answer_is_no_refusal(buy, digits_pool):
+def test_behind_other_defenses_a_strange_answer_is_no_refusal(acquire, digits_pool):
     stack = ("gaussian_noise(scale=3)", "mahalanobis")
-    bought, _ = buy(Evade(blend=None, use_probability=True), stack, 100, digits_pool, knowledge="full")
-    assert len(bought.x) == 100
-    assert bought.facts["blended"] < 0.1
+    transfer_set, _ = acquire(
+        Evade(blend=None, use_probability=True), stack, 100, digits_pool, knowledge="full"
+    )
+    assert len(transfer_set.x) == 100
+    assert transfer_set.facts["blended"] < 0.1
 
 
-def test_behind_other_defenses_a_bare_label_is_no_refusal(buy, digits_pool):
+def test_behind_other_defenses_a_bare_label_is_no_refusal(acquire, digits_pool):
     stack, attack = ("rounded(decimals=1)", "mahalanobis"), Evade(blend=None, use_probability=True)
     for order in range(5):  # among three own inputs, one that is not bare is a matter of luck
-        streams = RandomSeeds(order, order)
-        bought, _ = buy(attack, stack, 100, digits_pool, streams, knowledge="family")
-        assert is_one_hot(bought.y).mean() > 0.3
-        assert bought.facts["blended"] < 0.1
+        seeds = RandomSeeds(order, order)
+        transfer_set, _ = acquire(attack, stack, 100, digits_pool, seeds, knowledge="family")
+        assert is_one_hot(transfer_set.y).mean() > 0.3
+        assert transfer_set.facts["blended"] < 0.1
 
 
 # --- accounts
@@ -298,17 +301,17 @@ def clients(context, digits_spec, pool):
             return answer(x, client=client)
 
         api.predict = predict
-        return attack.acquire(api, pool, None, STREAMS), api.account, seen
+        return attack.acquire(api, pool, None, SEEDS), api.account, seen
 
     return purchase
 
 
 def test_accounts_take_turns(clients):
-    bought, _, seen = clients(Evade(clients=3), (), 50)
-    rows = rows_of(bought.x)
+    transfer_set, _, seen = clients(Evade(clients=3), (), 50)
+    rows = rows_of(transfer_set.x)
     assert list(seen) == ["attacker", "attacker-1", "attacker-2"]
     assert [seen[client] for client in seen] == [rows[0::3], rows[1::3], rows[2::3]]
-    assert bought.facts["clients"] == 3
+    assert transfer_set.facts["clients"] == 3
 
 
 def test_accounts_take_turns_from_one_batch_to_the_next(clients, noise):
@@ -332,16 +335,16 @@ def test_an_account_that_was_never_answered_says_nothing_of_a_quota(pool):
         def predict(self, x, client):
             return np.full((len(x), 10), np.nan if client == "attacker" else 0.1)
 
-    bought = Evade(own=20, clients=None).acquire(Banned(), pool, None, STREAMS)
-    assert len(bought.x) == 40 - BATCH
-    assert bought.facts["clients"] == 2
+    transfer_set = Evade(own=20, clients=None).acquire(Banned(), pool, None, SEEDS)
+    assert len(transfer_set.x) == 40 - BATCH
+    assert transfer_set.facts["clients"] == 2
 
 
-def test_without_honest_inputs_accounts_are_all_there_is(buy, digits_pool):
+def test_without_honest_inputs_accounts_are_all_there_is(acquire, digits_pool):
     pool = replace(digits_pool, reference=None)
     assert Evade(own=0).applicable(pool, TARGET) == ""
-    alone, _ = buy(Evade(own=0, blend=None, clients=None), budget=60, pool=pool)
-    plain, _ = buy(Copycat(), pool=pool)
+    alone, _ = acquire(Evade(own=0, blend=None, clients=None), budget=60, pool=pool)
+    plain, _ = acquire(Copycat(), pool=pool)
     assert alone.digest() == plain.digest()
 
 
@@ -355,18 +358,18 @@ def test_a_known_quota_is_never_overrun(limit, accounts, clients):
 
 
 def test_a_limit_that_limits_nothing_needs_one_account(clients):
-    bought, _, seen = clients(Evade(clients=None), ("rate_limit(limit=100)",), 120)
+    transfer_set, _, seen = clients(Evade(clients=None), ("rate_limit(limit=100)",), 120)
     assert list(seen) == ["attacker"]
-    assert bought.facts["clients"] == 1
+    assert transfer_set.facts["clients"] == 1
 
 
 @pytest.mark.parametrize("limit", [1, 5, 25, 60])
 def test_a_quota_that_is_not_known_is_found_out_at_the_price_of_one_batch(limit, clients):
     gate = (f"rate_limit(limit={limit})",)
-    bought, account, seen = clients(Evade(clients=None), gate, 120, "family")
+    transfer_set, account, seen = clients(Evade(clients=None), gate, 120, "family")
     assert account.sent == 120
     assert 0 < account.refused <= BATCH
-    assert len(bought.x) == account.answered == len(set(rows_of(bought.x)))
+    assert len(transfer_set.x) == account.answered == len(set(rows_of(transfer_set.x)))
     assert {len(rows) for rows in list(seen.values())[1:-1]} <= {limit}
 
 
@@ -383,28 +386,31 @@ STACK = ("mahalanobis(action=refuse)", "rate_limit(limit=20)")
 
 
 @pytest.mark.parametrize("knowledge", ["none", "family", "full"])
-def test_whoever_looks_at_answers_buys_a_prefix_too(knowledge, buy, noise):
+def test_whoever_looks_at_answers_buys_a_prefix_too(knowledge, acquire, noise):
     attack = Evade(blend=None, clients=None)
-    large, _ = buy(attack, STACK, 150, noise, knowledge=knowledge)
+    large, _ = acquire(attack, STACK, 150, noise, knowledge=knowledge)
     for budget in (1, 2, 10, 60):
-        small, account = buy(attack, STACK, budget, noise, knowledge=knowledge)
+        small, account = acquire(attack, STACK, budget, noise, knowledge=knowledge)
         assert account.sent == budget
         assert account.answered - 3 <= len(small.x) == len(small.y) <= account.answered
         assert rows_of(small.x) == rows_of(large.x)[: len(small.x)]
         assert small.y.shape[1] == 10
 
 
-def test_two_runs_of_one_thief_are_equal(buy, noise):
+def test_two_runs_of_one_thief_are_equal(acquire, noise):
     for knowledge in ("none", "family", "full"):
         one, other = (
-            buy(Evade(blend=None, clients=None), STACK, 80, noise, knowledge=knowledge)[0] for _ in range(2)
+            acquire(Evade(blend=None, clients=None), STACK, 80, noise, knowledge=knowledge)[0]
+            for _ in range(2)
         )
         assert one.digest() == other.digest()
 
 
-def test_a_wall_is_paid_for_and_teaches_nothing(buy, pool):
+def test_a_wall_is_paid_for_and_teaches_nothing(acquire, pool):
     black = replace(pool, reference=np.zeros((20, 1, 8, 8), np.float32), x=np.ones_like(pool.x))
-    bought, account = buy(Evade(own=20, blend=0.0, clients=None), REFUSE, 40, black, knowledge="none")
+    transfer_set, account = acquire(
+        Evade(own=20, blend=0.0, clients=None), REFUSE, 40, black, knowledge="none"
+    )
     assert account.sent == account.refused == 40
-    assert bought.x.shape == (0, 1, 8, 8)
-    assert bought.y.shape == (0, 10)
+    assert transfer_set.x.shape == (0, 1, 8, 8)
+    assert transfer_set.y.shape == (0, 10)

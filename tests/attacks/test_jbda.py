@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from attacked_api import SEEDS, FakeApi, rows_of
 
 from attacks import jbda
 from attacks.base import Pool, RandomSeeds, Target
@@ -17,24 +18,15 @@ from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 from bench.seeds import random_state
 
-STREAMS = RandomSeeds(order=11, choices=12)
 SHAPE = (1, 1, 3)
 
 
-class Shop:
-    """A linear victim: each pixel is a class' score; refuses what it is told to."""
+class PixelApi(FakeApi):
+    """A linear victim: each pixel is a class' score."""
 
-    def __init__(self, budget, classes=3, refuse=lambda x: np.zeros(len(x), bool)):
-        self.budget, self.nb_classes, self.known = budget, classes, None
-        self.asked, self.batches, self.refuse = [], [], refuse
-
-    def predict(self, x, batch_size=256, client="attacker"):
-        self.batches.append(len(x))
-        self.asked += rows_of(x)
-        assert len(self.asked) <= self.budget
+    def probabilities(self, x):
         told = np.exp(5.0 * x.reshape(len(x), -1)[:, : self.nb_classes])
         told /= told.sum(axis=1, keepdims=True)
-        told[self.refuse(x)] = np.nan
         return told
 
 
@@ -85,13 +77,9 @@ def trained(context, digits_spec, digits_pool):
     return train(InterimSurrogates("mlp", (1, 8, 8), 10, 3)(), x, y, random_state(0)), x, y
 
 
-def rows_of(x):
-    return [row.tobytes() for row in x]
-
-
-def buy(attack, pool, budget, learner=None, streams=STREAMS, **shop):
-    api = Shop(budget, **shop)
-    return attack.acquire(api, pool, learner or School(), streams), api
+def acquire(attack, pool, budget, surrogates=None, seeds=SEEDS, **shown):
+    api = PixelApi(budget, **shown)
+    return attack.acquire(api, pool, surrogates or School(), seeds), api
 
 
 # --- how queries are made
@@ -139,8 +127,8 @@ def test_of_two_classes_it_is_the_other():
     assert (other_classes(y, random_state(0)) == 1 - y).all()
     x = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
     two = Pool("made", x, np.zeros(20, np.int64), "near", same_classes=False)
-    bought, _ = buy(Jbda(seeds=10), two, 35, classes=2)
-    assert bought.y.shape == (35, 2)
+    transfer_set, _ = acquire(Jbda(seeds=10), two, 35, classes=2)
+    assert transfer_set.y.shape == (35, 2)
 
 
 def test_a_student_learns_batches_of_what_was_bought(pool):
@@ -162,43 +150,43 @@ def test_a_student_learns_batches_of_what_was_bought(pool):
 
 def test_it_starts_with_the_draw_that_every_attack_shares(pool):
     school = School()
-    seeds, _ = buy(Jbda(seeds=25), pool, 25, school)
-    random, _ = buy(Copycat(), pool, 25)
+    seeds, _ = acquire(Jbda(seeds=25), pool, 25, school)
+    random, _ = acquire(Copycat(), pool, 25)
     assert seeds.digest() == random.digest()
     assert school.trained == []
 
 
 def test_each_round_makes_one_query_of_every_input_it_has(pool):
     school = School()
-    bought, api = buy(Jbda(seeds=10, step=0.1, steps=2), pool, 70, school)
+    transfer_set, api = acquire(Jbda(seeds=10, step=0.1, steps=2), pool, 70, school)
     assert api.batches == [10, 10, 20, 30]
     assert len(school.trained) == 3
     own = set(rows_of(pool.x))
-    assert all(row in own for row in rows_of(bought.x[:10]))
-    assert not any(row in own for row in rows_of(bought.x[10:]))
-    parents = np.concatenate([bought.x[:10], bought.x[:20], bought.x[:30]])
-    apart = np.abs(bought.x[10:] - parents)
+    assert all(row in own for row in rows_of(transfer_set.x[:10]))
+    assert not any(row in own for row in rows_of(transfer_set.x[10:]))
+    parents = np.concatenate([transfer_set.x[:10], transfer_set.x[:20], transfer_set.x[:30]])
+    apart = np.abs(transfer_set.x[10:] - parents)
     assert apart.max() <= 0.2 + 1e-6
     assert (apart.max(axis=(1, 2, 3)) > 0.05).all()
-    assert bought.x.min() >= 0
-    assert bought.x.max() <= 1
+    assert transfer_set.x.min() >= 0
+    assert transfer_set.x.max() <= 1
     for student, had in zip(school.trained, (10, 20, 40), strict=True):
-        assert {row for x, _ in student.taught for row in rows_of(x)} == set(rows_of(bought.x[:had]))
+        assert {row for x, _ in student.taught for row in rows_of(x)} == set(rows_of(transfer_set.x[:had]))
 
 
 def test_a_smaller_budget_buys_the_beginning_of_a_larger_one(pool):
     attack = Jbda(seeds=10, use_probability=True)
-    large, _ = buy(attack, pool, 100)
+    large, _ = acquire(attack, pool, 100)
     for budget in (1, 10, 11, 33, 80):
-        small, api = buy(attack, pool, budget)
-        assert len(api.asked) == budget
+        small, api = acquire(attack, pool, budget)
+        assert len(api.queried) == budget
         assert small.x.tobytes() == large.x[:budget].tobytes()
         assert small.y.tobytes() == large.y[:budget].tobytes()
 
 
 def test_it_spends_more_than_the_pool_holds(pool):
-    bought, _ = buy(Jbda(seeds=10), pool, 300)
-    assert len(bought.x) == 300
+    transfer_set, _ = acquire(Jbda(seeds=10), pool, 300)
+    assert len(transfer_set.x) == 300
     assert Jbda().supply(7) is None
 
 
@@ -213,7 +201,7 @@ def test_it_needs_its_seeds_in_the_pool(pool):
 @pytest.mark.parametrize("budget", [5, 60])
 def test_a_surrogate_without_gradients_is_said_to_be_one_at_every_budget(budget, pool):
     with pytest.raises(NotApplicable, match="sklearn-tree"):
-        buy(Jbda(seeds=10), pool, budget, InterimSurrogates("sklearn-tree", SHAPE, 3, 0))
+        acquire(Jbda(seeds=10), pool, budget, InterimSurrogates("sklearn-tree", SHAPE, 3, 0))
 
 
 # --- what it is told
@@ -225,39 +213,39 @@ def bright(x):
 
 def test_what_is_refused_is_neither_learnt_from_nor_built_upon(pool):
     school = School()
-    bought, api = buy(Jbda(seeds=10), pool, 100, school, refuse=bright)
-    asked = np.array([np.frombuffer(row, np.float32) for row in api.asked]).reshape(-1, *SHAPE)
-    assert len(asked) == 100
-    assert rows_of(bought.x) == rows_of(asked[~bright(asked)])
-    assert bright(asked).any()
-    assert np.isfinite(bought.y).all()
+    transfer_set, api = acquire(Jbda(seeds=10), pool, 100, school, reject=bright)
+    queried = np.array([np.frombuffer(row, np.float32) for row in api.queried]).reshape(-1, *SHAPE)
+    assert len(queried) == 100
+    assert rows_of(transfer_set.x) == rows_of(queried[~bright(queried)])
+    assert bright(queried).any()
+    assert np.isfinite(transfer_set.y).all()
     assert not any(bright(x).any() for student in school.students for x, _ in student.taught)
 
 
 def test_refused_seeds_are_replaced_from_the_pool(pool):
-    _, api = buy(Jbda(seeds=10), pool, 40, refuse=bright)
-    own = rows_of(pool.x[random_state(STREAMS.order).permutation(40)])
-    drawn = [row for row in api.asked if row in own]
+    _, api = acquire(Jbda(seeds=10), pool, 40, reject=bright)
+    own = rows_of(pool.x[random_state(SEEDS.order).permutation(40)])
+    drawn = [row for row in api.queried if row in own]
     refused = np.array([np.frombuffer(row, np.float32)[0] > 0.6 for row in drawn])
     assert drawn == own[: len(drawn)]
     assert (~refused).sum() == 10
     assert refused.any()
-    assert api.asked[: len(drawn)] == drawn
+    assert api.queried[: len(drawn)] == drawn
 
 
 def test_seeds_that_the_pool_cannot_replace_are_done_without(pool):
     few = replace(pool, x=pool.x[:12])
-    bought, api = buy(Jbda(seeds=12), few, 60, refuse=bright)
-    assert len(api.asked) == 60
-    assert sum(row in rows_of(few.x) for row in api.asked) == 12
-    assert len(bought.x) > 12
+    transfer_set, api = acquire(Jbda(seeds=12), few, 60, reject=bright)
+    assert len(api.queried) == 60
+    assert sum(row in rows_of(few.x) for row in api.queried) == 12
+    assert len(transfer_set.x) > 12
 
 
 def test_against_a_wall_it_asks_for_the_pool_again(pool):
     school = School()
-    wall, api = buy(Jbda(seeds=15), pool, 90, school, refuse=lambda x: np.ones(len(x), bool))
-    own = rows_of(pool.x[random_state(STREAMS.order).permutation(40)])
-    assert api.asked == (own * 3)[:90]
+    wall, api = acquire(Jbda(seeds=15), pool, 90, school, reject=lambda x: np.ones(len(x), bool))
+    own = rows_of(pool.x[random_state(SEEDS.order).permutation(40)])
+    assert api.queried == (own * 3)[:90]
     assert school.trained == []
     assert wall.x.shape == (0, *SHAPE)
     assert wall.y.shape == (0, 3)
@@ -267,18 +255,18 @@ def test_against_a_wall_it_asks_for_the_pool_again(pool):
 def test_a_student_is_trained_anew_only_where_there_is_something_new(pool):
     own = set(rows_of(pool.x))
     school = School()
-    _, api = buy(
-        Jbda(seeds=10), pool, 60, school, refuse=lambda x: np.array([row not in own for row in rows_of(x)])
+    _, api = acquire(
+        Jbda(seeds=10), pool, 60, school, reject=lambda x: np.array([row not in own for row in rows_of(x)])
     )
     assert api.batches == [10] * 6
     assert len(school.trained) == 1
 
 
 def test_it_learns_labels_or_whole_answers(pool):
-    whole, _ = buy(Jbda(seeds=10, use_probability=True), pool, 30)
-    labels, _ = buy(Jbda(seeds=10), pool, 30)
-    assert (whole.y == Shop(30).predict(whole.x).astype(np.float32)).all()
-    assert (labels.y == np.eye(3)[Shop(30).predict(labels.x).argmax(axis=1)]).all()
+    whole, _ = acquire(Jbda(seeds=10, use_probability=True), pool, 30)
+    labels, _ = acquire(Jbda(seeds=10), pool, 30)
+    assert (whole.y == PixelApi(30).predict(whole.x).astype(np.float32)).all()
+    assert (labels.y == np.eye(3)[PixelApi(30).predict(labels.x).argmax(axis=1)]).all()
 
 
 # --- seeds
@@ -290,11 +278,11 @@ def test_it_depends_on_its_two_streams_alone_and_touches_no_global_generator(
     monkeypatch.setattr(jbda, "STUDENT_STEPS", 30)
     before = np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
 
-    def purchase(streams):
+    def purchase(seeds):
         api = context.api(digits_spec, (), 0, 0, budget=45)
-        return Jbda(seeds=20).acquire(api, digits_pool, InterimSurrogates("mlp", (1, 8, 8), 10, 3), streams)
+        return Jbda(seeds=20).acquire(api, digits_pool, InterimSurrogates("mlp", (1, 8, 8), 10, 3), seeds)
 
-    one, again, choices, order = map(purchase, (STREAMS, STREAMS, RandomSeeds(11, 99), RandomSeeds(12, 12)))
+    one, again, choices, order = map(purchase, (SEEDS, SEEDS, RandomSeeds(11, 99), RandomSeeds(12, 12)))
     assert one.digest() == again.digest()
     assert one.x[:20].tobytes() == choices.x[:20].tobytes()
     assert one.x[20:].tobytes() != choices.x[20:].tobytes()
@@ -304,8 +292,8 @@ def test_it_depends_on_its_two_streams_alone_and_touches_no_global_generator(
 
 def test_the_classes_are_drawn_anew_each_round_from_the_stream_of_choices(pool):
     """The student here is the same whatever it is taught, so that the classes alone tell queries apart."""
-    one, _ = buy(Jbda(seeds=30), pool, 90)
-    other, _ = buy(Jbda(seeds=30), pool, 90, streams=RandomSeeds(11, 99))
+    one, _ = acquire(Jbda(seeds=30), pool, 90)
+    other, _ = acquire(Jbda(seeds=30), pool, 90, seeds=RandomSeeds(11, 99))
     assert rows_of(one.x[:30]) == rows_of(other.x[:30])
     assert rows_of(one.x[30:60]) != rows_of(other.x[30:60])
     assert rows_of(one.x[30:60]) != rows_of(one.x[60:])

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from attacked_api import Setting
 from cases import each_once
 
-from attacks.base import Known, Pool, RandomSeeds
+from attacks.base import Known, Pool
 from attacks.copycat import Copycat
 from attacks.inverse import INVERSES, inverse_of
 from attacks.inverse.base import StackPosition
@@ -17,7 +18,6 @@ from bench.plugins import attacks, defenses
 from bench.runner.cells import run_cells
 from bench.tasks import Cell
 
-STREAMS = RandomSeeds(order=11, choices=12)
 GUIDED = [
     "reverse_sigmoid(gamma=0.3)",
     "rounded(decimals=1)",
@@ -56,19 +56,21 @@ def parts(stack):
 
 
 @pytest.fixture(scope="module")
-def learner(digits_victim):
+def surrogates(digits_victim):
     return InterimSurrogates("mlp", digits_victim.shape, 10, 3)
 
 
 @pytest.fixture
-def buy(context, digits_spec, digits_pool, learner):
-    """Return the transfer set and the API that sold it."""
+def acquire(context, digits_spec, digits_pool, surrogates):
+    """Return the transfer set, and the API that was queried."""
+    setting = Setting(context, digits_spec, digits_pool, surrogates)
 
-    def purchase(stack, knowledge="full", budget=60, shows="probabilities", attack=None, pool=digits_pool):
-        api = context.api(digits_spec, parts(stack), 0, 0, budget=budget, shows=shows, knowledge=knowledge)
-        return (attack or Recover()).acquire(api, pool, learner, STREAMS), api
+    def run(stack, knowledge="full", budget=60, shows="probabilities", attack=None, pool=None):
+        return setting.acquire(
+            attack or Recover(), parts(stack), budget, pool=pool, shows=shows, knowledge=knowledge
+        )
 
-    return purchase
+    return run
 
 
 @dataclass
@@ -89,24 +91,24 @@ def test_every_defense_has_its_inversion():
 
 
 @pytest.mark.parametrize("shows", ["probabilities", "labels"])
-def test_where_there_is_no_defense_it_is_copycat_bit_for_bit(shows, buy):
-    mine, api = buy("", shows=shows)
-    plain, _ = buy("", "none", shows=shows, attack=Copycat(use_probability=True))
+def test_where_there_is_no_defense_it_is_copycat_bit_for_bit(shows, acquire):
+    mine, api = acquire("", shows=shows)
+    plain, _ = acquire("", "none", shows=shows, attack=Copycat(use_probability=True))
     assert api.known == ()
     assert mine.digest() == plain.digest()
 
 
 @pytest.mark.parametrize(("stack", "knowledge"), each_once(GUIDED + SURE + STACKED, ["family", "full"]))
-def test_targets_are_distributions_and_the_same_every_time(stack, knowledge, buy):
-    bought, api = buy(stack, knowledge)
-    again, _ = buy(stack, knowledge)
-    assert bought.digest() == again.digest()
+def test_targets_are_distributions_and_the_same_every_time(stack, knowledge, acquire):
+    transfer_set, api = acquire(stack, knowledge)
+    again, _ = acquire(stack, knowledge)
+    assert transfer_set.digest() == again.digest()
     assert api.account.sent == 60
-    assert len(bought.x) == len(bought.y) <= api.account.answered
-    assert bought.y.dtype == np.float32
-    assert (bought.y >= 0).all()
-    np.testing.assert_allclose(bought.y.sum(axis=1), 1, atol=1e-5)
-    assert 0 <= bought.facts["recovered"] <= 1
+    assert len(transfer_set.x) == len(transfer_set.y) <= api.account.answered
+    assert transfer_set.y.dtype == np.float32
+    assert (transfer_set.y >= 0).all()
+    np.testing.assert_allclose(transfer_set.y.sum(axis=1), 1, atol=1e-5)
+    assert 0 <= transfer_set.facts["recovered"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -125,42 +127,42 @@ def test_targets_are_distributions_and_the_same_every_time(stack, knowledge, buy
         [0, 1, 2, 10, FEW],
     ),
 )
-def test_few_answers_or_none_are_no_problem(stack, knowledge, budget, buy):
-    bought, _ = buy(stack, knowledge, budget)
-    assert len(bought.x) <= budget
-    assert np.isfinite(bought.y).all()
+def test_few_answers_or_none_are_no_problem(stack, knowledge, budget, acquire):
+    transfer_set, _ = acquire(stack, knowledge, budget)
+    assert len(transfer_set.x) <= budget
+    assert np.isfinite(transfer_set.y).all()
 
 
-def test_where_everything_is_refused_nothing_is_learnt(buy, context, digits_spec):
+def test_where_everything_is_refused_nothing_is_learnt(acquire, context, digits_spec):
     noise = context.pool(digits_spec, "noise", 0)
-    bought, api = buy("reverse_sigmoid + mahalanobis(action=refuse)", pool=noise)
+    transfer_set, api = acquire("reverse_sigmoid + mahalanobis(action=refuse)", pool=noise)
     assert api.account.refused == 60
-    assert bought.x.shape == (0, 1, 8, 8)
-    assert bought.y.shape == (0, 10)
-    assert bought.facts["recovered"] is None
+    assert transfer_set.x.shape == (0, 1, 8, 8)
+    assert transfer_set.y.shape == (0, 10)
+    assert transfer_set.facts["recovered"] is None
 
 
 @pytest.mark.parametrize("stack", GUIDED)
-def test_labels_hold_nothing_to_invert(stack, buy):
-    bought, _ = buy(stack, shows="labels")
-    plain, _ = buy(stack, "none", shows="labels", attack=Copycat())
-    assert bought.digest() == plain.digest()
+def test_labels_hold_nothing_to_invert(stack, acquire):
+    transfer_set, _ = acquire(stack, shows="labels")
+    plain, _ = acquire(stack, "none", shows="labels", attack=Copycat())
+    assert transfer_set.digest() == plain.digest()
 
 
-def test_answers_come_to_the_same_inputs_as_copycats(buy):
-    bought, _ = buy("rounded(decimals=1)")
-    plain, _ = buy("rounded(decimals=1)", "none", attack=Copycat(use_probability=True))
-    assert bought.x.tobytes() == plain.x.tobytes()
-    assert bought.y.tobytes() != plain.y.tobytes()
+def test_answers_come_to_the_same_inputs_as_copycats(acquire):
+    transfer_set, _ = acquire("rounded(decimals=1)")
+    plain, _ = acquire("rounded(decimals=1)", "none", attack=Copycat(use_probability=True))
+    assert transfer_set.x.tobytes() == plain.x.tobytes()
+    assert transfer_set.y.tobytes() != plain.y.tobytes()
 
 
-def test_the_fitted_parameters_are_facts(buy):
-    bought, _ = buy("reverse_sigmoid(beta=0.7, gamma=0.3)", "family", 300)
-    assert bought.facts["beta"] == pytest.approx(0.7, rel=0.01)
-    assert bought.facts["gamma"] == pytest.approx(0.3, rel=0.01)
-    assert buy("top_k(k=3)", "family")[0].facts["k"] == 3
-    assert buy("rounded(decimals=2)", "family")[0].facts["decimals"] == 2
-    assert set(buy("rounded(decimals=2)", "full")[0].facts) == {"recovered"}
+def test_the_fitted_parameters_are_facts(acquire):
+    transfer_set, _ = acquire("reverse_sigmoid(beta=0.7, gamma=0.3)", "family", 300)
+    assert transfer_set.facts["beta"] == pytest.approx(0.7, rel=0.01)
+    assert transfer_set.facts["gamma"] == pytest.approx(0.3, rel=0.01)
+    assert acquire("top_k(k=3)", "family")[0].facts["k"] == 3
+    assert acquire("rounded(decimals=2)", "family")[0].facts["decimals"] == 2
+    assert set(acquire("rounded(decimals=2)", "full")[0].facts) == {"recovered"}
 
 
 @pytest.fixture(scope="module")
@@ -186,10 +188,10 @@ def told_of(stack, raw):
         "reverse_sigmoid(gamma=0.3) + normalise",
     ],
 )
-def test_what_it_makes_of_answers_is_nearer_to_what_was_said(stack, said, learner):
+def test_what_it_makes_of_answers_is_nearer_to_what_was_said(stack, said, surrogates):
     x, raw = said
     told, known = told_of(stack, raw)
-    made = recover(known, x, told, learner)
+    made = recover(known, x, told, surrogates)
     plain = told / told.sum(axis=1, keepdims=True)
     assert l1(made.targets, raw).mean() < 0.95 * l1(plain, raw).mean()
     np.testing.assert_allclose(made.forward(raw), told, atol=1e-6)
@@ -213,12 +215,12 @@ def test_what_was_rounded_before_it_was_divided_is_found_again(said):
     np.testing.assert_allclose(back[several], rounded[several], atol=1e-9)
 
 
-def test_a_round_of_copies_makes_recovery_better(said, learner, monkeypatch):
+def test_a_round_of_copies_makes_recovery_better(said, surrogates, monkeypatch):
     x, raw = said
     told, known = told_of("reverse_sigmoid(gamma=0.2)", raw)
-    guided = recover(known, x, told, learner)
+    guided = recover(known, x, told, surrogates)
     monkeypatch.setattr("attacks.recover.ROUNDS", 0)
-    alone = recover(known, x, told, learner)
+    alone = recover(known, x, told, surrogates)
     assert l1(guided.targets, raw).mean() < 0.8 * l1(alone.targets, raw).mean()
 
 
@@ -262,19 +264,19 @@ def test_where_a_guess_is_of_no_use_nothing_is_trained(stack, said):
     assert parrot.trained == 0
 
 
-def test_rows_that_a_tree_answered_are_left_out(buy, digits_victim):
-    bought, api = buy("model_switch(share=0.4)", budget=200)
-    assert 90 < len(bought.x) < 150
-    np.testing.assert_allclose(bought.y, digits_victim.probabilities(bought.x), atol=1e-6)
-    assert bought.facts["recovered"] == pytest.approx(len(bought.x) / api.account.answered)
+def test_rows_that_a_tree_answered_are_left_out(acquire, digits_victim):
+    transfer_set, api = acquire("model_switch(share=0.4)", budget=200)
+    assert 90 < len(transfer_set.x) < 150
+    np.testing.assert_allclose(transfer_set.y, digits_victim.probabilities(transfer_set.x), atol=1e-6)
+    assert transfer_set.facts["recovered"] == pytest.approx(len(transfer_set.x) / api.account.answered)
 
 
-def test_if_a_tree_answered_everything_it_is_learnt(buy):
-    bought, _ = buy("model_switch(share=1.0)")
-    assert len(bought.x) == 60
+def test_if_a_tree_answered_everything_it_is_learnt(acquire):
+    transfer_set, _ = acquire("model_switch(share=1.0)")
+    assert len(transfer_set.x) == 60
 
 
-def test_rows_drawn_by_a_gate_are_left_out(buy, context, digits_spec, digits_pool, digits_victim):
+def test_rows_drawn_by_a_gate_are_left_out(acquire, context, digits_spec, digits_pool, digits_victim):
     noise = context.pool(digits_spec, "noise", 0)
     mixed = Pool(
         "mixed",
@@ -283,28 +285,28 @@ def test_rows_drawn_by_a_gate_are_left_out(buy, context, digits_spec, digits_poo
         "near",
         same_classes=False,
     )
-    bought, api = buy("mahalanobis(action=noise)", budget=200, pool=mixed)
+    transfer_set, api = acquire("mahalanobis(action=noise)", budget=200, pool=mixed)
     assert api.account.flagged > 80
-    right = l1(bought.y, digits_victim.probabilities(bought.x)) < 1e-5
+    right = l1(transfer_set.y, digits_victim.probabilities(transfer_set.x)) < 1e-5
     assert right.sum() > 85
     assert right.mean() > 0.93
 
 
-def test_rows_that_cannot_be_explained_are_learnt_by_their_label(said, learner):
+def test_rows_that_cannot_be_explained_are_learnt_by_their_label(said, surrogates):
     x, raw = said
     told, known = told_of("reverse_sigmoid(gamma=0.3)", raw)
     told[::10] = np.eye(10)[3] * 0.9 + 0.01
     told[5::10] = np.eye(10)[4]
-    made = recover(known, x, told, learner)
+    made = recover(known, x, told, surrogates)
     lost = ~made.explained
     assert lost[5::10].all()
     assert (made.targets[lost] == one_hot(told)[lost]).all()
     assert made.usable.all()
 
 
-def test_another_peoples_defense_is_learnt_by_its_label(said, learner):
+def test_another_peoples_defense_is_learnt_by_its_label(said, surrogates):
     x, raw = said
-    made = recover((Known("homemade", {"strength": 3}),), x, raw, learner)
+    made = recover((Known("homemade", {"strength": 3}),), x, raw, surrogates)
     assert (made.targets == one_hot(raw)).all()
     assert made.forward is None
 
