@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cases import slow_unless
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -401,7 +402,7 @@ def test_a_defense_that_needs_fitting_says_so(name):
 # --- parameter_noise
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_unless(lambda kind: kind != "cnn", KINDS))
 def test_more_noise_on_the_parameters_is_a_worse_model(kind, victim_of):
     victim = victim_of(kind)
     x = victim.splits.test.x
