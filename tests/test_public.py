@@ -88,8 +88,8 @@ def test_a_renamed_class_works_under_its_old_name_with_a_warning_that_says_the_n
 
 
 def test_a_name_that_never_was_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="Thief"):
-        _ = moatbench.Thief
+    with pytest.raises(AttributeError, match="Attacker"):
+        _ = moatbench.Attacker
 
 
 def test_a_strength_range_under_its_old_name_works_with_a_warning():

@@ -1,4 +1,4 @@
-"""Evasion: what looks honest is sent first, by what the thief owns and nothing else."""
+"""Evasion: queries that look benign come first, by the inputs that the attacker owns and nothing else."""
 
 from dataclasses import replace
 

@@ -171,7 +171,7 @@ def said(digits_victim, digits_pool):
 
 
 def told_of(stack, raw):
-    """Return what the defenses make of the rows, and what a thief who knows them fully knows."""
+    """Return the defenses' answers to the rows, and the knowledge of their names and parameters."""
     known = []
     for text in parts(stack):
         defense = defenses.build(text)

@@ -1,4 +1,4 @@
-"""A thief who knows the defense gets back what the victim said, as far as the defense leaves it."""
+"""An adaptive attack recovers the answers of the victim, as far as the defense allows."""
 
 import numpy as np
 import pytest

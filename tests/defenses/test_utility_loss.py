@@ -1,4 +1,4 @@
-"""Defenses given by what they cost honest users: what is found, what is promised, and what is said."""
+"""Defenses given by a target utility loss: the strength that is found, claims, and messages."""
 
 from __future__ import annotations
 
