@@ -12,17 +12,22 @@ RETIRED = re.compile(
 )
 """``active_thief`` is the name of a plugin, ActiveThief of a paper."""
 PATHS = (
-    "METHOD.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "README.md",
-    "moatbench.py",
-    "bench/analysis/*.py",
+    "*.md",
+    "*.py",
+    "*.toml",
+    "*.yml",
+    "attacks/**/*.py",
+    "bench/**/*.py",
+    "bench/**/*.md",
     "bench/matrices/**/*.toml",
+    "defenses/**/*.py",
+    "examples/**/*.md",
     "examples/**/*.py",
-    "reports/README.md",
-    "reports/gate/*.toml",
+    "examples/**/*.toml",
+    "reports/**/*.md",
+    "reports/**/*.py",
     "reports/**/*.svg",
+    "reports/**/*.toml",
 )
 """The files that are checked, as patterns."""
 

@@ -19,7 +19,7 @@ from bench.report.markdown import DASH, markdown
 LABELS = {
     Decision.failed: "failed",
     Decision.missing: "missing from the candidate",
-    Decision.weaker: "easier to steal",
+    Decision.weaker: "easier to extract",
     Decision.costlier: "higher utility loss",
     Decision.changed: "answers changed",
     Decision.cannot_tell: "inconclusive",
@@ -97,7 +97,7 @@ def summary(comparison: Comparison, notes: Sequence[str] = ()) -> str:
         parts.append(
             f"<details><summary>{len(same)} comparisons that are the same</summary>\n\n{table}\n\n</details>"
         )
-    parts.append("\n".join(f"- *{kind.value}*: {text}" for kind, text in KINDS.items()))
+    parts.append("\n".join(f"- *{kind.label}*: {text}" for kind, text in KINDS.items()))
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,7 +133,7 @@ def _fields(row: ComparisonRow) -> Iterator[tuple[str, Any]]:
 def _cells(row: ComparisonRow) -> list[str]:
     return [
         row.decision.value,
-        f"{row.kind.value}: {row.what}",
+        f"{row.kind.label}: {row.what}",
         row.condition,
         _level(row, row.before),
         _level(row, row.after),

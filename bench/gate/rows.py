@@ -14,12 +14,18 @@ from bench.store import Record
 
 
 class RowKind(StrEnum):
-    """What a row compares."""
+    """What a row compares. Values are those of the JSON output, which other programs read."""
 
     strength = "strength"
     sentinel = "sentinel"
     honest = "honest cost"
     contract = "contract"
+
+    @property
+    def label(self) -> str:
+        """The kind as people read it."""
+        labels = {"sentinel": "tracked attack", "honest": "utility loss", "contract": "answer statistics"}
+        return labels.get(self.name, self.value)
 
 
 class Decision(StrEnum):

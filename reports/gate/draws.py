@@ -101,7 +101,7 @@ class Bank:
     def lowered(self, points: float, where: set[Group], rng: np.random.Generator) -> Bank:
         """Return the bank with the means of some groups ``points`` lower, to within one hit.
 
-        A baseline that is lower by as much makes the candidate exactly so much easier to steal. Half of
+        A baseline that is lower by as much makes the candidate exactly so much easier to extract. Half of
         the hits that go are all those of a few inputs, the other half scattered: a change that touches
         some inputs and one that touches some copies differ in what they add to the error.
         """

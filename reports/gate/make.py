@@ -61,56 +61,58 @@ NEEDED = 3
 
 HOW = """\
 A matrix (`bank.toml`) holds {repeats} repeats of every cell of the matrix `ci`, and of six defenses that were
-changed on purpose (`planted.py`). It is taken for the truth. A run is drawn from it: {drawn} repeats and
-{inputs} test inputs, each with replacement, the inputs the same for baseline and candidate, as they are in
-use. *Same streams*: both have the same repeats; the gate finds that undefended copies are the same and
-compares in pairs. So it is where a defense was changed and nothing else. *Other streams*: the candidate's
-repeats are drawn anew. So it is where the victim, a library or the machine is another. The utility loss
+changed on purpose (`planted.py`: seeded regressions). It is taken as the truth. A run is drawn
+from it: {drawn} repeats and {inputs} test inputs, each with replacement, the inputs the
+same for baseline and candidate, as in use. *Same seeds*: both have the same repeats; the gate finds that undefended surrogates are equal and
+compares in pairs. This is the case where only a defense was changed. *Other seeds*: the candidate's
+repeats are drawn anew. This is the case where the victim, a library or the machine differs. The utility loss
 is drawn where noise is (`{noisy}`): {drawn} of {repeats} draws of it; elsewhere it is a fact.
 
-A true effect of a given size is made by turning hits of the baseline into misses: half of them are all the
-hits of a few inputs, the others are scattered over copies and inputs. The utility loss is lowered in
-every draw, by between half and one and a half times as much."""
+A true effect of a given size is made by turning agreements of the baseline into disagreements: half of
+them are all those of a few inputs, the others are scattered over surrogates and inputs. The utility loss
+is lowered in every draw, by between half and one and a half times as much."""
 ALARMED = """\
 An alarm is a `weaker` or `costlier` row. The gate promises that a run in which no true effect exceeds the
-tolerance ({points:g} points, {nats:g} nats) raises one in at most 5 %. With an effect *at* the tolerance in
-every row that can change (undefended copies cannot where streams are the same) nothing is left in reserve."""
+tolerance ({points:g} pp, {nats:g} nats) raises one in at most 5 %. With an effect *at* the tolerance in
+every row that can change (undefended surrogates cannot where seeds are the same) the bound has no margin."""
 LARGEST = """\
-That Holm's procedure assumes nothing costs little. With other streams and every row at the tolerance the
-largest statistic exceeds {0:.2f} in 5 % of runs, which is the most that a bootstrap of it could gain;
-Bonferroni asks for {1:.2f} of {2} attackers."""
+Holm's procedure makes no assumption on dependence, which costs little power. With other seeds and every row
+at the tolerance the largest statistic exceeds {0:.2f} in 5 % of runs, which is the most that a bootstrap
+of it could gain; Bonferroni requires {1:.2f} of {2} attackers."""
 POWERFUL = """\
-One place is changed at a time (a defense and a pool), all else is left as it was. *Found*: the row that
+One condition is changed at a time (a defense and a pool), all else stays. *Found*: the row that
 changed is `weaker` or `costlier`. *Least row*: the one that is found least often. *All changed: some found*:
 every row has that effect, and the share is of runs in which some row of the family is found."""
 SEEN = """\
-What answers look like is not tested but seen: a fact that moves by more than .01 is always `changed`, and one
-that moves by less never is."""
+Answer statistics are compared without a test: one that differs by more than .01 is always `changed`, and one
+that differs by less never is."""
 PLANTS = """\
-True effects, in points on the bank, on the strongest attacker and on the soft-label attacker, where they are
-largest; and the share of {runs} runs in which a family raised an alarm or said `changed`."""
+True effects (pp, on the bank) on the best attack and on the attack on probabilities, where they are
+largest; and the share of {runs} runs in which a kind of row raised an alarm or was `changed`."""
 COVERED = """\
-Nominal 95 % intervals over {draws:,} draws. *Repeats*: {repeats} repeats drawn, inputs as they are, by what
-repeats add to the error. *Inputs*: inputs drawn, all of the bank's repeats, by what inputs add. *Both*: the
-interval that is shown, which is wider than either. The gate's rows are the shipped defenses beside the
+Nominal 95 % intervals over {draws:,} draws. *Repeats*: {repeats} repeats drawn, inputs as they are, by the
+error over repeats. *Inputs*: inputs drawn, all of the bank's repeats, by the error over inputs. *Both*: the
+interval that is shown, which is wider than either. The gate's rows are the shipped defenses next to the
 changed ones."""
 TIMED = """\
 Medians ± interquartile ranges on one thread of {cpu}, Python {python}. The victim's own answer is part of
 every row, and all of the row `none`; the difference to it is what a defense adds. Numbers of different
 machines cannot be compared."""
 SILENT = """\
-- **Silent.** With a true effect at the tolerance in every row, {paired} (same streams) and {apart} (other
-  streams) of {runs} runs raised any alarm; with no effect, {none}. Up to 16 are compatible with the 5 % that
+- **False alarms.** With a true effect at the tolerance in every row, {paired} (same seeds) and {apart} (other
+  seeds) of {runs} runs raised any alarm; with no effect, {none}. Up to 16 are compatible with the 5 % that
   the gate promises."""
 LOUD = """\
-- **Loud.** {needed} points beyond the tolerance the one row that changed is found, with the same streams, in
+- **Power.** {needed} pp beyond the tolerance the one row that changed is found, with the same seeds, in
   {paired}."""
 LESS = """\
-- **Less so with other streams:** {apart}. There 95 % are found {from_}; below that too few of {inputs} test
+- **Power with other seeds:** {apart}. There 95 % are found {from_}; below that too few of {inputs} test
   inputs and {repeats} repeats have changed for as many rows, and the gate says `cannot tell`. Where all rows
-  change by {at:g} points, as they do with another victim or library, it is noticed by {widely}."""
-NOTICED = "- **Planted changes.** {noticed} of {all} are noticed in at least 95 of {runs} runs{missed}."
-HELD = "- **Intervals.** Nominal 95 % intervals held the truth in {low:.1%} to {high:.1%} of {draws:,} draws."
+  change by {at:g} pp, as they do with another victim or library, it is noticed by {widely}."""
+NOTICED = "- **Seeded regressions.** {noticed} of {all} are noticed in at least 95 of {runs} runs{missed}."
+HELD = """\
+- **Intervals.** Nominal 95 % intervals contained the truth in {low:.1%} to {high:.1%} of {draws:,}
+  draws."""
 
 
 def main() -> None:
@@ -141,9 +143,9 @@ def main() -> None:
     }
     covered = coverage(bank, whole, RUNS["coverage"])
     parts = [
-        "# What the gate is worth",
+        "# Error rates of the regression gate",
         _verdict(alarms, powers, widely, found, covered, bank.inputs),
-        "## How it was measured",
+        "## Method",
         HOW.format(repeats=bank.repeats, inputs=bank.inputs, drawn=REPEATS, noisy=NOISY),
         *_alarms(alarms),
         LARGEST.format(*largest(bank, RUNS["coverage"])),
@@ -173,21 +175,23 @@ def _verdict(alarms: Any, powers: Any, widely: Any, found: Any, covered: Any, in
         ),
         LOUD.format(
             needed=NEEDED,
-            paired=", ".join(f"{powers[PAIRED, at][family].alarm:.0%} ({family})" for family in families),
+            paired=", ".join(
+                f"{powers[PAIRED, at][family].alarm:.0%} ({family.label})" for family in families
+            ),
         ),
         LESS.format(
-            apart=", ".join(f"{powers[APART, at][family].alarm:.0%} ({family})" for family in families),
-            from_=", ".join(f"{sure[family]} ({family})" for family in families),
+            apart=", ".join(f"{powers[APART, at][family].alarm:.0%} ({family.label})" for family in families),
+            from_=", ".join(f"{sure[family]} ({family.label})" for family in families),
             inputs=inputs,
             repeats=REPEATS,
             at=at,
-            widely=", ".join(f"{family} in {widely[APART, at][family]:.0%}" for family in families),
+            widely=", ".join(f"{family.label} in {widely[APART, at][family]:.0%}" for family in families),
         ),
         NOTICED.format(
             noticed=len(PLANTED) - len(missed),
             all=len(PLANTED),
             runs=RUNS["planted"],
-            missed=f"; not: {'; '.join(missed)}" if missed else ", with either kind of streams",
+            missed=f"; not: {'; '.join(missed)}" if missed else ", with either kind of seeds",
         ),
         HELD.format(low=min(inside), high=max(inside), draws=RUNS["coverage"]),
     ]
@@ -195,12 +199,12 @@ def _verdict(alarms: Any, powers: Any, widely: Any, found: Any, covered: Any, in
 
 
 def _sure(shares: Sequence[float]) -> str:
-    """Return from how many points on 95 % are found, between two effects in proportion."""
+    """Return from how many pp on 95 % are found, between two effects in proportion."""
     for place, (low, high) in enumerate(pairwise(shares)):
         if low < 0.95 <= high:
             left, right = EFFECTS[place], EFFECTS[place + 1]
-            return f"from {left + (0.95 - low) / (high - low) * (right - left):.1f} points on"
-    return f"beyond {EFFECTS[-1]} points"
+            return f"from {left + (0.95 - low) / (high - low) * (right - left):.1f} pp on"
+    return f"beyond {EFFECTS[-1]} pp"
 
 
 def _alarms(alarms: Mapping[Any, Sequence[Counter[tuple[RowKind, Decision]]]]) -> list[str]:
@@ -212,7 +216,7 @@ def _alarms(alarms: Mapping[Any, Sequence[Counter[tuple[RowKind, Decision]]]]) -
         tested = Counter({key: n for key, n in whole.items() if key[0] is not RowKind.contract})
         verdicts = (Decision.same, Decision.cannot_tell, Decision.stronger)
         shares = [sum(n for (_, each), n in tested.items() if each is verdict) for verdict in verdicts]
-        effect = "none" if not size else f"{100 * TOLERANCE:g} points (.05 nats) in every row"
+        effect = "none" if not size else f"{100 * TOLERANCE:g} pp (.05 nats) in every row"
         rows.append(
             [effect, mode.name, f"{loud} of {len(told)}", f"{share.low:.1%} to {share.high:.1%}"]
             + [f"{each / tested.total():.1%}" for each in shares]
@@ -256,23 +260,32 @@ def _powers(
         for family, effect in product(families, EFFECTS):
             each = powers[mode, effect][family]
             shares = (each.alarm, each.unsure, each.same, each.least, widely[mode, effect][family])
-            rows.append([str(family), str(effect), *(f"{share:.0%}" for share in shares)])
-        headers = ["family", "points", "found", "cannot tell", "same", "least row", "all changed: some found"]
+            rows.append([family.label, str(effect), *(f"{share:.0%}" for share in shares)])
+        headers = [
+            "kind",
+            "effect (pp)",
+            "found",
+            "cannot tell",
+            "same",
+            "least row",
+            "all changed: some found",
+        ]
         tables += [f"### {mode.name.capitalize()}", markdown(headers, rows)]
     at = 100 * TOLERANCE + NEEDED
     least = [
-        f"- of {family}, {mode.name}: {powers[mode, at][family].where} ({powers[mode, at][family].least:.0%})"
+        f"- of {family.label}, {mode.name}: {each.where} ({each.least:.0%})"
         for family in families
         for mode in MODES
+        for each in (powers[mode, at][family],)
     ]
     return [
         "## Power",
         POWERFUL,
         "![Share of changed rows that are found, by the true effect](figures/power.svg)",
-        "*Dashed: the tolerance, and three points beyond it.*",
+        "*Dashed: the tolerance, and three percentage points beyond it.*",
         SEEN,
         *tables,
-        f"At {at:g} points the least row is",
+        f"At {at:g} pp the least row is",
         "\n".join(least),
     ]
 
@@ -293,7 +306,7 @@ def _panel(
         axes.plot(EFFECTS, some, line, color=GREEN, label=f"all rows changed: some found, {mode.name}")
     for limit in (100 * TOLERANCE, 100 * TOLERANCE + NEEDED):
         axes.axvline(limit, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
-    axes.set(title=str(family), xlabel="true effect in points", ylim=(-0.03, 1.03))
+    axes.set(title=family.label, xlabel="true effect (pp)", ylim=(-0.03, 1.03))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(visible=True)
 
@@ -307,12 +320,19 @@ def _planted(found: Mapping[tuple[str, Any], Caught]) -> list[str]:
         if mode is PAIRED:
             always = [name for name, count in each.facts.items() if count >= RUNS["planted"] / 2]
             seen.append(f"- {what}: {', '.join(always) or DASH}.")
-    headers = ["change", "", "best attack", "soft-label attack", *map(str, RowKind), "any"]
+    headers = [
+        "change",
+        "",
+        "best attack",
+        "attack on probabilities",
+        *(kind.label for kind in RowKind),
+        "any",
+    ]
     return [
-        "## Planted changes",
+        "## Seeded regressions",
         PLANTS.format(runs=RUNS["planted"]),
         markdown(headers, rows, text=2),
-        "What was said in at least half of the runs with the same streams:",
+        "Changed answer statistics in at least half of the runs with the same seeds:",
         "\n".join(seen),
     ]
 
@@ -329,7 +349,7 @@ def _coverage(covered: Mapping[tuple[str, str], Coverage]) -> list[str]:
         ]
         for (name, component), each in covered.items()
     ]
-    headers = ["interval", "drawn anew", "held the truth", "over rows", "mean width, points", "rows"]
+    headers = ["interval", "drawn anew", "contained the truth", "over rows", "mean width (pp)", "rows"]
     return [
         "## Coverage",
         COVERED.format(draws=RUNS["coverage"], repeats=REPEATS),
@@ -360,7 +380,7 @@ def _latency(path: Path | None) -> list[str]:
         "## Time",
         TIMED.format(**facts),
         markdown(["defense", *(f"µs a query, in batches of {size}" for size in sizes)], rows),
-        markdown(["what", "copy", "ms"], others, text=2),
+        markdown(["what", "surrogate", "ms"], others, text=2),
     ]
 
 

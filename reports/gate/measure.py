@@ -49,14 +49,14 @@ PLANTED = {
 
 @dataclass(frozen=True)
 class Mode:
-    """How candidate and baseline belong together: the same streams, or others."""
+    """How candidate and baseline belong together: the same seeds, or others."""
 
     name: str
     paired: bool
 
 
-PAIRED = Mode("same streams", paired=True)
-APART = Mode("other streams", paired=False)
+PAIRED = Mode("same seeds", paired=True)
+APART = Mode("other seeds", paired=False)
 
 
 def seeded(*what: Any) -> np.random.Generator:
@@ -96,7 +96,7 @@ def verdicts(comparison: Comparison) -> Counter[tuple[RowKind, Decision]]:
 
 
 def changeable(bank: Bank, mode: Mode) -> set[Group]:
-    """Return the groups that a change may touch: with the same streams, undefended copies stay."""
+    """Return the groups that a change may touch: with the same seeds, undefended surrogates stay."""
     return {group for group in bank.hits if not (mode.paired and group[2] == NONE)}
 
 

@@ -1,4 +1,4 @@
-"""Measures this program beside plain ART, in pairs, and writes ``reports/performance.md``.
+"""Measures this program compared with plain ART, in pairs, and writes ``reports/performance.md``.
 
 Run by ``tox -e perf``, on an idle machine. Absolute times mean nothing on a shared machine; ratios of two
 measurements taken one after the other do. Rows on 28×28 images need MNIST.
@@ -59,9 +59,9 @@ STEALS = (
 )
 """Attacks of the shipped matrices that ART has."""
 HEAD = """\
-Everything beside **plain ART**: the loop that a user would write (`tests/benchmarks/plain_art.py`), with a
-fresh victim, defense, attack and surrogate for each cell, batches of 64, as many optimiser steps as here, and
-the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
+Everything compared with **plain ART**: the loop that a user would write (`tests/benchmarks/plain_art.py`),
+with a fresh victim, defense, attack and surrogate for each cell, batches of 64, as many optimiser steps as
+here, and the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
 after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
 shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers
 in the next. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
@@ -82,18 +82,18 @@ noise, or it was slower:
   way taken, and with other last bits;
 - an allocator that gives nothing back: there were no page faults to save.
 
-ART on all cores has them for one training, where this program trains one copy on each; the row on LeNet with
-ART on one thread, and that on cells of `mnist`, compare like with like.
+ART on all cores has them for one training, where this program trains one surrogate on each; the row on LeNet
+with ART on one thread, and that on cells of `mnist`, compare like with like.
 
 On adaptive Knockoff, whose queries are a step on one row each: Adam over all weights and the first layer's
 products are about half of a query; the rest is some thirty calls of operators on a few numbers, each slow
 because what the large ones touch has pushed its code out of the cache. A step written as one function without
-layers was a quarter faster, which is not worth a second way of training. A cell adds the copy's training and
-its answers on the test split, which the library's matrix products bound; the first cell of a victim adds
+layers was a quarter faster, which is not worth a second way of training. A cell adds the surrogate's training
+and its answers on the test split, which the library's matrix products bound; the first cell of a victim adds
 chunks of the victim's answers, and its answers on the test split."""
 GPU = """\
 None was at hand, so nothing is claimed. Where there is one, `tox -e perf` measures the cells above and a
-ResNet-18 on it, beside plain ART on the same GPU (`tox -e perf -- --only gpu`: these alone)."""
+ResNet-18 on it, compared with plain ART on the same GPU (`tox -e perf -- --only gpu`: these alone)."""
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ def workers(bench, spec):
             return seconds(lambda: execute.run(tasks, store, setting, jobs=jobs))
 
     found = [(run(2), run(1)) for _ in range(PAIRS)]
-    what = f"two workers, beside one of ours, {len(tasks)} cells"
+    what = f"two workers, compared with one of ours, {len(tasks)} cells"
     return Row(what, *map(list, zip(*found, strict=True)), "1.8 ×", "1.9 ×")
 
 
@@ -556,7 +556,7 @@ class Page:
 
     def parts(self):
         """Return the parts of the page."""
-        headers = ["what", "ours, s", "beside, s", "ratio", "lowest to highest", "at least", "aim"]
+        headers = ["what", "ours, s", "plain ART, s", "ratio", "lowest to highest", "at least", "aim"]
         accelerated = self.table(headers[:5], [row.cells()[:5] for row in self.accelerated])
         return [
             "# Performance",

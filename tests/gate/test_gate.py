@@ -336,7 +336,7 @@ def test_a_summary_goes_where_it_is_asked_for(tmp_path, monkeypatch):
     assert gate(tmp_path / "a.json", tmp_path / "b.json", tolerance=2, **written) == 1
     text = written["summary"].read_text()
     assert job.read_text() == "before\n" + text
-    assert "**Regression: 1 easier to steal" in text
+    assert "**Regression: 1 easier to extract" in text
     assert "| weaker" in text
     told = json.loads(written["json"].read_text())
     worst = told["rows"][0]

@@ -56,7 +56,7 @@ def _points(row: DefenseResult) -> tuple[list[int], list[Interval]]:
 
 
 def curves(findings: Findings, threat: VictimThreatModel) -> Figure | None:
-    """Draw fidelity of the strongest attacker against budget: a panel a defense, each beside none."""
+    """Draw fidelity of the best attack against budget: a panel a defense, each beside none."""
     rows = [row for row in findings.rows[threat] if _points(row)[0]]
     if not rows:
         return None
@@ -89,7 +89,7 @@ def curves(findings: Findings, threat: VictimThreatModel) -> Figure | None:
         Line2D([], [], color=colour, linestyle=style, label=label) for label, (colour, style) in kinds.items()
     ]
     figure.legend(handles=lines[: 3 if floor else 2], loc="upper right", ncols=3, frameon=False, fontsize=8.5)
-    figure.text(0.005, 0.5, "fidelity of the strongest attacker (%)", rotation=90, va="center", ha="left")
+    figure.text(0.005, 0.5, "fidelity of the best attack (%)", rotation=90, va="center", ha="left")
     return figure
 
 

@@ -62,7 +62,7 @@ def pareto(findings: Findings, threat: VictimThreatModel) -> Figure | None:
             axes.axhline(100 * floor.interval.value, color=GREY, linewidth=1, linestyle=":", zorder=0.5)
         axes.tick_params(labelleft=column == 0)
         if column == 0:
-            axes.set_ylabel(f"fidelity of the strongest attacker\nat {budget:,} queries (%)")
+            axes.set_ylabel(f"fidelity of the best attack\nat {budget:,} queries (%)")
     _share_height(figure.axes)
     for axes, (cost, points) in zip(figure.axes, drawn.items(), strict=True):
         _step(axes, points)

@@ -143,7 +143,7 @@ def confusion(matrices: Mapping[str, NDArray[np.int64]]) -> Figure | None:
         axes.set_xticks(range(len(counts)))
         axes.set_yticks(range(len(counts)))
         axes.tick_params(length=0, labelsize=8)
-        axes.set_xlabel("the copy says", labelpad=2)
+        axes.set_xlabel("label by the surrogate", labelpad=2)
         axes.set_ylabel("truth", labelpad=2)
         axes.set_title(titles[name], loc="left", pad=4)
         axes.spines[:].set_visible(False)
