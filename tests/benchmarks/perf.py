@@ -61,8 +61,8 @@ STEALS = (
 HEAD = """\
 Everything compared with **plain ART**: the loop that a user would write (`tests/benchmarks/plain_art.py`),
 with a fresh victim, defense, attack and surrogate for each cell, batches of 64, as many optimiser steps as
-here, and the number of threads that suits it best. A ratio is plain ART's time over ours, one measured after the other
-after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
+here, and the number of threads that suits it best. A ratio is plain ART's time over ours, one
+measured after the other after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
 shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers
 in the next. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
 anew and keeps the others, on the same machine with the same versions alone.
@@ -556,7 +556,7 @@ class Page:
 
     def parts(self):
         """Return the parts of the page."""
-        headers = ["what", "ours, s", "plain ART, s", "ratio", "lowest to highest", "at least", "aim"]
+        headers = ["what", "ours, s", "compared with, s", "ratio", "lowest to highest", "at least", "aim"]
         accelerated = self.table(headers[:5], [row.cells()[:5] for row in self.accelerated])
         return [
             "# Performance",
