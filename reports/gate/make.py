@@ -63,10 +63,11 @@ HOW = """\
 A matrix (`bank.toml`) holds {repeats} repeats of every cell of the matrix `ci`, and of six defenses that were
 changed on purpose (`planted.py`: seeded regressions). It is taken as the truth. A run is drawn
 from it: {drawn} repeats and {inputs} test inputs, each with replacement, the inputs the
-same for baseline and candidate, as in use. *Same seeds*: both have the same repeats; the gate finds
-that undefended surrogates are equal and compares in pairs. This is the case where only a defense was changed. *Other seeds*: the candidate's
-repeats are drawn anew. This is the case where the victim, a library or the machine differs. The utility loss
-is drawn where noise is (`{noisy}`): {drawn} of {repeats} draws of it; elsewhere it is a fact.
+same for baseline and candidate, as in use. *Same seeds*: both have the same repeats; the gate finds that
+undefended surrogates are equal and compares in pairs. This is the case where only a defense was changed.
+*Other seeds*: the candidate's repeats are drawn anew. This is the case where the victim, a library or
+the machine differs. The utility loss is drawn where noise is (`{noisy}`): {drawn} of {repeats} draws of
+it; elsewhere it is a fact.
 
 A true effect of a given size is made by turning agreements of the baseline into disagreements: half of
 them are all those of a few inputs, the others are scattered over surrogates and inputs. The utility loss

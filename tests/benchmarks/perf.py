@@ -61,11 +61,11 @@ STEALS = (
 HEAD = """\
 Everything compared with **plain ART**: the loop that a user would write (`tests/benchmarks/plain_art.py`),
 with a fresh victim, defense, attack and surrogate for each cell, batches of 64, as many optimiser steps as
-here, and the number of threads that suits it best. A ratio is plain ART's time over ours, one
-measured after the other after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times mean nothing on a
-shared machine. In the rows on cells without sharing, workers that served one pair know the victim's answers
-in the next. `tox -e perf` makes this page; it wants an idle machine. With `--only PART` it makes some rows
-anew and keeps the others, on the same machine with the same versions alone.
+here, and the number of threads that suits it best. A ratio is plain ART's time over ours, one measured
+after the other after a warm-up: the median of the pairs, then the lowest and the highest. Absolute times
+mean nothing on a shared machine. In the rows on cells without sharing, workers that served one pair know
+the victim's answers in the next. `tox -e perf` makes this page; it wants an idle machine. With `--only
+PART` it makes some rows anew and keeps the others, on the same machine with the same versions alone.
 
 Adaptive Knockoff has a row on buying alone, at a victim whose answers on the pool are known, and rows on the
 cell around it. ART trains in the call that buys: one epoch, the least that it takes, is in its time."""
