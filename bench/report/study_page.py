@@ -128,7 +128,9 @@ def _figures(context: ReportContext, table: Table, values: Sequence[Value], numb
         parts.append(rendered("figure_confusion", heading=table.heading, path=path))
     judged = {id(r): r for v in values if v.row.metric.startswith("membership.") for r in v.records}
     found = inferences(context.findings, list(judged.values()))
-    return parts + membership.curves(found, folder, f"roc-{number}")
+    # In a usual report the section on membership inference has curves of its own.
+    name = f"roc-{number}" if context.on_study_page else f"roc-study-{number}"
+    return parts + membership.curves(found, folder, name)
 
 
 def _confusion(value: Value) -> Any:

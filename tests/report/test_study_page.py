@@ -87,6 +87,10 @@ def test_a_study_without_a_page_is_a_section_of_the_usual_report(run, text, tmp_
     shown = set(re.findall(r"\((figures/[^)]+\.svg)\)", usual))
     assert shown == {f"figures/{each.name}" for each in (tmp_path / "figures").iterdir()}
     assert any("published" in each for each in shown)
+    # The replication and the section on membership inference draw figures of their own.
+    every = re.findall(r"\((figures/[^)]+\.svg)\)", usual)
+    assert len(every) == len(set(every))
+    assert {"figures/roc-1.svg", "figures/roc-study-2.svg"} <= shown
 
 
 def test_a_row_shows_published_measured_difference_and_repeats(run, text):
