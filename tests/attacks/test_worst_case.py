@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import each_once
 
 from attacks.base import Known
 from attacks.recover import recover
@@ -34,8 +35,7 @@ def l1(a, b):
     return np.abs(a - b).sum(axis=1)
 
 
-@pytest.mark.parametrize("gamma", [0.2, 0.5, 2.0])
-@pytest.mark.parametrize("beta", [0.5, 1.0])
+@pytest.mark.parametrize(("beta", "gamma"), each_once([0.5, 1.0], [0.2, 0.5, 2.0]))
 def test_reverse_sigmoid_is_undone_but_for_a_few_rows(beta, gamma, said, learner):
     x, raw = said
     told, known = told_by(f"reverse_sigmoid(beta={beta}, gamma={gamma})", raw, x)

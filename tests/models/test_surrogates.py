@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cases import slow_unless
 
 from attacks.base import TransferSet
 from bench.models import networks, surrogates, training
@@ -74,7 +75,7 @@ def test_training_leaves_the_transfer_set_alone(sets):
 
 
 @pytest.mark.usefixtures("twenty_steps")
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", slow_unless(lambda name: name != "cnn", ["mlp", "cnn"]))
 def test_the_seed_and_the_transfer_set_matter(architecture, sets):
     (one,) = surrogates.fit(sets[:1], architecture, 10, [5])
     (reseeded,) = surrogates.fit(sets[:1], architecture, 10, [6])
@@ -83,7 +84,7 @@ def test_the_seed_and_the_transfer_set_matter(architecture, sets):
 
 
 @pytest.mark.usefixtures("twenty_steps")
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", slow_unless(lambda name: name != "cnn", ["mlp", "cnn"]))
 def test_a_cached_training_is_equal_to_the_last_bit(architecture, sets, tmp_path, monkeypatch):
     first = surrogates.fit(sets, architecture, 10, SEEDS, tmp_path)
     forbid_training(monkeypatch)
@@ -134,7 +135,7 @@ def test_half_a_cached_file_is_trained_again_and_replaced(left, sets, tmp_path):
 
 
 @pytest.mark.usefixtures("twenty_steps")
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", slow_unless(lambda name: name != "cnn", ["mlp", "cnn"]))
 def test_an_empty_transfer_set_gives_an_untrained_network(architecture, sets):
     nothing, something = surrogates.fit([empty(sets), sets[1]], architecture, 10, SEEDS)
     with torch_seed(SEEDS[0]):
@@ -185,7 +186,7 @@ def test_soft_answers_are_soft_targets(sets):
 
 
 @pytest.mark.usefixtures("twenty_steps")
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", slow_unless(lambda name: name != "cnn", ["mlp", "cnn"]))
 def test_another_training_configuration_is_another_training(architecture, sets, tmp_path):
     plain = surrogates.fit(sets, architecture, 10, SEEDS, tmp_path)
     for how in (

@@ -60,12 +60,12 @@ def scheduler():
 
 
 @pytest.fixture
-def workers(scheduler, tmp_path):
+def workers(scheduler, tmp_path, request):
     # Each in a folder of its own, without data: what it needs reaches it over the wire.
     environment = os.environ | {"MOATBENCH_CACHE": str(tmp_path / "nothing"), "MOATBENCH_DATA": str(tmp_path)}
     command = [sys.executable, "-m", "dask", "worker", scheduler, "--no-nanny", "--nthreads", "2"]
     processes = []
-    for name in ("a", "b"):
+    for name in getattr(request, "param", ("a", "b")):
         (tmp_path / name).mkdir()
         processes.append(
             subprocess.Popen(
@@ -136,6 +136,7 @@ def test_a_worker_that_joins_late_with_other_versions_is_rejected(monkeypatch):
     assert "run" not in dask_backend._settings
 
 
+@pytest.mark.parametrize("workers", [("a",)], indirect=True)
 @pytest.mark.usefixtures("workers")
 def test_an_error_of_unpacking_on_a_worker_is_reported(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "_pickled", lambda *_: b"no pickle")
