@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -64,7 +65,7 @@ class Known:
     parameters: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class TransferSet:
     """Queries that were answered, in order: inputs (n, …) float32 and targets (n, classes) float32.
 
@@ -75,8 +76,31 @@ class TransferSet:
 
     x: Images
     y: NDArray[np.float32]
-    surrogate: Callable[[Images], Array] | None = None
-    facts: Mapping[str, float | None] = field(default_factory=dict)
+    surrogate: Callable[[Images], Array] | None
+    facts: Mapping[str, float | None]
+
+    def __init__(
+        self,
+        x: Images,
+        y: NDArray[np.float32],
+        surrogate: Callable[[Images], Array] | None = None,
+        facts: Mapping[str, float | None] | None = None,
+        *,
+        copy: Callable[[Images], Array] | None = None,
+    ) -> None:
+        """Hold what was answered; ``copy`` is what ``surrogate`` was called in 0.1, and works until 0.3."""
+        if copy is not None:
+            warnings.warn("TransferSet(copy=…) is now TransferSet(surrogate=…)", FutureWarning, stacklevel=2)
+            surrogate = copy
+        values = {"x": x, "y": y, "surrogate": surrogate, "facts": {} if facts is None else facts}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # frozen from here on
+
+    @property
+    def copy(self) -> Callable[[Images], Array] | None:
+        """The surrogate, under its name of 0.1."""
+        warnings.warn("TransferSet.copy is now TransferSet.surrogate", FutureWarning, stacklevel=2)
+        return self.surrogate
 
     def digest(self) -> str:
         """Return a hash of the bytes in order: equal for attacks that return exactly the same."""

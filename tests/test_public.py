@@ -1,7 +1,9 @@
 import ast
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import moatbench
@@ -90,6 +92,16 @@ def test_a_renamed_class_works_under_its_old_name_with_a_warning_that_says_the_n
 def test_a_name_that_never_was_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="Attacker"):
         _ = moatbench.Attacker
+
+
+def test_a_finished_surrogate_under_its_old_name_works_with_a_warning():
+    x, y = np.zeros((1, 1, 2, 2), dtype=np.float32), np.ones((1, 1), dtype=np.float32)
+    with pytest.warns(FutureWarning, match="surrogate="):
+        old = moatbench.TransferSet(x, y, copy=np.zeros_like)
+    assert old.surrogate is np.zeros_like
+    with pytest.warns(FutureWarning, match=r"TransferSet\.surrogate"):
+        assert old.copy is np.zeros_like
+    assert replace(old, facts={"more": 1.0}).surrogate is np.zeros_like
 
 
 def test_a_strength_range_under_its_old_name_works_with_a_warning():
