@@ -28,6 +28,7 @@ PATHS = (
     "reports/**/*.py",
     "reports/**/*.svg",
     "reports/**/*.toml",
+    "tests/**/*.py",
 )
 """The files that are checked, as patterns."""
 

@@ -89,7 +89,7 @@ def test_honest_answers_are_read_as_they_are(pool):
     assert np.allclose(np.sort(bought.y, axis=1), [0.1, 0.1, 0.8])
 
 
-def test_a_thief_who_knows_that_there_is_no_defense_repeats_and_judges_nothing(pool):
+def test_an_attacker_who_knows_that_there_is_no_defense_repeats_no_query(pool):
     shop, learner = Shop(240, known=()), Nearest()
     bought = Auto().acquire(shop, pool, learner, STREAMS)
     assert bought.facts == {"small_budget": 0.0, "repeated": 0.0, "read_as_as_is": 1.0}

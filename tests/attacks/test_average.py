@@ -96,7 +96,7 @@ def acquire(setting, digits_pool):
     return run
 
 
-def test_a_thief_who_knows_that_nothing_stands_buys_what_copycat_buys(acquire):
+def test_an_attacker_who_knows_that_there_is_no_defense_obtains_what_copycat_does(acquire):
     for budget in (1, 50, 500):
         transfer_set, account = acquire(budget=budget, knowledge="full")
         assert account.sent == budget

@@ -89,7 +89,7 @@ def test_a_smaller_budget_sends_the_first_of_a_larger_one(acquire):
     assert len(set(rows_of(large.x))) == 120
 
 
-def test_the_thief_owns_as_many_honest_inputs_as_it_says_and_more_of_them_include_fewer(
+def test_the_attacker_has_the_stated_number_of_benign_inputs_and_more_of_them_include_fewer(
     acquire, pool, monkeypatch
 ):
     seen = []
@@ -161,7 +161,7 @@ def test_inputs_at_one_distance_come_in_the_seeded_order(acquire, pool):
         ("evade(clients=0)", r"clients=0; integer in \[1, inf\)"),
     ],
 )
-def test_what_makes_no_thief_is_an_error_that_says_why(text, message):
+def test_invalid_parameters_are_an_error_that_says_why(text, message):
     with pytest.raises(UsageError, match=message):
         attacks.build(text)
 
@@ -397,7 +397,7 @@ def test_whoever_looks_at_answers_buys_a_prefix_too(knowledge, acquire, noise):
         assert small.y.shape[1] == 10
 
 
-def test_two_runs_of_one_thief_are_equal(acquire, noise):
+def test_two_runs_of_one_attack_are_equal(acquire, noise):
     for knowledge in ("none", "family", "full"):
         one, other = (
             acquire(Evade(blend=None, clients=None), STACK, 80, noise, knowledge=knowledge)[0]

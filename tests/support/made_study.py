@@ -34,7 +34,7 @@ STUDY = """
 title = "A made study"
 source = "nobody, 2026"
 choices = ["optimiser: not named, so Adam", "seed: not named, so ours"]
-verdict = "published {mse-none.published} %, here {mse-none.interval}, by a competent thief {soft-none} %"
+verdict = "published {mse-none.published} %, here {mse-none.interval}, by a tuned attack {soft-none} %"
 meaning = "The defense left {mse-labels.published} % there and {mse-labels} % here; {drop} % of the theft."
 headline = { published = "mse-none", competent = "soft-none" }
 
