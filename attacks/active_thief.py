@@ -32,7 +32,7 @@ Indices = NDArray[np.intp]
 
 
 class ActiveThief(Extraction):
-    """Queries random inputs first, then those that a surrogate trained on the answers so far selects.
+    """Queries random inputs first, then inputs selected by a surrogate trained on the answers so far.
 
     ``strategy``: "uncertainty" selects the inputs for which the surrogate's prediction has the highest
     entropy. "k-center" selects, one by one, the input whose prediction is farthest from those of all

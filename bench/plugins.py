@@ -124,7 +124,7 @@ class Registry(Generic[P]):
         """
         cls: Any = self.get(parse_call(text)[0])
         built: Any = type(self.build(text))
-        digests = [_source_digest(each) for each in dict.fromkeys((cls, built))]
+        digests = [_source_digest(each, self.package) for each in dict.fromkeys((cls, built))]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -143,7 +143,7 @@ def _module_names(package: ModuleType) -> Iterator[str]:
 
 
 @cache
-def _source_digest(cls: type[Plugin]) -> str:
+def _source_digest(cls: type[Plugin], package: str) -> str:
     bases = [base for base in cls.__mro__ if issubclass(base, Plugin) and base is not Plugin]
     left, sources = [base.__module__ for base in bases], dict[str, str]()
     while left:
@@ -151,7 +151,7 @@ def _source_digest(cls: type[Plugin]) -> str:
         if name not in sources:
             module = importlib.import_module(name)
             sources[name] = _source(module)
-            left += _imported(module, sources[name])
+            left += _imported(module, sources[name], package)
     return hashlib.sha256("".join(sources[name] for name in sorted(sources)).encode()).hexdigest()
 
 
@@ -162,10 +162,11 @@ def _source(module: ModuleType) -> str:
     return "" if empty else inspect.getsource(module)
 
 
-def _imported(module: ModuleType, source: str) -> list[str]:
+def _imported(module: ModuleType, source: str, package: str) -> list[str]:
     """Return the names of the modules of its own top-level package that a module imports.
 
-    A sub-package that is imported counts with all its modules, since it may find them by name.
+    A sub-package of ``package``, the registry's own, counts with all its modules, since it may find them
+    by name. Of another package, what is imported already counts: nothing of it is imported for this.
     """
     top = module.__name__.partition(".")[0] + "."
     named: list[str] = []
@@ -177,6 +178,7 @@ def _imported(module: ModuleType, source: str) -> list[str]:
             named += [alias.name for alias in node.names]
     own = [name for name in named if name.startswith(top) and name in sys.modules]
     packages = [sys.modules[name] for name in own if hasattr(sys.modules[name], "__path__")]
+    packages = packages if top == f"{package}." else []
     return [*own, *(name for package in packages for name in _module_names(package))]
 
 

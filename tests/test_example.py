@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from in_process import moatbench
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,7 @@ def test_a_weaker_defense_fails_the_gate(committed, tmp_path):
 
 def test_the_action_gives_every_input_to_the_gate(tmp_path):
     text = (ROOT / "action.yml").read_text()
+    assert yaml.safe_load(text)["runs"]["using"] == "composite"
     script = text.split("run: |\n")[1]
     names = re.findall(r"^  ([a-z-]+):$", text.split("runs:")[0], re.MULTILINE)
     assert {f"inputs.{name}" for name in names} == set(re.findall(r"inputs\.[a-z-]+", text))

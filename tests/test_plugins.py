@@ -138,6 +138,30 @@ def test_a_module_that_cannot_be_imported_is_no_silent_loss(digest_of_fresh_impo
         digest_of_fresh_import({"mine.py": PLUGIN, "kind/__init__.py": "import nothing_like_it\n"})
 
 
+def test_a_digest_imports_nothing_of_a_package_that_a_plugin_only_uses(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {
+        "plugins.py": f"from mine.core import factor\n\n{PLUGIN}",
+        "core/__init__.py": "factor = 0.5\n",
+        "core/__main__.py": "raise SystemExit('this is a program')\n",
+        "core/optional.py": "import nothing_like_it\n",
+    }
+    write_package(tmp_path / "mine", files)
+    (tmp_path / "mine" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    module = importlib.import_module("mine.plugins")
+
+    def installed(group):
+        return [SimpleNamespace(load=lambda: module.Halve)] if group == "moatbench.defenses" else []
+
+    monkeypatch.setattr("importlib.metadata.entry_points", installed)
+    registry = Registry("defense", "defenses", "defenses.base:Defense")
+    assert len(registry.source_digest("halve")) == 64
+    assert "mine.core.optional" not in sys.modules
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="no Python file"):
         attacks.add_file(tmp_path / "nothing.py")

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RETIRED = re.compile(
-    r"(?<!active_)(?<!active)thie(?:f|ves)|told from zero|honest users|apprentice|workbench", re.IGNORECASE
+    r"(?<!active_)(?<!active)thie(?:f|ves)|told from zero|honest[ _]users|apprentice|workbench", re.IGNORECASE
 )
 """``active_thief`` is the name of a plugin, ActiveThief of a paper."""
 PATHS = (

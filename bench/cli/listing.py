@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from bench import plugins as registry
+from bench import plugins
 from bench.data import data_files, datasets
 from bench.parameters import describe
 from bench.plan import matrix
@@ -16,9 +16,9 @@ from bench.plugins import Plugin, Registry
 def table(kind: str) -> str:
     """Return the table of "attacks", "defenses", "victims", "datasets" or "matrices"."""
     if kind == "attacks":
-        return _plugins(registry.attacks)
+        return _plugins(plugins.attacks)
     if kind == "defenses":
-        return _plugins(registry.defenses)
+        return _plugins(plugins.defenses)
     if kind == "victims":
         return _victims()
     if kind == "datasets":

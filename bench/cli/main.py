@@ -26,7 +26,8 @@ USAGE, INCOMPLETE, INTERRUPTED = 2, 3, 130
 app = typer.Typer(
     name="moatbench",
     help=(
-        "How much does it cost to steal the model behind an API, and how much does a defense raise that cost?"
+        "How much does it cost to extract the model behind an API, "
+        "and how much does a defense raise that cost?"
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -87,7 +88,10 @@ def run(
     store: Annotated[Path | None, typer.Option(help="Store (default: results/MATRIX/store.sqlite).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report (default: results/MATRIX).")] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
-    only: Annotated[list[str] | None, typer.Option(help="axis=value; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only cells with this value on an axis: axis=value; may be repeated."),
+    ] = None,
     repeats: Annotated[
         int | None, typer.Option(min=1, help="Number of repeats, instead of that of the matrix.")
     ] = None,
@@ -135,7 +139,7 @@ def run(
     print(report_path)
     if counts.get("failed") or counts.get("missing"):
         lost = counts.get("failed", 0) + counts.get("missing", 0)
-        print(f"{lost} failed; run the same command to retry", file=sys.stderr)
+        print(f"{lost} cells have no result; run the same command to retry them", file=sys.stderr)
         raise typer.Exit(INCOMPLETE)
 
 

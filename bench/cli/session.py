@@ -17,8 +17,9 @@ from bench.plan.select import select
 from bench.plan.study import Study
 from bench.plan.study_validation import validated
 from bench.report.store_report import write_store_report
-from bench.runner import run as execute
 from bench.runner.local_backend import WorkerSettings
+from bench.runner.run import Backend
+from bench.runner.run import run as run_tasks
 from bench.store import Record, Store
 from bench.tasks import Task
 
@@ -31,7 +32,7 @@ class Session:
     tasks: Sequence[Task]
     store: Path
     out: Path
-    setting: WorkerSettings
+    settings: WorkerSettings
     study: Study | None = None
 
     @classmethod
@@ -53,13 +54,13 @@ class Session:
         study, tasks = validated(matrix, everything), select(everything, only)
         home = Path("results") / matrix.name
         store = store or home / "store.sqlite"
-        setting = WorkerSettings(
+        settings = WorkerSettings(
             data_root=data_files.data_root(data_root),
             training_cache=store.parent / f"{store.stem}.memo",
             plugins=tuple(matrix.plugin_files),
             device=resolve_device(device),
         )
-        return cls(matrix, tasks, store, out or home, setting, study)
+        return cls(matrix, tasks, store, out or home, settings, study)
 
     def run(
         self,
@@ -84,10 +85,10 @@ class Session:
                 packages=provenance.versions(),
                 **provenance.commit(),
             )
-            counts = execute.run(
+            counts = run_tasks(
                 self.tasks,
                 store,
-                self.setting,
+                self.settings,
                 jobs=jobs or len(os.sched_getaffinity(0)),
                 fresh=fresh,
                 backend=_dask_backend(cluster) if cluster else None,
@@ -96,7 +97,7 @@ class Session:
         return counts, write_store_report(self.store, self.out)
 
 
-def _dask_backend(address: str) -> execute.Backend:
+def _dask_backend(address: str) -> Backend:
     """Return the backend that runs tasks on a Dask scheduler's workers; raises UsageError without Dask."""
     try:
         from bench.runner.dask_backend import DaskBackend

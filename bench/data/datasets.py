@@ -221,7 +221,7 @@ def info(name: str) -> DatasetInfo:
 
 
 OFFICIAL_TRAIN = 0.8
-"""Share of a data set without official splits that published studies train on: most often dataset."""
+"""Share of a data set without official splits that published studies train on: most often this."""
 
 
 def split_indices(name: str, seed: int, *, official: bool = False) -> dict[str, Indices]:

@@ -48,7 +48,8 @@ def _decoded(text: Any) -> Any:
 
 
 class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+    # What a newer version adds is left out; a newer format is refused by its number.
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True)
 
 
 class ExportedRepeat(_Strict):

@@ -67,7 +67,7 @@ def _check_rows(comparison: Comparison, *runs: Baseline) -> None:
     found = {row.kind for row in comparison.rows}
     for kind, wanted in ((RowKind.strength, "attacked cells"), (RowKind.contract, "defense evaluations")):
         if kind not in found:
-            raise UsageError(f"the runs share no {wanted}, so there is no {kind.value} to compare")
+            raise UsageError(f"the runs share no {wanted}, so there is no {kind.label} to compare")
     attacks = {str(each.spec["attack"]) for run in runs for each in run.records if "attack" in each.spec}
     for text in {str(text) for run in runs for text in run.meta.get("sentinels") or ()}:
         if not any(is_named(attack, [text]) for attack in attacks):

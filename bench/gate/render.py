@@ -62,7 +62,7 @@ def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
     """Return the basis of the decisions, a sentence each: tolerance, error probability, pairing, notes."""
     held = (
         f"Tolerance {100 * comparison.tolerance:g} pp; the probability of any false alarm in strength, "
-        f"sentinels and the utility loss by drawn noise is at most {ALPHA:.0%} (Holm)."
+        f"tracked attacks and the utility loss by drawn noise is at most {ALPHA:.0%} (Holm)."
     )
     pairs = (
         "Undefended surrogates are equal to the bit in both runs, so repeats are compared in pairs."

@@ -105,10 +105,11 @@ def train_batched(
     schedule: TrainingSchedule,
     seeds: Sequence[int],
 ) -> list[tuple[Weights, Weights]]:
-    """Train each network on its own ``xs`` (n, …), ``ys`` (n, classes), as :func:`training.train` does.
+    """Train each network on its own ``xs`` (n, …) and ``ys`` (n, classes).
 
-    Returns, for each, the weights after half of the steps and after all. The training sets may have
-    different numbers of rows; a network without rows keeps its weights.
+    Each is trained as by :func:`bench.models.training.train`. Returns, for each, the weights after half of
+    the steps and after all. The training sets may have different numbers of rows; a network
+    without rows keeps its weights.
     """
     pixels = int(np.prod(xs[0].shape[1:]))
     where = device()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from bench import plugins as registry
+from bench import plugins
 from bench.data import data_files, datasets, query_pools
 from bench.errors import MissingDataError, UsageError, nearest
 from bench.models import training_config
@@ -108,7 +108,7 @@ class Matrix(pydantic.BaseModel):
         ``data_root``: where optional pools are looked for. Raises UsageError for an unknown name or value.
         """
         for text in self.sentinels:
-            registry.attacks.build(text)
+            plugins.attacks.build(text)
         cells: dict[Cell, None] = {}
         for block in self.block:
             number = repeats or block.repeats or self.repeats
@@ -137,7 +137,7 @@ class Matrix(pydantic.BaseModel):
                 for data, victim, splits in itertools.product(block.data, block.victim, block.splits)
             ]
         stacks = [canonical_defense(entry) for entry in block.defense]
-        attacks = [(registry.attacks.canonical(text), registry.attacks.build(text)) for text in block.attack]
+        attacks = [(plugins.attacks.canonical(text), plugins.attacks.build(text)) for text in block.attack]
         trainings = [repr(training_config.parse_training(text)) for text in block.training]
         library = [name for name in block.surrogate if name not in ARCHITECTURES]
         if library and trainings != ["rule"]:
@@ -211,7 +211,7 @@ def check_pool(name: str) -> str:
 def canonical_defense(entry: str | list[str]) -> tuple[str, ...]:
     """Return a stack of defenses with all parameters; ``none`` is left out, so no defense is ()."""
     texts = [entry] if isinstance(entry, str) else entry
-    spelled = (registry.defenses.canonical(text) for text in texts)
+    spelled = (plugins.defenses.canonical(text) for text in texts)
     return tuple(text for text in spelled if text != "none")
 
 
@@ -252,8 +252,8 @@ def load_matrix(name: str) -> Matrix:
         raise UsageError(f"{name}: {_complaint(error)}") from error
     matrix.remember(text, folder)
     for path in matrix.plugin_files:
-        registry.attacks.add_file(path)
-        registry.defenses.add_file(path)
+        plugins.attacks.add_file(path)
+        plugins.defenses.add_file(path)
     return matrix
 
 

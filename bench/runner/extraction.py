@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from attacks.base import Extraction, Pool, RandomSeeds, Target, TransferSet
 from bench.errors import NotApplicable
 from bench.metrics import extraction
-from bench.metrics import flags as checks
+from bench.metrics.flags import cell_flags
 from bench.models import surrogates
 from bench.models.defended_api import QueryAccount
 from bench.models.interim_surrogates import InterimSurrogates
@@ -136,7 +136,7 @@ def measure(
     guess = probabilities.argmax(axis=1)
     agreement, correct = guess == truth.argmax(axis=1), guess == test.y
     fidelity_half = None if half is None else float((half.argmax(axis=1) == truth.argmax(axis=1)).mean())
-    flags = checks.cell_flags(
+    flags = cell_flags(
         float(agreement.mean()), fidelity_half, truth, defended=bool(cell.defense), learnt=len(transfer_set.x)
     )
     if pool.overlaps or (pool.access == "in-distribution" and cell.victim.splits == "official"):

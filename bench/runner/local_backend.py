@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.calls import parse_call
-from bench.errors import NotApplicable
+from bench.errors import NotApplicable, UsageError
 from bench.models.determinism import on_device, single_thread
 from bench.plugins import attacks, defenses
 from bench.runner.cells import run_cells
@@ -133,7 +133,10 @@ def _record(
 ) -> Record:
     task, key = item
     outcome = outcome or Outcome({})
-    declared = _declarations(task) if status == "ok" else {}
+    try:
+        declared = _declarations(task)
+    except UsageError:  # the plugin that is missing is why the task failed
+        declared = {}
     merged = outcome.info | outcome.costs | declared | (info or {})
     return Record(key, task.kind, task.spec(), status, outcome.metrics, outcome.arrays, merged, error)
 

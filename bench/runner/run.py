@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from bench import plugins as registry
+from bench import plugins
 from bench.data import query_pools
 from bench.errors import BudgetError
 from bench.models.determinism import single_thread, versions
@@ -38,8 +38,8 @@ def task_keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str], device
 
     So a result is never reused after an edit of a plugin, for another victim or with other versions.
     """
-    attack_source = cache(registry.attacks.source_digest)
-    defense_source = cache(registry.defenses.source_digest)
+    attack_source = cache(plugins.attacks.source_digest)
+    defense_source = cache(plugins.defenses.source_digest)
     found = []
     for task in tasks:
         sources = [defense_source(text) for text in task.defense]
@@ -68,7 +68,7 @@ def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, s
         splits = context.victim(spec).splits
         sizes = {"train": len(splits.train), "pool": len(splits.pool), "test": len(splits.test)}
         size = query_pools.size(pool, spec.data, sizes)
-        supply = registry.attacks.build(attack).supply(size)
+        supply = plugins.attacks.build(attack).supply(size)
         if supply is not None and budget > supply:
             raise BudgetError(
                 f"budget {budget} is larger than what pool {pool!r} supplies to {attack} ({supply} inputs); "

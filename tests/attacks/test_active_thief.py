@@ -89,7 +89,7 @@ def test_k_center_takes_no_row_twice_and_the_first_of_equals():
     assert k_center(np.zeros((0, 1)), told, 2).tolist() == [0, 1]
 
 
-def test_uncertainty_buys_what_the_copy_is_least_sure_of(pool):
+def test_uncertainty_queries_what_the_surrogate_is_least_sure_of(pool):
     transfer_set, _ = acquire(ActiveThief(strategy="uncertainty", seeds=20, rounds=1), pool, 40)
     start = transfer_set.x[:20], transfer_set.y[:20].astype(np.float64)
     copy = Neighbours.copy(start[0].reshape(20, -1), start[1])
@@ -100,7 +100,7 @@ def test_uncertainty_buys_what_the_copy_is_least_sure_of(pool):
     assert [ranks[left.index(row)] for row in rows_of(transfer_set.x[20:])] == list(range(20))
 
 
-def test_k_center_chooses_by_what_the_copy_answers_not_by_pixels(pool):
+def test_k_center_chooses_by_what_the_surrogate_answers_not_by_pixels(pool):
     """Of a pool in which answers fall into two kinds, it buys the rare one first."""
     rare = np.arange(150) % 15 == 7
     told = np.where(rare[:, None], [[0.0, 1.0]], [[1.0, 0.0]])
@@ -132,7 +132,9 @@ def test_both_takes_what_lies_apart_among_the_uncertain_alone():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_it_buys_nearer_to_the_victims_borders_than_chance_does(strategy, context, digits_spec, digits_pool):
+def test_it_queries_nearer_to_the_victims_borders_than_chance_does(
+    strategy, context, digits_spec, digits_pool
+):
     def margin(attack):
         api = context.api(digits_spec, (), 0, 0, budget=100)
         surrogates = InterimSurrogates("mlp", (1, 8, 8), 10, 3)
@@ -172,7 +174,7 @@ def test_it_starts_with_the_draw_that_every_attack_shares(use_probability, pool)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_smaller_budget_buys_the_beginning_of_a_larger_one(strategy, pool):
+def test_a_smaller_budget_obtains_the_beginning_of_a_larger_one(strategy, pool):
     attack = ActiveThief(strategy=strategy, seeds=10, use_probability=True)
     large, _ = acquire(attack, pool, 120)
     for budget in (1, 10, 11, 33, 80):
@@ -182,7 +184,7 @@ def test_a_smaller_budget_buys_the_beginning_of_a_larger_one(strategy, pool):
         assert small.y.tobytes() == large.y[:budget].tobytes()
 
 
-def test_a_budget_beyond_the_pool_buys_each_input_once(pool):
+def test_a_budget_beyond_the_pool_queries_each_input_once(pool):
     transfer_set, api = acquire(ActiveThief(seeds=40), pool, 1_000)
     assert len(api.queried) == len(transfer_set.x) == 150
     assert set(api.queried) == set(rows_of(pool.x))
@@ -195,7 +197,7 @@ def test_a_budget_beyond_the_pool_buys_each_input_once(pool):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_is_refused_is_neither_learnt_from_nor_asked_again(strategy, pool):
+def test_what_is_rejected_is_neither_learnt_from_nor_queried_again(strategy, pool):
     surrogates = Neighbours()
     attack = ActiveThief(strategy=strategy, seeds=20, rounds=1)
     transfer_set, api = acquire(attack, pool, 100, surrogates, reject=lambda x: x[:, 0, 0, 1] > 0.6)

@@ -360,7 +360,7 @@ def test_the_bandit_prefers_what_pays():
 
 
 @pytest.mark.parametrize("text", [text for text in ADAPTIVE if "cert" in text or "div" in text])
-def test_the_bandit_turns_away_from_what_is_refused(text, setting, digits_only):
+def test_the_bandit_turns_away_from_what_is_rejected(text, setting, digits_only):
     rows = digits_only.y < 2
     pool = replace(digits_only, x=digits_only.x[rows], y=digits_only.y[rows])
     transfer_set, api = setting.acquire(
@@ -525,7 +525,7 @@ def test_own_labels_make_no_sense_on_noise(context, digits_spec):
     assert attacks.build("own_labels").applicable(context.pool(digits_spec, "noise", 0), TARGET)
 
 
-def test_a_recorder_that_was_never_trained_has_bought_nothing(setting):
+def test_a_recorder_that_was_never_trained_has_recorded_nothing(setting):
     with pytest.raises(RuntimeError):
         _ = Recorder(setting.api(), setting.pool.x.shape[1:]).transfer_set
 

@@ -83,7 +83,7 @@ def read(bought):
     return name.removeprefix("read_as_")
 
 
-def test_honest_answers_are_read_as_they_are(pool):
+def test_benign_answers_are_read_as_they_are(pool):
     bought = Auto().acquire(Shop(240), pool, Nearest(), STREAMS)
     assert read(bought) == "as_is"
     assert np.allclose(np.sort(bought.y, axis=1), [0.1, 0.1, 0.8])
@@ -142,7 +142,7 @@ def test_rows_that_a_reading_throws_away_are_judged_but_not_learnt(pool):
     assert len(score) == 60
 
 
-def test_the_rest_of_the_pool_comes_with_the_labels_of_a_first_copy(pool):
+def test_the_rest_of_the_pool_comes_with_the_labels_of_a_first_surrogate(pool):
     x, y, rest = pool.x[:60], pool.y[:60], pool.x[60:]
     reading = Interpretation("pseudo_labels", np.eye(CLASSES)[y], np.ones(60, dtype=bool), pseudo_labels=True)
     ((inputs, targets),) = training_sets(x, [(reading, reading.usable)], rest, Nearest(), 1.0)
@@ -164,7 +164,7 @@ def test_within_one_standard_error_the_first_reading_is_kept():
     assert most_complex([best, best]) == 0
 
 
-def test_surprise_does_not_see_how_sharp_a_copy_is():
+def test_surprise_does_not_see_how_sharp_a_surrogate_is():
     rng = np.random.default_rng(0)
     told = rng.dirichlet(np.ones(4), 200)
     labels = np.array([rng.choice(4, p=row) for row in told])
@@ -199,7 +199,7 @@ def test_noise_is_noticed_by_asking_twice(pool):
     assert bought.facts["repeated"] == 5
 
 
-def test_a_pool_smaller_than_the_budget_is_asked_again(pool):
+def test_a_pool_smaller_than_the_budget_is_queried_again(pool):
     shop = Shop(500)
     bought = Auto().acquire(shop, pool, Nearest(), STREAMS)
     assert shop.sent == 500

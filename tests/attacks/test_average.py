@@ -138,7 +138,7 @@ def test_the_plan_of_the_best_rehearsal_is_followed(quality, inputs, acquire):
     assert transfer_set.facts["repeated"] == 200 - inputs
 
 
-def test_in_doubt_new_inputs_are_bought(acquire):
+def test_in_doubt_new_inputs_are_queried(acquire):
     transfer_set, _ = acquire(stack=NOISE, budget=200, quality=lambda n: 0.5 if n == 200 else 0.54)
     assert transfer_set.facts["repeated"] == 4
 
@@ -173,7 +173,7 @@ def test_votes_are_counted(acquire):
     np.testing.assert_array_equal(transfer_set.y.sum(axis=1), 1)
 
 
-def test_what_was_answered_is_averaged_where_a_repeat_was_refused(api, digits_pool):
+def test_what_was_answered_is_averaged_where_a_repeat_was_rejected(api, digits_pool):
     seller = api(budget=40)
     seller._stack = DefenseStack((Odd(),))
     log = QueryLog(seller, digits_pool.x[:10])
@@ -204,7 +204,7 @@ def test_tiny_budgets_buy_new_inputs_alone(budget, acquire):
     assert transfer_set.facts["repeated"] == 0
 
 
-def test_a_pool_of_one_input_is_asked_again_and_again(acquire, digits_pool):
+def test_a_pool_of_one_input_is_queried_again_and_again(acquire, digits_pool):
     one = replace(digits_pool, x=digits_pool.x[:1], y=digits_pool.y[:1])
     transfer_set, account = acquire(stack=NOISE, budget=64, pool=one)
     assert account.sent == 64

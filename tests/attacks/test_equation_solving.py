@@ -150,7 +150,7 @@ def test_it_sends_what_copycat_sends(victim, pool):
     assert ours.digest() == theirs.digest()
 
 
-def test_refused_answers_are_dropped_and_not_counted(victim, pool, fresh):
+def test_rejected_answers_are_dropped_and_not_counted(victim, pool, fresh):
     def refuse_some(told):
         return np.where(np.arange(len(told))[:, None] % 4 == 0, np.nan, told)
 
@@ -160,7 +160,7 @@ def test_refused_answers_are_dropped_and_not_counted(victim, pool, fresh):
     np.testing.assert_allclose(bought.surrogate(fresh), victim(fresh), atol=1e-12)
 
 
-def test_whoever_bought_nothing_answers_uniformly(victim, pool, fresh):
+def test_whoever_obtained_nothing_answers_uniformly(victim, pool, fresh):
     bought = steal(victim, pool, lambda told: told * np.nan)
     assert bought.x.shape == (0, *SHAPE)
     assert (bought.surrogate(fresh) == 1 / CLASSES).all()
@@ -175,7 +175,7 @@ def test_a_handful_of_inexact_answers_is_survived(tell, budget, victim, pool, fr
     np.testing.assert_allclose(copy(fresh).sum(axis=1), 1)
 
 
-def test_one_input_asked_again_and_again_is_survived(victim, pool, fresh):
+def test_one_input_queried_again_and_again_is_survived(victim, pool, fresh):
     pool.x[:] = pool.x[0]
     copy = steal(victim, pool, partial(np.round, decimals=2), 20).surrogate
     np.testing.assert_allclose(copy(pool.x[:1]), victim(pool.x[:1]), atol=0.05)

@@ -56,7 +56,7 @@ def test_distances_to_inputs_that_never_vary_are_euclidean():
     np.testing.assert_allclose(distances(honest, x), 1)
 
 
-def test_a_direction_in_which_honest_inputs_vary_counts_less():
+def test_a_direction_in_which_benign_inputs_vary_counts_less():
     rng = np.random.default_rng(0)
     honest = rng.normal(size=(500, 1, 1, 2)) * [1, 0.1]
     along, across = distances(honest, np.array([[1.0, 0.0], [0.0, 1.0]]).reshape(2, 1, 1, 2))
@@ -68,7 +68,7 @@ def test_no_input_is_no_distance():
 
 
 @pytest.mark.parametrize("own", [20, 100])
-def test_what_looks_honest_is_sent_first(own, acquire, pool):
+def test_what_looks_benign_is_sent_first(own, acquire, pool):
     transfer_set, _ = acquire(Evade(own=own))
     honest = set(rows_of(pool.x[::2]))
     assert sum(row in honest for row in rows_of(transfer_set.x)) >= 58
@@ -120,7 +120,7 @@ def test_it_learns_labels_or_whole_answers(acquire, digits_victim):
 
 
 @pytest.mark.parametrize("use_probability", [True, False])
-def test_refused_queries_teach_nothing(use_probability, acquire):
+def test_rejected_queries_teach_nothing(use_probability, acquire):
     transfer_set, account = acquire(Evade(use_probability=use_probability), REFUSE, budget=120)
     assert account.refused > 20
     assert len(transfer_set.x) == len(transfer_set.y) == account.answered
@@ -203,7 +203,7 @@ def test_a_share_of_one_is_an_own_input_and_one_of_none_the_query(noise):
     np.testing.assert_allclose(blended(x, partners, np.full(3, 0.5)), (x + partners) / 2, atol=1e-7)
 
 
-def test_a_shadow_lets_most_honest_inputs_pass_and_asks_noise_to_blend(digits_pool, noise):
+def test_a_shadow_lets_most_benign_inputs_pass_and_asks_noise_to_blend(digits_pool, noise):
     shadow = ShadowDetector.fit(digits_pool.x[:200], 0.05)
     partners = digits_pool.x[300:400]
     honest, strange = (shadow.shares(x[200:300], partners) for x in (digits_pool.x, noise.x))
@@ -238,7 +238,7 @@ def test_the_first_three_queries_are_own_inputs_as_they_are(acquire, noise):
     assert [row in own for row in rows_of(transfer_set.x)] == [True, True, True, False]
 
 
-def test_answers_that_are_labels_for_everybody_are_no_refusals(acquire, noise):
+def test_answers_that_are_labels_for_everybody_are_no_rejections(acquire, noise):
     gate, attack = ("mahalanobis(action=label_only)",), Evade(blend=None)
     labels, _ = acquire(attack, gate, 200, noise, knowledge="family", shows="labels")
     whole, _ = acquire(attack, gate, 200, noise, knowledge="family")
@@ -250,7 +250,7 @@ def test_bare_labels_are_told_from_a_softmax_that_is_sure():
     assert is_one_hot(told).tolist() == [True, False, False, False]
 
 
-def test_honest_inputs_are_sent_nearly_as_they_are(acquire, digits_pool):
+def test_benign_inputs_are_sent_nearly_as_they_are(acquire, digits_pool):
     transfer_set, _ = acquire(Evade(blend=None), REFUSE, 200, digits_pool, knowledge="full")
     plain, _ = acquire(Copycat(), REFUSE, 200, digits_pool)
     assert transfer_set.facts["blended"] < 0.1
@@ -267,7 +267,7 @@ def test_where_no_gate_is_known_to_stand_own_inputs_go_first_and_nothing_is_blen
     assert transfer_set.facts["blended"] == 0
 
 
-def test_behind_other_defenses_a_strange_answer_is_no_refusal(acquire, digits_pool):
+def test_behind_other_defenses_a_strange_answer_is_no_rejection(acquire, digits_pool):
     stack = ("gaussian_noise(scale=3)", "mahalanobis")
     transfer_set, _ = acquire(
         Evade(blend=None, use_probability=True), stack, 100, digits_pool, knowledge="full"
@@ -276,7 +276,7 @@ def test_behind_other_defenses_a_strange_answer_is_no_refusal(acquire, digits_po
     assert transfer_set.facts["blended"] < 0.1
 
 
-def test_behind_other_defenses_a_bare_label_is_no_refusal(acquire, digits_pool):
+def test_behind_other_defenses_a_bare_label_is_no_rejection(acquire, digits_pool):
     stack, attack = ("rounded(decimals=1)", "mahalanobis"), Evade(blend=None, use_probability=True)
     for order in range(5):  # among three own inputs, one that is not bare is a matter of luck
         seeds = RandomSeeds(order, order)
@@ -340,7 +340,7 @@ def test_an_account_that_was_never_answered_says_nothing_of_a_quota(pool):
     assert transfer_set.facts["clients"] == 2
 
 
-def test_without_honest_inputs_accounts_are_all_there_is(acquire, digits_pool):
+def test_without_benign_inputs_accounts_are_all_there_is(acquire, digits_pool):
     pool = replace(digits_pool, reference=None)
     assert Evade(own=0).applicable(pool, TARGET) == ""
     alone, _ = acquire(Evade(own=0, blend=None, clients=None), budget=60, pool=pool)
@@ -373,7 +373,7 @@ def test_a_quota_that_is_not_known_is_found_out_at_the_price_of_one_batch(limit,
     assert {len(rows) for rows in list(seen.values())[1:-1]} <= {limit}
 
 
-def test_a_refused_query_is_repeated_by_another_account_only_where_counters_are_known(clients, noise):
+def test_a_rejected_query_is_repeated_by_another_account_only_where_counters_are_known(clients, noise):
     gate = "mahalanobis(action=refuse)"
     _, _, alone = clients(Evade(clients=None), (gate,), 60, "family", noise)
     assert list(alone) == ["attacker"]
@@ -386,7 +386,7 @@ STACK = ("mahalanobis(action=refuse)", "rate_limit(limit=20)")
 
 
 @pytest.mark.parametrize("knowledge", ["none", "family", "full"])
-def test_whoever_looks_at_answers_buys_a_prefix_too(knowledge, acquire, noise):
+def test_whoever_looks_at_answers_obtains_a_prefix_too(knowledge, acquire, noise):
     attack = Evade(blend=None, clients=None)
     large, _ = acquire(attack, STACK, 150, noise, knowledge=knowledge)
     for budget in (1, 2, 10, 60):

@@ -131,7 +131,7 @@ def test_of_two_classes_it_is_the_other():
     assert transfer_set.y.shape == (35, 2)
 
 
-def test_a_student_learns_batches_of_what_was_bought(pool):
+def test_a_student_learns_batches_of_what_was_obtained(pool):
     y = np.eye(3)[np.arange(40) % 3]
     student = train(Linear(), pool.x, y, random_state(0))
     assert len(student.taught) == jbda.STUDENT_STEPS
@@ -174,7 +174,7 @@ def test_each_round_makes_one_query_of_every_input_it_has(pool):
         assert {row for x, _ in student.taught for row in rows_of(x)} == set(rows_of(transfer_set.x[:had]))
 
 
-def test_a_smaller_budget_buys_the_beginning_of_a_larger_one(pool):
+def test_a_smaller_budget_obtains_the_beginning_of_a_larger_one(pool):
     attack = Jbda(seeds=10, use_probability=True)
     large, _ = acquire(attack, pool, 100)
     for budget in (1, 10, 11, 33, 80):
@@ -211,7 +211,7 @@ def bright(x):
     return x[:, 0, 0, 0] > 0.6
 
 
-def test_what_is_refused_is_neither_learnt_from_nor_built_upon(pool):
+def test_what_is_rejected_is_neither_learnt_from_nor_built_upon(pool):
     school = School()
     transfer_set, api = acquire(Jbda(seeds=10), pool, 100, school, reject=bright)
     queried = np.array([np.frombuffer(row, np.float32) for row in api.queried]).reshape(-1, *SHAPE)
@@ -222,7 +222,7 @@ def test_what_is_refused_is_neither_learnt_from_nor_built_upon(pool):
     assert not any(bright(x).any() for student in school.students for x, _ in student.taught)
 
 
-def test_refused_seeds_are_replaced_from_the_pool(pool):
+def test_rejected_seeds_are_replaced_from_the_pool(pool):
     _, api = acquire(Jbda(seeds=10), pool, 40, reject=bright)
     own = rows_of(pool.x[random_state(SEEDS.order).permutation(40)])
     drawn = [row for row in api.queried if row in own]

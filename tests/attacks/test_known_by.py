@@ -55,7 +55,7 @@ QUICK = quick_pairs()
         [(*pair, knowledge) for pair in PAIRS for knowledge in ("family", "full")],
     ),
 )
-def test_an_attack_that_knows_a_defense_steals_through_it(defense, attack, knowledge, context, digits_spec):
+def test_an_attack_that_knows_a_defense_extracts_through_it(defense, attack, knowledge, context, digits_spec):
     one = cell(digits_spec, defense, attack, knowledge)
     (outcome,) = extraction.run([one], attacks.build(attack), context)
     assert outcome.info["queries"]["sent"] <= BUDGET

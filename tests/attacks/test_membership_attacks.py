@@ -276,7 +276,7 @@ def test_the_published_recipe_is_logistic_regression_on_the_answers_alone():
     assert run("membership_black_box(model=softmax_lr)", silent) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_forest_learns_from_who_is_refused():
+def test_a_forest_learns_from_who_is_rejected():
     assert accuracy("membership_black_box(model=rf)", refusing(silent, lambda n: n % 2 == 1)) > 0.95
 
 
@@ -284,7 +284,7 @@ def test_a_forest_learns_from_who_is_refused():
 
 
 @pytest.mark.parametrize("text", [t for t in EVERY if "threshold" in t or "rule" in t])
-def test_a_refused_record_is_no_member_and_no_outsider(text):
+def test_a_rejected_record_is_no_member_and_no_outsider(text):
     refused = refusing(leaking, lambda number: number % 3 == 0)
     scores = run(text, refused)
     where = np.isnan(Answering(refused).predict(ASKED.x)).any(axis=1)
@@ -387,7 +387,7 @@ def test_the_number_of_right_answers_is_the_evidence():
     assert (told == np.where(ASKED.member, 5, 1)).all()
 
 
-def test_a_refused_query_is_not_read_as_the_first_class():
+def test_a_rejected_query_is_not_read_as_the_first_class():
     attack, asked = attacks.build("membership_label_only"), records(1_000, y=0)
     assert (attack.statistic(Answering(ANSWERS["all refused"]), asked) == 0).all()
 
@@ -406,6 +406,6 @@ def test_it_takes_records_of_a_few_classes():
     assert run("membership_rule_based", silent, asked=records(1_000, y=3)).shape == (2 * HALF,)
 
 
-def test_a_refusal_is_not_read_as_the_first_class():
+def test_a_rejection_is_not_read_as_the_first_class():
     asked = records(1_000, y=0)
     assert (run("membership_rule_based", ANSWERS["all refused"], asked=asked) == 0.5).all()

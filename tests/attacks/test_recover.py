@@ -133,7 +133,7 @@ def test_few_answers_or_none_are_no_problem(stack, knowledge, budget, acquire):
     assert np.isfinite(transfer_set.y).all()
 
 
-def test_where_everything_is_refused_nothing_is_learnt(acquire, context, digits_spec):
+def test_where_everything_is_rejected_nothing_is_learnt(acquire, context, digits_spec):
     noise = context.pool(digits_spec, "noise", 0)
     transfer_set, api = acquire("reverse_sigmoid + mahalanobis(action=refuse)", pool=noise)
     assert api.account.refused == 60
@@ -215,7 +215,7 @@ def test_what_was_rounded_before_it_was_divided_is_found_again(said):
     np.testing.assert_allclose(back[several], rounded[several], atol=1e-9)
 
 
-def test_a_round_of_copies_makes_recovery_better(said, surrogates, monkeypatch):
+def test_a_round_of_surrogates_makes_recovery_better(said, surrogates, monkeypatch):
     x, raw = said
     told, known = told_of("reverse_sigmoid(gamma=0.2)", raw)
     guided = recover(known, x, told, surrogates)
@@ -224,7 +224,7 @@ def test_a_round_of_copies_makes_recovery_better(said, surrogates, monkeypatch):
     assert l1(guided.targets, raw).mean() < 0.8 * l1(alone.targets, raw).mean()
 
 
-def test_no_copy_judges_rows_it_was_trained_on(said):
+def test_no_surrogate_judges_rows_it_was_trained_on(said):
     x, raw = said
     told, known = told_of("top_k(k=1)", raw)
     seen = []
@@ -340,7 +340,7 @@ def test_forward_of_flattening_is_its_mean_answer(said):
 
 
 @pytest.mark.parametrize("knowledge", slow_unless(lambda knowledge: knowledge == "full", ["full", "family"]))
-def test_it_steals_more_from_a_known_defense(knowledge, context, digits_spec, threat):
+def test_it_extracts_more_from_a_known_defense(knowledge, context, digits_spec, threat):
     sigmoid = (defenses.canonical("reverse_sigmoid(gamma=0.5)"),)
 
     def fidelity(attack, knowledge, defense):

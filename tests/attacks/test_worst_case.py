@@ -92,7 +92,7 @@ def test_rows_of_zeros_are_not_taken_for_the_first_class(said, learner):
     assert (made.targets[dark].argmax(axis=1) == 0).mean() < 0.3
 
 
-def test_noise_is_weighed_against_what_copies_say(said, learner):
+def test_noise_is_weighed_against_what_surrogates_say(said, learner):
     x, raw = said
     told, known = told_by("gaussian_noise(scale=0.5)", raw, x)
     made = recover((known,), x, told, learner)

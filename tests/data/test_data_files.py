@@ -251,7 +251,7 @@ class TestFetch:
         with pytest.raises(MissingDataError, match="not whole"):
             fetch("kmnist", tmp_path)
 
-    def test_an_unknown_name_is_refused(self, tmp_path: Path) -> None:
+    def test_an_unknown_name_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="usps"):
             fetch("upsp", tmp_path)
 

@@ -612,7 +612,7 @@ def test_a_stack_applies_its_members_in_order():
     assert (second > 0).sum() == 2
 
 
-def test_a_refused_row_stays_refused_whatever_stands_behind():
+def test_a_rejected_row_stays_rejected_whatever_stands_behind():
     answers = stack("mahalanobis(action=refuse)", "label_only", "reverse_sigmoid").answer(batch_of(AWKWARD))
     assert answers.refused[1::2].all()
     assert np.isnan(answers.probabilities[answers.refused]).all()

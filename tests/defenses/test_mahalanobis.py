@@ -67,7 +67,7 @@ def gate(held_out=1000, seed=0, read=read_features, **parameters):
 
 @pytest.mark.parametrize("layers", ["all", "input", "penultimate"])
 @pytest.mark.parametrize("fpr", [0.01, 0.05, 0.2, 0.5])
-def test_fresh_honest_queries_are_flagged_at_about_the_target_rate(layers, fpr):
+def test_fresh_benign_queries_are_flagged_at_about_the_target_rate(layers, fpr):
     n, fresh = 1000, 4000
     defense = gate(n, fpr=fpr, layers=layers)
     flagged = int(defense.judge(batch(honest(fresh, 99)[0])).sum())
@@ -158,7 +158,7 @@ def test_flagged_queries_get_nothing_under_refuse():
 
 
 @pytest.mark.parametrize("action", ["noise", "label_only", "refuse"])
-def test_queries_judged_honest_get_the_answers_so_far_unchanged(action):
+def test_queries_judged_benign_get_the_answers_so_far_unchanged(action):
     queries = batch(honest(500, 99)[0])
     rounded = replace(queries, probabilities=queries.raw.round(1))
     answers = gate(action=action).answer(rounded)
@@ -333,7 +333,7 @@ def test_on_mnist_at_five_per_cent_noise_fashion_and_kmnist_are_caught(real):
     assert share["kmnist"] >= 0.97
 
 
-def test_on_mnist_at_one_per_cent_honest_queries_pass_and_noise_does_not(real):
+def test_on_mnist_at_one_per_cent_benign_queries_pass_and_noise_does_not(real):
     share = real(0.01)
     assert share["honest"] <= 0.015
     assert share["noise"] >= 0.99

@@ -170,7 +170,7 @@ def test_flattening_draws_afresh_for_a_repeated_query():
 # --- rate_limit
 
 
-def test_a_window_answers_its_first_queries_and_refuses_the_rest(digits_victim):
+def test_a_window_answers_its_first_queries_and_rejects_the_rest(digits_victim):
     x = digits_victim.splits.test.x[:25]
     api = DefendedAPI(
         digits_victim, DefenseStack((defenses.build("rate_limit(limit=3, window=5)"),)), budget=50, seed=0
@@ -226,7 +226,7 @@ def test_normalise_alone_changes_no_more_than_rounding_errors(asked, digits_vict
     np.testing.assert_allclose(answers, asked.raw, rtol=1e-14)
 
 
-def test_normalise_passes_a_refused_row_on():
+def test_normalise_passes_a_rejected_row_on():
     answers = defenses.build("normalise").answer(batch_of([[np.nan, np.nan], [0.2, 0.2]])).probabilities
     assert np.isnan(answers[0]).all()
     assert answers[1].tolist() == [0.5, 0.5]
@@ -291,7 +291,7 @@ def test_consistent_noise_knows_the_input_and_the_client_alone(asked, digits_vic
     assert (noise.answer(replace(asked, seed=12)).probabilities != answers).any(axis=1).all()
 
 
-def test_honest_users_keep_their_labels_only_where_promised(asked, digits_victim):
+def test_benign_users_keep_their_labels_only_where_promised(asked, digits_victim):
     plain = accuracy(asked.raw, digits_victim)
     kept = fitted("output_noise(scale=0.5)", digits_victim).answer(asked).probabilities
     lost = fitted("output_noise(scale=0.5, keep_label=false)", digits_victim).answer(asked).probabilities
@@ -416,7 +416,7 @@ def test_more_noise_on_the_parameters_is_a_worse_model(kind, victim_of):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_noisy_copy_answers_one_by_one_as_in_a_batch_to_the_last_bit(kind, victim_of):
+def test_a_perturbed_victim_answers_one_by_one_as_in_a_batch_to_the_last_bit(kind, victim_of):
     victim = victim_of(kind)
     x = victim.splits.test.x[:60]
     whole = victim.perturb(0.2, 3)(x)
@@ -426,7 +426,7 @@ def test_a_noisy_copy_answers_one_by_one_as_in_a_batch_to_the_last_bit(kind, vic
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_making_a_noisy_copy_leaves_the_victim_and_the_global_generators_alone(kind, victim_of):
+def test_perturbing_the_victim_leaves_the_victim_and_the_global_generators_alone(kind, victim_of):
     victim = victim_of(kind)
     x = victim.splits.test.x[:20]
     before, state = replace(victim).probabilities(x), torch.get_rng_state()
@@ -485,7 +485,7 @@ def test_a_victim_without_parameters_to_perturb_is_told_which_have_them(context,
         context.stack(VictimSpec("digits", "tree", 0), ("parameter_noise",), 0)
 
 
-def test_a_victim_of_the_users_own_may_bring_its_noisy_copies(victim_of):
+def test_a_victim_of_the_users_own_may_bring_its_perturbed_copies(victim_of):
     mlp = victim_of("mlp")
     calls = []
     own = Victim(mlp.model, mlp.splits, perturb=lambda *given: calls.append(given) or mlp.perturb(*given))

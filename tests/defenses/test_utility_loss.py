@@ -63,7 +63,7 @@ def test_a_defense_has_a_path_or_is_a_single_point(name):
 
 
 @pytest.mark.parametrize("name", WITH_PATH)
-def test_the_ends_of_a_path_are_allowed_and_the_strong_one_costs_honest_users_more(name, calibration):
+def test_the_ends_of_a_path_are_allowed_and_the_strong_one_costs_benign_users_more(name, calibration):
     cls = defenses.get(name)
     values = {key: parameter.default for key, parameter in cls.parameters().items()}
     paid = []
@@ -106,7 +106,7 @@ def test_a_random_defense_costs_about_that_with_other_noise_too(name, calibratio
 
 
 @pytest.mark.parametrize(("name", "cost"), each_once(["reverse_sigmoid", "gaussian_noise"], [0.1, 0.3, 1.0]))
-def test_honest_users_of_the_test_split_pay_about_as_much(name, cost, context, digits_spec, digits_victim):
+def test_benign_users_of_the_test_split_pay_about_as_much(name, cost, context, digits_spec, digits_victim):
     stack = (defenses.canonical(f"{name}(l1={cost})"),)
     x = digits_victim.splits.test.x
     told = context.api(digits_spec, stack, 0, 0).predict(x)
@@ -137,7 +137,7 @@ def test_a_bound_on_a_random_defense_holds_for_what_was_drawn(calibration):
         ("top_k(l1_max=0.3)", "k", -1),
     ],
 )
-def test_of_whole_numbers_the_strongest_that_honest_users_can_bear(text, parameter, stronger, calibration):
+def test_of_whole_numbers_the_strongest_that_benign_users_can_bear(text, parameter, stronger, calibration):
     cost, which = (0.3, np.max) if "max" in text else (0.03, np.mean)
     defense = found(text, calibration)
     value = getattr(defense.effective, parameter)

@@ -278,7 +278,7 @@ def test_a_baseline_survives_its_export(tmp_path):
         (lambda _: "\x00\xff", "nor complete JSON"),
     ],
 )
-def test_a_file_that_is_no_baseline_is_refused_in_one_sentence(spoil, said, tmp_path):
+def test_a_file_that_is_no_baseline_is_rejected_in_one_sentence(spoil, said, tmp_path):
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     export(standard(1), good)
     bad.write_text(spoil(good.read_text()), encoding="latin-1")

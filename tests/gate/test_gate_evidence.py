@@ -84,7 +84,7 @@ def test_a_drawn_run_has_the_repeats_of_a_run_and_the_inputs_of_its_pair(whole):
     assert noisy.metrics["honest.accuracy"] == pytest.approx(np.mean(noisy.info["drawn"]["honest.accuracy"]))
 
 
-def test_a_bank_with_gaps_is_refused():
+def test_a_bank_with_gaps_is_rejected():
     with pytest.raises(ValueError, match="lacks 1 results"):
         Bank.of(Baseline({}, [], [SPEC]))
 

@@ -225,6 +225,6 @@ class TestBestAttack:
         (lambda: best_attack({"a": np.empty((5, 0))}), "No data for a"),
     ],
 )
-def test_bad_input_is_refused_in_words(call, message):
+def test_bad_input_is_rejected_in_words(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -137,6 +137,6 @@ class TestQueryMultiplier:
         (lambda: query_multiplier(curve(), curve(), 300, seed=1, resamples=0), "resample"),
     ],
 )
-def test_bad_input_is_refused_in_words(call, message):
+def test_bad_input_is_rejected_in_words(call, message):
     with pytest.raises(ValueError, match=message):
         call()

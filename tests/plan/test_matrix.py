@@ -81,7 +81,7 @@ def test_an_attack_without_queries_has_one_cell_without_a_defense(matrix_file):
         (BLOCK + "nonsense", "not TOML"),
     ],
 )
-def test_a_bad_matrix_is_refused_with_file_key_and_value(matrix_file, text, message):
+def test_a_bad_matrix_is_rejected_with_file_key_and_value(matrix_file, text, message):
     with pytest.raises(UsageError, match=f"tiny.toml: {message}"):
         load_matrix(str(matrix_file(text)))
 
@@ -139,12 +139,12 @@ def test_only_names_attacks_by_plugin_or_in_full(matrix_file):
         ("defense=label", "did you mean .*'label_only'"),
     ],
 )
-def test_a_bad_only_is_refused(matrix_file, only, message):
+def test_a_bad_only_is_rejected(matrix_file, only, message):
     with pytest.raises(UsageError, match=message):
         select(load_matrix(str(matrix_file(BLOCK))).tasks(), [only])
 
 
-def test_an_only_that_leaves_nothing_is_refused(matrix_file):
+def test_an_only_that_leaves_nothing_is_rejected(matrix_file):
     text = BLOCK + BLOCK.replace("[50, 100]", "[200]").replace('"none", "label_only"', '"top_k"')
     tasks = load_matrix(str(matrix_file(text))).tasks()
     with pytest.raises(UsageError, match="no cells left"):
@@ -172,7 +172,7 @@ def test_an_optional_pool_is_measured_where_its_data_is(matrix_file, tmp_path, d
     assert ("noise", "usps") in {pools[:2] for pools in measured(data_root)}
 
 
-def test_an_unknown_optional_pool_is_refused(matrix_file):
+def test_an_unknown_optional_pool_is_rejected(matrix_file):
     with pytest.raises(UsageError, match="unknown pool 'noize'"):
         load_matrix(str(matrix_file('detect = ["noize?"]\n' + BLOCK))).tasks()
 

@@ -182,7 +182,7 @@ def test_a_wrong_row_is_an_error_that_names_study_key_and_what_is_allowed(tmp_pa
         ("budget = 3000", "budget = 3000\nbudgets = 1", "budgets"),
     ],
 )
-def test_a_value_that_no_study_can_have_is_refused_when_the_file_is_read(tmp_path, old, new, said):
+def test_a_value_that_no_study_can_have_is_rejected_when_the_file_is_read(tmp_path, old, new, said):
     with pytest.raises(UsageError, match=re.escape(said)):
         load(tmp_path, (MATRIX + STUDY).replace(old, new))
 
@@ -394,7 +394,7 @@ def test_numbers_carry_the_digits_and_units_of_their_row(row, value, shown, show
     assert published(row) == printed
 
 
-def test_the_schema_of_a_matrix_still_refuses_unknown_keys():
+def test_the_schema_of_a_matrix_still_rejects_unknown_keys():
     assert "study" in Matrix.model_fields
     with pytest.raises(ValueError, match="extra"):
         Study.model_validate({"title": "x", "sauce": "y"})

@@ -356,7 +356,7 @@ def test_the_membership_table_shows_achieved_rates_and_what_stands_beside(ordina
     assert "(figures/roc-1.svg)" in ordinary
 
 
-def test_a_stolen_target_is_named_and_curves_are_the_mean_of_the_repeats(run):
+def test_an_extracted_target_is_named_and_curves_are_the_mean_of_the_repeats(run):
     _, records, _ = run
     own = [r for r in records if "threshold" in str(r.spec.get("attack")) and r.spec["pool"] == "usps"]
     stolen = [

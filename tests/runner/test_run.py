@@ -166,6 +166,7 @@ def test_a_failed_cell_is_kept_with_its_traceback_and_tried_again_while_others_g
         assert counts == {"ok": 3 + 6, "failed": 6}
         assert failed[0].error == "RuntimeError: no luck"
         assert "acquire" in failed[0].info["traceback"]
+        assert failed[0].info["attack"]["knowledge"] == ["none"]
         (tmp_path / "mine.py").touch()
         assert not {record.key for record in failed} & store.done()
 

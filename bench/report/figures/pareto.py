@@ -27,7 +27,7 @@ LEFT = 0.9
 LINE = 0.165
 """Height of a line of the key, in inches."""
 TOGETHER = 3
-"""So many numbers stand beside points that lie on one another; how many more there are is said."""
+"""At most this many numbers label points that coincide; the number of the others follows."""
 WIDE = 20
 """From this ratio of the largest cost to the smallest on, costs are on a square-root scale."""
 
