@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -66,9 +67,36 @@ def results(tasks, path, setting, **options):
         return [record.comparable() for record in store.records()]
 
 
-def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bit(tiny, setting, tmp_path):
-    one = results(tiny, tmp_path / "one.sqlite", setting)
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """Return a folder with ``one.sqlite``: the store of the tiny matrix, which ran once for all tests."""
+    folder = tmp_path_factory.mktemp("first")
+    (folder / "tiny.toml").write_text(f'name = "tiny"\n{TINY}')
+    settings = WorkerSettings(folder / "no-data", folder / "training-cache")
     local_backend.worker_context.cache_clear()
+    results(load_matrix(str(folder / "tiny.toml")).tasks(), folder / "one.sqlite", settings)
+    return folder
+
+
+@pytest.fixture
+def finished(first_run, tmp_path):
+    """Return the path of a store, a copy, in which all of the tiny matrix is done."""
+    return Path(shutil.copy(first_run / "one.sqlite", tmp_path))
+
+
+def stored_records(path):
+    with Store(path) as store:
+        return store.records()
+
+
+def comparable(path):
+    return [record.comparable() for record in stored_records(path)]
+
+
+def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bit(
+    tiny, finished, setting, tmp_path
+):
+    one = comparable(finished)
     again = results(tiny, tmp_path / "again.sqlite", setting)
     two = results(tiny, tmp_path / "two.sqlite", setting, jobs=2)
     assert len(one) == len(tiny)
@@ -77,22 +105,19 @@ def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bi
     assert one == two
 
 
-def test_results_do_not_depend_on_the_training_cache(tiny, setting, tmp_path):
-    shared = results(tiny, tmp_path / "one.sqlite", setting)
-    local_backend.worker_context.cache_clear()
+def test_results_do_not_depend_on_the_training_cache(tiny, finished, setting, tmp_path):
+    shared = comparable(finished)
     alone = results(tiny, tmp_path / "two.sqlite", WorkerSettings(setting.data_root, None))
     assert shared == alone
 
 
-def test_equal_trainings_are_shared_and_say_so(tiny, setting, tmp_path):
-    with Store(tmp_path / "one.sqlite", create=True) as store:
-        run(tiny, store, setting, jobs=1)
-        cells = [record for record in store.records() if record.kind == "cell"]
+def test_equal_trainings_are_shared_and_say_so(first_run):
+    cells = [record for record in stored_records(first_run / "one.sqlite") if record.kind == "cell"]
     labels = [c for c in cells if "false" in c.spec["attack"] and c.spec["defense"] == ["label_only"]]
     assert labels
     assert all(cell.info["shared"] for cell in labels)
     assert not any(cell.info["shared"] for cell in cells if not cell.spec["defense"])
-    assert not (tmp_path / "training-cache").exists(), "the memo serves one run"
+    assert not (first_run / "training-cache").exists(), "the training cache serves one run"
 
 
 def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, setting, tmp_path):
@@ -121,18 +146,17 @@ def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, settin
     assert universal_attacks(findings) == {"auto"}
 
 
-def test_finished_tasks_do_not_run_again(tiny, setting, tmp_path, monkeypatch):
-    before = results(tiny, tmp_path / "one.sqlite", setting)
+def test_finished_tasks_do_not_run_again(tiny, finished, setting, monkeypatch):
+    before = comparable(finished)
     monkeypatch.setattr(local_backend, "run_group", lambda *_: pytest.fail("ran again"))
-    assert results(tiny, tmp_path / "one.sqlite", setting) == before
+    assert results(tiny, finished, setting) == before
 
 
-def test_fresh_runs_everything_again(tiny, setting, tmp_path, monkeypatch):
-    results(tiny, tmp_path / "one.sqlite", setting)
+def test_fresh_runs_everything_again(tiny, finished, setting, monkeypatch):
     ran = []
     honest = local_backend.run_group
     monkeypatch.setattr(local_backend, "run_group", lambda s, items: ran.extend(items) or honest(s, items))
-    results(tiny, tmp_path / "one.sqlite", setting, fresh=True)
+    results(tiny, finished, setting, fresh=True)
     assert len(ran) == len(tiny)
 
 
