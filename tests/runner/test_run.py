@@ -168,7 +168,7 @@ def test_a_key_depends_on_spec_victim_versions_and_source_of_plugins(tiny, monke
     monkeypatch.setattr(execute, "versions", lambda: {"torch": "another"})
     assert not set(before) & set(task_keys(tiny, {victim: "a"}))
     monkeypatch.undo()
-    monkeypatch.setattr(execute.registry.defenses, "source_digest", lambda text: text + "edited")
+    monkeypatch.setattr(execute.plugins.defenses, "source_digest", lambda text: text + "edited")
     after = task_keys(tiny, {victim: "a"})
     touched = {before[place] == after[place] for place, task in enumerate(tiny) if task.defense}
     assert touched == {False}
