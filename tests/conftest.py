@@ -18,6 +18,11 @@ from bench.tasks import ThreatModel, VictimSpec
 REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
 
 
+def pytest_collection_modifyitems(items):
+    """Put the tests that run whole programs first: at the end, they would leave the other processes idle."""
+    items.sort(key=lambda item: item.path.parent.name != "runner" and item.path.name != "test_example.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Return a cache folder: the processes of one session share the victims and the images in it."""
