@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import StoreError
+from bench.records import PlannedTask, Record, task_of
 
 SCHEMA = 1
 """Version of the tables below. Stores of older versions are read, of newer ones rejected."""
 APPLICATION = 0x6D6F6174  # "moat": marks a database as a store
-COSTS = frozenset({"seconds", "cpu_seconds", "shared", "memory_mib", "latency_us"})
-"""Parts of ``info`` that differ from run to run; everything else is equal bit for bit."""
-
 TABLES = """
 create table meta (name text primary key, value text not null);
 create table plan (
@@ -36,36 +33,6 @@ create table arrays (
     size integer not null, bits blob not null, primary key (key, name)
 );
 """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a task. ``arrays`` hold 0 and 1; ``costs`` hold what differs from run to run."""
-
-    metrics: dict[str, float | None]
-    arrays: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
-    costs: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Record:
-    """A task's result as it is stored. ``status``: "ok", "failed" or "not_applicable"."""
-
-    key: str
-    kind: str
-    spec: dict[str, Any]
-    status: str
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    arrays: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
-    error: str | None = None
-
-    def comparable(self) -> tuple[Any, ...]:
-        """Return everything that must be equal bit for bit in two runs of the same task."""
-        info = {name: value for name, value in self.info.items() if name not in COSTS}
-        arrays = {name: value.tobytes() for name, value in self.arrays.items()}
-        return self.key, self.kind, self.spec, self.status, self.metrics, arrays, info, self.error
 
 
 class Store:
@@ -138,15 +105,40 @@ class Store:
         """Return the facts about the run."""
         return {name: json.loads(value) for name, value in self._db.execute("select name, value from meta")}
 
-    def set_plan(self, plan: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
-        """Store (key, kind, spec) of every task of this run, in order, in place of the last run's."""
+    def set_plan(self, plan: Iterable[PlannedTask]) -> None:
+        """Store every task of this run, in order, in place of the last run's."""
+        self._keep_ingredients()
         self._db.execute("begin")
         self._db.execute("delete from plan")
         self._db.executemany(
-            "insert into plan (key, kind, spec) values (?, ?, ?)",
-            [(key, kind, json.dumps(spec)) for key, kind, spec in plan],
+            "insert into plan (key, kind, spec, ingredients) values (?, ?, ?, ?)",
+            [
+                (
+                    each.key,
+                    each.task.kind,
+                    json.dumps(each.task.spec()),
+                    json.dumps(dict(each.ingredients), sort_keys=True),
+                )
+                for each in plan
+            ],
         )
         self._db.execute("commit")
+
+    def stored(self) -> list[PlannedTask]:
+        """Return the tasks of all records, those of earlier plans included, with their ingredients."""
+        self._keep_ingredients()
+        rows = self._db.execute("select key, kind, spec, ingredients from records order by key")
+        return [
+            PlannedTask(key, task_of(kind, json.loads(spec)), json.loads(ingredients))
+            for key, kind, spec, ingredients in rows
+        ]
+
+    def _keep_ingredients(self) -> None:
+        """Add the columns of ingredients to a store that was written without."""
+        for table in ("plan", "records"):
+            columns = {row[1] for row in self._db.execute(f"pragma table_info({table})")}
+            if "ingredients" not in columns:
+                self._db.execute(f"alter table {table} add column ingredients text not null default '{{}}'")
 
     def done(self) -> set[str]:
         """Return the keys of the records that did not fail."""
@@ -168,11 +160,13 @@ class Store:
         return [json.loads(spec) for (spec,) in rows]
 
     def put(self, record: Record) -> None:
-        """Write a record; it replaces one of the same key."""
+        """Write a record, with the ingredients that the plan has of it; it replaces one of the same key."""
+        self._keep_ingredients()
         self._db.execute("begin")
         self._db.execute("delete from records where key = ?", (record.key,))
         self._db.execute(
-            "insert into records values (?, ?, ?, ?, ?, ?, ?)",
+            "insert into records (key, kind, spec, status, metrics, info, error, ingredients) "
+            "values (?, ?, ?, ?, ?, ?, ?, coalesce((select ingredients from plan where key = ?), '{}'))",
             (
                 record.key,
                 record.kind,
@@ -181,6 +175,7 @@ class Store:
                 json.dumps(record.metrics),
                 json.dumps(record.info),
                 record.error,
+                record.key,
             ),
         )
         for name, values in record.arrays.items():

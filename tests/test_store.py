@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 from bench.errors import StoreError
-from bench.store import SCHEMA, Record, Store
+from bench.records import PlannedTask, Record
+from bench.store import SCHEMA, Store
+from bench.tasks import Cell, ThreatModel, VictimSpec
+
+THREAT = ThreatModel("noise", "none", "none", "mlp", "labels")
+CELL = Cell(VictimSpec("digits", "mlp"), (), THREAT, "own_labels", 1, 0, 2, 0)
 
 
 def record(key="a", status="ok", **fields):
-    return Record(key, "cell", {"budget": 1}, status, **fields)
+    return Record(key, "cell", CELL.spec(), status, **fields)
 
 
 def planned(*keys):
-    return [(key, "cell", {"budget": 1}) for key in keys]
+    return [PlannedTask(key, CELL, {"victim": f"print of {key}"}) for key in keys]
 
 
 def test_what_is_put_is_read_back(tmp_path):
@@ -55,7 +60,16 @@ def test_records_come_in_the_order_of_the_plan_and_only_those_of_the_plan(tmp_pa
             store.put(record(key))
         store.set_plan(planned("c", "a", "d"))
         assert [r.key for r in store.records()] == ["c", "a"]
-        assert store.missing() == [{"budget": 1}]
+        assert store.missing() == [CELL.spec()]
+
+
+def test_a_record_keeps_the_ingredients_of_its_key_when_the_plan_is_another(tmp_path):
+    with Store(tmp_path / "s.sqlite", create=True) as store:
+        store.set_plan(planned("a", "b"))
+        store.put(record("a"))
+        store.set_plan(planned("c"))
+        store.put(record("d"))
+        assert store.stored() == [*planned("a"), PlannedTask("d", CELL, {})]
 
 
 def test_meta_is_kept_by_name(tmp_path):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.analysis.display_names import attack_of
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
 from bench.metrics.intervals import Interval, mean_interval
-from bench.store import Record
+from bench.records import Record
 
 NEAR_CHANCE = "near_chance"
 EMPTY = frozenset({NEAR_CHANCE, "nothing_learnt"})

@@ -30,8 +30,8 @@ from bench.analysis.threat_models import (
 )
 from bench.metrics.intervals import BestAttack
 from bench.metrics.query_multiplier import Multiplier, query_multiplier
+from bench.records import Record
 from bench.seeds import derive
-from bench.store import Record
 
 
 @dataclass(frozen=True)

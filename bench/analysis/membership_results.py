@@ -12,7 +12,7 @@ from bench.analysis.study_results import over_repeats
 from bench.analysis.threat_models import VictimThreatModel, defense_of
 from bench.calls import parse_call
 from bench.metrics.intervals import Interval
-from bench.store import Record
+from bench.records import Record
 
 
 @dataclass(frozen=True, eq=False)

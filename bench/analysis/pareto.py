@@ -12,7 +12,7 @@ from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.calls import parse_call
 from bench.metrics.definitions import DEFINITIONS
 from bench.metrics.intervals import Interval
-from bench.store import Record
+from bench.records import Record
 
 PAYS = 1e-6
 """A smaller utility loss is rounding."""

@@ -17,7 +17,7 @@ from bench.errors import nearest
 from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval, mean_interval, paired_difference, value_interval
 from bench.plan.study import COST_PREFIXES, PublishedValue, Study, axis_values, matching_specs, repeat_groups
-from bench.store import Record
+from bench.records import Record
 
 ARRAYS = {"extraction.fidelity": "agreement", "extraction.accuracy": "correct"}
 """Metrics that are stored input by input, and the arrays that hold them."""

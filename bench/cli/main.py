@@ -19,7 +19,7 @@ from bench.errors import MoatbenchError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from bench.store import Record
+    from bench.records import Record
 
 USAGE, INCOMPLETE, INTERRUPTED = 2, 3, 130
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.store import Record
+from bench.records import Record
 
 EVERY = 20.0
 """Seconds between lines if standard error is not a terminal."""

@@ -16,11 +16,12 @@ from bench.plan.matrix import Matrix, load_matrix
 from bench.plan.select import select
 from bench.plan.study import Study
 from bench.plan.study_validation import validated
+from bench.records import Record
 from bench.report.store_report import write_store_report
 from bench.runner.local_backend import WorkerSettings
 from bench.runner.run import Backend
 from bench.runner.run import run as run_tasks
-from bench.store import Record, Store
+from bench.store import Store
 from bench.tasks import Task
 
 

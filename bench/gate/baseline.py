@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from bench.errors import StoreError, UsageError
 from bench.files import write_atomically
-from bench.store import Record, Store
+from bench.records import Record
+from bench.store import Store
 
 FORMAT = 1
 NAME = "moatbench baseline"

@@ -14,7 +14,7 @@ from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.definitions import find, shown_in
 from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import Contrast, Prior, p_value_above, p_value_below
-from bench.store import Record
+from bench.records import Record
 
 NATS = 0.05
 """Tolerated difference of the mean negative log-likelihood on the test split."""

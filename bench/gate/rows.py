@@ -10,7 +10,7 @@ from bench.analysis.attacker_results import Condition
 from bench.analysis.display_names import short_names
 from bench.analysis.threat_models import Defense, VictimThreatModel
 from bench.metrics.intervals import Interval
-from bench.store import Record
+from bench.records import Record
 
 
 class RowKind(StrEnum):

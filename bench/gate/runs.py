@@ -11,7 +11,7 @@ from bench.analysis.display_names import weaker_note
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
 from bench.gate.baseline import Baseline
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
-from bench.store import Record
+from bench.records import Record
 
 
 class Run:

@@ -13,7 +13,7 @@ from bench.analysis.membership_results import Inference, inferences
 from bench.analysis.study_results import Value, evaluate
 from bench.analysis.threat_models import VictimThreatModel
 from bench.plan.study import Study
-from bench.store import Record
+from bench.records import Record
 
 
 @dataclass(frozen=True)

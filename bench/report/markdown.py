@@ -11,7 +11,7 @@ from tabulate import tabulate
 from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
-from bench.store import Record
+from bench.records import Record
 
 DASH = "–"
 

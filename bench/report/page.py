@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.pareto import panels
+from bench.records import Record
 from bench.report import membership, sections, study_page, tables
 from bench.report.context import ReportContext
 from bench.report.figures import extraction
@@ -15,7 +16,6 @@ from bench.report.figures.style import clear
 from bench.report.sentences import title
 from bench.report.summary import summary
 from bench.report.templates import rendered
-from bench.store import Record
 
 Values = Callable[[ReportContext], Mapping[str, Any] | None]
 

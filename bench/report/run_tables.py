@@ -12,9 +12,9 @@ import pandas as pd
 from bench.analysis.display_names import attack_of
 from bench.analysis.findings import Findings
 from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
+from bench.records import Record
 from bench.report.markdown import DASH, markdown
 from bench.report.sentences import facts
-from bench.store import Record
 
 
 def timing_table(findings: Findings) -> str:

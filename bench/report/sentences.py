@@ -12,8 +12,8 @@ from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.definitions import DEFINITIONS
 from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
+from bench.records import Record
 from bench.report.markdown import measured, number, ranged, times
-from bench.store import Record
 
 PAID = sorted((metric for metric in DEFINITIONS if metric.phrase), key=lambda metric: not metric.percent)
 """Utility losses that a sentence names, shares first."""

@@ -14,8 +14,8 @@ from bench.analysis.row_flags import MARK, name_with_warnings, warning_labels
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.definitions import Metric, shown_in
 from bench.metrics.intervals import Interval, value_interval
+from bench.records import Record
 from bench.report.markdown import DASH, markdown, measured, number, ranged, times
-from bench.store import Record
 
 MARKED = f" {MARK}"
 

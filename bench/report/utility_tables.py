@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from bench.analysis.findings import Findings
 from bench.metrics.definitions import METRICS, Table, shown_in
+from bench.records import Record
 from bench.report.markdown import DASH, markdown, measured, number
-from bench.store import Record
 
 
 def utility_table(findings: Findings, victim: str, table: Table) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 from bench import plugins
 from bench.errors import UsageError, nearest
+from bench.records import Outcome
 from bench.runner import extraction, membership
 from bench.runner.context import WorkerContext
-from bench.store import Outcome
 from bench.tasks import Cell
 
 Runner = Callable[[Sequence[Cell], Any, WorkerContext], list[Outcome]]

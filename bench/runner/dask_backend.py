@@ -23,6 +23,7 @@ from distributed.scheduler import KilledWorker
 
 from bench.errors import UsageError
 from bench.models.determinism import versions
+from bench.records import Record
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import (
     Item,
@@ -32,7 +33,6 @@ from bench.runner.local_backend import (
     run_group,
     worker_context,
 )
-from bench.store import Record
 from bench.tasks import Cell
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from bench.metrics import intervals, utility
 from bench.metrics.membership import auc, auc_error
 from bench.models.victims import Victim
+from bench.records import Outcome
 from bench.runner.answer_probes import answer_statistics
 from bench.runner.context import CLIENT_QUERIES, WorkerContext
 from bench.seeds import derive
-from bench.store import Outcome
 from bench.tasks import DefenseEvaluation
 from defenses.base import Answers, Batch, DefenseStack
 

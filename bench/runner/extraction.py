@@ -20,10 +20,10 @@ from bench.models.interim_surrogates import InterimSurrogates
 from bench.models.surrogates import SolvedSurrogate, TrainedSurrogate
 from bench.models.training_config import parse_training
 from bench.models.victims import Victim
+from bench.records import Outcome
 from bench.runner.context import WorkerContext
 from bench.runner.timing import Timings, memory_mib
 from bench.seeds import derive
-from bench.store import Outcome
 from bench.tasks import Cell
 
 Images = NDArray[np.float32]

@@ -14,10 +14,10 @@ from bench.calls import parse_call
 from bench.errors import NotApplicable, UsageError
 from bench.models.determinism import on_device, single_thread
 from bench.plugins import attacks, defenses
+from bench.records import Outcome, Record
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
-from bench.store import Outcome, Record
 from bench.tasks import Cell, Task
 
 Item = tuple[Task, str]

@@ -20,12 +20,12 @@ from bench.models import surrogates
 from bench.models.defended_api import QueryAccount
 from bench.models.surrogates import TrainedSurrogate
 from bench.models.victims import Victim
+from bench.records import Outcome
 from bench.runner.context import WorkerContext
 from bench.runner.extraction import training_seed
 from bench.runner.membership_data import IN_DISTRIBUTION, MembershipData, draw_records, non_members
 from bench.runner.timing import Timings, memory_mib
 from bench.seeds import derive, random_state
-from bench.store import Outcome
 from bench.tasks import Cell
 
 Images = NDArray[np.float32]

@@ -16,9 +16,10 @@ from bench import plugins
 from bench.data import query_pools
 from bench.errors import BudgetError
 from bench.models.determinism import single_thread, versions
+from bench.records import PlannedTask, Record
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import Item, LocalBackend, WorkerSettings, worker_context
-from bench.store import Record, Store
+from bench.store import Store
 from bench.tasks import Cell, Task, VictimSpec
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def run(
     keys = task_keys(tasks, fingerprints, settings.device)
     if fresh:
         store.clear()
-    store.set_plan((key, task.kind, task.spec()) for task, key in zip(tasks, keys, strict=True))
+    store.set_plan(PlannedTask(key, task) for task, key in zip(tasks, keys, strict=True))
     done = store.done()
     todo = [(task, key) for task, key in zip(tasks, keys, strict=True) if key not in done]
     store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=settings.device)

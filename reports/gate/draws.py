@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.gate.baseline import Baseline
-from bench.store import Record
+from bench.records import Record
 
 Hits = NDArray[np.uint8]
 Group = tuple[str, str, str]

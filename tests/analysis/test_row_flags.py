@@ -10,7 +10,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.row_flags import row_flags
 from bench.calls import parse_call
 from bench.metrics.flags import FLAGS, MEANING, label
-from bench.store import Record
+from bench.records import Record
 
 NONE, WARD, BARE = (), ("ward",), ("bare",)
 INPUTS, REPEATS = 2_000, 5

@@ -34,6 +34,7 @@ from bench.models.networks import build
 from bench.models.training_config import parse_training
 from bench.plan.matrix import load_matrix
 from bench.plugins import attacks, defenses
+from bench.records import PlannedTask, Record
 from bench.report.markdown import markdown
 from bench.report.page import written
 from bench.report.store_report import write_store_report
@@ -44,7 +45,7 @@ from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
 from bench.runner.local_backend import LocalBackend, WorkerSettings
 from bench.runner.timing import memory_mib
-from bench.store import Record, Store
+from bench.store import Store
 from bench.tasks import Cell, ThreatModel, VictimSpec
 
 PAIRS = 5
@@ -379,7 +380,7 @@ def stored(bench, spec, folder, number):
     inputs = len(made.arrays["agreement"])
     with Store(folder / "s.sqlite", create=True) as store:
         store.set_meta(**provenance.commit(), matrix="many", matrix_text="", reference_budget={})
-        store.set_plan((key, task.kind, task.spec()) for task, key in zip(tasks, keys, strict=True))
+        store.set_plan(PlannedTask(key, task) for task, key in zip(tasks, keys, strict=True))
         for task, key in zip(tasks, keys, strict=True):
             arrays = made.arrays | {"agreement": (rng.random(inputs) < 0.9).astype(np.uint8)}
             store.put(Record(key, task.kind, task.spec(), "ok", made.metrics, arrays, made.info | made.costs))

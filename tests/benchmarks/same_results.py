@@ -11,7 +11,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from bench.store import COSTS, Record, Store
+from bench.records import COSTS, Record
+from bench.store import Store
 
 
 def by_task(path):

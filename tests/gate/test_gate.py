@@ -15,7 +15,7 @@ from bench.gate.decisions import holm
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
 from bench.metrics.pooled_difference import Contrast, Prior, common_prior, contrast
-from bench.store import Record
+from bench.records import Record
 
 SOFT, LABELS = "copycat(use_probability=true)", "labels"
 REPEATS, INPUTS = 20, 447

@@ -7,7 +7,7 @@ from measure import APART, PAIRED, PLANTED, caught, coverage, everywhere
 
 from bench.gate.baseline import Baseline
 from bench.gate.rows import RowKind
-from bench.store import Record
+from bench.records import Record
 
 INPUTS, WHOLE = 120, 40
 SOFT = "copycat(use_probability=true)"

@@ -13,11 +13,11 @@ from bench.analysis.pareto import COSTS
 from bench.gate.defense_rows import answer_rows, utility_rows
 from bench.metrics import definitions
 from bench.metrics.definitions import DEFINITIONS, METRICS, Metric, Table, find, matching, shown_in
+from bench.records import Record
 from bench.report.sentences import PAID
 from bench.report.utility_tables import utility_table
 from bench.runner.cells import run_cells
 from bench.runner.defense_evaluation import evaluate_defense
-from bench.store import Record
 from bench.tasks import Cell, DefenseEvaluation
 
 ROOT = Path(bench.__file__).parents[1]

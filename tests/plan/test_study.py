@@ -13,7 +13,7 @@ from bench.metrics import intervals
 from bench.plan.matrix import Matrix
 from bench.plan.study import PublishedValue, Study, Where, axis_values, matching_calls
 from bench.plan.study_validation import validated
-from bench.store import Record
+from bench.records import Record
 
 BOX = "membership_black_box(members=2000, target=victim, model=lr)"
 NORMAL = 1.959964

@@ -16,11 +16,12 @@ from bench.plan import matrix
 from bench.plan.matrix import shipped
 from bench.plan.study import PublishedValue
 from bench.plan.study_validation import validated
+from bench.records import PlannedTask, Record, task_of
 from bench.report import membership
 from bench.report.figures import study as study_figures
 from bench.report.page import write_report
 from bench.report.store_report import write_store_report as write_from
-from bench.store import Record, Store
+from bench.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +186,11 @@ def test_a_store_of_a_study_gives_the_page_of_the_study(run, tmp_path):
     _, records, meta = run
     with Store(tmp_path / "store.sqlite", create=True) as store:
         waited = [r for r in records if r.spec.get("pool") == "usps"]
-        other = [(f"emnist {r.key}", r.kind, r.spec | {"pool": "emnist-digits"}) for r in waited]
-        store.set_plan([(r.key, r.kind, r.spec) for r in records] + other)
+        planned = [PlannedTask(r.key, task_of(r.kind, r.spec)) for r in records]
+        for r in waited:
+            other = task_of(r.kind, r.spec | {"pool": "emnist-digits"})
+            planned.append(PlannedTask(f"emnist {r.key}", other))
+        store.set_plan(planned)
         store.set_meta(study=meta["study"], matrix="made")
         for record in records:
             store.put(record)

@@ -4,7 +4,7 @@ import numpy as np
 
 from bench.plan.matrix import load_matrix
 from bench.plan.study_validation import validated
-from bench.store import Record
+from bench.records import Record
 
 MATRIX = """
 repeats = 5

@@ -7,7 +7,7 @@ import numpy as np
 
 from bench.calls import parse_call
 from bench.plugins import attacks, defenses
-from bench.store import Record
+from bench.records import Record
 
 LABELS, SOFT = "copycat(use_probability=false)", "copycat(use_probability=true)"
 RANDOM = "knockoff(reward=all, sampling_strategy=random, use_probability=true)"
@@ -83,7 +83,7 @@ def cell(threat, defense, attack, budget, repeat, *, share=None, flags=(), **fie
         "kl",
     )
     spec = {"victim": "digits/mlp", "victim_seed": 0, "data": "digits", "defense": list(defense), **threat}
-    spec |= {"attack": attack, "budget": budget, "repeat": repeat, "seed": 0}
+    spec |= {"attack": attack, "budget": budget, "repeat": repeat, "repeats": REPEATS, "seed": 0}
     seconds = {"query_model": 0.01, "query_defense": 0.002, "acquire": 0.02, "train": 0.5, "evaluate": 0.01}
     values = {
         "status": "ok",
