@@ -5,16 +5,36 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
+from bench.errors import UsageError
+
 
 def cache_root() -> Path:
     """Return the folder of cached victims, images and lists: ``MOATBENCH_CACHE``, else the user's cache."""
-    return Path(os.environ.get("MOATBENCH_CACHE") or platformdirs.user_cache_dir("moatbench"))
+    if given := os.environ.get("MOATBENCH_CACHE"):
+        return expanded("MOATBENCH_CACHE", Path(given))
+    return in_user_cache(platformdirs.user_cache_dir("moatbench"))
+
+
+def expanded(option: str, path: Path) -> Path:
+    """Return ``path`` with ``~`` replaced; raises UsageError, naming ``option``, where there is no home."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{option} {path}: no home folder is known for it; give the whole path") from error
+
+
+def in_user_cache(folder: str) -> Path:
+    """Return ``folder``, which platformdirs gave; for a user without a home, one for temporary files."""
+    path = Path(folder)
+    # Without HOME and without an entry in the list of users, "~" stays as it is: a folder of that name.
+    return path if path.is_absolute() else Path(tempfile.gettempdir()) / "moatbench-cache"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import logging
 import shlex
 import signal
 import sys
+import threading
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import __version__
-from bench.errors import MoatbenchError
+from bench.cli.failures import guarded
+from bench.cli.streams import output_error, standard_streams
+from bench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from bench.records import Record
-
-USAGE, INCOMPLETE, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     name="moatbench",
@@ -45,6 +46,10 @@ DataRoot = Annotated[
 ]
 
 
+MOST_JOBS = 1024
+"""Worker processes that can be asked for. More would only exhaust the machine."""
+
+
 class Kind(StrEnum):
     """Kinds of things that ``moatbench list`` lists."""
 
@@ -64,15 +69,25 @@ class Device(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; a MoatbenchError is printed in one line and gives exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("art", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    try:
-        app()
-    except MoatbenchError as error:
-        print(f"moatbench: {error}", file=sys.stderr)
-        sys.exit(USAGE)
+    """Run the command line and exit with a code of :class:`ExitCode`; no error gives exit code 1."""
+    with standard_streams():
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        for noisy in ("art", "matplotlib"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        code = guarded(_command)
+        if error := output_error():
+            print(f"moatbench: the output is not complete: {error.strerror or error}", file=sys.stderr)
+            code = code or ExitCode.USAGE
+    sys.exit(code)
+
+
+def _command() -> int:
+    """Run the command that the arguments name; return its exit code."""
+    # Not app(): that ends with exit code 1 after a broken pipe.
+    command = typer.main.get_command(app)
+    with command.make_context("moatbench", sys.argv[1:]) as context:
+        command.invoke(context)
+    return ExitCode.FINE
 
 
 @app.callback(invoke_without_command=True)
@@ -87,7 +102,7 @@ def run(
     matrix: Annotated[str, typer.Argument(help="A shipped matrix, or a .toml file.")],
     store: Annotated[Path | None, typer.Option(help="Store (default: results/MATRIX/store.sqlite).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report (default: results/MATRIX).")] = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, max=MOST_JOBS, help="Worker processes; 0: one per core.")] = 0,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Run only cells with this value on an axis: axis=value; may be repeated."),
@@ -113,7 +128,7 @@ def run(
 ) -> None:
     """Run a matrix, or the rest of it, and write its report."""
     print(f"moatbench {__version__}: loading", file=sys.stderr)
-    command = shlex.join(["moatbench", *sys.argv[1:]])
+    command = _command_line(sys.argv[1:])
     try:
         with _stoppable():
             from bench.cli.session import Session
@@ -132,15 +147,15 @@ def run(
                 jobs=jobs, fresh=fresh, command=command, cluster=dask, progress=_progress
             )
     except KeyboardInterrupt:
-        again = shlex.join(["moatbench", *(word for word in sys.argv[1:] if word != "--fresh")])
+        again = _command_line(word for word in sys.argv[1:] if word != "--fresh")
         print(f"\ninterrupted; finished cells are stored\nresume with: {again}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     print(", ".join(f"{number} {status}" for status, number in counts.items()))
     print(report_path)
     if counts.get("failed") or counts.get("missing"):
         lost = counts.get("failed", 0) + counts.get("missing", 0)
         print(f"{lost} cells have no result; run the same command to retry them", file=sys.stderr)
-        raise typer.Exit(INCOMPLETE)
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 @app.command()
@@ -149,8 +164,10 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
 ) -> None:
     """Write the report of a store."""
+    from bench.cli.outputs import check_outputs
     from bench.report.store_report import write_store_report
 
+    check_outputs(folders={"--out": out}, files={"the report": out / "report.md"}, inputs={"STORE": store})
     print(write_store_report(store, out))
 
 
@@ -161,8 +178,10 @@ def baseline(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Export a run as the baseline of moatbench gate, small enough for git."""
+    from bench.cli.outputs import check_outputs
     from bench.gate.baseline import export, read
 
+    check_outputs(files={"--out": out}, inputs={"STORE": store})
     export(read(store), out, force=force)
     print(out)
 
@@ -184,8 +203,12 @@ def gate(
     json: Annotated[Path | None, typer.Option(help="File for all comparisons as JSON.")] = None,
 ) -> None:
     """Compare a run with a baseline: exit code 1 if extraction became easier or the utility loss higher."""
+    from bench.cli.outputs import check_outputs
     from bench.gate import command
 
+    check_outputs(
+        files={"--summary": summary, "--json": json}, inputs={"BASELINE": baseline, "CANDIDATE": candidate}
+    )
     raise typer.Exit(
         command.gate(
             baseline,
@@ -241,19 +264,28 @@ def fetch(
         print(data_files.fetch(name, root))
 
 
+def _command_line(words: Iterable[str]) -> str:
+    """Return the command as a shell reads it; bytes that are no UTF-8, as in a file's name, are escaped."""
+    text = shlex.join(["moatbench", *words])
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Let a cancelled CI job or a closed terminal end the block like Ctrl-C, workers included."""
-    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
-    for name, handler in before.items():
-        # Ignored means nohup: leave it so.
-        if handler is not signal.SIG_IGN:
-            signal.signal(name, signal.default_int_handler)
+    # Windows has no SIGHUP. A handler that is ignored means nohup; None is one that Python did not set.
+    present = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in present}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}  # only the main thread may set handlers
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _progress(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 
@@ -16,7 +18,9 @@ EVERY = 20.0
 
 def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
     """Yield the records and show how many of ``total`` exist; ``done`` existed before."""
-    console = Console(stderr=True)
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    # Said here, since FORCE_COLOR would make rich write control sequences to a file.
+    console = Console(file=sys.stderr, force_terminal=terminal)
     if total == done:
         yield from records
         return
@@ -28,7 +32,7 @@ def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not terminal) as bar:
         task = bar.add_task("cells", total=total, completed=done, left="")
         for number, record in enumerate(records, 1):
             yield record
@@ -37,7 +41,7 @@ def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
             left = elapsed / number * (total - done - number)
             words = f"about {duration(left)} left" + (f", {failed} failed" if failed else "")
             bar.update(task, completed=done + number, left=words)
-            if not console.is_terminal and time.monotonic() - printed > EVERY:
+            if not terminal and time.monotonic() - printed > EVERY:
                 printed = time.monotonic()
                 console.print(f"{done + number} of {total}, {duration(elapsed)} so far, {words}")
     console.print(f"{total - done} run in {duration(time.monotonic() - started)}, {done} existed before")

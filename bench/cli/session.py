@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cli import provenance
+from bench.cli.failures import UnfinishedError, described, is_of_machine
+from bench.cli.outputs import check_outputs
 from bench.data import data_files
-from bench.errors import UsageError
+from bench.errors import StoreError, UsageError
 from bench.models.determinism import resolve_device
 from bench.plan.matrix import Matrix, load_matrix
 from bench.plan.select import select
@@ -18,11 +22,14 @@ from bench.plan.study import Study
 from bench.plan.study_validation import validated
 from bench.records import Record
 from bench.report.store_report import write_store_report
-from bench.runner.local_backend import WorkerSettings
+from bench.runner.local_backend import WorkerSettings, available_cores
 from bench.runner.run import Backend
 from bench.runner.run import run as run_tasks
 from bench.store import Store
 from bench.tasks import Task
+
+Progress = Callable[[Iterable[Record], int, int], Iterable[Record]]
+"""Wraps the stream of records; see :func:`bench.runner.run.run`."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,17 @@ class Session:
         fresh: bool,
         command: str,
         cluster: str | None = None,
-        progress: Callable[[Iterable[Record], int, int], Iterable[Record]],
+        progress: Progress,
     ) -> tuple[Counter[str], Path]:
-        """Run the remaining tasks and write the report; return counts by status, and the report's path."""
+        """Run the remaining tasks and write the report; return counts by status, and the report's path.
+
+        Raises UsageError if store or report cannot be written, before anything runs, and UnfinishedError if
+        the machine fails after that.
+        """
+        check_outputs(
+            files={"--store": self.store, "the report": self.out / "report.md"}, folders={"--out": self.out}
+        )
+        backend = _dask_backend(cluster) if cluster else None
         with Store(self.store, create=True) as store:
             store.set_meta(
                 matrix=self.matrix.name,
@@ -86,16 +101,49 @@ class Session:
                 packages=provenance.versions(),
                 **provenance.commit(),
             )
-            counts = run_tasks(
-                self.tasks,
-                store,
-                self.settings,
-                jobs=jobs or len(os.sched_getaffinity(0)),
-                fresh=fresh,
-                backend=_dask_backend(cluster) if cluster else None,
-                progress=progress,
-            )
-        return counts, write_store_report(self.store, self.out)
+            with _stored_if_stopped(progress) as watched:
+                counts = run_tasks(
+                    self.tasks,
+                    store,
+                    self.settings,
+                    jobs=jobs or available_cores(),
+                    fresh=fresh,
+                    backend=backend,
+                    progress=watched,
+                )
+        try:
+            return counts, write_store_report(self.store, self.out)
+        except OSError as error:
+            raise UsageError(
+                f"the results are stored, but the report cannot be written ({described(error)}); "
+                f"moatbench report {shlex.quote(str(self.store))} --out DIR writes it to another folder"
+            ) from error
+
+
+@contextmanager
+def _stored_if_stopped(progress: Progress) -> Iterator[Progress]:
+    """Yield ``progress``; raises UnfinishedError if the machine stops the block after it was called."""
+    begun = False
+
+    def watched(records: Iterable[Record], done: int, total: int) -> Iterable[Record]:
+        nonlocal begun
+        begun = True
+        return progress(records, done, total)
+
+    try:
+        yield watched
+    except BrokenExecutor as error:
+        raise UnfinishedError(
+            "a worker process ended, perhaps for lack of memory; finished cells are stored; "
+            f"run the same command again, or with fewer --jobs ({error})"
+        ) from error
+    except (StoreError, OSError) as error:
+        if not begun or (isinstance(error, OSError) and not is_of_machine(error)):
+            raise
+        reason = described(error) if isinstance(error, OSError) else str(error)
+        raise UnfinishedError(
+            f"the run stopped: {reason}; finished cells are stored; run the same command to go on"
+        ) from error
 
 
 def _dask_backend(address: str) -> Backend:

@@ -31,6 +31,7 @@ from bench.data.datasets import (
 from bench.data.file_layouts import UNREADABLE
 from bench.data.image_cache import cached_images
 from bench.errors import MissingDataError
+from bench.files import expanded, in_user_cache
 from bench.seeds import derive
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,10 @@ class Presence:
 def data_root(override: Path | None = None) -> Path:
     """Return the folder of data sets: ``override``, else MOATBENCH_DATA, else in the user's cache folder."""
     if override is not None:
-        return override.expanduser()
+        return expanded("--data-root", override)
     if from_environment := os.environ.get("MOATBENCH_DATA"):
-        return Path(from_environment).expanduser()
-    return Path(platformdirs.user_cache_dir("moatbench", appauthor=False)) / "data"
+        return expanded("MOATBENCH_DATA", Path(from_environment))
+    return in_user_cache(platformdirs.user_cache_dir("moatbench", appauthor=False)) / "data"
 
 
 def load_splits(name: str, seed: int, root: Path, *, official: bool = False) -> Splits:

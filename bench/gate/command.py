@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.errors import UsageError, nearest
+from bench.exit_codes import ExitCode
+from bench.files import write_atomically
 from bench.gate import render
 from bench.gate.baseline import Baseline, read
 from bench.gate.compare import Comparison, compare, is_named
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
 
-FINE, REGRESSION, INCOMPLETE = 0, 1, 3
+log = logging.getLogger(__name__)
+
 KINDS = ("matrix", "victim", "versions")
 """Differences between two runs that the user has to allow."""
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -36,6 +42,8 @@ def gate(
     Raises UsageError for runs that cannot be compared, and StoreError for a file that holds none.
     """
     wrong = sorted(set(allow) - set(KINDS))
+    if not math.isfinite(tolerance):
+        raise UsageError(f"--tolerance {tolerance} is no number of percentage points")
     if wrong:
         raise UsageError(f"--allow {wrong[0]!r} is not known; {nearest(wrong[0], KINDS)}")
     before, after = read(baseline), read(candidate)
@@ -48,18 +56,29 @@ def gate(
     notes = [f"The runs differ in their {kind}: {text}." for kind, text in found.items()]
     comparison = compare(before, after, tolerance / 100)
     _check_rows(comparison, before, after)
+    # The decision comes first: no file that cannot be written may hide it or change the exit code.
+    print(render.terminal(comparison, notes), flush=True)
     text = render.summary(comparison, notes)
     if summary:
-        summary.parent.mkdir(parents=True, exist_ok=True)
-        summary.write_text(text, encoding="utf-8")
+        with _warned("--summary", summary):
+            write_atomically(summary, text)
     if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(render.as_json(comparison, notes), encoding="utf-8")
+        with _warned("--json", json):
+            write_atomically(json, render.as_json(comparison, notes))
     if name := os.environ.get(SUMMARY):
-        with Path(name).open("a", encoding="utf-8") as file:
+        with _warned(f"${SUMMARY}", Path(name)), Path(name).open("a", encoding="utf-8") as file:
             file.write(text)
-    print(render.terminal(comparison, notes))
     return exit_code(comparison, strict=strict)
+
+
+@contextmanager
+def _warned(option: str, path: Path) -> Iterator[None]:
+    """Make a warning of an error in writing ``path``."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        log.warning("warning: %s %s was not written: %s", option, path, reason)
 
 
 def _check_rows(comparison: Comparison, *runs: Baseline) -> None:
@@ -84,5 +103,5 @@ def exit_code(comparison: Comparison, *, strict: bool = False) -> int:
         regression.append(Decision.changed)
         lost.append(Decision.cannot_tell)
     if comparison.of(*regression):
-        return REGRESSION
-    return INCOMPLETE if comparison.of(*lost) else FINE
+        return ExitCode.REGRESSION
+    return ExitCode.INCOMPLETE if comparison.of(*lost) else ExitCode.FINE

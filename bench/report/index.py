@@ -31,7 +31,8 @@ def write_index(folder: Path) -> Path:
     """Write ``README.md`` of a folder of reports; return its path.
 
     Replications are ``studies/NAME/report.md`` in it, other reports ``NAME/report.md``. Raises UsageError
-    if there is no report, and for a replication without the comment that the index needs.
+    if there is no report, for one that is not UTF-8, and for a replication without the comment that the
+    index needs.
     """
     entries, others = studies(folder), sorted(folder.glob("*/report.md"))
     if not entries and not others:
@@ -70,7 +71,7 @@ def studies(folder: Path) -> list[Entry]:
 
 
 def _entry(path: Path) -> Entry:
-    found = _COMMENT.search(path.read_text(encoding="utf-8"))
+    found = _COMMENT.search(_text(path))
     if found is None:
         raise UsageError(f"{path} has no line <!-- study: … -->; write it again with moatbench report")
     try:
@@ -98,8 +99,15 @@ def _table(entries: list[Entry], folder: Path) -> str:
 
 
 def _heading(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    first = _text(path).partition("\n")[0]
     return first.lstrip("# ") or path.parent.name
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8; write it again with moatbench report") from error
 
 
 def _link(path: Path, folder: Path) -> str:

@@ -38,6 +38,13 @@ class WorkerSettings:
     device: str = "cpu"
 
 
+def available_cores() -> int:
+    """Return the number of cores that this process may use: affinity and a container's quota count."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
 @cache
 def worker_context(settings: WorkerSettings) -> WorkerContext:
     """Return the context of ``settings`` in this process, after registering the plugin files."""

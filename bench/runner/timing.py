@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ class Timings:
 
 
 def memory_mib() -> float:
-    """Return the peak memory of this process, in MiB."""
+    """Return the peak memory of this process, in MiB; 0 on Windows, which has no such count."""
     try:
         # On Linux, getrusage starts a new process with the peak of its parent process.
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
@@ -44,6 +43,10 @@ def memory_mib() -> float:
         found = None
     if found:
         return int(found[1]) / 2**10
+    try:
+        import resource
+    except ImportError:
+        return 0.0
     peak: Any = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.
     return float(peak) / (2**20 if sys.platform == "darwin" else 2**10)

@@ -6,6 +6,7 @@ from made_study import META, load, made
 
 from bench.cli import main
 from bench.errors import UsageError
+from bench.exit_codes import ExitCode
 from bench.plan.study_validation import validated
 from bench.report import index
 from bench.report.figures import study as study_figures
@@ -101,5 +102,5 @@ def test_the_command_writes_the_index_and_prints_the_headlines(reports, monkeypa
     monkeypatch.setattr(sys, "argv", ["moatbench", "index", "nowhere"])
     with pytest.raises(SystemExit) as stop:
         main.main()
-    assert stop.value.code == main.USAGE
+    assert stop.value.code == ExitCode.USAGE
     assert capsys.readouterr().err.count("\n") == 1
