@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from art.defences.postprocessor import Postprocessor
@@ -80,7 +80,8 @@ class Claims:
 
     ``keeps_label``: the first maximum of an answer is the victim's top-1. ``ties``: several entries
     may share the maximum. ``distribution``: rows are non-negative and sum to 1. ``normalises``: they are
-    so whatever the defense before this one answered. ``stochastic``: answers may depend on the seed.
+    so whatever the defense before this one answered. ``one_hot``: an answer says which class has the maximum
+    and nothing else. ``stochastic``: answers may depend on the seed.
     ``consistent_noise``: the same input always gets the same answer. ``counts_queries``: answers depend
     on the client's running number, other than through new noise. ``may_refuse``, ``may_flag``: rows
     may be rejected, flagged.
@@ -93,6 +94,7 @@ class Claims:
     ties: bool = False
     distribution: bool = True
     normalises: bool = False
+    one_hot: bool = False
     stochastic: bool = False
     consistent_noise: bool = False
     counts_queries: bool = False
@@ -255,11 +257,31 @@ def _maxima(rows: Array) -> NDArray[np.int64]:
 
 
 class ScreenDefense(Defense):
-    """An input detector: flags queries by their input and the victim's features, and acts on them."""
+    """An input detector: flags queries by their input and the victim's features, and acts on them.
+
+    A detector that is also a :class:`ScoredDetector` gets an AUROC in its defense evaluation.
+    """
 
     @abstractmethod
     def judge(self, batch: Batch) -> Mask:
         """Return (n,) True where a query is flagged."""
+
+
+@runtime_checkable
+class ScoredDetector(Protocol):
+    """A fitted detector with scores: it flags a query where a score exceeds its threshold.
+
+    ``thresholds_``: (tests,), of any sign; infinite for a test that is not used.
+    """
+
+    thresholds_: Array
+
+    def scores(self, batch: Batch) -> Array:
+        """Return the scores (n, tests) of a batch's rows; a higher one is more unusual.
+
+        They must not depend on ``thresholds_``. Scores of different tests need no common unit: they are
+        compared by their ranks among the calibration split's.
+        """
 
 
 @dataclass(frozen=True)
@@ -283,6 +305,7 @@ class DefenseStack:
             ties=any(claims.ties for claims in members_claims),
             distribution=distribution,
             normalises=normalises,
+            one_hot=bool(members_claims) and members_claims[-1].one_hot,
             stochastic=bool(random),
             consistent_noise=bool(random) and all(claims.consistent_noise for claims in random),
             counts_queries=any(claims.counts_queries for claims in members_claims),

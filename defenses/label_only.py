@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from defenses.base import OutputDefense
+from defenses.base import Claims, OutputDefense
 
 
 class LabelOnly(OutputDefense):
@@ -20,6 +20,11 @@ class LabelOnly(OutputDefense):
     name = "label_only"
     paper = "Tramèr et al. 2016, arXiv 1609.02943, sections 6 and 7"
     known_by = ("labels", "auto")
+
+    @property
+    def claims(self) -> Claims:
+        """The label stays, and nothing else."""
+        return Claims(one_hot=True)
 
     def __call__(self, preds: Any) -> Any:
         """Return one-hot rows (n, classes) in the dtype of ``preds`` (n, classes)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -74,14 +75,14 @@ class Inverse:
         return answers, np.ones(len(answers), dtype=bool)
 
 
-class IntervalInverse(Inverse):
+class IntervalInverse(Inverse, ABC):
     """The inverse of a defense that leaves an interval for each entry: the most likely row within it."""
 
     uses_estimate, sums_to_one, exact = True, False, False
 
+    @abstractmethod
     def bounds(self, answers: Array) -> tuple[Array, Array]:
         """Return the smallest and the largest values (n, classes) that the entries may have had."""
-        raise NotImplementedError
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the rows nearest to the estimate, else to the midpoints; in KL where rows sum to 1.

@@ -199,7 +199,7 @@ class Findings:
         if not defense:
             return True
         evaluation = self.evaluations.get((threat.victim, defense))
-        if evaluation is None or is_label_only(defense):
+        if evaluation is None or self.is_label_only(defense):
             return False
         claims = evaluation.info.get("claims", {})
         kept = evaluation.metrics.get("honest.top1_kept") == 1
@@ -225,17 +225,26 @@ class Findings:
             for stack in self._label_only:
                 for name, sample in self.candidates(threat, stack, budget).items():
                     if name not in found or not equal_agreement(found[name], sample):
-                        found[f"{name}, carried over from label_only"] = replace(sample, adaptive=False)
+                        note = f", carried over from {self.defense_name(stack)}"
+                        found[name + note] = replace(sample, adaptive=False)
         return found
 
     @cached_property
     def _label_only(self) -> list[Defense]:
-        return sorted({defense for _, defense, _ in self.attack_results if is_label_only(defense)})
+        return sorted({defense for _, defense, _ in self.attack_results if self.is_label_only(defense)})
+
+    @cached_property
+    def _claims(self) -> dict[Defense, Mapping[str, Any]]:
+        return {defense: record.info.get("claims", {}) for (_, defense), record in self.evaluations.items()}
+
+    def is_label_only(self, defense: Defense) -> bool:
+        """Return whether the stack is one defense that answers the victim's label and nothing else."""
+        return is_label_only(defense, self._claims.get(defense, {}))
 
     def result(self, threat: VictimThreatModel, defense: Defense, budget: int) -> BestAttackResult:
         """Return the best attack under this condition, with its fidelity reductions."""
         undefended = self.candidates(threat, UNDEFENDED, budget) if defense else {}
-        labels = [] if is_label_only(defense) else self._label_only
+        labels = [] if self.is_label_only(defense) else self._label_only
         against_labels = (self.candidates(threat, stack, budget) for stack in labels)
         return best_attack_result(
             self.candidates(threat, defense, budget),

@@ -245,7 +245,7 @@ def _derived(row: PublishedValue, a: Value, b: Value) -> Value:
     if not shared:
         return Value(row, "not run", reason=f"{a.row.label} and {b.row.label} have no repeat in common")
     if any(math.isnan(value) for value in by_repeat.values()):
-        return Value(row, "not measured", reason=f"{a.row.label} is 0", records=records)
+        return Value(row, "not measured", reason=f"{a.row.label} is not above 0", records=records)
     interval = value_interval(list(by_repeat.values()))
     if row.difference and len(shared) > 1:
         interval = _paired(a, b, shared) or interval
@@ -265,4 +265,4 @@ def _paired(a: Value, b: Value, shared: Sequence[int]) -> Interval | None:
 def _apply(row: PublishedValue, a: float, b: float) -> float:
     if row.difference:
         return a - b
-    return (a - b) / a if a else math.nan
+    return (a - b) / a if a > 0 else math.nan  # of a negative value, a share would have the wrong sign

@@ -64,6 +64,14 @@ def defense_of(spec: Mapping[str, Any]) -> Defense:
     return tuple(text for text in spec["defense"] if text != "none")
 
 
-def is_label_only(defense: Defense) -> bool:
-    """Return whether the stack is the label-only defense and nothing else."""
-    return len(defense) == 1 and parse_call(defense[0])[0] == "label_only"
+def is_label_only(defense: Defense, claims: Mapping[str, Any]) -> bool:
+    """Return whether the stack is one defense that answers the victim's label and nothing else.
+
+    ``claims``: those in the stack's defense evaluation; empty without one.
+    """
+    if len(defense) != 1:
+        return False
+    if "one_hot" not in claims:
+        # Older records do not say; the defense of this name was the only one.
+        return parse_call(defense[0])[0] == "label_only"
+    return bool(claims["one_hot"] and claims.get("keeps_label") and not claims.get("may_refuse"))

@@ -15,6 +15,10 @@ ALPHA = 0.05
 """Probability of any false alarm, and of deciding that one row is the same if it is not."""
 
 
+MANY = 10_000
+"""Largest number of repeats that is named as what a decision would need."""
+
+
 @dataclass(frozen=True)
 class RowTest:
     """A row with its p-values before correction for multiple comparisons."""
@@ -69,13 +73,13 @@ def repeats_needed(each: Contrast, prior: Prior, tolerance: float, alpha: float)
     left = (away / quantile) ** 2 - each.inputs
     if left <= 0:
         return "no number of repeats is enough with these test inputs"
-    spread = prior.error(each).size ** 2 - each.inputs
-    number = max(math.ceil(spread * each.repeats / left), each.repeats + 1)
-    return (
-        f"about {number:,} repeats would be needed"
-        if number <= 10_000
-        else "more than 10,000 repeats would be needed"
-    )
+    error = prior.error(each)
+    if error.freedom <= 0:
+        return "a single repeat says nothing about the variation between repeats; run more"
+    number = max((error.size**2 - each.inputs) * each.repeats / left, each.repeats + 1)
+    if number > MANY:
+        return f"more than {MANY:,} repeats would be needed"
+    return f"about {math.ceil(number):,} repeats would be needed"
 
 
 def note_if_lower(row: ComparisonRow) -> ComparisonRow:

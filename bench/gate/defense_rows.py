@@ -35,7 +35,7 @@ def utility_rows(
     for metric in shown_in("gate difference"):
         name, label, way = metric.name, metric.words_for(metric.name), -1 if metric.higher_is_better else 1
         limit, unit = (NATS, "nats") if metric.unit == "nats" else (tolerance, "%")
-        before, after = old.metrics.get(name), new.metrics.get(name)
+        before, after = finite(old.metrics.get(name)), finite(new.metrics.get(name))
         row = ComparisonRow(RowKind.honest, where, label, Decision.same, before, after, unit=unit)
         if before is None or after is None:
             if before is not after:
@@ -51,6 +51,14 @@ def utility_rows(
             yield RowTest(note_if_lower(row), settled=True)
         else:
             yield _noisy(row, Contrast(way * (after - before), *spread), way, limit)
+
+
+def finite(value: float | None) -> float | None:
+    """Return a metric's value; None, as for one that was not measured, where it is NaN or infinite.
+
+    No difference from NaN exceeds a tolerance, so that any change to it would pass as none.
+    """
+    return value if value is not None and math.isfinite(value) else None
 
 
 def noise_error(
@@ -91,7 +99,7 @@ def _noisy(row: ComparisonRow, each: Contrast, way: int, limit: float) -> RowTes
 
 def answer_rows(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
     """Yield a row for each answer statistic that has changed, or one row that none has."""
-    facts = [answer_statistics(old), answer_statistics(new)]
+    facts = [stored_answer_statistics(old), stored_answer_statistics(new)]
     rows = []
     for name in dict.fromkeys([*facts[0], *facts[1]]):
         before, after = facts[0].get(name), facts[1].get(name)
@@ -111,13 +119,13 @@ def answer_rows(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]
     yield from rows or [same]
 
 
-def answer_statistics(evaluation: Record) -> dict[str, float | None]:
-    """Return the answer statistics of a defense evaluation by metric name."""
+def stored_answer_statistics(evaluation: Record) -> dict[str, float | None]:
+    """Return the answer statistics of a defense evaluation by metric name; None where one is not finite."""
     facts = shown_in("gate fact")
     found = {fact.name: evaluation.metrics[fact.name] for fact in facts if fact.name in evaluation.metrics}
     shown = evaluation.metrics.items()
     found |= {name: value for name, value in shown if "gate fact" in find(name).tables}
     taken = evaluation.info.get("latency_us") or {}
-    if "256" in taken:
+    if "256" in taken and math.isfinite(float(taken["256"])):
         found["contract.latency"] = float(round(math.log10(max(float(taken["256"]), 0.1))))
-    return found
+    return {name: finite(value) for name, value in found.items()}

@@ -42,7 +42,7 @@ class RocCurve:
         """Return the curve of ``score``, from the highest score down."""
         order = np.argsort(-score, kind="stable")
         ranked = member[order]
-        ends = np.flatnonzero(np.diff(score[order], append=-np.inf))
+        ends = np.flatnonzero(np.append(score[order][1:] != score[order][:-1], True))
         true, false = np.cumsum(ranked)[ends], np.cumsum(~ranked)[ends]
         return cls(np.r_[0, false], np.r_[0, true], int((~member).sum()), int(member.sum()))
 

@@ -138,13 +138,18 @@ def _inverse_trigamma(y: float) -> float:
 
 def p_value_above(each: Contrast, error: Error, limit: float) -> float:
     """Return the p-value against a true difference of at most ``limit``."""
-    if error.freedom <= 0:
-        return 1.0
-    return float(special.stdtr(error.freedom, -(each.value - limit) / error.size))
+    return _p_value(limit - each.value, error)
 
 
 def p_value_below(each: Contrast, error: Error, limit: float) -> float:
     """Return the p-value against a true difference of at least ``limit``."""
+    return _p_value(each.value - limit, error)
+
+
+def _p_value(excess: float, error: Error) -> float:
+    """Return the probability of Student's t to lie below ``excess`` in standard errors."""
     if error.freedom <= 0:
         return 1.0
-    return float(special.stdtr(error.freedom, (each.value - limit) / error.size))
+    if error.size == 0:  # variances too small for a double: only the sign is left
+        return 0.5 if excess == 0 else float(excess > 0)
+    return float(special.stdtr(error.freedom, excess / error.size))

@@ -93,8 +93,15 @@ class WorkerContext:
     def _fitted(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> DefenseStack:
         stack = DefenseStack(tuple(plugins.defenses.build(text) for text in defense))
         if stack.defenses:
-            stack.fit(self.once(("calibration", spec, seed), partial(self._calibration, spec, seed)))
+            stack.fit(self.calibration(spec, seed))
         return stack
+
+    def calibration(self, spec: VictimSpec, seed: int) -> Calibration:
+        """Return the data that defenses are fitted on."""
+        calibration: Calibration = self.once(
+            ("calibration", spec, seed), partial(self._calibration, spec, seed)
+        )
+        return calibration
 
     def _calibration(self, spec: VictimSpec, seed: int) -> Calibration:
         victim = self.victim(spec)

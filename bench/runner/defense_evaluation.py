@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.metrics import intervals, utility
+from bench.metrics.detection import highest_position
 from bench.metrics.membership import auc, auc_error
 from bench.models.victims import Victim
 from bench.records import Outcome
@@ -18,7 +20,7 @@ from bench.runner.answer_probes import answer_statistics
 from bench.runner.context import CLIENT_QUERIES, WorkerContext
 from bench.seeds import derive
 from bench.tasks import DefenseEvaluation
-from defenses.base import Answers, Batch, DefenseStack
+from defenses.base import Answers, Batch, Calibration, DefenseStack, ScoredDetector
 
 Array = NDArray[np.float64]
 RESAMPLES = 200
@@ -44,13 +46,14 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
     measured.values |= answer_statistics(evaluation, context, [answers.probabilities for answers in traffic])
     if claims.may_flag:
         measured.add_detection("test", traffic[0].flagged)
-        benign = detector_scores(stack, victim, test.x)
+        detectors = DetectorScores.of(stack, context.calibration(evaluation.victim, evaluation.seed))
+        benign = detectors.positions(victim, test.x)
         for name in evaluation.pools:
             pool = context.pool(evaluation.victim, name, evaluation.seed)
             pool_answers = _query(evaluation, context, pool.x, 0)
             measured.add_detection(name, pool_answers.flagged)
             measured.values[f"contract.refused.{name}"] = float(pool_answers.refused.mean())
-            measured.add_auroc(name, benign, detector_scores(stack, victim, pool.x))
+            measured.add_auroc(name, benign, detectors.positions(victim, pool.x))
     return Outcome(
         metrics=measured.values,
         info={
@@ -80,18 +83,48 @@ def _query(
     )
 
 
-def detector_scores(stack: DefenseStack, victim: Victim, x: NDArray[np.float32]) -> Array | None:
-    """Return each input's largest detector score over its threshold, (n,): above 1, a detector flags it.
+@dataclass(frozen=True)
+class DetectorScores:
+    """The detectors of a stack that have scores, each with the scores of the calibration split."""
 
-    A detector has ``scores(batch)``, (n, tests), and fitted ``thresholds_``, (tests,). Returns None if no
-    defense of the stack has them.
-    """
-    raw = victim.probabilities(x)
-    batch = Batch(inputs=x, raw=raw, probabilities=raw, read_features=victim.features)
-    defenses: list[Any] = [defense.effective for defense in stack.defenses]
-    detectors = [each for each in defenses if hasattr(each, "scores") and hasattr(each, "thresholds_")]
-    ratios = [np.asarray(detector.scores(batch)) / detector.thresholds_ for detector in detectors]
-    return np.concatenate(ratios, axis=1).max(axis=1) if ratios else None
+    detectors: Sequence[tuple[ScoredDetector, Array]]
+
+    @classmethod
+    def of(cls, stack: DefenseStack, calibration: Calibration) -> DetectorScores:
+        """Return the detectors of a fitted stack."""
+        batch = Batch(
+            inputs=calibration.inputs,
+            raw=calibration.probabilities,
+            probabilities=calibration.probabilities,
+            read_features=calibration.read_features,
+        )
+        fitted = [defense.effective for defense in stack.defenses]
+        return cls([(each, _scores(each, batch)) for each in fitted if isinstance(each, ScoredDetector)])
+
+    def positions(self, victim: Victim, x: NDArray[np.float32]) -> Array | None:
+        """Return (n,) how unusual inputs are: the highest position of a score among the calibration split's.
+
+        It depends on no threshold, so that neither does an AUROC of it. None if no detector has scores.
+        """
+        raw = victim.probabilities(x)
+        batch = Batch(inputs=x, raw=raw, probabilities=raw, read_features=victim.features)
+        found = [
+            highest_position(_scores(each, batch), reference)
+            for each, reference in self.detectors
+            if reference.shape[1]
+        ]
+        return np.max(found, axis=0) if found else None
+
+
+def _scores(detector: ScoredDetector, batch: Batch) -> Array:
+    """Return the scores of the tests that the detector uses, (n, tests in use)."""
+    scores, thresholds = np.asarray(detector.scores(batch)), np.atleast_1d(detector.thresholds_)
+    if scores.shape != (len(batch), len(thresholds)):
+        raise ValueError(
+            f"{detector!r} returned scores of shape {scores.shape} for {len(batch)} queries and "
+            f"{len(thresholds)} thresholds; return one row a query and one column a threshold"
+        )
+    return scores[:, ~np.isposinf(thresholds)]
 
 
 class Measurements:

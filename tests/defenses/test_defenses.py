@@ -179,6 +179,13 @@ def distribution_of_whatever_came_where_claimed(defense, batch):
             np.testing.assert_allclose(given_out.sum(axis=1), 1, atol=1e-9)
 
 
+def one_hot_where_claimed(defense, batch):
+    if defense.claims.one_hot:
+        answers = defense.answer(batch)
+        given_out = answers.probabilities[~answers.refused]
+        assert (np.sort(given_out, axis=1) == np.eye(batch.raw.shape[1])[-1]).all()
+
+
 def label_and_maximum_kept_behind_others_where_claimed(defense, batch):
     answers = defense.answer(replace(batch, probabilities=batch.raw / 2))
     kept = ~answers.refused
@@ -232,6 +239,7 @@ CONTRACT = [
     ties_only_where_claimed,
     distribution_where_claimed,
     distribution_of_whatever_came_where_claimed,
+    one_hot_where_claimed,
     label_and_maximum_kept_behind_others_where_claimed,
     batch_left_alone,
     batch_equals_row_by_row,
@@ -361,6 +369,7 @@ LIARS = {
     "label_kept_where_claimed": ("Claims()", "p[:, ::-1].copy()"),
     "distribution_where_claimed": ("Claims()", "p / 2"),
     "distribution_of_whatever_came_where_claimed": ("Claims(normalises=True)", "p.copy()"),
+    "one_hot_where_claimed": ("Claims(one_hot=True)", "p.copy()"),
     "label_and_maximum_kept_behind_others_where_claimed": (
         "Claims()",
         "np.where(p.sum(axis=1, keepdims=True) < 0.9, p[:, ::-1], p)",

@@ -1,0 +1,63 @@
+"""The harness knows no plugin by name: what it has to know of one is a property that the plugin declares."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench.plugins import attacks, defenses
+
+ROOT = Path(bench.__file__).parent
+WORDS = {"auto", "average", "evade", "labels", "none", "normalise", "recover", "rounded"}
+"""Names that are words of English; a sentence may contain them."""
+JUSTIFIED = {
+    ("none", "*"): "the word of a matrix for no defense; a knowledge; an access; matplotlib's for no colour",
+    ("labels", "analysis/threat_models.py"): "an output type of the API",
+    ("labels", "models/defended_api.py"): "an output type of the API",
+    ("labels", "plan/matrix.py"): "an output type of the API",
+    ("auto", "cli/main.py"): "a device",
+    ("auto", "models/determinism.py"): "a device",
+    ("label_only", "analysis/threat_models.py"): "in older records, which do not say what the defense shows",
+    ("label_only", "report/tables.py"): "a heading; METHOD defines the comparison",
+}
+"""Why a text in the harness holds a plugin's name, by the name and the module (``*``: any)."""
+
+
+def names():
+    return sorted({*attacks.names(), *defenses.names()})
+
+
+def named_in(source, plugins):
+    """Return the plugins that the texts of a module name, docstrings left out, each with its line."""
+    tree = ast.parse(source)
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            for name in plugins:
+                whole = rf"{re.escape(name)}(\(.*)?" if name in WORDS else rf".*\b{re.escape(name)}\b.*"
+                if re.fullmatch(whole, node.value, re.DOTALL):
+                    found.append((name, node.lineno))
+    return found
+
+
+def test_no_text_in_the_harness_names_a_plugin_without_a_reason():
+    used, unjustified = set(), []
+    for path in sorted(ROOT.rglob("*.py")):
+        module = path.relative_to(ROOT).as_posix()
+        for name, line in named_in(path.read_text(encoding="utf-8"), names()):
+            reasons = {(name, module), (name, "*")} & JUSTIFIED.keys()
+            used |= reasons
+            if not reasons:
+                unjustified.append(f"bench/{module}:{line} names {name!r}")
+    assert not unjustified, "\n".join(unjustified)
+    assert used == JUSTIFIED.keys(), f"no longer needed: {JUSTIFIED.keys() - used}"
+
+
+@pytest.mark.parametrize("name", ["copycat", "own_labels", "mahalanobis", "auto"])
+@pytest.mark.parametrize("use", ["name == {!r}", "text.startswith({!r} + '(')", "known = {{{!r}: 1}}"])
+def test_the_check_finds_a_name_in_code(name, use):
+    assert named_in(f'"""Of {name}."""\n{use.format(name)}\n', names()) == [(name, 2)]
+    assert named_in(f'f"{name}({{value}})"\n', names()) == [(name, 1)]
