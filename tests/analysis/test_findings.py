@@ -157,6 +157,45 @@ def test_results_carried_over_from_label_only_are_non_adaptive():
     assert not any(sample.adaptive for sample in replayed.values())
 
 
+def renamed(records, old, new, **claims):
+    """The same run of a defense of another name; ``claims``: those in its evaluation."""
+    made = []
+    for record in records:
+        if tuple(record.spec["defense"]) == old:
+            info = record.info
+            if record.kind == "audit":
+                info = info | {"claims": info["claims"] | claims}
+            record = replace(record, spec=record.spec | {"defense": list(new)}, info=info)
+        made.append(record)
+    return made
+
+
+def labels_reductions(found):
+    results = row_of(found, "none", SIGMOID).results[200]
+    return results.reduction_from_labels, row_of(found, "none", USELESS).results[200].best
+
+
+def test_a_defense_that_answers_labels_alone_is_known_by_what_it_claims_and_not_by_its_name():
+    """Records of earlier versions do not say; there the name ``label_only`` decides."""
+    run, other = [*AUDITED, *static()], ("only_the_top",)
+    by_name = labels_reductions(Findings(run, {"digits": 200}))
+    claimed = renamed(run, LABEL_ONLY, other, one_hot=True)
+    assert by_name[0].low > 0
+    assert labels_reductions(Findings(claimed, {"digits": 200})) == by_name
+    assert Findings(claimed, {"digits": 200}).is_label_only(other)
+    assert labels_reductions(Findings(renamed(run, LABEL_ONLY, other), {"digits": 200}))[0] is None
+    for broken in ({"one_hot": False}, {"one_hot": True, "may_refuse": True}):
+        found = Findings(renamed(run, LABEL_ONLY, LABEL_ONLY, **broken), {"digits": 200})
+        assert not found.is_label_only(LABEL_ONLY)
+
+
+def test_carried_over_results_name_the_defense_that_they_come_from():
+    claimed = renamed([*AUDITED, *static()], LABEL_ONLY, ("only_the_top",), one_hot=True)
+    found = Findings(claimed, {"digits": 200})
+    names = found.candidates(found.threats[0], USELESS, 200)
+    assert any(name.endswith(", carried over from only_the_top") for name in names)
+
+
 def test_a_defense_without_effect_on_adaptive_attacks_says_so(findings):
     said = one_line_result(findings, row_of(findings, "full", SIGMOID))
     assert re.fullmatch(

@@ -71,7 +71,9 @@ def test_every_pair_of_runs_gets_a_decision(hits, repeats, paired):
 
 
 def test_a_single_repeat_is_inconclusive_and_says_why():
-    comparison = compared([*cells([400], inputs=2000), evaluation()], [*cells([401], inputs=2000), evaluation()])
+    comparison = compared(
+        [*cells([400], inputs=2000), evaluation()], [*cells([401], inputs=2000), evaluation()]
+    )
     row = next(row for row in comparison.rows if row.kind is RowKind.strength)
     assert row.decision is Decision.cannot_tell
     assert "single repeat" in row.note
