@@ -161,12 +161,13 @@ def renamed(records, old, new, **claims):
     """The same run of a defense of another name; ``claims``: those in its evaluation."""
     made = []
     for record in records:
-        if tuple(record.spec["defense"]) == old:
-            info = record.info
-            if record.kind == "audit":
-                info = info | {"claims": info["claims"] | claims}
-            record = replace(record, spec=record.spec | {"defense": list(new)}, info=info)
-        made.append(record)
+        if tuple(record.spec["defense"]) != old:
+            made.append(record)
+            continue
+        info = record.info
+        if record.kind == "audit":
+            info = info | {"claims": info["claims"] | claims}
+        made.append(replace(record, spec=record.spec | {"defense": list(new)}, info=info))
     return made
 
 
