@@ -19,6 +19,10 @@ Images = NDArray[np.float32]
 Array = NDArray[np.float64]
 
 
+FAMILIES = ("extraction", "membership")
+"""The kinds of attack; each has its own metrics."""
+
+
 @dataclass(frozen=True)
 class Pool:
     """Inputs that the attacker can send as queries.
@@ -173,7 +177,7 @@ class Attack(Plugin):
     """An attack of any family. Parameters are keyword-only arguments of ``__init__``."""
 
     family: ClassVar[str]
-    """The kind of attack, which decides what is measured: "extraction" or "membership"."""
+    """The kind of attack, one of :data:`FAMILIES`, which decides what is measured."""
     queries: ClassVar[bool] = True
     """False for an attack that sends no queries; its only budget is 0."""
     knowledge: ClassVar[tuple[str, ...]] = ("none",)

@@ -1,7 +1,16 @@
 """Errors that a user can act on. Every message is one sentence that says what to do next."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+import reprlib
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 class MoatbenchError(Exception):
@@ -35,7 +44,55 @@ class NotApplicable(Exception):  # noqa: N818  # it is not an error
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "did you mean …" for the known names nearest to ``name``, else all known names."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    close = get_close_matches(name[:100], names, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(match) for match in close) + "?"
     return "known: " + ", ".join(names)
+
+
+def shown(value: object) -> str:
+    """Return ``repr(value)`` for a message, shortened in the middle to about 80 characters, in one line."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # noqa: BLE001  # a repr of somebody else's class may do anything
+        return f"<{type(value).__name__}>"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the type and the message of an error in one line of at most 300 characters."""
+    try:
+        message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    except Exception:  # noqa: BLE001  # so may its str
+        message = ""
+    name = type(error).__name__
+    return f"{name}: {message}"[:300] if message else name
+
+
+@contextmanager
+def user_code(origin: str, file: Path | None = None) -> Iterator[None]:
+    """Run the user's code in the block; whatever it raises becomes a UsageError in one sentence.
+
+    That names ``origin``, the line of the last frame in ``file`` (None: in any file outside of bench), and
+    the error; ``sys.exit`` counts as one. A MoatbenchError and an interrupt pass unchanged.
+    """
+    try:
+        yield
+    except (MoatbenchError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        ends = f"it ends the program by sys.exit({error.code!r})" if isinstance(error, SystemExit) else ""
+        raise UsageError(f"{origin}{_place(error, file)}: {ends or one_line(error)}") from error
+
+
+def _place(error: BaseException, file: Path | None) -> str:
+    """Return ", line 3" for a line of ``file``, ", FILE, line 3" for one of another file."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        where, line = error.filename, error.lineno
+    else:
+        frames = [(each.filename, each.lineno or 0) for each in traceback.extract_tb(error.__traceback__)[1:]]
+        ours = ("<", str(Path(__file__).parent))
+        own = [each for each in frames if (each[0] == str(file) if file else not each[0].startswith(ours))]
+        if not own:
+            return ""
+        where, line = own[-1]
+    return f", line {line}" if where == str(file) else f", {where}, line {line}"

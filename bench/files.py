@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from bench.errors import UsageError
+from bench.errors import UsageError, one_line, shown
 
 
 def cache_root() -> Path:
@@ -64,3 +64,42 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` (text as UTF-8) to ``path``, replacing it in one step; see :func:`replacement`."""
     with replacement(path) as part:
         part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def user_path(name: str | Path) -> Path:
+    """Return a path that a user typed, with ``~`` expanded; raises UsageError if it can be no path here."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+        os.fsencode(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{shown(str(name))} cannot be a path on this machine: {one_line(error)}") from error
+    return path
+
+
+def user_file(name: str | Path, what: str) -> Path:
+    """Return the path of a user's file; raises UsageError, "no ``what`` NAME", where there is none."""
+    path = user_path(name)
+    if not path.is_file():
+        spelled = str(name) if str(name).isprintable() else shown(str(name))
+        raise UsageError(f"no {what} {spelled}" + (", which is a folder" if path.is_dir() else ""))
+    return path
+
+
+def user_text(path: Path, most: int) -> str:
+    """Return the text of a file that a user named, without a byte-order mark.
+
+    Raises UsageError for a file that cannot be read, has more than ``most`` bytes, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {one_line(error)}") from error
+    if len(content) > most:
+        raise UsageError(f"{path}: has more than {most:,} bytes, the largest size that is read")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from error

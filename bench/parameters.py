@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, get_type_hints
 
 import pydantic
 
-from bench.errors import UsageError, nearest
+from bench.errors import UsageError, nearest, one_line, shown
 
 
 class Parametrised(Protocol):
@@ -32,6 +32,23 @@ def keyword_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parame
     }
 
 
+def check_parameters(cls: type[Parametrised]) -> None:
+    """Raise UsageError, naming the parameter, if those of a class cannot be given by name and checked."""
+    for name, parameter in inspect.signature(cls).parameters.items():
+        by_position = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if by_position and parameter.default is parameter.empty:
+            raise UsageError(
+                f"parameter {name!r} of {cls.__name__} is not keyword-only; write __init__(self, *, …)"
+            )
+    parameters = cls.parameters()
+    try:
+        _model(cls.name, parameters)
+        for parameter in parameters.values():
+            describe(parameter)
+    except Exception as error:
+        raise UsageError(f"the parameters of {cls.__name__} cannot be checked: {one_line(error)}") from error
+
+
 def validate(
     kind: str,
     cls: type[Parametrised],
@@ -48,14 +65,14 @@ def validate(
     for key in values:
         if key not in parameters:
             known = nearest(key, parameters) if parameters else "it takes none"
-            raise UsageError(f"{kind} {cls.name!r} has no parameter {key!r}; {known}")
+            raise UsageError(f"{kind} {cls.name!r} has no parameter {shown(key)}; {known}")
     model = _own_model(cls) if own else _model(cls.name, parameters)
     try:
         valid = model(**values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
-        got = f"{key}={values[key]!r}" if key in values else f"{key} is missing"
+        got = f"{key}={shown(values[key])}" if key in values else f"{key} is missing"
         raise UsageError(f"{kind} {cls.name!r}: {got}; {describe(parameters[key])} is allowed") from error
     return {key: getattr(valid, key) for key in parameters}
 
@@ -77,7 +94,10 @@ def _model(name: str, parameters: Mapping[str, inspect.Parameter]) -> type[pydan
 
 def describe(parameter: inspect.Parameter) -> str:
     """Return in words what a parameter accepts: its type and range, or its choices."""
-    schema = pydantic.TypeAdapter(parameter.annotation).json_schema()
+    try:
+        schema = pydantic.TypeAdapter(parameter.annotation).json_schema()
+    except pydantic.PydanticUserError:  # a type that JSON does not have, of somebody else's plugin
+        return inspect.formatannotation(parameter.annotation)
     # For "a number or None", describe the number.
     schema = schema["anyOf"][0] if "anyOf" in schema else schema
     if "enum" in schema:

@@ -13,17 +13,19 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import keyword
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from bench.calls import format_call, parse_call
-from bench.errors import UsageError, nearest
-from bench.parameters import keyword_parameters, validate
+from bench.errors import UsageError, nearest, one_line, shown, user_code
+from bench.files import user_file, user_path
+from bench.parameters import check_parameters, keyword_parameters, validate
 
 
 class Plugin:
@@ -73,22 +75,63 @@ class Registry(Generic[P]):
         for name in _module_names(importlib.import_module(self.package)):
             found |= self._plugins(importlib.import_module(name))
         for entry in importlib.metadata.entry_points(group=f"moatbench.{self.package}"):
-            loaded = entry.load()
-            found |= self._plugins(loaded) if isinstance(loaded, ModuleType) else {loaded.name: loaded}
+            origin = f"the installed {self.kind} plugin {entry.name!r} ({entry.value})"
+            with user_code(f"{origin} cannot be loaded; mend it or uninstall its package"):
+                loaded = entry.load()
+                whole = isinstance(loaded, ModuleType)
+                theirs = self._plugins(loaded) if whole else self._one(loaded, origin)
+                self._check(theirs, found, origin)
+            found |= theirs
         return found
 
     def _plugins(self, module: ModuleType) -> dict[str, type[P]]:
         base = _import_named(self._base)
         classes: list[Any] = [thing for thing in vars(module).values() if inspect.isclass(thing)]
-        return {
-            cls.name: cls
-            for cls in classes
-            if issubclass(cls, base) and "name" in vars(cls) and cls.__module__ == module.__name__
-        }
+        found: dict[str, type[P]] = {}
+        for cls in dict.fromkeys(classes):
+            if issubclass(cls, base) and "name" in vars(cls) and cls.__module__ == module.__name__:
+                other = found.setdefault(cls.name, cls)
+                if other is not cls:
+                    raise UsageError(
+                        f"{module.__file__}: {other.__name__} and {cls.__name__} are both called "
+                        f"{cls.name!r}; give one another name"
+                    )
+        return found
 
-    def add_file(self, path: Path) -> None:
-        """Register the plugins of this kind in a Python file; raises UsageError if it is missing."""
-        self._extra |= self._plugins(load_file(path))
+    def _one(self, loaded: Any, origin: str) -> dict[str, type[P]]:
+        classes: list[Any] = [loaded] if inspect.isclass(loaded) else []
+        for cls in classes:
+            if issubclass(cls, _import_named(self._base)):
+                return {cls.name: cls}
+        raise UsageError(f"{origin} is {shown(loaded)}, no subclass of {self._base.replace(':', '.')}")
+
+    def _check(self, theirs: dict[str, type[P]], known: Mapping[str, type[P]], origin: str) -> None:
+        """Raise UsageError for a class that no matrix can name or build, or that hides one of ``known``."""
+        for name, cls in theirs.items():
+            if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+                raise UsageError(
+                    f"{origin}: class {cls.__name__} has name = {shown(name)}; letters, digits and _ are "
+                    "allowed"
+                )
+            if name in known and known[name] is not cls:
+                raise UsageError(
+                    f"{origin}: there is a {self.kind} {name!r} already ({known[name].__module__}); "
+                    f"give {cls.__name__} another name"
+                )
+            check_parameters(cls)
+
+    def add_file(self, path: Path) -> list[str]:
+        """Register the plugins of this kind in a Python file, and return their names.
+
+        Raises UsageError, with the file, the line and the error, for a file that is missing or cannot be
+        imported, and for a plugin that cannot be built or has the name of a shipped or installed one.
+        """
+        module = load_file(path)
+        with user_code(f"plugin file {path}", path):
+            theirs = self._plugins(module)
+            self._check(theirs, self._found, f"plugin file {path}")
+        self._extra |= theirs
+        return list(theirs)
 
     def names(self) -> list[str]:
         """Return the names of all known plugins, sorted."""
@@ -98,22 +141,39 @@ class Registry(Generic[P]):
         """Return the class called ``name``; raises UsageError with the nearest names."""
         found = self._found | self._extra
         if name not in found:
-            raise UsageError(f"unknown {self.kind} {name!r}; {nearest(name, found)}")
+            raise UsageError(f"unknown {self.kind} {shown(name)}; {nearest(name, found)}")
         return found[name]
 
     def build(self, text: str) -> P:
         """Return the instance that ``text`` describes; raises UsageError naming key, value and range."""
         name, values = parse_call(text)
         cls = self.get(name)
-        try:
-            built: P | None = _import_named(self._builder)(self.kind, cls, values) if self._builder else None
-            return cls(**validate(self.kind, cls, values)) if built is None else built
-        except ValueError as error:
-            raise UsageError(f"{self.kind} {name!r}: {error}") from error
+        with user_code(f"{self.kind} {name!r} cannot be built"):
+            try:
+                other = _import_named(self._builder)(self.kind, cls, values) if self._builder else None
+                built: P = cls(**validate(self.kind, cls, values)) if other is None else other
+            except ValueError as error:
+                raise UsageError(f"{self.kind} {name!r}: {error}") from error
+        return built
 
     def canonical(self, text: str) -> str:
-        """Return ``text`` with every parameter written out: equal texts mean equal plugins."""
-        return repr(self.build(text))
+        """Return ``text`` with every parameter written out: equal texts mean equal plugins.
+
+        Raises UsageError as :meth:`build` does, and for a plugin that does not keep its parameters, so
+        that the text would build another one.
+        """
+        built = self.build(text)
+        try:
+            written = repr(built)
+            again = repr(self.build(written))
+        except Exception as error:
+            raise UsageError(
+                f"{self.kind} {shown(text)}: its parameters cannot be written down ({one_line(error)}); "
+                "store each unchanged as an attribute of the same name"
+            ) from error
+        if again != written:
+            raise UsageError(f"{self.kind} {shown(text)}: {shown(written)} builds {shown(again)}")
+        return written
 
     def source_digest(self, text: str) -> str:
         """Return a SHA-256 of the source code of the plugin that ``text`` describes.
@@ -183,10 +243,11 @@ def _imported(module: ModuleType, source: str, package: str) -> list[str]:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Return a Python file as a module, imported under a unique name; raises UsageError if it is missing."""
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise UsageError(f"no Python file {path}")
+    """Return a Python file as a module, imported under a unique name.
+
+    Raises UsageError if it is missing, and, with the line, for whatever it raises while it is imported.
+    """
+    path = user_file(user_path(path).resolve(), "Python file")
     name = f"moatbench_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -196,7 +257,8 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with user_code(f"Python file {path}", path):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

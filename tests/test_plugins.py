@@ -152,7 +152,8 @@ def test_a_digest_imports_nothing_of_a_package_that_a_plugin_only_uses(tmp_path,
     module = importlib.import_module("mine.plugins")
 
     def installed(group):
-        return [SimpleNamespace(load=lambda: module.Halve)] if group == "moatbench.defenses" else []
+        halve = SimpleNamespace(name="halve", value="theirs:Halve", load=lambda: module.Halve)
+        return [halve] if group == "moatbench.defenses" else []
 
     monkeypatch.setattr("importlib.metadata.entry_points", installed)
     registry = Registry("defense", "defenses", "defenses.base:Defense")
@@ -171,7 +172,7 @@ def test_a_broken_file_leaves_no_half_made_module(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("raise KeyError('x')")
     for _ in range(2):
-        with pytest.raises(KeyError):
+        with pytest.raises(UsageError, match=r"broken.py, line 1: KeyError: 'x'"):
             attacks.add_file(path)
 
 
@@ -181,7 +182,8 @@ def test_an_entry_point_adds_a_plugin(tmp_path, monkeypatch):
     module = load_file(path)
 
     def installed(group):
-        return [SimpleNamespace(load=lambda: module.Halve)] if group == "moatbench.defenses" else []
+        halve = SimpleNamespace(name="halve", value="theirs:Halve", load=lambda: module.Halve)
+        return [halve] if group == "moatbench.defenses" else []
 
     monkeypatch.setattr("importlib.metadata.entry_points", installed)
     registry = Registry("defense", "defenses", "defenses.base:Defense")
@@ -203,8 +205,8 @@ def test_a_registrys_builder_is_asked_before_the_class(tmp_path, monkeypatch):
         "defense", "defenses", "defenses.base:Defense", "bench.analysis.display_names:builder"
     )
     registry.add_file(path)
-    assert registry.canonical("halve(whole=true)") == "halve(factor=1.0)"
-    assert registry.canonical("halve") == "halve(factor=0.5)"
+    assert repr(registry.build("halve(whole=true)")) == "halve(factor=1.0)"
+    assert repr(registry.build("halve")) == "halve(factor=0.5)"
     assert asked == [("defense", "halve", {"whole": True}), ("defense", "halve", {})]
     with pytest.raises(UsageError, match="no parameter 'half'"):
         registry.build("halve(half=true)")

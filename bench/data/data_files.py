@@ -146,6 +146,12 @@ def require_split(name: str, split: str, root: Path) -> None:
     _require(info(name), [split], root)
 
 
+def require_all(name: str, root: Path) -> None:
+    """Raise MissingDataError, naming the command that fetches them, unless all its splits are in ``root``."""
+    dataset = info(name)
+    _require(dataset, [split for split, _ in dataset.official], root)
+
+
 def _require(dataset: DatasetInfo, splits: list[str], root: Path) -> None:
     missing = [split for split in splits if _count(dataset, split, root) != dict(dataset.official)[split]]
     if missing:

@@ -224,6 +224,19 @@ OFFICIAL_TRAIN = 0.8
 """Share of a data set without official splits that published studies train on: most often this."""
 
 
+def split_sizes(name: str, *, official: bool = False) -> dict[str, int]:
+    """Return the numbers of images that :func:`split_indices` gives to train, calibration, pool and test."""
+    dataset = info(name)
+    sizes = dict(zip(("train", "calibration", "pool", "test"), dataset.sizes, strict=True))
+    if not official:
+        return sizes
+    every = dataset.official[0][1]
+    if len(dataset.official) > 1:
+        return sizes | {"train": every, "test": dataset.official[1][1]}
+    known = int(OFFICIAL_TRAIN * every)
+    return sizes | {"train": known, "test": every - known}
+
+
 def split_indices(name: str, seed: int, *, official: bool = False) -> dict[str, Indices]:
     """Return the row numbers of train, calibration, pool and test, a function of name and seed.
 

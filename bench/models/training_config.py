@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from bench.calls import format_call, parse_call
-from bench.errors import UsageError
+from bench.errors import UsageError, shown
 from bench.parameters import validate
 from bench.plugins import Plugin
 
@@ -105,6 +105,6 @@ def parse_training(text: str) -> TrainingConfig:
     """
     name, values = parse_call(text)
     if name != TrainingConfig.name:
-        raise UsageError(f"unknown training {name!r}; write rule or rule(key=value, …)")
+        raise UsageError(f"unknown training {shown(name)}; write rule or rule(key=value, …)")
     checked: dict[str, Any] = validate("training", TrainingConfig, values)
     return TrainingConfig(**checked)

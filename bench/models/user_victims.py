@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.data.datasets import Splits
-from bench.errors import UsageError
+import numpy as np
+
+from bench.data.datasets import Labelled, Splits
+from bench.errors import UsageError, shown, user_code
 from bench.plugins import load_file
 
 OWN_PACKAGES = {"bench", "attacks", "defenses", "moatbench"}
 """Top-level modules of moatbench, which hide modules of the same name in the working directory."""
+PARTS = ("train", "calibration", "pool", "test")
+"""The splits of a victim."""
+
+
+def check_reference(reference: str) -> None:
+    """Raise UsageError unless ``reference`` is ``file.py:factory`` or ``package.module:factory``."""
+    module, _, name = reference.rpartition(":")
+    is_file = module.endswith(".py") and module.isprintable()
+    if not name.isidentifier() or not (is_file or all(map(str.isidentifier, module.split(".")))):
+        raise UsageError(f"--victim {shown(reference)}: write FILE.py:FUNCTION or package.module:FUNCTION")
 
 
 def call_factory(reference: str) -> Any:
     """Return what the factory returns that ``reference`` names.
 
-    Raises UsageError where there is no such file, module or function.
+    Raises UsageError where there is no such file, module or function, and for whatever these raise, with
+    the file and the line.
     """
+    check_reference(reference)
     module_name, _, name = reference.rpartition(":")
     if module_name.endswith(".py"):
         module = load_file(Path(module_name))
@@ -27,7 +42,11 @@ def call_factory(reference: str) -> Any:
         module = _import_dotted(module_name, name)
     if not hasattr(module, name):
         raise UsageError(f"--victim {reference}: {module_name} has no {name!r}")
-    return getattr(module, name)()
+    factory = getattr(module, name)
+    if not callable(factory):
+        raise UsageError(f"--victim {reference}: {name} is no function but {shown(factory)}")
+    with user_code(f"--victim {reference}", Path(module.__file__) if module.__file__ else None):
+        return factory()
 
 
 def model_and_splits(returned: Any, reference: str) -> tuple[Any, ...]:
@@ -43,7 +62,48 @@ def model_and_splits(returned: Any, reference: str) -> tuple[Any, ...]:
         raise UsageError(usage)
     if not callable(returned[0]) and not hasattr(returned[0], "predict"):
         raise UsageError(usage)
+    if len(returned) == 3 and returned[2] is not None and not callable(returned[2]):
+        raise UsageError(f"--victim {reference}: features is no function but {shown(returned[2])}")
     return returned
+
+
+def check_splits(splits: Any, reference: str) -> None:
+    """Raise UsageError, naming the split and what is allowed, unless they can be a victim's splits."""
+    for problem in _problems(splits):
+        raise UsageError(f"--victim {reference}: splits{problem} is allowed")
+
+
+def _problems(splits: Any) -> Iterator[str]:
+    """Yield what is wrong, as ".PART is VALUE; what"; each check relies on those before it."""
+    if not isinstance(splits, Splits):
+        yield f" is {_kind(splits)}; a moatbench.Splits"
+    classes = splits.classes
+    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
+        yield f".classes is {shown(classes)}; an integer of 2 or more"
+    for name in PARTS:
+        yield from _problems_of(name, getattr(splits, name), classes)
+    shape = splits.test.x.shape[1:]
+    for name in PARTS:
+        if getattr(splits, name).x.shape[1:] != shape:
+            yield f".{name}.x is {_kind(getattr(splits, name).x)}; the shape of the test inputs, {shape},"
+
+
+def _problems_of(name: str, part: Any, classes: int) -> Iterator[str]:
+    if not isinstance(part, Labelled):
+        yield f".{name} is {_kind(part)}; a moatbench.Labelled"
+    x, y = part.x, part.y
+    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.ndim != 4 or not x.size:
+        yield f".{name}.x is {_kind(x)}; a float32 array (n, channels, height, width) that is not empty"
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iu" or y.shape != (len(x),):
+        yield f".{name}.y is {_kind(y)}; an integer array ({len(x)},)"
+    if not 0 <= y.min() <= y.max() < classes:
+        yield f".{name}.y is from {y.min()} to {y.max()}; [0, {classes - 1}]"
+    if not 0 <= x.min() <= x.max() <= 1:  # also where there are NaN
+        yield f".{name}.x is from {x.min():g} to {x.max():g}; [0, 1] without NaN"
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _import_dotted(module_name: str, name: str) -> Any:
@@ -59,9 +119,13 @@ def _import_dotted(module_name: str, name: str) -> Any:
             )
     if str(here) not in sys.path:
         sys.path.append(str(here))
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--victim {module_name}:{name}: no module {error.name!r}; name the file: FILE.py:{name}"
-        ) from error
+    with user_code(f"--victim {module_name}:{name}"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # something that this module imports is missing
+            raise UsageError(
+                f"--victim {module_name}:{name}: no module {error.name!r}; name the file: FILE.py:{name}"
+            ) from error
+    return module

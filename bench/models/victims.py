@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.data.data_files import load_splits
 from bench.data.datasets import Labelled, Splits, info
-from bench.errors import VictimError
+from bench.errors import VictimError, user_code
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread
 from bench.models.prediction_cache import PredictionCache
@@ -155,6 +155,7 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
                 victim = returned
             else:
                 victim = Victim(*user_victims.model_and_splits(returned, spec.data))
+            user_victims.check_splits(victim.splits, spec.data)
             victim.name = spec.data
         else:
             official = spec.splits == "official"
@@ -163,7 +164,8 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
             dataset = info(spec.data)
             expected = dataset.expected_official if official else dataset.expected
             victim.expected = expected.get(spec.architecture)
-        victim.check()
+        with user_code(f"victim {spec}"):
+            victim.check()
     return victim
 
 

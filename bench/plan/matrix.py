@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,11 +15,16 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from bench import plugins
+from bench.calls import INTEGERS
 from bench.data import data_files, datasets, query_pools
-from bench.errors import MissingDataError, UsageError, nearest
+from bench.errors import MissingDataError, UsageError, nearest, shown
+from bench.files import user_file, user_text
 from bench.models import training_config
 from bench.models.sklearn_surrogates import ESTIMATORS
-from bench.plan.study import Headline, PublishedValue, Study, Table, Where
+from bench.models.user_victims import check_reference
+from bench.plan import feasibility
+from bench.plan.feasibility import MOST_QUERIES
+from bench.plan.study import Headline, PublishedValue, Study, Table, Where, matching_calls
 from bench.tasks import Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
 
 ARCHITECTURES = ("mlp", "mlp128", "lenet", "cnn", "resnet18", "logistic")
@@ -25,10 +33,28 @@ SURROGATES = (*ARCHITECTURES, *ESTIMATORS)
 """What a surrogate can be."""
 VICTIMS = (*ARCHITECTURES, "tree")
 """What a built-in victim can be; ``logistic`` and ``tree`` are scikit-learn's."""
+MOST_CELLS = 100_000
+"""Largest number of cells of a matrix."""
+MOST_BYTES = 128 * 1024
+"""Largest size of a matrix file; the parser's time grows with the square of a line's length."""
+DEEPEST = 12
+"""Largest number of tables and lists inside one another; lists in a replication's rows are the deepest."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.")
 
 
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
+
+
+def _folder_name(value: str) -> str:
+    """Return ``value`` if every system can have a folder of that name."""
+    if not _NAME.fullmatch(value) or _RESERVED.fullmatch(value):
+        raise ValueError(
+            "1 to 100 letters from a to z, digits, '.', '_' and '-' are allowed, the first a letter or a "
+            "digit, the last no '.', and no name that Windows reserves (con, nul, …)"
+        )
+    return value
 
 
 Listed = pydantic.BeforeValidator(_listed)
@@ -57,7 +83,9 @@ class Block(pydantic.BaseModel):
         "probabilities"
     ]
     training: Texts = ["rule"]
-    budget: Annotated[list[Annotated[int, pydantic.Field(ge=1)]], Listed, pydantic.Field(min_length=1)]
+    budget: Annotated[
+        list[Annotated[int, pydantic.Field(ge=1, le=MOST_QUERIES)]], Listed, pydantic.Field(min_length=1)
+    ]
     repeats: Annotated[int, pydantic.Field(ge=1)] | None = None
 
 
@@ -66,7 +94,7 @@ class Matrix(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
-    name: str
+    name: Annotated[str, pydantic.AfterValidator(_folder_name)]
     description: str = ""
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
     repeats: Annotated[int, pydantic.Field(ge=1)] = 5
@@ -84,15 +112,16 @@ class Matrix(pydantic.BaseModel):
 
     _text: str = pydantic.PrivateAttr("")
     _folder: Path = pydantic.PrivateAttr(Path())
+    _file: str = pydantic.PrivateAttr("")
 
     @property
     def text(self) -> str:
         """The file as it was read."""
         return self._text
 
-    def remember(self, text: str, folder: Path) -> None:
-        """Store the text of the file and its folder."""
-        self._text, self._folder = text, folder
+    def remember(self, text: str, folder: Path, file: str) -> None:
+        """Store the text of the file, its folder, and its name in messages."""
+        self._text, self._folder, self._file = text, folder, file
 
     @property
     def plugin_files(self) -> list[Path]:
@@ -105,63 +134,152 @@ class Matrix(pydantic.BaseModel):
         """Return the defense evaluations, then the cells, each once; cells with one training are far apart.
 
         ``victim``: a reference that replaces every victim. ``repeats``: replaces the file's number.
-        ``data_root``: where optional pools are looked for. Raises UsageError for an unknown name or value.
+        ``data_root``: where optional pools are looked for. Raises UsageError, with file, key, value and what
+        is allowed, for an unknown name and for whatever the sizes of the data rule out.
         """
-        for text in self.sentinels:
-            plugins.attacks.build(text)
+        if victim is not None:
+            check_reference(victim)
+        self._check_number(victim, repeats)
+        self._check_sentinels()
+        self._check_reference_budgets()
         cells: dict[Cell, None] = {}
-        for block in self.block:
+        for place, block in enumerate(self.block):
             number = repeats or block.repeats or self.repeats
-            cells.update(dict.fromkeys(self._cells(block, victim, number, data_root)))
+            cells.update(dict.fromkeys(self._cells(f"block.{place}.", block, victim, number, data_root)))
+        if not cells:
+            raise UsageError(f"{self._file}: no cell is left, since the data of no optional pool is here")
         order = sorted(cells, key=_order)
-        evaluations: dict[tuple[VictimSpec, tuple[str, ...]], DefenseEvaluation] = {}
-        for cell in order:
-            place = (cell.victim, cell.defense)
-            if place not in evaluations:
-                several = repeats or self.repeats
-                evaluations[place] = DefenseEvaluation(
-                    *place, self._detect(cell.victim, data_root), several, self.seed
+        victims = dict.fromkeys(cell.victim for cell in order)
+        detected = {spec: self._detect(spec, data_root) for spec in victims}
+        evaluations = [
+            DefenseEvaluation(victim, defense, detected[victim], repeats or self.repeats, self.seed)
+            for victim, defense in dict.fromkeys((cell.victim, cell.defense) for cell in order)
+        ]
+        return [*evaluations, *order]
+
+    @contextmanager
+    def complaints(self, key: str = "") -> Iterator[None]:
+        """Put the file and ``key`` before the messages of the UsageErrors that the block raises."""
+        try:
+            yield
+        except UsageError as error:
+            raise UsageError(f"{self._file}: {key}{error}") from error
+
+    def _check_number(self, victim: str | None, repeats: int | None) -> None:
+        """Check the number of cells before any is made."""
+        total = 0
+        for place, block in enumerate(self.block):
+            number = repeats or block.repeats or self.repeats
+            fixed = {"repeats", *(("data", "victim", "splits") if victim else ())}
+            lengths = [len(getattr(block, axis)) for axis in Block.model_fields if axis not in fixed]
+            total += number * math.prod(lengths)
+            if total > MOST_CELLS:
+                product = " × ".join(str(length) for length in lengths if length > 1) or "1"
+                raise UsageError(
+                    f"{self._file}: block.{place}: repeats = {number} makes {shown(total)} cells up to here "
+                    f"(this block: {product} × repeats); at most {MOST_CELLS:,} in a matrix are allowed"
                 )
-        return [*evaluations.values(), *order]
+
+    def _check_sentinels(self) -> None:
+        """Check that every tracked attack is one of the matrix."""
+        known = {text for block in self.block for text in block.attack} if self.sentinels else set()
+        with self.complaints("block.attack: "):
+            known = {plugins.attacks.canonical(text) for text in known}
+        for place, text in enumerate(self.sentinels):
+            with self.complaints(f"sentinels.{place}: "):
+                plugins.attacks.build(text)
+                if not matching_calls(text, known):
+                    raise UsageError(f"no attack of this matrix is {shown(text)}; {nearest(text, known)}")
+
+    def _check_reference_budgets(self) -> None:
+        """Check that every reference budget is one of the budgets on its data set."""
+        for data, number in self.reference_budget.items():
+            with self.complaints(f"reference_budget.{data} = {number}: "):
+                if ":" not in data:  # else a victim of the user's own
+                    datasets.info(data)
+                known = sorted({each for block in self.block if data in block.data for each in block.budget})
+                if known and number not in known:
+                    raise UsageError(f"no block has this budget; one of {shown(known)} is allowed")
 
     def _detect(self, victim: VictimSpec, root: Path | None) -> tuple[str, ...]:
         own = () if victim.is_reference else (victim.data,)
-        return tuple(name for name in _present(self.detect, root) if name not in own)
+        with self.complaints("detect: "):
+            if "none" in self.detect:
+                raise UsageError("pool 'none' has no inputs to measure a detector on; leave it out")
+            present = _present(self.detect, root)
+        return tuple(name for name in present if name not in own)
 
-    def _cells(self, block: Block, reference: str | None, repeats: int, root: Path | None) -> Iterator[Cell]:
+    def _cells(
+        self, key: str, block: Block, reference: str | None, repeats: int, root: Path | None
+    ) -> Iterator[Cell]:
+        """Yield the cells of a block; ``key`` is where it stands in the file."""
         if reference:
             victims = [VictimSpec(reference, "", self.seed)]
         else:
+            with self.complaints(f"{key}data: "):
+                sets = [datasets.info(data).name for data in block.data]
+            with self.complaints(f"{key}victim: "):
+                architectures = [_known("victim", victim, VICTIMS) for victim in block.victim]
             victims = [
-                VictimSpec(datasets.info(data).name, _known("victim", victim, VICTIMS), self.seed, splits)
-                for data, victim, splits in itertools.product(block.data, block.victim, block.splits)
+                VictimSpec(data, victim, self.seed, splits)
+                for data, victim, splits in itertools.product(sets, architectures, block.splits)
             ]
-        stacks = [canonical_defense(entry) for entry in block.defense]
-        attacks = [(plugins.attacks.canonical(text), plugins.attacks.build(text)) for text in block.attack]
-        trainings = [repr(training_config.parse_training(text)) for text in block.training]
-        library = [name for name in block.surrogate if name not in ARCHITECTURES]
-        if library and trainings != ["rule"]:
-            raise UsageError(f"surrogate {library[0]!r} trains as its library does: training must be 'rule'")
-        threats = itertools.product(_present(block.pool, root), block.knowledge, block.surrogate, block.shows)
-        for victim, (pool, knowledge, surrogate, shows) in itertools.product(victims, list(threats)):
-            threat = ThreatModel(
-                check_pool(pool),
-                query_pools.access(pool, victim.data),
-                knowledge,
-                _known("surrogate", surrogate, SURROGATES),
-                shows,
-            )
-            for (text, attack), stack in itertools.product(attacks, stacks):
+        with self.complaints(f"{key}defense: "):
+            stacks = [canonical_defense(entry) for entry in block.defense]
+        with self.complaints(f"{key}attack: "):
+            spelled = [plugins.attacks.canonical(text) for text in block.attack]
+            attacks = [(text, plugins.attacks.build(text)) for text in spelled]
+        with self.complaints(f"{key}training: "):
+            trainings = [repr(training_config.parse_training(text)) for text in block.training]
+        with self.complaints(f"{key}surrogate: "):
+            for name in block.surrogate:
+                _known("surrogate", name, SURROGATES)
+            library = [name for name in block.surrogate if name not in ARCHITECTURES]
+            if library and trainings != ["rule"]:
+                raise UsageError(
+                    f"surrogate {library[0]!r} trains as its library does: training must be 'rule'"
+                )
+        with self.complaints(f"{key}pool: "):
+            pools = _present(block.pool, root)
+        with self.complaints(key):
+            planned = list(self._planned(block, victims, attacks, pools))
+        for victim, threat, text, budget, queries in planned:
+            # An attack without queries does not depend on the defense: one cell, at budget 0.
+            for stack, how, repeat in itertools.product(stacks, trainings, range(repeats)):
+                defense = stack if queries else ()
+                yield Cell(victim, defense, threat, text, budget, repeat, repeats, self.seed, how)
+
+    def _planned(
+        self,
+        block: Block,
+        victims: Sequence[VictimSpec],
+        attacks: Sequence[tuple[str, Any]],
+        pools: Sequence[str],
+    ) -> Iterator[tuple[VictimSpec, ThreatModel, str, int, bool]]:
+        """Yield victim, threat model, attack, budget and whether it queries, checked by what is known."""
+        facts = {spec: None if spec.is_reference else feasibility.built_in(spec) for spec in victims}
+        for spec, known in facts.items():
+            if known:
+                feasibility.check_victim(spec, known)
+        for text, attack in attacks:
+            reasons = []
+            threats = itertools.product(victims, pools, block.knowledge, block.surrogate, block.shows)
+            for victim, pool, knowledge, surrogate, shows in threats:
                 if knowledge not in attack.knowledge:
                     raise UsageError(
-                        f"attack {attack.name!r} cannot use knowledge={knowledge!r}; "
+                        f"knowledge: attack {attack.name!r} cannot use knowledge={knowledge!r}; "
                         f"it supports {', '.join(attack.knowledge)}"
                     )
-                # An attack without queries does not depend on the defense: one cell, at budget 0.
-                budgets = attack.budgets(block.budget)
-                defense = stack if attack.queries else ()
-                for how, budget, repeat in itertools.product(trainings, budgets, range(repeats)):
-                    yield Cell(victim, defense, threat, text, budget, repeat, repeats, self.seed, how)
+                access = query_pools.access(pool, victim.data)
+                threat = ThreatModel(pool, access, knowledge, surrogate, shows)
+                for budget in attack.budgets(block.budget):
+                    if known := facts[victim]:
+                        cell = Cell(victim, (), threat, text, budget, 0, 1, self.seed)
+                        feasibility.check_cell(cell, attack, known)
+                        reasons.append(feasibility.not_applicable(cell, attack, known))
+                    yield victim, threat, text, budget, attack.queries
+            if reasons and all(reasons):
+                raise UsageError(f"attack = {shown(text)}: it can run nowhere in this block: {reasons[0]}")
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
@@ -184,7 +302,7 @@ def _order(cell: Cell) -> tuple[Any, ...]:
 
 def _known(axis: str, value: str, allowed: Iterable[str]) -> str:
     if value not in allowed:
-        raise UsageError(f"unknown {axis} {value!r}; {nearest(value, allowed)}")
+        raise UsageError(f"unknown {axis} {shown(value)}; {nearest(value, allowed)}")
     return value
 
 
@@ -230,42 +348,97 @@ def shipped() -> dict[str, Any]:
 
 
 def load_matrix(name: str) -> Matrix:
-    """Read a matrix: the name of a shipped one, or the path of a TOML file.
+    """Read a matrix, the name of a shipped one or the path of a TOML file, and register its plugins.
 
     Raises UsageError that names file, key, value and what is allowed.
     """
-    path = Path(name)
     known = shipped()
     if name in known:
         text, folder = known[name].read_text(encoding="utf-8"), Path.cwd()
-    elif path.suffix == ".toml":
-        if not path.is_file():
-            raise UsageError(f"no matrix file {name}")
-        text, folder = path.read_text(encoding="utf-8"), path.parent
+    elif name.endswith(".toml"):
+        path = user_file(name, "matrix file")
+        text, folder = user_text(path, MOST_BYTES), path.parent
     else:
-        raise UsageError(f"unknown matrix {name!r}; {nearest(name, known)}; or give the path of a .toml file")
-    try:
-        matrix = Matrix.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name}: not TOML: {error}") from error
-    except pydantic.ValidationError as error:
-        raise UsageError(f"{name}: {_complaint(error)}") from error
-    matrix.remember(text, folder)
-    for path in matrix.plugin_files:
-        plugins.attacks.add_file(path)
-        plugins.defenses.add_file(path)
+        raise UsageError(
+            f"unknown matrix {shown(name)}; {nearest(name, known)}; or give the path of a .toml file"
+        )
+    matrix = _parsed(text, name)
+    matrix.remember(text, folder, name)
+    with matrix.complaints("plugins: "):
+        _register(matrix.plugin_files)
     return matrix
 
 
+def _parsed(text: str, name: str) -> Matrix:
+    try:
+        return Matrix.model_validate(_values(tomllib.loads(text)))
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{name}: {_complaint(error)}") from error
+    except RecursionError as error:
+        raise UsageError(f"{name}: brackets are nested too deeply; at most {DEEPEST} are allowed") from error
+    except ValueError as error:  # among them tomllib's own, and Python's for numbers of 4,300 digits
+        raise UsageError(f"{name}: not TOML: {' '.join(str(error).split())}") from error
+
+
+def _register(files: Iterable[Path]) -> None:
+    """Register the plugins of the files; raises UsageError for a file without, and for a name used twice."""
+    owners: dict[str, Path] = {}
+    for path in files:
+        names = [*plugins.attacks.add_file(path), *plugins.defenses.add_file(path)]
+        if not names:
+            raise UsageError(f"{path} defines no attack and no defense")
+        for each in names:
+            if owners.setdefault(each, path) != path:
+                raise UsageError(f"{owners[each]} and {path} both define {each!r}; give one another name")
+
+
+def _values(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document if all its numbers and texts can be stored and written to a report.
+
+    Raises UsageError, naming the key, for integers of more than 64 bits, infinity and NaN, control
+    characters, and tables nested too deeply.
+    """
+    left: list[tuple[tuple[str, ...], Any]] = [((), document)]
+    while left:
+        place, value = left.pop()
+        if len(place) > DEEPEST:
+            raise UsageError(f"{_key(place)}: tables are nested too deeply; at most {DEEPEST} are allowed")
+        if isinstance(value, dict):
+            left += [((*place, key), inner) for key, inner in value.items()]
+            if any(not key.isprintable() for key in value):
+                raise UsageError(f"{_key(place)}: a key has control characters")
+        elif isinstance(value, list):
+            left += [((*place, str(number)), inner) for number, inner in enumerate(value)]
+        elif isinstance(value, int) and value not in INTEGERS:
+            raise UsageError(f"{_key(place)} = {shown(value)}: integers of 64 bits are allowed")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{_key(place)} = {value}: finite numbers are allowed")
+        elif isinstance(value, str) and not all(map(_is_text, value)):
+            raise UsageError(f"{_key(place)} = {shown(value)}: it has control characters")
+    return document
+
+
+def _is_text(character: str) -> bool:
+    return (character >= " " and character != "\x7f") or character in "\n\t"
+
+
+def _key(place: Sequence[int | str]) -> str:
+    text = ".".join(map(str, place))
+    return text if len(text) <= 200 and text.isprintable() else shown(text)
+
+
 def _complaint(error: pydantic.ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    first = error.errors(include_url=False)[0]
+    where = _key(first["loc"])
     key = str(first["loc"][-1])
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}; {nearest(key, _model_at(first['loc']).model_fields)}"
     if first["type"] == "missing":
         return f"key {where!r} is missing"
-    return f"{where} = {first['input']!r}: {first['msg'].lower()}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where} = {shown(first['input'])}: {message[:1].lower()}{message[1:]}"
 
 
 def _model_at(place: Sequence[int | str]) -> type[pydantic.BaseModel]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bench.calls import parse_call
-from bench.errors import UsageError, nearest
+from bench.errors import UsageError, nearest, shown
 from bench.tasks import Cell, DefenseEvaluation, Task
 
 AXES = (
@@ -26,17 +26,18 @@ def select(tasks: Iterable[Task], only: Iterable[str]) -> list[Task]:
     for text in only:
         axis, equals, value = text.partition("=")
         if not equals or axis not in AXES:
-            raise UsageError(f"--only {text!r}: write axis=value; {nearest(axis, AXES)}")
+            raise UsageError(f"--only {shown(text)}: write axis=value; {nearest(axis, AXES)}")
         wanted.setdefault(axis, set()).add(value)
     every = list(tasks)
     cells = [task for task in every if isinstance(task, Cell)]
     kept = cells
     for axis, values in wanted.items():
-        known = sorted({name for task in cells for name in _names(task, axis)})
-        for value in values:
+        known = {name for task in cells for name in _names(task, axis)}
+        for value in sorted(values):
             if value not in known:
+                given = value if len(value) <= 80 and value.isprintable() else shown(value)
                 raise UsageError(
-                    f"--only {axis}={value}: nothing in this matrix has it; {nearest(value, known)}"
+                    f"--only {axis}={given}: nothing in this matrix has it; {nearest(value, known)}"
                 )
         kept = [task for task in kept if values & _names(task, axis)]
     if not kept:

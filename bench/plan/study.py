@@ -8,6 +8,7 @@ This module defines the table ``[study]`` of a matrix file and how a row selects
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn
@@ -15,8 +16,10 @@ from typing import Annotated, Any, Literal, NoReturn
 import pydantic
 
 from bench.calls import parse_call
-from bench.errors import UsageError
+from bench.errors import UsageError, shown
 
+MOST_CHOICES = 1_000
+"""Largest number of combinations of alternatives that a row can name."""
 OFFICIAL = " (official splits)"
 EVALUATION_PREFIXES = ("honest.", "detection.")
 """Prefixes of the metrics of defense evaluations, which have no attack, pool or budget."""
@@ -53,6 +56,14 @@ class Where(_Strict):
     shows: Texts = None
     training: Texts = None
     budget: int | Annotated[list[int], pydantic.Field(min_length=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _few_choices(self) -> Where:
+        lists = (value for axis, value in self if isinstance(value, list) and axis != "defense")
+        number = math.prod(len(value) for value in lists)
+        if number > MOST_CHOICES:
+            raise ValueError(f"{number:,} combinations of alternatives; at most {MOST_CHOICES:,} are allowed")
+        return self
 
     def choices(self) -> Iterator[dict[str, Any]]:
         """Yield every combination of alternatives, value by axis, the preferred one first."""
@@ -140,7 +151,7 @@ class Study(_Strict):
     def complain(self, row: PublishedValue | None, problem: str) -> NoReturn:
         """Raise UsageError that names the replication, the row and the problem."""
         where = f", row {row.id!r}" if row else ""
-        raise UsageError(f"study {self.title!r}{where}: {problem}")
+        raise UsageError(f"study {shown(self.title)}{where}: {problem}")
 
 
 def axis_values(spec: Mapping[str, Any]) -> dict[str, Any]:

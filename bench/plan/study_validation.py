@@ -32,9 +32,13 @@ def validated(matrix: Matrix, tasks: Sequence[Task]) -> Study | None:
     allowed, unless every row selects exactly one group of repeats. Rows whose pool is optional ("NAME?"
     in the matrix) and not on this machine select none; the report says so.
     """
-    study = matrix.study
-    if study is None:
+    if matrix.study is None:
         return None
+    with matrix.complaints():
+        return _validated(matrix, matrix.study, tasks)
+
+
+def _validated(matrix: Matrix, study: Study, tasks: Sequence[Task]) -> Study:
     if any(task.victim.is_reference for task in tasks):
         study.complain(None, "a replication has fixed victims; leave --victim out")
     _check_names(study)
@@ -42,9 +46,13 @@ def validated(matrix: Matrix, tasks: Sequence[Task]) -> Study | None:
         _check_kind(study, row)
     entries = [*matrix.detect, *(entry for block in matrix.block for entry in block.pool)]
     optional = {entry.removesuffix("?") for entry in entries if entry.endswith("?")}
+    # Rows select groups of repeats; a replication may have a hundred rows and thousands of tasks.
+    specs = {
+        kind: repeat_groups(task.spec() for task in tasks if task.kind == kind) for kind in ("cell", "audit")
+    }
     tables = []
     for table in study.table:
-        rows = [row if row.where is None else _bound_row(study, row, tasks, optional) for row in table.row]
+        rows = [row if row.where is None else _bound_row(study, row, specs, optional) for row in table.row]
         tables.append(table.model_copy(update={"row": rows}))
     return study.model_copy(update={"table": tables})
 
@@ -101,12 +109,15 @@ def _check_slot(study: Study, key: str, slot: str) -> None:
 
 
 def _bound_row(
-    study: Study, row: PublishedValue, tasks: Sequence[Task], optional: Collection[str]
+    study: Study,
+    row: PublishedValue,
+    groups: Mapping[str, Sequence[dict[str, Any]]],
+    optional: Collection[str],
 ) -> PublishedValue:
-    specs = [task.spec() for task in tasks if task.kind == ("audit" if row.audited else "cell")]
+    specs = groups["audit" if row.audited else "cell"]
     where = _spelled(study, row, specs)
     for choice in where.choices():
-        found = repeat_groups(matching_specs(choice, specs))
+        found = matching_specs(choice, specs)
         if len(found) > 1:
             _ambiguous(study, row, found)
         if found:

@@ -11,13 +11,12 @@ from attacks.base import Images, Pool, Records
 from bench.data.datasets import Labelled
 from bench.errors import NotApplicable
 from bench.models.victims import Victim
+from bench.plan.feasibility import MIN_RECORDS
 from bench.seeds import derive
 from bench.tasks import Cell
 
 IN_DISTRIBUTION = "in-distribution"
 """The pool of the victim's own distribution. Here it means the test split, in extraction the pool split."""
-MIN_RECORDS = 20
-"""Fewest members, and non-members, on which an attack is trained and evaluated."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,16 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
 
 from bench import plugins
-from bench.data import query_pools
-from bench.errors import BudgetError
+from bench.data import data_files, query_pools
+from bench.errors import UsageError
 from bench.models.determinism import single_thread, versions
+from bench.models.victims import Victim
+from bench.plan import feasibility
 from bench.records import PlannedTask, Record
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import Item, LocalBackend, WorkerSettings, worker_context
@@ -57,25 +60,29 @@ def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, s
     """Load or train every victim, check every pool, and return the victims' fingerprints.
 
     Raises, before anything has run, the error that the first cells would raise: missing data, an invalid
-    victim, or a budget that a pool cannot supply.
+    victim, or a cell that its data rule out (:mod:`bench.plan.feasibility`). What costs nothing comes first.
     """
     cells = [task for task in tasks if isinstance(task, Cell)]
+    specs = list(dict.fromkeys(task.victim for task in tasks))
     detected = (name for task in tasks if not isinstance(task, Cell) for name in task.pools)
     for name in dict.fromkeys((*(cell.threat.pool for cell in cells), *detected)):
         query_pools.require(name, context.data_root)
-    fingerprints = {spec: context.victim(spec).fingerprint for spec in dict.fromkeys(t.victim for t in tasks)}
-    wanted = dict.fromkeys((cell.victim, cell.threat.pool, cell.attack, cell.budget) for cell in cells)
-    for spec, pool, attack, budget in wanted:
-        splits = context.victim(spec).splits
-        sizes = {"train": len(splits.train), "pool": len(splits.pool), "test": len(splits.test)}
-        size = query_pools.size(pool, spec.data, sizes)
-        supply = plugins.attacks.build(attack).supply(size)
-        if supply is not None and budget > supply:
-            raise BudgetError(
-                f"budget {budget} is larger than what pool {pool!r} supplies to {attack} ({supply} inputs); "
-                "choose a smaller budget or a larger pool"
-            )
+    for data in dict.fromkeys(spec.data for spec in specs if not spec.is_reference):
+        data_files.require_all(data, context.data_root)
+    fingerprints = {spec: context.victim(spec).fingerprint for spec in specs}
+    facts = {spec: _facts(context.victim(spec)) for spec in specs}
+    for cell in dict.fromkeys(replace(cell, defense=(), repeat=0, training="rule") for cell in cells):
+        origin = f"--victim {cell.victim}: " if cell.victim.is_reference else ""
+        try:
+            feasibility.check_cell(cell, plugins.attacks.build(cell.attack), facts[cell.victim])
+        except UsageError as error:
+            raise UsageError(f"{origin}{error}") from error
     return fingerprints
+
+
+def _facts(victim: Victim) -> feasibility.VictimFacts:
+    parts = ("train", "calibration", "pool", "test")
+    return feasibility.VictimFacts(victim.shape, {part: len(getattr(victim.splits, part)) for part in parts})
 
 
 def run(

@@ -169,7 +169,7 @@ def wrong(tmp_path, old, new):
 )
 def test_a_wrong_row_is_an_error_that_names_study_key_and_what_is_allowed(tmp_path, old, new, said):
     text = wrong(tmp_path, old, new)
-    assert text.startswith("study 'A made study'")
+    assert "made.toml: study 'A made study'" in text
     assert re.search(said, text), text
 
 

@@ -1,0 +1,107 @@
+"""What cannot be run, as far as the matrix and the sizes of the data tell; nothing is loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attacks.base import FAMILIES
+from bench.data import datasets, query_pools
+from bench.errors import UsageError, nearest, shown, user_code
+from bench.tasks import Cell, VictimSpec
+
+SMALLEST = {"lenet": 20, "cnn": 4}
+"""Smallest height and width of inputs, by architecture, where there is one."""
+MOST_QUERIES = 1_000_000_000
+"""Largest budget of a cell."""
+MIN_RECORDS = 20
+"""Fewest members, and non-members, on which a membership attack is trained and evaluated."""
+_OWN_SPLIT = "in-distribution"
+
+
+@dataclass(frozen=True)
+class VictimFacts:
+    """What a plan has to know of a victim.
+
+    ``shape``: channels, height and width of an input. ``sizes``: inputs of the splits "train",
+    "calibration", "pool" and "test".
+    """
+
+    shape: tuple[int, int, int]
+    sizes: Mapping[str, int]
+
+
+def built_in(spec: VictimSpec) -> VictimFacts:
+    """Return what is known of a built-in victim without its data."""
+    official = spec.splits == "official"
+    return VictimFacts(datasets.info(spec.data).shape, datasets.split_sizes(spec.data, official=official))
+
+
+def check_victim(spec: VictimSpec, facts: VictimFacts) -> None:
+    """Raise UsageError for a victim whose network cannot take inputs of its data's shape."""
+    _check_shape("victim", spec.architecture, spec, facts)
+
+
+def check_cell(cell: Cell, attack: Any, facts: VictimFacts) -> None:
+    """Raise UsageError, "KEY = VALUE: what is allowed", for a cell that would fail whatever its data hold.
+
+    ``attack``: the built attack of the cell. It does not depend on the defense, the training or the repeat.
+    """
+    if attack.family not in FAMILIES:
+        raise UsageError(
+            f"attack = {shown(cell.attack)}: its family is {shown(attack.family)}; "
+            f"{nearest(str(attack.family), FAMILIES)}"
+        )
+    if cell.budget > MOST_QUERIES:
+        raise UsageError(
+            f"attack = {shown(cell.attack)}: it sends {cell.budget:,} queries; at most {MOST_QUERIES:,} "
+            "are allowed"
+        )
+    extracts = attack.family == "extraction" or getattr(attack, "target", "") == "surrogate"
+    if extracts:
+        _check_shape("surrogate", cell.threat.surrogate, cell.victim, facts)
+    if not extracts or not attack.queries:
+        return
+    # A surrogate for membership inference is extracted from the victim's own distribution.
+    pool = cell.threat.pool if attack.family == "extraction" else _OWN_SPLIT
+    size = query_pools.size(pool, cell.victim.data, facts.sizes)
+    if not size:
+        raise UsageError(f"pool = {pool!r}: it has no inputs that {shown(cell.attack)} could send")
+    with user_code(f"attack = {shown(cell.attack)}"):
+        supply = attack.supply(size) if attack.family == "extraction" else size
+    if supply is not None and cell.budget > supply:
+        raise UsageError(
+            f"budget = {cell.budget}: it is larger than what pool {pool!r} supplies to {shown(cell.attack)} "
+            f"({supply} inputs); [1, {supply}] is allowed"
+        )
+
+
+def not_applicable(cell: Cell, attack: Any, facts: VictimFacts) -> str:
+    """Return why a membership cell has too few records to run on, or an empty string."""
+    if attack.family != "membership":
+        return ""
+    pool, sizes = cell.threat.pool, facts.sizes
+    if pool == "train":
+        others = 0  # each of its inputs is a member
+    elif pool == _OWN_SPLIT:
+        others = sizes["test"]
+    elif cell.threat.access == _OWN_SPLIT and pool != "test" and attack.target == "surrogate":
+        others = sizes["calibration"]
+    else:
+        others = query_pools.size(pool, cell.victim.data, sizes)
+    if min(attack.members, sizes["train"], others) >= MIN_RECORDS:
+        return ""
+    return (
+        f"there are {sizes['train']} training records and {others} in pool {pool!r} that are none of them; "
+        f"[{MIN_RECORDS}, inf] are needed of each"
+    )
+
+
+def _check_shape(key: str, architecture: str, victim: VictimSpec, facts: VictimFacts) -> None:
+    smallest, (_, height, width) = SMALLEST.get(architecture, 1), facts.shape
+    if min(height, width) < smallest:
+        raise UsageError(
+            f"{key} = {architecture!r}: it needs inputs of {smallest}×{smallest} or more, and those of "
+            f"{victim.data} are {height}×{width}; mlp and logistic take any"
+        )
