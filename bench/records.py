@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -18,12 +19,23 @@ COSTS = frozenset({"seconds", "cpu_seconds", "shared", "memory_mib", "latency_us
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a task. ``arrays`` hold 0 and 1; ``costs`` hold what differs from run to run."""
+    """The result of a task. ``arrays`` hold 0 and 1; ``costs`` hold what differs from run to run.
+
+    Raises ValueError for a metric that is NaN or infinite: what cannot be measured is None.
+    """
 
     metrics: dict[str, float | None]
     arrays: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     costs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics.items():
+            if value is not None and not math.isfinite(value):
+                raise ValueError(
+                    f"metric {name} is {value}; a metric must be a finite number, "
+                    "or None where it cannot be measured"
+                )
 
 
 @dataclass(frozen=True)

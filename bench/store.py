@@ -205,7 +205,8 @@ class Store:
                 kind,
                 json.loads(spec),
                 status,
-                json.loads(metrics),
+                # Older stores may hold NaN, which no comparison notices: it was not measured.
+                json.loads(metrics, parse_constant=lambda _: None),
                 arrays.get(key, {}),
                 json.loads(info),
                 error,

@@ -19,9 +19,12 @@ from bench.metrics.intervals import (
     unpaired_difference,
     value_interval,
 )
-from bench.metrics.membership import membership, roc, standard_errors
+from bench.metrics.membership import RocCurve, membership, roc, standard_errors
 from bench.metrics.pooled_difference import common_prior, contrast, p_value_above, p_value_below
 from bench.metrics.query_multiplier import query_multiplier
+from bench.records import Outcome, PlannedTask, Record
+from bench.store import Store
+from bench.tasks import DefenseEvaluation
 
 MANY = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=6)
@@ -168,10 +171,20 @@ def test_metrics_of_membership_are_shares_with_finite_errors(scores, members):
     assert all(0 <= value <= 1 for point in roc(member, scores) for value in point)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_no_number_fails_its_cell_and_is_read_as_not_measured(value, tmp_path, digits_spec):
+    with pytest.raises(ValueError, match=r"metric extraction\.gain is -?(nan|inf)"):
+        Outcome({"extraction.fidelity": 0.5, "extraction.gain": value})
+    task = DefenseEvaluation(digits_spec, (), (), 1, 0)
+    with Store(tmp_path / "store.sqlite", create=True) as store:
+        store.set_plan([PlannedTask("k", task)])
+        store.put(Record("k", "audit", task.spec(), "ok", {"honest.nll": value, "honest.ece": 0.1}))
+        (record,) = store.records()
+    assert record.metrics == {"honest.nll": None, "honest.ece": 0.1}
+
+
 def test_equal_infinite_scores_are_classified_alike():
     """A detector may score +inf; tied scores have no operating point between them."""
-    from bench.metrics.membership import RocCurve
-
     member = np.array([True, False, True, False])
     for score in (np.full(4, np.inf), np.full(4, -np.inf), np.zeros(4)):
         assert RocCurve.of(member, score).true.tolist() == [0, 2]
