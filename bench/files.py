@@ -1,18 +1,37 @@
-"""The cache folder, and writing files so that no reader sees half of one."""
+"""The cache folder, and files that no reader sees half written and no reader believes when they are damaged.
+
+Every file that moatbench writes goes through :func:`replacement`. What can be made again is kept in checked
+files, which begin with a checksum of the rest.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
 from bench.errors import UsageError, one_line, shown
+
+log = logging.getLogger(__name__)
+
+HEAD = b"moatbench checked file 1 "
+"""How a checked file begins; a SHA-256 in hexadecimal and a line break follow."""
+LINE = len(HEAD) + 65
+"""Length of that first line."""
+LEFTOVER_SECONDS = 3600
+"""Age from which an unfinished file belongs to a process that was killed; writing one takes seconds."""
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
+_told: set[tuple[Path, str]] = set()
 
 
 def cache_root() -> Path:
@@ -39,31 +58,37 @@ def in_user_cache(folder: str) -> Path:
 
 @contextmanager
 def replacement(path: Path) -> Iterator[Path]:
-    """Yield an unused path next to ``path``; the file or folder written there then replaces ``path``.
+    """Yield an unused path next to ``path``; the file written there then replaces ``path`` in one step.
 
     The temporary name is unique, so several processes or threads may write the same ``path`` at once: the
-    last one wins. If the block raises, ``path`` keeps its content and the temporary file is removed.
-    Replacing a file is atomic. An old folder is removed before the new one takes its place; OSError is
-    raised if another process put its own there in between.
+    last one wins. If the block raises, ``path`` keeps its content and the temporary file is removed. A
+    process that is killed leaves it behind; see :func:`remove_leftovers`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
         yield part
-        if part.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
     finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
+        with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write ``content`` (text as UTF-8) to ``path``, replacing it in one step; see :func:`replacement`."""
-    with replacement(path) as part:
-        part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    """Write ``content`` (text as UTF-8) to ``path``, replacing it in one step; see :func:`replacement`.
+
+    The content is on the disk before it gets its name, so that a power loss leaves no empty file. A link
+    stays a link, and what is no file, such as a terminal, is written to as it is.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    with replacement(path) as part, part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def user_path(name: str | Path) -> Path:
@@ -103,3 +128,64 @@ def user_text(path: Path, most: int) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from error
+
+
+def sealed(content: bytes) -> bytes:
+    """Return ``content`` after a line with its checksum."""
+    return _first_line(content) + content
+
+
+def unsealed(content: bytes) -> bytes | None:
+    """Return what :func:`sealed` was given; None where a byte was changed, lost or added."""
+    body = content[LINE:]
+    return body if content[:LINE] == _first_line(body) else None
+
+
+def _first_line(content: bytes) -> bytes:
+    return HEAD + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """Write a checked file into a cache; a folder that cannot be written to is a warning, once.
+
+    There is no wait for the disk: a file that a power loss damages is found out when it is read.
+    """
+    try:
+        with replacement(path) as part:
+            part.write_bytes(sealed(content))
+    except OSError as error:
+        warn_unwritable(path.parent, error)
+
+
+def read_checked(path: Path, remedy: str) -> bytes | None:
+    """Return the content of a checked file; None where there is none, or where it is damaged.
+
+    A damaged file is a warning, with ``remedy``: what the caller does about it.
+    """
+    try:
+        content = unsealed(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        log.warning("cached file %s cannot be read (%s); %s", path, error.strerror, remedy)
+        return None
+    if content is None:
+        log.warning("cached file %s is damaged; %s", path, remedy)
+    return content
+
+
+def warn_unwritable(folder: Path, error: OSError, consequence: str = "the work goes on without") -> None:
+    """Say that nothing is cached in ``folder``, with the ``consequence``; once for each folder and reason."""
+    reason = error.strerror or str(error)
+    if (folder, reason) not in _told:
+        _told.add((folder, reason))
+        log.warning("nothing is cached in %s (%s); %s", folder, reason, consequence)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left unfinished in ``folder`` and below, an hour ago or earlier."""
+    oldest = time.time() - LEFTOVER_SECONDS
+    for path in folder.rglob("*.part"):
+        with suppress(OSError):
+            if _UNFINISHED.fullmatch(path.name[-22:]) and path.stat().st_mtime < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -7,7 +7,6 @@ Python file that a matrix names.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.metadata
@@ -17,7 +16,7 @@ import keyword
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
@@ -26,6 +25,7 @@ from bench.calls import format_call, parse_call
 from bench.errors import UsageError, nearest, one_line, shown, user_code
 from bench.files import user_file, user_path
 from bench.parameters import check_parameters, keyword_parameters, validate
+from bench.sources import FILE_PREFIX, PLUGIN_PACKAGES, Code, code
 
 
 class Plugin:
@@ -175,17 +175,20 @@ class Registry(Generic[P]):
             raise UsageError(f"{self.kind} {shown(text)}: {shown(written)} builds {shown(again)}")
         return written
 
-    def source_digest(self, text: str) -> str:
-        """Return a SHA-256 of the source code of the plugin that ``text`` describes.
+    def source(self, text: str) -> Code:
+        """Return the code of the plugin that ``text`` describes.
 
-        It covers the modules of its class and of the bases, and all modules that these import from their
-        own package, directly or through others. If the instance is of another class (see ``builder``), that
-        class's modules count too.
+        It consists of the modules of its class and of the bases, and of all modules that these import. If
+        the instance is of another class (see ``builder``), that class's modules count too.
         """
-        cls: Any = self.get(parse_call(text)[0])
-        built: Any = type(self.build(text))
-        digests = [_source_digest(each, self.package) for each in dict.fromkeys((cls, built))]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        classes: list[type] = [self.get(parse_call(text)[0]), type(self.build(text))]
+        bases = [base for cls in classes for base in cls.__mro__ if issubclass(base, Plugin)]
+        modules = dict.fromkeys(base.__module__ for base in bases if base is not Plugin)
+        return code(*modules, plugin_packages=(*PLUGIN_PACKAGES, self.package))
+
+    def source_digest(self, text: str) -> str:
+        """Return a SHA-256 of the code of the plugin that ``text`` describes."""
+        return self.source(text).digest()
 
 
 def _import_named(reference: str) -> Any:
@@ -202,53 +205,13 @@ def _module_names(package: ModuleType) -> Iterator[str]:
             yield from _module_names(importlib.import_module(module.name))
 
 
-@cache
-def _source_digest(cls: type[Plugin], package: str) -> str:
-    bases = [base for base in cls.__mro__ if issubclass(base, Plugin) and base is not Plugin]
-    left, sources = [base.__module__ for base in bases], dict[str, str]()
-    while left:
-        name = left.pop()
-        if name not in sources:
-            module = importlib.import_module(name)
-            sources[name] = _source(module)
-            left += _imported(module, sources[name], package)
-    return hashlib.sha256("".join(sources[name] for name in sorted(sources)).encode()).hexdigest()
-
-
-def _source(module: ModuleType) -> str:
-    # inspect finds no source in an empty __init__.py, nor in a package without one.
-    path = module.__file__
-    empty = hasattr(module, "__path__") and (path is None or not Path(path).stat().st_size)
-    return "" if empty else inspect.getsource(module)
-
-
-def _imported(module: ModuleType, source: str, package: str) -> list[str]:
-    """Return the names of the modules of its own top-level package that a module imports.
-
-    A sub-package of ``package``, the registry's own, counts with all its modules, since it may find them
-    by name. Of another package, what is imported already counts: nothing of it is imported for this.
-    """
-    top = module.__name__.partition(".")[0] + "."
-    named: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom):
-            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
-            named += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            named += [alias.name for alias in node.names]
-    own = [name for name in named if name.startswith(top) and name in sys.modules]
-    packages = [sys.modules[name] for name in own if hasattr(sys.modules[name], "__path__")]
-    packages = packages if top == f"{package}." else []
-    return [*own, *(name for package in packages for name in _module_names(package))]
-
-
 def load_file(path: Path) -> ModuleType:
     """Return a Python file as a module, imported under a unique name.
 
     Raises UsageError if it is missing, and, with the line, for whatever it raises while it is imported.
     """
     path = user_file(user_path(path).resolve(), "Python file")
-    name = f"moatbench_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{FILE_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -30,26 +30,6 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
-def test_an_error_in_the_middle_leaves_the_old_folder_and_nothing_else(tmp_path):
-    path = tmp_path / "folder"
-    path.mkdir()
-    (path / "old").touch()
-    with pytest.raises(OSError, match="full"), replacement(path) as part:
-        _ = part.mkdir(), (part / "new").touch(), fail(OSError("disk full"))
-    assert names(path) == ["old"]
-    assert names(tmp_path) == ["folder"]
-
-
-def test_a_folder_replaces_a_folder(tmp_path):
-    path = tmp_path / "folder"
-    path.mkdir()
-    (path / "old").touch()
-    with replacement(path) as part:
-        part.mkdir()
-        (part / "new").touch()
-    assert names(path) == ["new"]
-
-
 def test_two_writers_at_once_end_with_the_whole_file_of_the_last(tmp_path):
     path = tmp_path / "file"
     with replacement(path) as one, replacement(path) as other:

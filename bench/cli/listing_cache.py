@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import sys
+from contextlib import suppress
 from pathlib import Path
 
-from bench.files import cache_root, write_atomically
+from bench import keys
+from bench.files import cache_root, read_checked, write_checked
 
 HOME = Path(__file__).parents[2]
 PACKAGES = ("attacks", "bench", "defenses")
@@ -20,16 +23,15 @@ def table(kind: str) -> str:
     """Return the table of "attacks", "defenses", "victims", "datasets" or "matrices"."""
     if any(importlib.metadata.entry_points(group=f"moatbench.{folder}") for folder in PACKAGES):
         return _made(kind)
-    path = cache_root() / "lists" / f"{kind}-{_digest()}.txt"
-    if path.is_file() and (kept := path.read_text(encoding="utf-8")):
-        return kept
+    path = cache_root() / "lists" / f"{kind}-{_key(kind)}.txt"
+    kept = read_checked(path, "making it again")
+    if kept is not None:
+        return kept.decode("utf-8")
     text = _made(kind)
-    try:
+    with suppress(OSError):
         for old in path.parent.glob(f"{kind}-*.txt"):
             old.unlink(missing_ok=True)
-        write_atomically(path, text)
-    except OSError:
-        pass  # without a writable cache folder the list is only slower
+    write_checked(path, text.encode("utf-8"))
     return text
 
 
@@ -39,10 +41,16 @@ def _made(kind: str) -> str:
     return listing.table(kind)
 
 
-def _digest() -> str:
+def _key(kind: str) -> str:
     found = hashlib.sha256()
     for folder in PACKAGES:
         for path in sorted((HOME / folder).rglob("*")):
             if path.suffix in {".py", ".toml"}:
                 found.update(str(path.relative_to(HOME)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()[:16]
+    ingredients = {
+        "kind": kind,
+        "files": found.hexdigest(),  # the bytes: docstrings are in the lists
+        "docstrings": sys.flags.optimize < 2,  # python -OO drops them
+        **keys.versions_of({name: importlib.metadata.version(name) for name in ("pydantic", "tabulate")}),
+    }
+    return keys.compose("list", ingredients)[:16]

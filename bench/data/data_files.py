@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import logging
 import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from bench import keys
 from bench.data.datasets import (
     DATASETS,
     DatasetInfo,
@@ -31,8 +33,9 @@ from bench.data.datasets import (
 from bench.data.file_layouts import UNREADABLE
 from bench.data.image_cache import cached_images
 from bench.errors import MissingDataError
-from bench.files import expanded, in_user_cache
+from bench.files import cache_root, expanded, in_user_cache, warn_unwritable
 from bench.seeds import derive
+from bench.sources import code
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +199,7 @@ class _OfficialSplit:
                 *cached_images(self._dataset.name, self._key(rows), len(rows), lambda: self._part(rows))
             )
         except OSError as error:
-            log.warning("no images are cached (%s): every worker holds its own", _one_line(error))
+            warn_unwritable(cache_root() / "images", error, "every worker holds its own images")
             return Labelled(*_convert(self._data, rows))
 
     @cached_property
@@ -208,10 +211,24 @@ class _OfficialSplit:
         return lambda here: _convert(data, rows[here])
 
     def _key(self, rows: Indices) -> str:
-        """Return a name for these rows of these files, as they are now."""
-        files = self._dataset.files.paths(self._split, self._root)
-        stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        return f"{derive('rows', *map(str, stamps), hashlib.sha256(rows.data).hexdigest()):016x}"
+        """Return the key of these rows of these files, as they are now."""
+        states = [
+            (path.resolve(), path.stat()) for path in self._dataset.files.paths(self._split, self._root)
+        ]
+        stamps = [[str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns] for path, at in states]
+        ingredients = {
+            "files": stamps,  # the last of these times, that of a change of state, is set by the system alone
+            "rows": hashlib.sha256(rows.data).hexdigest(),
+            "code": _code(),
+            **keys.versions_of({name: importlib.metadata.version(name) for name in ("numpy", "torchvision")}),
+        }
+        return keys.compose("images", ingredients)[:32]
+
+
+@cache
+def _code() -> str:
+    """Return a digest of the code that reads and converts images."""
+    return code(__name__).digest()
 
 
 def _convert(data: tuple[NDArray[Any], Labels], rows: Indices) -> tuple[Images, Labels]:

@@ -19,8 +19,9 @@ from bench.errors import UsageError
 CHUNK = 256
 """Rows a model is evaluated on at once; shorter chunks are padded, so that shapes never differ."""
 NUMERICAL_RULES = "one thread; chunks of 256; denormals flushed in training"
-"""Part of the training cache's keys: other rules give other bits."""
-
+"""Part of the keys of trained models: other rules give other bits."""
+LIBRARIES = ("adversarial-robustness-toolbox", "torch", "torchvision", "numpy", "scipy", "scikit-learn")
+"""Libraries whose versions results depend on."""
 
 _device: ContextVar[str] = ContextVar("device", default="cpu")
 
@@ -122,5 +123,4 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on, by package."""
     from bench import __version__
 
-    names = ("adversarial-robustness-toolbox", "torch", "numpy", "scikit-learn")
-    return {"moatbench": __version__} | {name: importlib.metadata.version(name) for name in names}
+    return {"moatbench": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from attacks.base import TransferSet
-from bench.files import write_atomically
+from bench import keys
+from bench.files import read_checked, write_checked
 from bench.models import networks, training
 from bench.models.batched_training import BATCHED, train_batched
 from bench.models.determinism import NUMERICAL_RULES, device, torch_seed, versions
@@ -24,6 +22,7 @@ from bench.models.networks import Network, Shape
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator
 from bench.models.training import TrainingSchedule, Weights
 from bench.models.training_config import parse_training
+from bench.sources import code
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -235,29 +234,32 @@ def _key(
     scale: tuple[float, float],
     seeds: Sequence[int],
 ) -> str:
-    digests = [each.digest() for each in transfer_sets]
-    parts = [
-        digests,
-        architecture,
-        str(schedule),
-        scale,
-        list(seeds),
-        device(),
-        NUMERICAL_RULES,
-        versions(),
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    ingredients = {
+        "transfer sets": [each.digest() for each in transfer_sets],
+        "architecture": architecture,
+        "schedule": str(schedule),
+        "scale": scale,
+        "seeds": list(seeds),
+        "device": device(),
+        "code": _code(),
+        "numerical rules": NUMERICAL_RULES,
+        **keys.versions_of(versions()),
+    }
+    return keys.compose("training", ingredients)
+
+
+@cache
+def _code() -> str:
+    """Return a digest of the code that trains surrogates; their data are an ingredient of their own."""
+    return code(__name__, without=("bench.data",)).digest()
 
 
 def _load(path: Path | None, count: int) -> list[tuple[Weights, Weights]] | None:
     """Return ``count`` pairs of weights, after half of the steps and after all; None if not cached."""
-    if path is None or not path.exists():
+    content = None if path is None else read_checked(path, "training again")
+    if content is None:
         return None
-    try:
-        tensors = safetensors.torch.load(path.read_bytes())
-    except SafetensorError:
-        # Half a file, from a machine that lost power: train again and overwrite it.
-        return None
+    tensors = safetensors.torch.load(content)
 
     def part(prefix: str) -> Weights:
         return {
@@ -276,4 +278,4 @@ def _save(path: Path | None, weights: Sequence[tuple[Weights, Weights]]) -> None
         for when, state in zip(("half", "full"), both, strict=True)
         for name, value in state.items()
     }
-    write_atomically(path, safetensors.torch.save(tensors))
+    write_checked(path, safetensors.torch.save(tensors))

@@ -13,6 +13,7 @@ import numpy as np
 from bench.data.datasets import Labelled, Splits
 from bench.errors import UsageError, shown, user_code
 from bench.plugins import load_file
+from bench.sources import Code, code
 
 OWN_PACKAGES = {"bench", "attacks", "defenses", "moatbench"}
 """Top-level modules of moatbench, which hide modules of the same name in the working directory."""
@@ -26,6 +27,12 @@ def check_reference(reference: str) -> None:
     is_file = module.endswith(".py") and module.isprintable()
     if not name.isidentifier() or not (is_file or all(map(str.isidentifier, module.split(".")))):
         raise UsageError(f"--victim {shown(reference)}: write FILE.py:FUNCTION or package.module:FUNCTION")
+
+
+def source(reference: str) -> Code:
+    """Return the code of the victim that ``reference`` names: its module and what that imports."""
+    module_name, _, _ = reference.rpartition(":")
+    return code(load_file(Path(module_name)).__name__ if module_name.endswith(".py") else module_name)
 
 
 def call_factory(reference: str) -> Any:

@@ -1,6 +1,6 @@
 """Training of the shipped victims, and the cache that keeps them between runs.
 
-The cache holds networks as safetensors and scikit-learn models as skops files, each with a checksum.
+The cache holds networks as safetensors and scikit-learn models as skops, in checked files.
 Nothing in it is unpickled. A corrupt or unsuitable file is reported, and the victim is trained again.
 """
 
@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -25,11 +26,13 @@ from art.estimators.classification import SklearnClassifier
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from bench import keys
 from bench.data.datasets import Splits, info
-from bench.files import cache_root, write_atomically
+from bench.files import cache_root, read_checked, write_checked
 from bench.models import networks, training
-from bench.models.determinism import on_device, torch_seed, versions
+from bench.models.determinism import NUMERICAL_RULES, on_device, torch_seed, versions
 from bench.seeds import derive
+from bench.sources import code
 from bench.tasks import VictimSpec
 
 log = logging.getLogger(__name__)
@@ -80,10 +83,11 @@ def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
     shape = info(spec.data).shape
     schedule = victim_schedule(len(splits.train.x))
     path = _cache_path(spec, splits, str(schedule), ".safetensors")
+    identity = _identity(spec, splits, str(schedule), ".safetensors")
     seed = derive(spec.seed, "victim", spec.data, spec.architecture)
     with torch_seed(seed):
         network = networks.build(spec.architecture, shape, splits.classes)
-    content = _read(path)
+    content = read_checked(path, "training it again")
     if content is not None:
         try:
             network.load_state_dict(safetensors.torch.load(content))
@@ -96,7 +100,7 @@ def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
         with torch_seed(seed), on_device("cpu"):
             _, weights = training.train(network, splits.train.x, targets, schedule, seed)
         content = safetensors.torch.save(weights)
-        _write(path, content)
+        write_checked(path, content)
     network.eval()
 
     def perturb(scale: float, seed: int) -> Predict:
@@ -112,7 +116,7 @@ def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
         parameters=sum(weight.numel() for weight in network.parameters()),
         linear=False,
         perturb=perturb,
-        fingerprint=hashlib.sha256(content + path.name.encode()).hexdigest(),
+        fingerprint=hashlib.sha256(content + identity.encode()).hexdigest(),
     )
 
 
@@ -133,7 +137,7 @@ def _trained_estimator(spec: VictimSpec, splits: Splits) -> TrainedModel:
             # A victim stopped at max_iter is a victim like any other; its accuracy is checked.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(splits.train.x.reshape(len(splits.train.x), -1).astype(np.float64), splits.train.y)
-        _write(path, skops.io.dumps(model))
+        write_checked(path, skops.io.dumps(model))
     model = model if cached is None else cached
 
     def predictor(fitted: Any) -> Predict:
@@ -158,34 +162,37 @@ def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) ->
     return noisy
 
 
+def _identity(spec: VictimSpec, splits: Splits, schedule: str, suffix: str) -> str:
+    """Return the name of a trained network that its fingerprint has contained since the first version."""
+    names = ("adversarial-robustness-toolbox", "torch", "numpy", "scikit-learn")
+    packages = {name: versions()[name] for name in names}
+    key = derive(spec.data, spec.architecture, spec.seed, schedule, splits.train.digest, json.dumps(packages))
+    return f"{spec.data}-{spec.architecture}-{key:016x}{suffix}"
+
+
 def _cache_path(spec: VictimSpec, splits: Splits, schedule: str, suffix: str) -> Path:
     """Return the victim's file; its name depends on everything that the training depends on."""
-    packages = {name: value for name, value in versions().items() if name != "moatbench"}
-    key = derive(spec.data, spec.architecture, spec.seed, schedule, splits.train.digest, json.dumps(packages))
-    return cache_root() / "victims" / f"{spec.data}-{spec.architecture}-{key:016x}{suffix}"
+    ingredients = {
+        "spec": spec.fields() | {"architecture": spec.architecture},
+        "schedule": schedule,
+        "data": splits.train.digest,
+        "code": _code(),
+        "numerical rules": NUMERICAL_RULES,
+        **keys.versions_of({name: version for name, version in versions().items() if name != "moatbench"}),
+    }
+    key = keys.compose("victim", ingredients)[:32]
+    return cache_root() / "victims" / f"{spec.data}-{spec.architecture}-{key}{suffix}"
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write the file and its checksum, each atomically."""
-    write_atomically(path, content)
-    write_atomically(path.with_suffix(path.suffix + ".sha256"), hashlib.sha256(content).hexdigest())
-
-
-def _read(path: Path) -> bytes | None:
-    """Return the cached bytes, or None where there are none or their checksum is wrong."""
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    checksum = path.with_suffix(path.suffix + ".sha256")
-    if checksum.exists() and checksum.read_bytes().strip() == hashlib.sha256(content).hexdigest().encode():
-        return content
-    log.warning("cached victim %s is corrupt; training it again", path.name)
-    return None
+@cache
+def _code() -> str:
+    """Return a digest of the code that trains victims; its data are an ingredient of their own."""
+    return code(__name__, without=("bench.data",)).digest()
 
 
 def _read_sklearn(path: Path, expected: Any) -> Any:
     """Return the cached model if there is one, of the class of ``expected`` and of trusted types alone."""
-    content = _read(path)
+    content = read_checked(path, "training it again")
     if content is None:
         return None
     try:

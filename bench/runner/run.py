@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any, Protocol
 
 from bench import plugins
@@ -19,9 +16,10 @@ from bench.errors import UsageError
 from bench.models.determinism import single_thread, versions
 from bench.models.victims import Victim
 from bench.plan import feasibility
-from bench.records import PlannedTask, Record
+from bench.records import Record
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import Item, LocalBackend, WorkerSettings, worker_context
+from bench.runner.task_keys import outdated, task_keys
 from bench.store import Store
 from bench.tasks import Cell, Task, VictimSpec
 
@@ -35,25 +33,6 @@ class Backend(Protocol):
         self, todo: Sequence[Item], settings: WorkerSettings, context: WorkerContext
     ) -> Iterator[Record]:
         """Yield a record for each task, in any order, as they finish. ``context`` holds the victims."""
-
-
-def task_keys(tasks: Sequence[Task], fingerprints: dict[VictimSpec, str], device: str = "cpu") -> list[str]:
-    """Return each task's key: a hash of spec, victim, source of its plugins, versions and device.
-
-    So a result is never reused after an edit of a plugin, for another victim or with other versions.
-    """
-    attack_source = cache(plugins.attacks.source_digest)
-    defense_source = cache(plugins.defenses.source_digest)
-    found = []
-    for task in tasks:
-        sources = [defense_source(text) for text in task.defense]
-        if isinstance(task, Cell):
-            sources.append(attack_source(task.attack))
-        parts = [task.kind, task.spec(), fingerprints[task.victim], sources, versions()]
-        if device != "cpu":
-            parts.append(device)
-        found.append(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
-    return found
 
 
 def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, str]:
@@ -107,12 +86,15 @@ def run(
     with single_thread():
         fingerprints = prepare(tasks, context)
         victims = [_victim_facts(spec, context) for spec in fingerprints]
-    keys = task_keys(tasks, fingerprints, settings.device)
+    plan = task_keys(tasks, fingerprints, settings.device)
     if fresh:
         store.clear()
-    store.set_plan(PlannedTask(key, task) for task, key in zip(tasks, keys, strict=True))
+    store.set_plan(plan)
     done = store.done()
-    todo = [(task, key) for task, key in zip(tasks, keys, strict=True) if key not in done]
+    left = [each for each in plan if each.key not in done]
+    todo = [(each.task, each.key) for each in left]
+    if left and (message := outdated(left, (each for each in store.stored() if each.key in done))):
+        log.warning(message)
     store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=settings.device)
     chosen = backend if backend and todo else LocalBackend(jobs)
     records = chosen.records(todo, settings, context)

@@ -3,7 +3,7 @@
 import pytest
 
 from attacks.inverse import INVERSES, UnknownDefenseInverse, inverse_of
-from bench import plugins
+from bench import sources
 from bench.plugins import attacks, defenses
 
 
@@ -22,18 +22,16 @@ def test_a_defense_without_an_inverse_gets_the_label_only_fallback(name):
 @pytest.fixture
 def digest(monkeypatch):
     """Return an attack's source digest if the file of one module had another line."""
-    source = plugins._source
+    read = sources._read
 
     def of(attack, edited):
-        def changed(module):
-            return source(module) + ("\n# edited" if module.__name__ == edited else "")
-
-        monkeypatch.setattr(plugins, "_source", changed)
-        plugins._source_digest.cache_clear()
+        file = f"{str(edited).replace('.', '/')}.py"
+        monkeypatch.setattr(
+            sources, "_read", lambda path: read(path) + (b"\nedited = 1" if path.endswith(file) else b"")
+        )
         return attacks.source_digest(attack)
 
-    yield of
-    plugins._source_digest.cache_clear()
+    return of
 
 
 @pytest.mark.parametrize("module", ["rounded", "numerics.sigmoid_fit", "base", "none"])

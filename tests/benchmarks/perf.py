@@ -34,7 +34,7 @@ from bench.models.networks import build
 from bench.models.training_config import parse_training
 from bench.plan.matrix import load_matrix
 from bench.plugins import attacks, defenses
-from bench.records import PlannedTask, Record
+from bench.records import Record
 from bench.report.markdown import markdown
 from bench.report.page import written
 from bench.report.store_report import write_store_report
@@ -376,12 +376,12 @@ def stored(bench, spec, folder, number):
     setting = WorkerSettings(bench.data_root, None)
     with single_thread():
         (made,) = run_cells([replace(tasks[0], repeats=1)], bench)
-        keys = execute.task_keys(tasks, execute.prepare(tasks, bench))
+        plan = execute.task_keys(tasks, execute.prepare(tasks, bench))
     inputs = len(made.arrays["agreement"])
     with Store(folder / "s.sqlite", create=True) as store:
         store.set_meta(**provenance.commit(), matrix="many", matrix_text="", reference_budget={})
-        store.set_plan(PlannedTask(key, task) for task, key in zip(tasks, keys, strict=True))
-        for task, key in zip(tasks, keys, strict=True):
+        store.set_plan(plan)
+        for task, key in ((each.task, each.key) for each in plan):
             arrays = made.arrays | {"agreement": (rng.random(inputs) < 0.9).astype(np.uint8)}
             store.put(Record(key, task.kind, task.spec(), "ok", made.metrics, arrays, made.info | made.costs))
     return tasks, setting

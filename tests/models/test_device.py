@@ -55,9 +55,10 @@ def cells(digits_spec, threat, text="copycat(use_probability=true)", repeats=5):
 def test_results_of_another_device_have_other_keys(context, digits_spec, threat):
     tasks = cells(digits_spec, threat, repeats=2)
     prints = {digits_spec: context.victim(digits_spec).fingerprint}
-    named = run.task_keys(tasks, prints)
-    assert named == run.task_keys(tasks, prints, "cpu")
-    assert not set(named) & set(run.task_keys(tasks, prints, "cuda"))
+    plans = [run.task_keys(tasks, prints, *device) for device in ((), ("cpu",), ("cuda",))]
+    named, cpu, cuda = ({each.key for each in plan} for plan in plans)
+    assert named == cpu
+    assert not named & cuda
 
 
 def test_a_training_is_cached_by_its_device(digits_pool):

@@ -19,7 +19,7 @@ from bench.plan.matrix import load_matrix
 from bench.runner import local_backend
 from bench.runner import run as execute
 from bench.runner.local_backend import WorkerSettings, grouped, run_group
-from bench.runner.run import run, task_keys
+from bench.runner.run import run
 from bench.store import Store
 from bench.tasks import Cell
 
@@ -158,21 +158,6 @@ def test_fresh_runs_everything_again(tiny, finished, setting, monkeypatch):
     monkeypatch.setattr(local_backend, "run_group", lambda s, items: ran.extend(items) or honest(s, items))
     results(tiny, finished, setting, fresh=True)
     assert len(ran) == len(tiny)
-
-
-def test_a_key_depends_on_spec_victim_versions_and_source_of_plugins(tiny, monkeypatch):
-    victim = tiny[0].victim
-    before = task_keys(tiny, {victim: "a"})
-    assert len(set(before)) == len(tiny)
-    assert not set(before) & set(task_keys(tiny, {victim: "b"}))
-    monkeypatch.setattr(execute, "versions", lambda: {"torch": "another"})
-    assert not set(before) & set(task_keys(tiny, {victim: "a"}))
-    monkeypatch.undo()
-    monkeypatch.setattr(execute.plugins.defenses, "source_digest", lambda text: text + "edited")
-    after = task_keys(tiny, {victim: "a"})
-    touched = {before[place] == after[place] for place, task in enumerate(tiny) if task.defense}
-    assert touched == {False}
-    assert all(before[p] == after[p] for p, task in enumerate(tiny) if not task.defense)
 
 
 def test_a_failed_cell_is_kept_with_its_traceback_and_tried_again_while_others_go_on(

@@ -1,0 +1,113 @@
+"""The keys of tasks, and why stored results no longer match them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from bench import keys, plugins
+from bench.calls import parse_call
+from bench.models import user_victims
+from bench.models.determinism import versions
+from bench.records import PlannedTask
+from bench.runner.cells import FAMILIES
+from bench.runner.defense_evaluation import evaluate_defense
+from bench.sources import Code, code
+from bench.tasks import Cell, Task, VictimSpec
+
+SHARED = ("bench.runner.cells", "bench.runner.local_backend")
+"""Modules that run tasks of every family; what they import for other families does not count."""
+COVERED = frozenset({"art", "numpy", "pydantic", "scipy", "sklearn", "torch", "torchvision"})
+"""Libraries of plugins whose versions count in any case, or never matter."""
+
+
+def task_keys(
+    tasks: Sequence[Task], fingerprints: Mapping[VictimSpec, str], device: str = "cpu"
+) -> list[PlannedTask]:
+    """Return each task with its key; the ingredients of the key are all that the result depends on.
+
+    They are spec, victim, device, the versions of libraries, and the code: that of the harness as far as
+    tasks of this family import it, and that of plugins and of a user's victim as far as it is not the
+    harness's. So a result is never reused after an edit of what computed it.
+    """
+    harness = cache(harness_code)
+    source = cache(lambda kind, text, family: _source(kind, text, harness(family)))
+    attack_family = cache(lambda text: plugins.attacks.get(parse_call(text)[0]).family)
+    found = []
+    for task in tasks:
+        family = attack_family(task.attack) if isinstance(task, Cell) else ""
+        used = [("defense", text) for text in task.defense]
+        if isinstance(task, Cell):
+            used.append(("attack", task.attack))
+        if task.victim.is_reference:
+            used.append(("victim", task.victim.data))
+        parts: dict[str, list[str]] = {}
+        libraries: dict[str, str] = {}
+        for kind, text in used:
+            digest, needed = source(kind, text, family)
+            name = text if kind == "victim" else parse_call(text)[0]
+            parts.setdefault(f"{keys.SOURCE}{kind} {name}", []).append(digest)
+            libraries |= needed
+        ingredients = {
+            "victim": fingerprints[task.victim],
+            "harness": harness(family).digest(),
+            "device": device,
+            **{name: " ".join(digests) for name, digests in parts.items()},
+            **keys.versions_of(libraries | versions()),
+        }
+        key = keys.compose("result", {"kind": task.kind, "spec": task.spec(), **ingredients})
+        found.append(PlannedTask(key, task, ingredients))
+    return found
+
+
+def _source(kind: str, text: str, harness: Code) -> tuple[str, dict[str, str]]:
+    """Return the digest of a plugin's or a victim's own code, and the versions of libraries it imports."""
+    if kind == "victim":
+        own = user_victims.source(text)
+    else:
+        own = (plugins.attacks if kind == "attack" else plugins.defenses).source(text)
+    return own.digest(without=harness.modules), _library_versions(own.libraries - COVERED)
+
+
+def _library_versions(modules: Iterable[str]) -> dict[str, str]:
+    """Return the versions of installed libraries by name, from the names of their modules."""
+    names = sorted({name for module in modules for name in _distributions().get(module, ())})
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def harness_code(family: str) -> Code:
+    """Return the code that runs and measures cells of an attack's ``family``; defense evaluations for ""."""
+    runner: Any = FAMILIES.get(family) if family else evaluate_defense
+    found = code(runner.__module__) if runner else Code({})
+    return Code(found.modules | {name: code(name).modules[name] for name in SHARED}, found.libraries)
+
+
+def outdated(planned: Iterable[PlannedTask], stored: Iterable[PlannedTask]) -> str:
+    """Return, in one sentence, how many stored results no longer match and why; empty if all do.
+
+    ``planned``: the tasks without a result. ``stored``: what a store holds. A result of the same task with
+    another key does not match.
+    """
+    old: dict[Task, list[Mapping[str, str]]] = {}
+    for each in stored:
+        old.setdefault(each.task, []).append(each.ingredients)
+    reasons: Counter[str] = Counter()
+    for each in planned:
+        if each.task in old:
+            # A store may hold several, of several edits: the nearest one.
+            nearest = min((keys.changes(before, each.ingredients) for before in old[each.task]), key=len)
+            reasons[" and ".join(nearest)] += 1
+    if not reasons:
+        return ""
+    number = reasons.total()
+    results = "result no longer matches" if number == 1 else "results no longer match"
+    why = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    return f"{number} stored {results}: {why}; {'it runs' if number == 1 else 'they run'} again"
