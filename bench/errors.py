@@ -37,6 +37,10 @@ class StoreError(MoatbenchError):
     """A file is not a store of moatbench, is corrupt, or was written by a newer version."""
 
 
+class PluginError(Exception):
+    """A plugin failed in a cell or broke a promise; the message names it and its file."""
+
+
 class NotApplicable(Exception):  # noqa: N818  # it is not an error
     """A combination cannot be run; the message says why. It is stored and shown, and counts as no failure."""
 

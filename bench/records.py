@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.tasks import Cell, DefenseEvaluation, Task, ThreatModel
 
-COSTS = frozenset({"seconds", "cpu_seconds", "shared", "memory_mib", "latency_us"})
+COSTS = frozenset({"seconds", "cpu_seconds", "shared", "memory_mib", "latency_us", "undone"})
 """Parts of ``info`` that differ from run to run; everything else is equal bit for bit."""
 
 

@@ -61,7 +61,10 @@ def _mix(seed: int, number: int) -> int:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the client gets: probabilities (n, classes), NaN where rejected; and which rows were flagged."""
+    """What the client gets: probabilities (n, classes), NaN where rejected; and which rows were flagged.
+
+    ``probabilities``: float64 in [0, 1]. ``refused``, ``flagged``: (n,) bool.
+    """
 
     probabilities: Array
     refused: Mask
@@ -76,7 +79,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Claims:
-    """Properties that a defense claims; contract tests check each of them.
+    """Properties that a defense claims. They are checked while it runs, and a broken one fails the cell.
 
     ``keeps_label``: the first maximum of an answer is the victim's top-1. ``ties``: several entries
     may share the maximum. ``distribution``: rows are non-negative and sum to 1. ``normalises``: they are
@@ -170,6 +173,11 @@ class Defense(Plugin):
     def claims(self) -> Claims:
         """The properties that this defense claims under its parameters."""
         return Claims()
+
+    @property
+    def plugin_class(self) -> type[Defense]:
+        """The class that a matrix names; if a utility loss is given, the class whose strength is searched."""
+        return type(self)
 
     @property
     def effective(self) -> Defense:
@@ -318,8 +326,11 @@ class DefenseStack:
         for defense in self.defenses:
             defense.fit(calibration)
 
-    def answer(self, batch: Batch) -> Answers:
-        """Return the answers after every member; rejected rows are NaN."""
+    def answer(self, batch: Batch, ask: Callable[[int, Batch], Answers] | None = None) -> Answers:
+        """Return the answers after every member; rejected rows are NaN.
+
+        ``ask(position, batch)`` asks the member at a position; without it, its method ``answer`` is called.
+        """
         answers = Answers.of(batch.probabilities.copy())
         for position, defense in enumerate(self.defenses):
             step = Batch(
@@ -331,7 +342,7 @@ class DefenseStack:
                 seed=_mix(batch.seed, position),
                 read_features=batch.read_features,
             )
-            given = defense.answer(step)
+            given = defense.answer(step) if ask is None else ask(position, step)
             answers = Answers(
                 given.probabilities, answers.refused | given.refused, answers.flagged | given.flagged
             )

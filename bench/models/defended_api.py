@@ -1,9 +1,11 @@
-"""The prediction API of a defended victim: the only object that an attack may use."""
+"""The prediction API of a defended victim, and what an attack gets of it."""
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from attacks.base import Known
 from bench.errors import BudgetError
+from bench.models.checked_stack import CheckedStack
 from bench.models.victims import Victim
 from bench.seeds import derive
 from defenses.base import Answers, Batch, DefenseStack
@@ -38,10 +41,13 @@ class QueryAccount:
 class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
     """A victim with its defenses, as an ART classifier that counts and limits queries.
 
+    Each defense gets arrays of its own, and its promises are checked: a broken one raises PluginError, in the
+    query or at the end, in :meth:`close`.
+
     ``budget``: inputs that may be sent, repeated and rejected ones included; None for benign traffic.
     ``seed``: base of the defense's noise. ``shows``: "probabilities" or "labels" (one-hot answers).
     ``knowledge``: what the attacker knows of the defenses, "none", "family" or "full"; ``known`` then holds
-    it (:func:`known_defenses`), or None for "none".
+    it (:func:`known_defenses`), or None for "none". ``recorded``: keep what :meth:`queries` returns.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         seed: int,
         shows: str = "probabilities",
         knowledge: str = "none",
+        recorded: bool = False,
     ) -> None:
         super().__init__(
             predict_fn=self.predict,
@@ -63,7 +70,11 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         self.budget = budget
         self.account = QueryAccount()
         self.known = None if knowledge == "none" else known_defenses(stack, parameters=knowledge == "full")
-        self._victim, self._stack, self._shows = victim, stack, shows
+        self._victim, self._stack, self._shows = victim, CheckedStack(stack, seed), shows
+        self._read_features = victim.reader()
+        self._log: list[tuple[Images, Array]] | None = [] if recorded else None
+        self._failure: Exception | None = None
+        self._closed = False
         self._numbers: dict[str, int] = defaultdict(int)
         self._seed_of = cache(partial(derive, seed))
 
@@ -77,17 +88,43 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
 
     def query(self, x: Images, client: str) -> Answers:
         """Return answers with the defense's decisions (rejected, flagged); counts as :meth:`predict` does."""
-        x = np.ascontiguousarray(x, dtype=np.float32)
+        if self._failure is not None:
+            raise self._failure
+        x = np.array(x, dtype=np.float32, order="C")  # a copy, since the sender may change it later
         if x.shape[1:] != self._victim.shape:
             raise ValueError(f"queries must be (n, {self._victim.shape}), got {x.shape}")
+        if not np.isfinite(x).all():
+            raise ValueError("queries must be finite, got NaN or infinity")
+        if self._closed:
+            raise BudgetError("the attack has returned its result, after which the API answers nothing more")
         if self.budget is not None and self.account.sent + len(x) > self.budget:
             raise BudgetError(
                 f"the attack asked for {len(x)} answers with {self.budget - self.account.sent} left of a "
                 f"budget of {self.budget}"
             )
+        try:
+            answers = self._answered(x, client)
+        except Exception as failure:
+            # An attack may go on after an error; the cell fails all the same.
+            self._failure = failure
+            raise
+        if self._log is not None:
+            self._log.append((x, answers.probabilities.copy()))
+        self._numbers[client] += len(x)
+        account, refused = self.account, int(np.count_nonzero(answers.refused))
+        account.sent += len(x)
+        account.refused += refused
+        account.answered += len(x) - refused
+        account.flagged += int(np.count_nonzero(answers.flagged))
+        return answers
+
+    def _answered(self, x: Images, client: str) -> Answers:
+        """Return the answers to ``x``, and add the time to the account."""
+        account, stack = self.account, self._stack
         start, start_cpu = time.perf_counter(), time.process_time()
         raw = self._victim.probabilities(x)
-        answered, answered_cpu = time.perf_counter(), time.process_time()
+        account.seconds_model += time.perf_counter() - start
+        account.cpu_model += time.process_time() - start_cpu
         batch = Batch(
             inputs=x,
             raw=raw,
@@ -95,23 +132,61 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
             client=client,
             number=self._numbers[client],
             seed=self._seed_of(client),
-            read_features=self._victim.activations if self._victim.features else None,
+            read_features=self._read_features,
         )
-        answers = self._stack.answer(batch)
+        answers = stack.answer(batch)
+        account.seconds_defense, account.cpu_defense = stack.seconds, stack.cpu
         if self._shows == "labels":
             answers = Answers(one_hot_labels(answers.probabilities), answers.refused, answers.flagged)
-        self._numbers[client] += len(x)
-        account = self.account
-        account.seconds_model += answered - start
-        account.seconds_defense += time.perf_counter() - answered
-        account.cpu_model += answered_cpu - start_cpu
-        account.cpu_defense += time.process_time() - answered_cpu
-        account.sent += len(x)
-        refused = int(np.count_nonzero(answers.refused))
-        account.refused += refused
-        account.answered += len(x) - refused
-        account.flagged += int(np.count_nonzero(answers.flagged))
         return answers
+
+    def client(self) -> ApiClient:
+        """Return the API as an attack gets it."""
+
+        def send(x: Images, client: str) -> Array:
+            return self.query(x, client).probabilities
+
+        return ApiClient(send, self.input_shape, self.nb_classes, self.budget, copy.deepcopy(self.known))
+
+    def close(self) -> None:
+        """Answer nothing more, and check all promises of the defenses that are still to be checked.
+
+        Raises the error of a query that failed before, or PluginError.
+        """
+        self._closed = True
+        if self._failure is not None:
+            raise self._failure
+        self._stack.check()
+
+    def queries(self) -> tuple[Images, Array]:
+        """Return all queries (n, …) in order and their answers (n, classes), where they are ``recorded``."""
+        log = self._log or [(np.zeros((0, *self._victim.shape), np.float32), np.zeros((0, self.nb_classes)))]
+        return np.concatenate([x for x, _ in log]), np.concatenate([answers for _, answers in log])
+
+
+class ApiClient(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
+    """An API as an attack gets it: it can be queried, and holds no victim, no defense and no counter.
+
+    ``send(x, client)``: returns the answers (n, classes) to queries (n, …), rows of NaN where rejected.
+    ``budget`` and ``known``: what the attack is told; changing them has no effect.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Images, str], Array],
+        shape: tuple[int, ...],
+        classes: int,
+        budget: int | None,
+        known: tuple[Known, ...] | None,
+    ) -> None:
+        super().__init__(
+            predict_fn=self.predict, input_shape=shape, nb_classes=classes, clip_values=(0.0, 1.0)
+        )
+        self.budget, self.known, self._send = budget, known, send
+
+    def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
+        """Return answers (n, classes) to queries; rejected ones are NaN rows. Raises BudgetError."""
+        return self._send(x, client)
 
 
 def known_defenses(stack: DefenseStack, *, parameters: bool) -> tuple[Known, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from bench.data.datasets import Labelled, Splits, info
 from bench.errors import VictimError, user_code
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread
+from bench.models.plugin_guard import PluginCall, generator
 from bench.models.prediction_cache import PredictionCache
+from bench.models.promises import SAME
 from bench.tasks import VictimSpec
 
 Images = NDArray[np.float32]
@@ -51,6 +53,7 @@ class Victim:
     linear: bool | None = None
     perturb: Perturb | None = None
     fingerprint: str = ""
+    _widths: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,6 +74,20 @@ class Victim:
         """Return the output of ``features``; below 256 rows, recent inputs come from a cache."""
         return self._depths(x) if 0 < len(x) < CHUNK else self._read(x)
 
+    def reader(self, *, cached: bool = True) -> Features | None:
+        """Return ``features`` as a function that gives no access to the victim, or None if there are none.
+
+        ``cached``: by :meth:`activations`, else read anew each time.
+        """
+        if self.features is None:
+            return None
+        read = self.activations if cached else self._read
+
+        def features(x: Images) -> Sequence[NDArray[np.float32]]:
+            return read(x)
+
+        return features
+
     def expect(self, x: Images) -> None:
         """Announce that rows of ``x`` (n, …) will be queried, perhaps one by one; evaluates nothing yet."""
         self._answers.expect(x)
@@ -84,15 +101,43 @@ class Victim:
     def _depths(self) -> PredictionCache:
         return PredictionCache(self._read, REMEMBERED)
 
+    @cached_property
+    def _bits(self) -> np.random.BitGenerator:
+        return generator(0)
+
+    def _call(self, hook: str, *, full: bool = False) -> PluginCall:
+        return PluginCall(f"victim {self.name}", hook, self._bits, full=full, error=VictimError)
+
     def _read(self, x: Images) -> Sequence[NDArray[np.float32]]:
+        """Return copies of the features (n, d) at each depth, checked."""
         if self.features is None:
             raise VictimError(f"victim {self.name} offers no features")
-        return self.features(x)
+        with self._call("features"):
+            given = [np.array(depth) for depth in self.features(np.array(x, dtype=np.float32))]
+        problem = self._features_problem(given, len(x))
+        if problem:
+            raise VictimError(f"victim {self.name} does not return features: {problem}")
+        return given
+
+    def _features_problem(self, given: list[NDArray[Any]], n: int) -> str:
+        for depth in given:
+            if depth.ndim != 2 or len(depth) != n or not np.issubdtype(depth.dtype, np.floating):
+                got = f"{depth.dtype} {depth.shape}"
+                return f"expected a floating-point array of shape ({n}, d) at each depth, got {got}"
+            if not np.isfinite(depth).all():
+                return f"{int((~np.isfinite(depth)).any(axis=1).sum())} of {n} rows hold NaN or infinity"
+        widths = tuple(depth.shape[1] for depth in given)
+        if self._widths is None:
+            self._widths = widths
+        if widths != self._widths or not widths:
+            return f"expected depths of {self._widths} features, as before, got {widths}"
+        return ""
 
     def _evaluate(self, x: Images) -> Array:
         def call(rows: Images) -> tuple[NDArray[Any], ...]:
-            answer = self.model.predict(rows) if hasattr(self.model, "predict") else self.model(rows)
-            return (np.asarray(answer),)
+            with self._call("predict"):
+                answer = self.model.predict(rows) if hasattr(self.model, "predict") else self.model(rows)
+                return (np.asarray(answer),)
 
         answers = in_chunks(call, x)[0]
         problem = self._problem(answers, len(x))
@@ -121,21 +166,38 @@ class Victim:
         answers that are not probabilities.
         """
         splits = self.splits
-        for name in ("train", "calibration", "pool", "test"):
+        for name in user_victims.PARTS:
             part: Labelled = getattr(splits, name)
             if part.x.ndim != 4 or part.x.shape[1:] != splits.test.x.shape[1:] or len(part.x) != len(part.y):
                 raise VictimError(
                     f"victim {self.name}: split {name} must be (n, channels, height, width) with n labels, "
                     f"got {part.x.shape} and {part.y.shape}"
                 )
-        answers = self.probabilities(splits.test.x)
+        with self._call("predict", full=True):
+            answers = self.probabilities(splits.test.x)
+            few = splits.test.x[:CHUNK]
+            self._check_again("answers", [answers[: len(few)]], [self._evaluate(few.copy())])
+            if self.features is not None:
+                self._check_again("features", self._read(few), self._read(few))
         if not self.fingerprint:
             h = hashlib.sha256(answers.tobytes())
-            for name in ("train", "calibration", "pool", "test"):
+            for name in user_victims.PARTS:
                 part = getattr(splits, name)
                 h.update(np.ascontiguousarray(part.x).data)
                 h.update(np.ascontiguousarray(part.y).data)
             self.fingerprint = h.hexdigest()
+
+    def _check_again(self, what: str, first: Sequence[NDArray[Any]], second: Sequence[NDArray[Any]]) -> None:
+        """Raise VictimError if the same inputs got other outputs the second time."""
+        apart = max(
+            (float(np.abs(a - b).max()) for a, b in zip(first, second, strict=True) if a.size), default=0
+        )
+        largest = max((float(np.abs(a).max()) for a in first if a.size), default=0)
+        if apart > SAME * max(1, largest):
+            raise VictimError(
+                f"victim {self.name} is not deterministic: asked twice about the same inputs, its {what} "
+                f"differ by up to {apart:.2g}; switch off dropout and other randomness"
+            )
 
     def accuracy(self) -> float:
         """Return the share of test inputs whose top-1 is the true label."""
@@ -156,7 +218,7 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
             else:
                 victim = Victim(*user_victims.model_and_splits(returned, spec.data))
             user_victims.check_splits(victim.splits, spec.data)
-            victim.name = spec.data
+            victim = _brought_victim(victim, spec.data)
         else:
             official = spec.splits == "official"
             splits = load_splits(spec.data, spec.seed, data_root, official=official)
@@ -167,6 +229,19 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
         with user_code(f"victim {spec}"):
             victim.check()
     return victim
+
+
+def _brought_victim(victim: Victim, name: str) -> Victim:
+    """Return a user's victim under ``name``, with a copy of its splits."""
+    given = victim.splits
+    copies = {
+        part: Labelled(getattr(given, part).x.copy(), getattr(given, part).y.copy())
+        for part in user_victims.PARTS
+    }
+    own = Splits(**copies, classes=given.classes)
+    perturb = victim.perturb
+    checked = None if perturb is None else _checked_perturb(perturb, own, f"{name} with noise")
+    return replace(victim, splits=own, name=name, perturb=checked)
 
 
 def _own_victim(spec: VictimSpec, splits: Splits) -> Victim:
@@ -187,4 +262,13 @@ def _own_victim(spec: VictimSpec, splits: Splits) -> Victim:
 
 def _checked_perturb(perturb: victim_training.Perturb, splits: Splits, name: str) -> Perturb:
     """Return ``perturb`` with answers evaluated in chunks, cached and checked as those of any victim."""
-    return lambda scale, seed: Victim(perturb(scale, seed), splits, name=name).probabilities
+
+    def perturbed(scale: float, seed: int) -> Callable[[Images], Array]:
+        victim = Victim(perturb(scale, seed), splits, name=name)
+
+        def probabilities(x: Images) -> Array:  # unlike the method, it gives no access to the splits
+            return victim.probabilities(x)
+
+        return probabilities
+
+    return perturbed

@@ -35,7 +35,9 @@ def answer_statistics(
 
     def query(*batches: NDArray[np.float32]) -> Array:
         api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, 0)
-        return np.concatenate([api.query(batch, "probe").probabilities for batch in batches])
+        answers = np.concatenate([api.query(batch, "probe").probabilities for batch in batches])
+        api.close()
+        return answers
 
     once, alone, twice = query(x), query(*(row[None] for row in x)), query(x, x)
     statistics: dict[str, float | None] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench import plugins
 from bench.errors import UsageError, nearest
+from bench.models.plugin_guard import build
 from bench.records import Outcome
 from bench.runner import extraction, membership
 from bench.runner.context import WorkerContext
@@ -19,7 +20,7 @@ FAMILIES: dict[str, Runner] = {"extraction": extraction.run, "membership": membe
 
 def run_cells(cells: Sequence[Cell], context: WorkerContext) -> list[Outcome]:
     """Run all repeats of a cell; raises NotApplicable where its attack does not apply."""
-    attack = plugins.attacks.build(cells[0].attack)
+    attack = build(plugins.attacks, cells[0].attack)
     if attack.family not in FAMILIES:
         raise UsageError(
             f"attack {attack.name!r} is of family {attack.family!r}; {nearest(attack.family, FAMILIES)}"

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from attacks.base import Pool
 from bench import plugins
 from bench.data import query_pools
+from bench.models.checked_stack import fit_stack
 from bench.models.defended_api import DefendedAPI
+from bench.models.plugin_guard import build
 from bench.models.victims import Victim, load_victim
 from bench.seeds import derive
 from bench.tasks import VictimSpec
-from defenses.base import Calibration, DefenseStack
+from defenses.base import Calibration, Defense, DefenseStack
 
 T = TypeVar("T")
 CLIENT_QUERIES = 100
@@ -91,9 +93,16 @@ class WorkerContext:
         return stack
 
     def _fitted(self, spec: VictimSpec, defense: tuple[str, ...], seed: int) -> DefenseStack:
-        stack = DefenseStack(tuple(plugins.defenses.build(text) for text in defense))
+        stack = DefenseStack(tuple(build(plugins.defenses, text) for text in defense))
         if stack.defenses:
-            stack.fit(self.calibration(spec, seed))
+
+            def costs(member: Defense) -> dict[str, tuple[float, float]]:
+                # One dictionary for each class, since a defense may write into it whatever it wants.
+                key = ("costs", spec, seed, member.plugin_class)
+                found: dict[str, tuple[float, float]] = self.once(key, dict)
+                return found
+
+            fit_stack(stack, self.calibration(spec, seed), costs, self.victim(spec).probabilities)
         return stack
 
     def calibration(self, spec: VictimSpec, seed: int) -> Calibration:
@@ -112,7 +121,7 @@ class WorkerContext:
             inputs=splits.calibration.x,
             labels=splits.calibration.y,
             probabilities=victim.probabilities(splits.calibration.x),
-            read_features=victim.features,
+            read_features=victim.reader(cached=False),
             seed=derive(seed, "fit", str(spec)),
             perturb=victim.perturb,
         )
@@ -127,6 +136,7 @@ class WorkerContext:
         budget: int | None = None,
         shows: str = "probabilities",
         knowledge: str = "none",
+        recorded: bool = False,
     ) -> DefendedAPI:
         """Return a new API: without queries so far, and with the defense's noise stream at its start."""
         return DefendedAPI(
@@ -136,6 +146,7 @@ class WorkerContext:
             seed=derive(seed, "defense", *defense, repeat),
             shows=shows,
             knowledge=knowledge,
+            recorded=recorded,
         )
 
     def deployed(
@@ -154,4 +165,6 @@ class WorkerContext:
         api = self.api(spec, defense, seed, repeat)
         x = self.victim(spec).splits.test.x
         starts = range(0, len(x), CLIENT_QUERIES)
-        return np.concatenate([api.predict(x[s : s + CLIENT_QUERIES], client=f"honest-{s}") for s in starts])
+        parts = [api.predict(x[s : s + CLIENT_QUERIES], client=f"honest-{s}") for s in starts]
+        api.close()
+        return np.concatenate(parts)

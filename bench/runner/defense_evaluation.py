@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import PluginError
 from bench.metrics import intervals, utility
 from bench.metrics.detection import highest_position
 from bench.metrics.membership import auc, auc_error
+from bench.models.plugin_guard import PluginCall, describe, generator
 from bench.models.victims import Victim
 from bench.records import Outcome
 from bench.runner.answer_probes import answer_statistics
@@ -76,6 +77,7 @@ def _query(
         api.query(x[start : start + CLIENT_QUERIES], f"honest-{start}")
         for start in range(0, len(x), CLIENT_QUERIES)
     ]
+    api.close()
     return Answers(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.refused for part in parts]),
@@ -107,7 +109,7 @@ class DetectorScores:
         It depends on no threshold, so that neither does an AUROC of it. None if no detector has scores.
         """
         raw = victim.probabilities(x)
-        batch = Batch(inputs=x, raw=raw, probabilities=raw, read_features=victim.features)
+        batch = Batch(inputs=x, raw=raw, probabilities=raw, read_features=victim.reader(cached=False))
         found = [
             highest_position(_scores(each, batch), reference)
             for each, reference in self.detectors
@@ -118,10 +120,15 @@ class DetectorScores:
 
 def _scores(detector: ScoredDetector, batch: Batch) -> Array:
     """Return the scores of the tests that the detector uses, (n, tests in use)."""
-    scores, thresholds = np.asarray(detector.scores(batch)), np.atleast_1d(detector.thresholds_)
+    who = describe(detector)
+    own = replace(
+        batch, inputs=batch.inputs.copy(), raw=batch.raw.copy(), probabilities=batch.probabilities.copy()
+    )
+    with PluginCall(who, "scores", generator(0)):
+        scores, thresholds = np.array(detector.scores(own)), np.atleast_1d(detector.thresholds_)
     if scores.shape != (len(batch), len(thresholds)):
-        raise ValueError(
-            f"{detector!r} returned scores of shape {scores.shape} for {len(batch)} queries and "
+        raise PluginError(
+            f"{who} returned scores of shape {scores.shape} for {len(batch)} queries and "
             f"{len(thresholds)} thresholds; return one row a query and one column a threshold"
         )
     return scores[:, ~np.isposinf(thresholds)]
@@ -244,8 +251,7 @@ def _latency(
         seconds = []
         for _ in range(times):
             api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, 0)
-            start = time.perf_counter()
             api.predict(rows)
-            seconds.append(time.perf_counter() - start - api.account.seconds_model)
+            seconds.append(api.account.seconds_defense)
         latency[str(batch)] = statistics.median(seconds) / batch * 1e6
     return latency

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.base import Extraction, Pool, RandomSeeds, Target, TransferSet
-from bench.errors import NotApplicable
+from attacks.base import Attack, Extraction, Pool, RandomSeeds, Target, TransferSet
+from bench.errors import NotApplicable, PluginError
 from bench.metrics import extraction
+from bench.metrics.definitions import METRICS
 from bench.metrics.flags import cell_flags
 from bench.models import surrogates
 from bench.models.defended_api import QueryAccount
 from bench.models.interim_surrogates import InterimSurrogates
+from bench.models.plugin_guard import PluginCall, describe, generator
+from bench.models.promises import (
+    check_rows,
+    checked_probabilities,
+    checked_reason,
+    own_transfer_set,
+    require,
+)
 from bench.models.surrogates import SolvedSurrogate, TrainedSurrogate
 from bench.models.training_config import parse_training
 from bench.models.victims import Victim
@@ -27,6 +36,8 @@ from bench.seeds import derive
 from bench.tasks import Cell
 
 Images = NDArray[np.float32]
+OWN_METRICS = frozenset(name.partition(".")[2] for name in METRICS if name.startswith("extraction."))
+"""Names that no fact of an attack may have."""
 MAX_COMPARED_QUERIES = 2_000
 """At most this many queries, the first ones, are used to compare the surrogate with the victim."""
 
@@ -36,9 +47,7 @@ def run(cells: Sequence[Cell], attack: Extraction, context: WorkerContext) -> li
     first = cells[0]
     victim = context.victim(first.victim)
     pool = context.pool(first.victim, first.threat.pool, first.seed)
-    reason = attack.applicable(pool, Target(victim.classes, victim.linear))
-    if reason:
-        raise NotApplicable(reason)
+    require_applicable(attack, pool, victim)
     acquisitions = [acquire(cell, attack, pool, context) for cell in cells]
     timings = Timings()
     with timings.measure("train"):
@@ -47,6 +56,25 @@ def run(cells: Sequence[Cell], attack: Extraction, context: WorkerContext) -> li
         measure(cell, acquired, surrogate, timings.share(len(cells)), context)
         for cell, acquired, surrogate in zip(cells, acquisitions, trained, strict=True)
     ]
+
+
+def require_applicable(attack: Attack, pool: Pool, victim: Victim) -> None:
+    """Raise NotApplicable where the attack says that it cannot be run on this pool and victim."""
+    who = describe(attack)
+    with PluginCall(who, "applicable", generator(0)):
+        given = attack.applicable(own_pool(pool), Target(victim.classes, victim.linear))
+    reason = checked_reason(who, given)
+    if reason:
+        raise NotApplicable(reason)
+
+
+def own_pool(pool: Pool) -> Pool:
+    """Return a copy of the pool for an attack, which may write into it."""
+    x = pool.x.copy()
+    reference = pool.reference
+    if reference is not None:
+        reference = x if reference is pool.x else reference.copy()
+    return replace(pool, x=x, y=pool.y.copy(), reference=reference)
 
 
 def _surrogates(
@@ -96,6 +124,7 @@ def acquire(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) 
         budget=cell.budget,
         shows=threat.shows,
         knowledge=threat.knowledge,
+        recorded=attack.queries and attack.row_by_row,
     )
     interim = InterimSurrogates(
         threat.surrogate,
@@ -105,11 +134,36 @@ def acquire(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) 
         cell.training,
         context.training_cache,
     )
-    with timings.measure("acquire"):
-        transfer_set = attack.acquire(api, pool, interim, streams)
+    who, client, own = describe(attack), api.client(), own_pool(pool)
+    try:
+        with PluginCall(who, "acquire", generator(streams.order)), timings.measure("acquire"):
+            given = attack.acquire(client, own, interim, streams)
+    except PluginError:
+        api.close()  # raises the error of a defense that made the attack fail
+        raise
+    api.close()
+    transfer_set = own_transfer_set(who, given, victim.shape, victim.classes)
+    if attack.queries and attack.row_by_row:
+        check_rows(who, transfer_set, *api.queries())
+    for name in transfer_set.facts:
+        require(name not in OWN_METRICS, who, f"returned the fact {name!r}, which is the name of a metric")
+    if transfer_set.surrogate is not None:
+        transfer_set = with_checked_surrogate(transfer_set, who, victim.classes)
     timings.wall |= {"query_model": api.account.seconds_model, "query_defense": api.account.seconds_defense}
     timings.cpu |= {"query_model": api.account.cpu_model, "query_defense": api.account.cpu_defense}
     return Acquisition(transfer_set, api.account, timings)
+
+
+def with_checked_surrogate(transfer_set: TransferSet, who: str, classes: int) -> TransferSet:
+    """Return the transfer set with its surrogate guarded: it gets arrays of its own, and is checked."""
+    surrogate: Any = transfer_set.surrogate
+
+    def answer(x: Images) -> NDArray[np.float64]:
+        with PluginCall(who, "the surrogate of its transfer set", generator(0)):
+            given = surrogate(x.copy())
+        return checked_probabilities(who, given, len(x), classes)
+
+    return TransferSet(transfer_set.x, transfer_set.y, answer, transfer_set.facts)
 
 
 def training_seed(cell: Cell) -> int:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.calls import parse_call
-from bench.errors import NotApplicable, UsageError
+from bench.errors import NotApplicable, PluginError, UsageError
 from bench.models.determinism import on_device, single_thread
+from bench.models.plugin_guard import collected_notes, is_signal, watched_signals
 from bench.plugins import attacks, defenses
 from bench.records import Outcome, Record
 from bench.runner.cells import run_cells
@@ -99,21 +100,29 @@ def grouped(items: Iterable[Item]) -> list[list[Item]]:
 def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
     """Run one defense evaluation, or the given repeats of one cell, in this process; return their records.
 
-    An error in a plugin becomes failed records, so that other groups still run.
+    An error in a plugin becomes failed records, so that other groups still run; so does ``sys.exit`` in it.
+    What plugins changed of the process' settings is undone, and listed as ``undone`` in the records' info.
     """
     context, first = worker_context(settings), items[0][0]
-    try:
-        with single_thread(), on_device(settings.device):
-            if isinstance(first, Cell):
-                outcomes = dict(zip(first.group(), run_cells(first.group(), context), strict=True))
-                return [_record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)]
-            return [_record(items[0], "ok", evaluate_defense(first, context))]
-    except NotApplicable as reason:
-        return [_record(item, "not_applicable", error=str(reason)) for item in items]
-    except Exception as error:  # noqa: BLE001  # whatever a plugin raises must not stop the others
-        return failed_records(
-            items, f"{type(error).__name__}: {error}", {"traceback": traceback.format_exc()}
-        )
+    with watched_signals(), collected_notes() as notes:
+        try:
+            with single_thread(), on_device(settings.device):
+                if isinstance(first, Cell):
+                    outcomes = dict(zip(first.group(), run_cells(first.group(), context), strict=True))
+                    records = [
+                        _record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)
+                    ]
+                else:
+                    records = [_record(items[0], "ok", evaluate_defense(first, context))]
+        except NotApplicable as reason:
+            records = [_record(item, "not_applicable", error=str(reason)) for item in items]
+        except BaseException as error:
+            if is_signal(error):
+                raise
+            # Whatever a plugin raises must not stop the others.
+            text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            records = failed_records(items, text, {"traceback": traceback.format_exc()})
+    return [replace(each, info=each.info | {"undone": notes}) for each in records] if notes else records
 
 
 def failed_records(items: Sequence[Item], error: str, info: dict[str, Any] | None = None) -> list[Record]:

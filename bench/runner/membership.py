@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from art.estimators.classification import BlackBoxClassifier
 from numpy.typing import NDArray
 
-from attacks.base import Api, MembershipInference, Pool, RandomSeeds, Target, TransferSet
-from bench.errors import BudgetError, NotApplicable
+from attacks.base import Api, MembershipInference, Pool, RandomSeeds, Records, TransferSet
+from bench.errors import BudgetError, PluginError
 from bench.metrics import membership
 from bench.models import surrogates
-from bench.models.defended_api import QueryAccount
+from bench.models.defended_api import ApiClient, QueryAccount
+from bench.models.plugin_guard import PluginCall, describe, generator
+from bench.models.promises import checked_scores
 from bench.models.surrogates import TrainedSurrogate
 from bench.models.victims import Victim
 from bench.records import Outcome
 from bench.runner.context import WorkerContext
-from bench.runner.extraction import training_seed
+from bench.runner.extraction import require_applicable, training_seed
 from bench.runner.membership_data import IN_DISTRIBUTION, MembershipData, draw_records, non_members
 from bench.runner.timing import Timings, memory_mib
 from bench.seeds import derive, random_state
@@ -37,9 +38,7 @@ def run(cells: Sequence[Cell], attack: MembershipInference, context: WorkerConte
     first = cells[0]
     victim = context.victim(first.victim)
     pool = context.pool(first.victim, first.threat.pool, first.seed)
-    reason = attack.applicable(pool, Target(victim.classes, victim.linear))
-    if reason:
-        raise NotApplicable(reason)
+    require_applicable(attack, pool, victim)
     others = non_members(pool, victim, attack.target)
     samples = [draw_records(cell, attack.members, victim, others) for cell in cells]
     targets = _surrogates(cells, context) if attack.target == "surrogate" else _victims(cells, context)
@@ -53,20 +52,22 @@ def run(cells: Sequence[Cell], attack: MembershipInference, context: WorkerConte
 class AttackTarget:
     """The API that an attack queries, and the cost of providing it.
 
-    ``account``: queries to the victim's API. ``facts``: entries for the record's ``info``. ``shared``:
-    whether the surrogate's training was taken from the training cache.
+    ``close``: ends it after the attack, and checks what defenses promise. ``account``: queries to the
+    victim's API. ``facts``: entries for the record's ``info``. ``shared``: whether the surrogate's training
+    was taken from the training cache.
     """
 
     api: Api
     account: QueryAccount
     timings: Timings
     facts: dict[str, Any]
+    close: Callable[[], None]
     shared: bool = False
 
 
 def _victims(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTarget]:
     apis = [_api(cell, context) for cell in cells]
-    return [AttackTarget(api, api.account, Timings(), {}) for api in apis]
+    return [AttackTarget(api.client(), api.account, Timings(), {}, api.close) for api in apis]
 
 
 def _api(cell: Cell, context: WorkerContext) -> Any:
@@ -75,23 +76,13 @@ def _api(cell: Cell, context: WorkerContext) -> Any:
     )
 
 
-class SurrogateApi(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
-    """A surrogate as an API: answers with its probabilities, with no limit on queries."""
+def surrogate_api(surrogate: TrainedSurrogate, victim: Victim) -> ApiClient:
+    """Return a surrogate as an API: it answers with its probabilities, with no limit on queries."""
 
-    budget = sys.maxsize
+    def send(x: Images, _client: str) -> Array:
+        return surrogate.probabilities(np.array(x, dtype=np.float32, order="C"))
 
-    def __init__(self, surrogate: TrainedSurrogate, victim: Victim) -> None:
-        super().__init__(
-            predict_fn=self.predict,
-            input_shape=victim.shape,
-            nb_classes=victim.classes,
-            clip_values=(0.0, 1.0),
-        )
-        self._surrogate = surrogate
-
-    def predict(self, x: Images, batch_size: int = 256) -> Array:
-        """Return (n, classes) probabilities of the surrogate."""
-        return self._surrogate.probabilities(np.ascontiguousarray(x, dtype=np.float32))
+    return ApiClient(send, victim.shape, victim.classes, sys.maxsize, None)
 
 
 def _surrogates(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTarget]:
@@ -108,6 +99,7 @@ def _surrogates(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTar
         api, spent = _api(cell, context), Timings()
         with spent.measure("acquire"):
             transfer_sets.append(_acquire(cell, pool, api))
+        api.close()
         accounts.append(api.account)
         timings.append(spent)
     training = Timings()
@@ -127,10 +119,11 @@ def _surrogates(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTar
         spent.cpu |= share.cpu
     return [
         AttackTarget(
-            SurrogateApi(surrogate, victim),
+            surrogate_api(surrogate, victim),
             account,
             spent,
             {"learnt": len(transfer_set.x), "steps": surrogate.steps},
+            lambda: None,
             surrogate.shared,
         )
         for surrogate, account, spent, transfer_set in zip(
@@ -163,11 +156,16 @@ def measure(
         order=derive(cell.seed, "order", str(cell.victim), cell.threat.pool, cell.repeat),
         choices=derive(cell.seed, "choices", cell.attack, cell.repeat),
     )
-    hidden = replace(sample.asked, member=np.zeros_like(member))
-    with timings.measure("infer"):
-        score = np.asarray(attack.infer(target.api, sample.known, hidden, streams), dtype=np.float64)
-    if score.shape != member.shape or not bool(np.all((score >= 0) & (score <= 1))):
-        raise ValueError(f"attack {attack.name!r} must return ({len(member)},) scores in [0, 1]")
+    hidden = replace(own_records(sample.asked), member=np.zeros_like(member))
+    who = describe(attack)
+    try:
+        with PluginCall(who, "infer", generator(streams.order)), timings.measure("infer"):
+            given = attack.infer(target.api, own_records(sample.known), hidden, streams)
+    except PluginError:
+        target.close()  # raises the error of a defense that made the attack fail
+        raise
+    target.close()
+    score = checked_scores(who, given, len(member))
     timings.wall |= {"query_model": account.seconds_model, "query_defense": account.seconds_defense}
     timings.cpu |= {"query_model": account.cpu_model, "query_defense": account.cpu_defense}
     context_metrics, context_errors = _context_metrics(cell, sample, context)
@@ -197,6 +195,11 @@ def measure(
             "memory_mib": memory_mib(),
         },
     )
+
+
+def own_records(records: Records) -> Records:
+    """Return a copy for an attack, which may write into it."""
+    return Records(records.x.copy(), records.y.copy(), records.member.copy())
 
 
 MetricsAndErrors = tuple[dict[str, float | None], dict[str, float | None]]

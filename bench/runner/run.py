@@ -98,8 +98,12 @@ def run(
     store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=settings.device)
     chosen = backend if backend and todo else LocalBackend(jobs)
     records = chosen.records(todo, settings, context)
+    undone: set[str] = set()
     for record in progress(records, len(tasks) - len(todo), len(tasks)):
         store.put(record)
+        for note in set(record.info.get("undone", ())) - undone:
+            undone.add(note)
+            log.warning("%s", note)
         if record.status == "failed":
             log.error("%s failed: %s", " ".join(map(str, record.spec.values())), record.error)
     finished = time.time()

@@ -109,6 +109,11 @@ class UtilityLossTarget(Defense):
         return format_call(self.name, self._given)
 
     @property
+    def plugin_class(self) -> type[Defense]:
+        """The class of the defense that is searched."""
+        return self._family
+
+    @property
     def effective(self) -> Defense:
         """The defense that was found; before ``fit``, this one."""
         return self if self._effective is None else self._effective
@@ -227,7 +232,12 @@ def _answers(fitted: Defense, calibration: Calibration, seed: int) -> Array:
         with legacy_numpy(seed):
             return np.asarray(fitted(np.clip(raw, None, 1)), dtype=np.float64)
     batch = Batch(
-        calibration.inputs, raw, raw, client="honest", seed=seed, read_features=calibration.read_features
+        calibration.inputs,
+        raw,
+        raw.copy(),  # the defense's own, in case that it writes into it
+        client="honest",
+        seed=seed,
+        read_features=calibration.read_features,
     )
     answers = fitted.answer(batch)
     return np.where(answers.refused[:, None], np.nan, answers.probabilities)

@@ -173,7 +173,7 @@ def test_a_failed_cell_is_kept_with_its_traceback_and_tried_again_while_others_g
         counts = run(matrix.tasks(), store, setting, jobs=1)
         failed = [record for record in store.records() if record.status == "failed"]
         assert counts == {"ok": 3 + 6, "failed": 6}
-        assert failed[0].error == "RuntimeError: no luck"
+        assert failed[0].error == "attack 'breaks' (mine.py) failed in acquire: RuntimeError: no luck"
         assert "acquire" in failed[0].info["traceback"]
         assert failed[0].info["attack"]["knowledge"] == ["none"]
         (tmp_path / "mine.py").touch()
