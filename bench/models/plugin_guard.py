@@ -32,7 +32,7 @@ import torch
 
 from attacks.base import Attack
 from bench.errors import NotApplicable, PluginError, UsageError, VictimError
-from bench.plugins import Plugin, Registry
+from bench.plugins import Registry
 from defenses.base import Defense
 
 log = logging.getLogger(__name__)

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 
+from bench.errors import PluginError
 from bench.metrics.detection import position
 from bench.runner import defense_evaluation as evaluations
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import DetectorScores, Measurements, evaluate_defense
 from bench.tasks import DefenseEvaluation
+from defenses.base import Claims
 
 STACKS = {
     "none": (),
@@ -102,20 +104,15 @@ def test_answer_statistics_need_no_training(audit_of):
     assert len(set(noise.info["drawn"]["honest.nll"])) == 3
 
 
-def test_an_answer_that_depends_on_its_batch_is_seen(monkeypatch, context, digits_spec):
-    def every_winner_in_every_row(_, preds):
-        labels = np.zeros_like(preds)
-        labels[:, np.argmax(preds, axis=1)] = 1
-        return labels
+def test_an_answer_that_depends_on_its_batch_is_a_broken_promise(monkeypatch, context, digits_spec):
+    def the_first_winner_in_every_row(_, preds):
+        return np.eye(preds.shape[1])[np.broadcast_to(np.argmax(preds, axis=1)[:1], len(preds))]
 
-    monkeypatch.setattr("defenses.label_only.LabelOnly.__call__", every_winner_in_every_row)
-    fresh = WorkerContext(context.data_root, None)
-    assert (
-        evaluate_defense(DefenseEvaluation(digits_spec, STACKS["label_only"], (), 1, 0), fresh).metrics[
-            "contract.alone"
-        ]
-        == 0
-    )
+    monkeypatch.setattr("defenses.label_only.LabelOnly.__call__", the_first_winner_in_every_row)
+    monkeypatch.setattr("defenses.label_only.LabelOnly.claims", Claims(keeps_label=False))
+    evaluation = DefenseEvaluation(digits_spec, STACKS["label_only"], (), 1, 0)
+    with pytest.raises(PluginError, match=r"label_only.* answers a query alone differently than in a batch"):
+        evaluate_defense(evaluation, WorkerContext(context.data_root, None))
 
 
 def test_noise_costs_labels_and_distance(audit_of):
