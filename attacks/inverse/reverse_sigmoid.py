@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from attacks.base import Array
 from attacks.inverse.base import Estimator, Inverse, Mask, Parameters, StackPosition
-from attacks.inverse.numerics import sigmoid
+from attacks.inverse.numerics import intervals, sigmoid
 from attacks.inverse.numerics.sigmoid_fit import fit_parameters
 
 EXPLAINED = 0.9
@@ -26,7 +28,14 @@ class ReverseSigmoidInverse(Inverse):
         return sigmoid.perturbed_rows(rows, self.parameters["beta"], self.parameters["gamma"])
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
-        """Return the mean, weighted by plausibility, of the rows that explain each answer."""
+        """Return the mean, weighted by plausibility, of the rows that explain each answer; NaN for zeros."""
+        nonzero = answers.max(axis=1, initial=0) > intervals.LEAST
+        if not nonzero.all():  # the map has no zero: a defense behind this one made the row
+            rows, explained = np.full_like(answers, np.nan), nonzero.copy()
+            if nonzero.any():
+                near = None if estimate is None else estimate[nonzero]
+                rows[nonzero], explained[nonzero] = self.invert(answers[nonzero], near, position)
+            return rows, explained
         curve = sigmoid.SigmoidMap.of(self.parameters["beta"], self.parameters["gamma"])
         if not position.exact:
             return sigmoid.invert(answers, curve, estimate, sigmoid.LOOSE)
