@@ -13,12 +13,14 @@ import importlib.metadata
 import importlib.util
 import inspect
 import keyword
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from bench.calls import format_call, parse_call
@@ -205,23 +207,55 @@ def _module_names(package: ModuleType) -> Iterator[str]:
             yield from _module_names(importlib.import_module(module.name))
 
 
-def load_file(path: Path) -> ModuleType:
-    """Return a Python file as a module, imported under a unique name.
+def file_module(path: Path) -> str:
+    """Return the name that :func:`load_file` would give the file, as it is now."""
+    return _read_file(path)[-1]
 
-    Raises UsageError if it is missing, and, with the line, for whatever it raises while it is imported.
-    """
+
+def _read_file(path: Path) -> tuple[Path, bytes, str]:
+    """Return a Python file's whole path, its content, and its name as a module."""
     path = user_file(user_path(path).resolve(), "Python file")
-    name = f"{FILE_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    with user_code(f"Python file {path}", path):
+        content = path.read_bytes()
+    digest = hashlib.sha256(os.fsencode(path) + b"\0" + content).hexdigest()
+    return path, content, f"{FILE_PREFIX}{path.stem}_{digest[:16]}"
+
+
+class _LoadedFile(SourceFileLoader):
+    """Loads a file from the content that was read, not from a compiled file that may be older."""
+
+    def __init__(self, name: str, path: str, content: bytes) -> None:
+        super().__init__(name, path)
+        self._content = content
+
+    def get_data(self, path: str) -> bytes:
+        """Return the content of the file, as it was when it was read."""
+        return self._content
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the compiled content."""
+        code: CodeType = self.source_to_code(self._content, self.path)
+        return code
+
+
+def load_file(path: Path) -> ModuleType:
+    """Return a Python file as a module, imported under a name that is unique for its path and content.
+
+    So an edited file is another module, also in a process that has loaded it before. Raises UsageError if it
+    is missing, and, with the line, for whatever it raises while it is imported.
+    """
+    path, content, name = _read_file(path)
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    loader = _LoadedFile(name, str(path), content)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    if spec is None:
         raise UsageError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         with user_code(f"Python file {path}", path):
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

@@ -15,7 +15,7 @@ import pkgutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +80,11 @@ def code(
     return Code(modules, frozenset(libraries))
 
 
+def modules_of(package: str) -> list[str]:
+    """Return the full names of a package's modules, those of its sub-packages included."""
+    return list(_Search(()).modules_of(package))
+
+
 def tree(text: bytes) -> str:
     """Return a SHA-256 of the syntax tree of Python source, without docstrings, comments and positions."""
     return _parse(text).digest
@@ -100,11 +105,19 @@ _known: dict[bytes, _Parsed] = {}
 
 
 def _parsed(spec: ModuleSpec) -> _Parsed:
-    text = _read(spec.origin) if spec.has_location and spec.origin else b""
+    text = _text(spec)
     digest = hashlib.sha256(text).digest()
     if digest not in _known:  # parsing is what takes time
         _known[digest] = _parse(text)
     return _known[digest]
+
+
+def _text(spec: ModuleSpec) -> bytes:
+    if not spec.has_location or not spec.origin:
+        return b""
+    if spec.name.startswith(FILE_PREFIX) and isinstance(spec.loader, SourceFileLoader):
+        return spec.loader.get_data(spec.origin)  # as it was when it was loaded
+    return _read(spec.origin)
 
 
 def _read(path: str) -> bytes:

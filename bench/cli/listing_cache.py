@@ -17,6 +17,8 @@ from bench.files import cache_root, read_checked, write_checked
 
 HOME = Path(__file__).parents[2]
 PACKAGES = ("attacks", "bench", "defenses")
+DOCSTRINGS = sys.flags.optimize < 2
+"""Whether there are docstrings, which the lists print; python -OO drops them."""
 
 
 def table(kind: str) -> str:
@@ -50,7 +52,7 @@ def _key(kind: str) -> str:
     ingredients = {
         "kind": kind,
         "files": found.hexdigest(),  # the bytes: docstrings are in the lists
-        "docstrings": sys.flags.optimize < 2,  # python -OO drops them
+        "docstrings": DOCSTRINGS,
         **keys.versions_of({name: importlib.metadata.version(name) for name in ("pydantic", "tabulate")}),
     }
     return keys.compose("list", ingredients)[:16]

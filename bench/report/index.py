@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
+from bench.files import write_atomically
 from bench.report.markdown import DASH, markdown
 from bench.report.templates import rendered
 
@@ -40,7 +41,7 @@ def write_index(folder: Path) -> Path:
     links = [f"[{_heading(path)}]({_link(path, folder)})" for path in others]
     text = rendered("index", studies=_table(entries, folder), others=links)
     path = folder / "README.md"
-    path.write_text(text + "\n", encoding="utf-8")
+    write_atomically(path, text + "\n")
     return path
 
 

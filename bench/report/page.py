@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.pareto import panels
+from bench.files import write_atomically
 from bench.records import Record
 from bench.report import membership, sections, study_page, tables
 from bench.report.context import ReportContext
@@ -101,5 +102,5 @@ def write_report(records: Sequence[Record], meta: Mapping[str, Any], out: Path) 
 
 def written(path: Path, parts: Iterable[str]) -> Path:
     """Write the parts of a page that are not empty to ``path``; return ``path``."""
-    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    write_atomically(path, "\n\n".join(part for part in parts if part) + "\n")
     return path

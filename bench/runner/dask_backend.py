@@ -22,6 +22,7 @@ from distributed import Client, Worker, WorkerPlugin, as_completed
 from distributed.scheduler import KilledWorker
 
 from bench.errors import UsageError
+from bench.files import write_atomically
 from bench.models.determinism import versions
 from bench.records import Record
 from bench.runner.context import WorkerContext
@@ -33,6 +34,7 @@ from bench.runner.local_backend import (
     run_group,
     worker_context,
 )
+from bench.sources import PLUGIN_PACKAGES, code, modules_of
 from bench.tasks import Cell
 
 log = logging.getLogger(__name__)
@@ -59,20 +61,20 @@ class WorkerSupplies(WorkerPlugin):
         self.run, self.context, self.plugins = run, context, dict(plugins)
         self.training_cache = training_cache
         self.device = device
-        self.versions = versions()
+        self.versions = installed()
 
     def setup(self, worker: Worker) -> None:
         """Unpack victims, pools and plugins, with a folder of this worker's own.
 
         Raises UsageError in a worker with other versions, which Dask then does not admit.
         """
-        if other := _other_versions(versions(), self.versions):
+        if other := _other_versions(installed(), self.versions):
             raise UsageError(f"this worker has {other}: results would differ")
         self.folder = Path(tempfile.mkdtemp(prefix="moatbench-"))
         files = []
         for name, text in self.plugins.items():
             files.append(self.folder / name)
-            files[-1].write_text(text, encoding="utf-8")
+            write_atomically(files[-1], text)
         training_cache = self.folder / "training-cache" if self.training_cache else None
         settings = WorkerSettings(self.folder, training_cache, tuple(files), self.device)
         with _one_task_at_a_time:
@@ -134,17 +136,23 @@ def _require_workers(client: Client, address: str) -> None:
         client.wait_for_workers(1, timeout=TIMEOUT_SECONDS)
     except TimeoutError as error:
         raise UsageError(f"no worker has joined the scheduler at {address} in {TIMEOUT_SECONDS} s") from error
-    for worker, installed in client.run(versions).items():
-        if other := _other_versions(installed, versions()):
+    for worker, found in client.run(installed).items():
+        if other := _other_versions(found, installed()):
             raise UsageError(f"the worker at {worker} has {other}: results would differ")
 
 
-def _other_versions(installed: Mapping[str, str], required: Mapping[str, str]) -> str:
+def installed() -> dict[str, str]:
+    """Return the versions that results depend on, and a digest of moatbench's own code."""
+    plugins = (module for package in PLUGIN_PACKAGES for module in modules_of(package))
+    return versions() | {"moatbench's source": code("bench.runner.local_backend", *plugins).digest()[:16]}
+
+
+def _other_versions(found: Mapping[str, str], required: Mapping[str, str]) -> str:
     """Return the packages that a worker has in another version than the run, in words; or ""."""
     return "; ".join(
-        f"{name} {installed.get(name)}, not {version}"
+        f"{name} {found.get(name)}, not {version}"
         for name, version in required.items()
-        if installed.get(name) != version
+        if found.get(name) != version
     )
 
 

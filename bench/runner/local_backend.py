@@ -14,7 +14,7 @@ from bench.calls import parse_call
 from bench.errors import NotApplicable, PluginError, UsageError
 from bench.models.determinism import on_device, single_thread
 from bench.models.plugin_guard import collected_notes, is_signal, watched_signals
-from bench.plugins import attacks, defenses
+from bench.plugins import attacks, defenses, file_module
 from bench.records import Outcome, Record
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
@@ -31,12 +31,21 @@ class WorkerSettings:
 
     ``data_root``: folder of the data sets. ``training_cache``: folder of trainings that cells share, or
     None. ``plugins``: files that define attacks and defenses. ``device``: where surrogates are trained.
+    ``files``: plugin and victim files with the module names that their content had when the run started.
     """
 
     data_root: Path
     training_cache: Path | None
     plugins: tuple[Path, ...] = ()
     device: str = "cpu"
+    files: tuple[tuple[Path, str], ...] = ()
+
+    def as_they_are(self, tasks: Iterable[Task]) -> WorkerSettings:
+        """Return these settings with the present state of the plugin files and of the tasks' victim files."""
+        victims = dict.fromkeys(task.victim.data for task in tasks if task.victim.is_reference)
+        names = (reference.rpartition(":")[0] for reference in victims)
+        paths = [*self.plugins, *(Path(name) for name in names if name.endswith(".py"))]
+        return replace(self, files=tuple((path.resolve(), file_module(path)) for path in paths))
 
 
 def available_cores() -> int:
@@ -52,6 +61,9 @@ def worker_context(settings: WorkerSettings) -> WorkerContext:
     for path in settings.plugins:
         attacks.add_file(path)
         defenses.add_file(path)
+    for path, name in settings.files:
+        if file_module(path) != name:
+            raise UsageError(f"{path} has changed since the run started; run the same command again")
     return WorkerContext(settings.data_root, settings.training_cache)
 
 

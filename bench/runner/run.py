@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from bench import plugins
 from bench.data import data_files, query_pools
 from bench.errors import UsageError
+from bench.files import cache_root, remove_leftovers
 from bench.models.determinism import single_thread, versions
 from bench.models.victims import Victim
 from bench.plan import feasibility
@@ -82,7 +83,9 @@ def run(
     finishes, so that an interrupted run keeps it.
     """
     started = time.time()
+    settings = settings.as_they_are(tasks)
     context = worker_context(settings)
+    remove_leftovers(cache_root())
     with single_thread():
         fingerprints = prepare(tasks, context)
         victims = [_victim_facts(spec, context) for spec in fingerprints]

@@ -23,7 +23,7 @@ from bench.analysis.findings import DefenseResult, Findings
 from bench.analysis.threat_models import UNDEFENDED, VictimThreatModel
 from bench.metrics.intervals import BestAttack, Interval
 from bench.report.figures.pareto import pareto
-from bench.report.figures.style import BLUE, GREY, STYLE, defense_label, place_axes
+from bench.report.figures.style import BLUE, GREY, STYLE, defense_label, place_axes, save
 
 
 def draw(findings: Findings, numbers: Mapping[VictimThreatModel, int], folder: Path) -> dict[str, str]:
@@ -46,7 +46,7 @@ def draw(findings: Findings, numbers: Mapping[VictimThreatModel, int], folder: P
             drawn[f"heatmap-{place}"] = heatmap(findings, own)
         for name, figure in drawn.items():
             if figure is not None:
-                figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
+                save(figure, folder, name)
     return {name: f"{folder.name}/{name}.svg" for name, figure in drawn.items() if figure is not None}
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from bench.analysis.findings import Findings
 from bench.analysis.threat_models import Defense
+from bench.files import replacement
 
 GREY = "#767b83"
 """Has about the same contrast, 4.3, against a white and a near-black page."""
@@ -72,7 +73,6 @@ def save(figure: Figure | None, folder: Path, name: str) -> str:
     """Write a figure as ``NAME.svg``; return its path relative to the page, empty for no figure."""
     if figure is None:
         return ""
-    folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
+    with mpl.rc_context(STYLE), replacement(folder / f"{name}.svg") as part:
+        figure.savefig(part, format="svg", transparent=True, metadata={"Date": None})
     return f"{folder.name}/{name}.svg"
