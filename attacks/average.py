@@ -11,7 +11,6 @@ from attacks.base import Api, Array, Extraction, Images, Pool, RandomSeeds, Surr
 from bench.seeds import derive, random_state
 
 Counts = NDArray[np.int64]
-Labels = NDArray[np.int64]
 
 PROBES = 4
 """Largest number of inputs that are queried a second time to find out whether answers are randomized."""
@@ -171,7 +170,7 @@ def noise_model(log: QueryLog) -> tuple[float, Array]:
 def best_plan(
     plans: Sequence[Counts],
     noise_met: tuple[float, Array],
-    y: Labels,
+    y: NDArray[np.int64],
     attack: Average,
     surrogates: SurrogateFactory,
     x: Images,

@@ -11,7 +11,6 @@ from pydantic import Field
 from attacks.base import Api, Array, Records
 from attacks.common.thresholding import Thresholding
 
-Labels = NDArray[np.int64]
 FLOOR = 1e-300
 """Probabilities and entropies are raised to this before a log."""
 FLOAT = 2.0**-53
@@ -57,7 +56,7 @@ def _log(values: Array) -> Array:
     return np.log(np.maximum(values, FLOOR))
 
 
-def _split(answers: Array, entry: Labels) -> tuple[Array, Array]:
+def _split(answers: Array, entry: NDArray[np.int64]) -> tuple[Array, Array]:
     """Return the entries (n,) of one class each, and the answers with these set to 0; rejected rows stay NaN.
 
     One minus the entry is computed from the others: near 1 it would be lost to rounding.

@@ -29,7 +29,7 @@ class Cost:
     added: bool = False
 
 
-COSTS = tuple(
+PANEL_COSTS = tuple(
     Cost(metric.name, metric.panel.label, metric.scale, metric.panel.digits, metric.panel.added)
     for metric in DEFINITIONS
     if metric.panel
@@ -67,7 +67,7 @@ def panels(findings: Findings, threat: VictimThreatModel) -> dict[Cost, list[Poi
     ]
     undefended = findings.evaluations.get((threat.victim, UNDEFENDED))
     found = {}
-    for cost in COSTS:
+    for cost in PANEL_COSTS:
         known = [
             (value, number, row, fidelity)
             for number, row, fidelity in ranked

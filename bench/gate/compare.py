@@ -68,7 +68,7 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     tests = [*_strength(*sides, names, prior, tolerance, paired=paired)]
     tests += _sentinels(*sides, names, prior, tolerance, named, paired=paired)
     facts: list[ComparisonRow] = []
-    for condition in in_both(sides[0].evaluations, sides[1].evaluations):
+    for condition in shared_keys(sides[0].evaluations, sides[1].evaluations):
         where = ", ".join([condition[0], names.stack(condition[1])])
         evaluations = sides[0].evaluations[condition], sides[1].evaluations[condition]
         tests += utility_rows(where, *evaluations, tolerance, paired=paired)
@@ -76,16 +76,16 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     return Comparison([*missing_rows(*sides, names), *decide(tests), *facts], paired, tolerance)
 
 
-def in_both(one: Mapping[K, Any], other: Mapping[K, Any]) -> list[K]:
+def shared_keys(one: Mapping[K, Any], other: Mapping[K, Any]) -> list[K]:
     """Return the keys that are in both, in the order of the first."""
     return [key for key in one if key in other]
 
 
 def _contrasts(before: Run, after: Run, *, paired: bool) -> Iterator[Contrast]:
     """Yield the contrast of every attack with itself, under each condition that both runs have."""
-    for condition in in_both(before.samples, after.samples):
+    for condition in shared_keys(before.samples, after.samples):
         ours, theirs = after.samples[condition], before.samples[condition]
-        for attack in in_both(theirs, ours):
+        for attack in shared_keys(theirs, ours):
             if (each := _contrast(ours[attack], theirs[attack], paired=paired)) is not None:
                 yield each
 
@@ -93,9 +93,9 @@ def _contrasts(before: Run, after: Run, *, paired: bool) -> Iterator[Contrast]:
 def _strength(
     before: Run, after: Run, names: Names, prior: Prior, tolerance: float, *, paired: bool
 ) -> Iterator[RowTest]:
-    for condition in in_both(before.samples, after.samples):
+    for condition in shared_keys(before.samples, after.samples):
         old, new = before.candidates(condition), after.candidates(condition, every=True)
-        both = in_both(old, new)
+        both = shared_keys(old, new)
         if both:
             pair = {name: old[name] for name in both}, {name: new[name] for name in both}
             yield _tested(
@@ -113,9 +113,9 @@ def _sentinels(
     *,
     paired: bool,
 ) -> Iterator[RowTest]:
-    for condition in in_both(before.samples, after.samples):
+    for condition in shared_keys(before.samples, after.samples):
         old, new = before.samples[condition], after.samples[condition]
-        for attack in in_both(old, new):
+        for attack in shared_keys(old, new):
             # Alone under its condition, it is the best attack and has a row already.
             alone = len(before.candidates(condition)) == 1 and old[attack].ranked
             if is_named(str(old[attack].records[0].spec["attack"]), named) and not alone:

@@ -28,7 +28,7 @@ LABELS = {
 }
 """What a decision means, for the line that counts them; the worst first, as everywhere."""
 HEADERS = ("decision", "comparison", "condition", "baseline", "candidate", "difference", "")
-KINDS = {
+KIND_NOTES = {
     RowKind.strength: "the best attack against a defense, by threat model and budget",
     RowKind.sentinel: "tracked attacks, which the matrix names because they react to what a defense is for",
     RowKind.honest: "utility loss for benign users, on the same test inputs",
@@ -97,7 +97,7 @@ def summary(comparison: Comparison, notes: Sequence[str] = ()) -> str:
         parts.append(
             f"<details><summary>{len(same)} comparisons that are the same</summary>\n\n{table}\n\n</details>"
         )
-    parts.append("\n".join(f"- *{kind.label}*: {text}" for kind, text in KINDS.items()))
+    parts.append("\n".join(f"- *{kind.label}*: {text}" for kind, text in KIND_NOTES.items()))
     return "\n\n".join(parts) + "\n"
 
 

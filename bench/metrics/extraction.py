@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.metrics.utility import FLOOR, l1, negative_log_likelihood
-
-Array = NDArray[np.float64]
-Labels = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+from bench.metrics.utility import FLOOR, Array, Labels, Mask, l1, negative_log_likelihood
 
 
 def extraction(surrogate: Array, victim: Array, truth: Labels, deployed: Array) -> dict[str, float | None]:

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from bench.metrics.utility import Array, Mask
 
 TARGETS = {"1": 0.01, "0.1": 0.001}
 """False-positive rates at which true positives are counted, by the name in percent."""

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from records import INSIDE, META, REPEATS, cell, evaluation
 
 from bench.analysis.findings import Findings
-from bench.analysis.pareto import COSTS, defense_names, dominated, panels, strength_range
+from bench.analysis.pareto import PANEL_COSTS, defense_names, dominated, panels, strength_range
 from bench.report.figures import pareto as pareto_figure
 from bench.report.figures.pareto import pareto
 from bench.report.page import write_report
@@ -122,7 +122,7 @@ def test_the_key_names_every_number_with_its_flags(findings):
 
 def test_what_is_flagged_is_hollow_and_what_is_dominated_is_grey(findings, drawn):
     figure = pareto(findings, findings.threats[0])
-    points = drawn[COSTS[0]]
+    points = drawn[PANEL_COSTS[0]]
     marks = {
         (line.get_xdata()[0], line.get_ydata()[0]): line
         for line in figure.axes[0].lines

@@ -24,7 +24,7 @@ LINES = (
     *(("#c25a63", "-"), ("#2f9a9a", "--"), (GREY, "-."), ("#8f8a2e", (0, (3, 1)))),
 )
 """Colours of like contrast on light and dark pages, each with a dash of its own for print."""
-AXES = {"%": "%", "s": "seconds", "": "value"}
+AXIS_LABELS = {"%": "%", "s": "seconds", "": "value"}
 """What the axis of a unit says."""
 WIDTH = 9.6
 """Of a figure, in inches."""
@@ -57,7 +57,7 @@ def beside(values: Sequence[Value]) -> Figure | None:
         axes = place_axes(figure, left, top - sum(heights[unit]), WIDTH - left - 0.25, sum(heights[unit]))
         _dots(axes, own, heights[unit])
         axes.set_yticks(axes.get_yticks(), [names[value.row.id] for value in own], fontsize=8.5)
-        axes.set_xlabel(AXES[unit], labelpad=2)
+        axes.set_xlabel(AXIS_LABELS[unit], labelpad=2)
         top -= sum(heights[unit]) + 0.62
     bars = ["95 % interval"] * ("%" in units or "" in units) + ["minimum to maximum"] * ("s" in units)
     figure.legend(
