@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -29,11 +30,13 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"{shown(text)} has {len(text):,} characters; at most {LONGEST:,} are allowed")
     try:
         with warnings.catch_warnings(action="ignore"):  # Python's remarks on odd spellings
-            return _read(text)
+            name, values = _read(text)
     except _UNREADABLE as error:
         raise UsageError(f"cannot read {shown(text)}: write name or name(key=value, …)") from error
+    return name, copy.deepcopy(values)
 
 
+@lru_cache(maxsize=4_000)  # plans and reports read the same texts over and over
 def _read(text: str) -> tuple[str, dict[str, Any]]:
     node = ast.parse(text.strip(), mode="eval").body
     if isinstance(node, ast.Name):

@@ -39,6 +39,10 @@ class UnfinishedError(Exception):
     """A run stopped after its first cells; what had finished is stored."""
 
 
+LONGEST = 1_000
+"""Characters of a message, about; a value that a user typed may have many more."""
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run ``command`` and return its exit code; whatever it raises is told in one sentence.
 
@@ -96,7 +100,10 @@ def _has_working_folder() -> bool:
 
 
 def _say(sentence: str) -> None:
-    print(f"moatbench: {' '.join(sentence.splitlines())}", file=sys.stderr)
+    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(sentence.split()))
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
+    print(f"moatbench: {line}", file=sys.stderr)
 
 
 def _say_internal(error: BaseException) -> None:

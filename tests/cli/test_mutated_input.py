@@ -1,0 +1,88 @@
+"""Whatever a matrix or a command line says, planning ends with 0, or with one sentence and exit code 2."""
+
+import random
+import signal
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+from in_process import moatbench
+from mutations import mutated, mutated_words, sources
+
+from bench.cli import provenance, session
+from bench.plan.matrix import MOST_CELLS
+
+CPU_SECONDS = 20
+"""CPU time after which a plan counts as one that never ends; the slowest takes a few seconds."""
+
+
+@contextmanager
+def limited():
+    """Raise in the block after CPU_SECONDS of CPU time, which depends on no other program."""
+
+    def stop(*_):
+        raise AssertionError(f"no end after {CPU_SECONDS} s of CPU time")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Plan, and do not run: return the list of the numbers of tasks that runs would have had."""
+    numbers = []
+
+    def run_tasks(tasks, *_, **__):
+        numbers.append(len(tasks))
+        return Counter(ok=len(tasks))
+
+    monkeypatch.setattr(session, "run_tasks", run_tasks)
+    monkeypatch.setattr(session, "write_store_report", lambda _, out: out / "report.md")
+    monkeypatch.setattr(provenance, "commit", dict)
+    monkeypatch.setattr(provenance, "machine", dict)
+    return numbers
+
+
+def check(folder, words):
+    """Run a command line; fail unless it ends with 0, or with 2 and one short sentence."""
+    with limited():
+        code, text = moatbench(folder, *words)
+    shown = f"moatbench {' '.join(repr(word[:200]) for word in words)}\n{text[-3_000:]}"
+    assert code in {0, 2}, shown
+    assert "Traceback" not in text, shown
+    if code == 2:
+        complaints = [line for line in text.splitlines() if line.startswith(("moatbench: ", "Error: "))]
+        assert len(complaints) == 1, shown
+        # Typer's own, "Error: …", repeat what was typed.
+        assert complaints[0].startswith("Error") or len(complaints[0]) < 1_100, shown
+        assert complaints[0].isprintable(), shown
+
+
+def example(rng, texts, path):
+    """Write a mutated matrix to ``path``, or a small one as it is with a mutated command line; return that."""
+    if rng.random() < 0.7:
+        path.write_bytes(mutated(rng, texts))
+        return ["run", str(path)]
+    path.write_bytes(min(texts, key=len) if rng.random() < 0.8 else mutated(rng, texts))
+    return mutated_words(rng, str(path))
+
+
+QUICK, EXAMPLES = 15, 250
+"""Seeds in every `tox`, and examples of a seed."""
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=() if seed < 1 else pytest.mark.slow) for seed in range(QUICK)]
+)
+def test_no_matrix_and_no_command_line_ends_in_anything_but_a_plan_or_one_sentence(seed, planned, tmp_path):
+    rng, texts = random.Random(seed), sources()
+    for number in range(EXAMPLES):
+        path = tmp_path / f"m{number}.toml"
+        check(tmp_path, example(rng, texts, path))
+    assert len(planned) > EXAMPLES / 20
+    assert max(planned) <= 2 * MOST_CELLS
