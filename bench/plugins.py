@@ -117,10 +117,20 @@ class Registry(Generic[P]):
                 )
             if name in known and known[name] is not cls:
                 raise UsageError(
-                    f"{origin}: there is a {self.kind} {name!r} already ({known[name].__module__}); "
+                    f"{origin}: the name {name!r} is taken ({known[name].__module__}); "
                     f"give {cls.__name__} another name"
                 )
-            check_parameters(cls)
+            missing = [
+                each for each in dir(cls) if getattr(getattr(cls, each, 0), "__isabstractmethod__", False)
+            ]
+            if missing:
+                raise UsageError(
+                    f"{origin}: class {cls.__name__} has no {missing[0]}; every {self.kind} needs one"
+                )
+            try:
+                check_parameters(cls)
+            except UsageError as error:
+                raise UsageError(f"{origin}: {error}") from error
 
     def add_file(self, path: Path) -> list[str]:
         """Register the plugins of this kind in a Python file, and return their names.

@@ -408,7 +408,7 @@ def _values(document: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             left += [((*place, key), inner) for key, inner in value.items()]
             if any(not key.isprintable() for key in value):
-                raise UsageError(f"{_key(place)}: a key has control characters")
+                raise UsageError(f"{_key(place) or 'top level'}: a key has control characters")
         elif isinstance(value, list):
             left += [((*place, str(number)), inner) for number, inner in enumerate(value)]
         elif isinstance(value, int) and value not in INTEGERS:

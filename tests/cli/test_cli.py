@@ -232,6 +232,7 @@ def test_a_plugin_without_a_word_is_listed_all_the_same(tmp_path):
 
     (tmp_path / "silent.py").write_text(
         "from moatbench import Extraction\nclass Silent(Extraction):\n    name = 'silent'\n"
+        "    def acquire(self, api, pool, surrogates, seeds): ...\n"
     )
     registry = Registry("attack", "attacks", "attacks.base:Attack")
     registry.add_file(tmp_path / "silent.py")

@@ -64,7 +64,7 @@ def check(folder, words):
 
 
 def example(rng, texts, path):
-    """Write a mutated matrix to ``path``, or a small one as it is with a mutated command line; return that."""
+    """Return a command line: a mutated matrix in ``path`` alone, or a small one with mutated words."""
     if rng.random() < 0.7:
         path.write_bytes(mutated(rng, texts))
         return ["run", str(path)]
@@ -84,5 +84,5 @@ def test_no_matrix_and_no_command_line_ends_in_anything_but_a_plan_or_one_senten
     for number in range(EXAMPLES):
         path = tmp_path / f"m{number}.toml"
         check(tmp_path, example(rng, texts, path))
-    assert len(planned) > EXAMPLES / 20
+    assert len(planned) > EXAMPLES / 50
     assert max(planned) <= 2 * MOST_CELLS

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
+from in_process import moatbench
 
 from bench.errors import UsageError
 from bench.plan import matrix as matrices
-from bench.plan.matrix import load_matrix
+from bench.plan.matrix import MOST_CELLS, load_matrix
 from bench.plan.select import select
 from bench.tasks import Cell, DefenseEvaluation
 
@@ -258,3 +261,146 @@ def test_an_unknown_key_of_a_study_brings_those_of_its_place(matrix_file, before
     load_matrix(str(matrix_file(STUDY)))
     with pytest.raises(UsageError, match=said):
         load_matrix(str(matrix_file(STUDY.replace(before, after))))
+
+
+WHOLE = f'name = "tiny"\n{BLOCK}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        WHOLE.encode("utf-8-sig"),
+        WHOLE.replace("\n", "\r\n").encode(),
+        WHOLE.replace("\n", "\r\n").encode("utf-8-sig"),
+    ],
+    ids=["byte-order mark", "CRLF", "both"],
+)
+def test_a_matrix_of_another_editor_is_read(tmp_path, content):
+    (tmp_path / "tiny.toml").write_bytes(content)
+    (tmp_path / "plain.toml").write_text(WHOLE)
+    other = load_matrix(str(tmp_path / "tiny.toml"))
+    assert other.tasks() == load_matrix(str(tmp_path / "plain.toml")).tasks()
+    assert other.text == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('description = "é"\n'.encode("latin-1"), "line 1 is not UTF-8; save the file as UTF-8"),
+        (WHOLE.encode("utf-16"), "line 1 is not UTF-8"),
+        (b"a = " + b"[" * 3_000 + b"]" * 3_000, "brackets are nested too deeply; at most 12"),
+        (b"a = " + b"{a=" * 3_000 + b"1" + b"}" * 3_000, "brackets are nested too deeply; at most 12"),
+        (b".".join([b"a"] * 3_000) + b" = 1", "a.a.*: tables are nested too deeply; at most 12"),
+        (b"[" + b".".join([b"a"] * 3_000) + b"]", "a.a.*: tables are nested too deeply; at most 12"),
+        (b"seed = " + b"9" * 5_000, "not TOML: .*4300 digits"),
+        (b"seed = 9223372036854775808", "seed = 9223372036854775808: integers of 64 bits are allowed"),
+        (b"repeats = inf", "repeats = inf: finite numbers are allowed"),
+        (b"reference_budget.digits = nan", "reference_budget.digits = nan: finite"),
+        (b'name = "a"\nblock = []\nseed = -1', "seed = -1: input should be greater than or equal to 0"),
+        (b"name = 2026-11-28", r"name = datetime.date\(2026, 11, 28\): input should be a valid string"),
+        (b'description = "a\\u0000b"', r"description = 'a.x00b': it has control characters"),
+        (b'"a\\u0007" = 1', "top level: a key has control characters"),
+        (b"#" * 200_000, "has more than 131,072 bytes"),
+        (b"\0", "not TOML"),
+        (b'plugins = ["a\\u0000b.py"]', "plugins.0 = .*control characters"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_path, content, message):
+    (tmp_path / "tiny.toml").write_bytes(content)
+    with pytest.raises(UsageError, match=f"tiny.toml: {message}") as raised:
+        load_matrix(str(tmp_path / "tiny.toml"))
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            " ",
+            ".",
+            "..",
+            "../../x",
+            "a/b",
+            "a\\\\b",
+            "/etc/x",
+            "~",
+            "-x",
+            "x.",
+            "a b",
+            "ä",
+            "x" * 101,
+            "x" * 5_000,
+        ),
+        *("con", "CON", "nul.txt", "com1", "a\\nb", "a:b", ".hidden"),
+    ],
+)
+def test_a_name_that_can_be_no_folder_everywhere_is_refused(tmp_path, name):
+    (tmp_path / "tiny.toml").write_text(f'name = "{name}"\n{BLOCK}')
+    code, text = moatbench(tmp_path, "run", "tiny.toml")
+    assert code == 2
+    assert "tiny.toml: name = " in text
+    assert "letters from a to z, digits" in text
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "tiny.toml"]
+
+
+def test_every_matrix_of_the_repository_has_such_a_name():
+    root = Path(__file__).parents[2]
+    for path in [*(root / "examples").rglob("*.toml"), *(root / "reports").rglob("*.toml")]:
+        assert load_matrix(str(path)).name
+
+
+@pytest.mark.parametrize("repeats", [10**12, 2**62, MOST_CELLS])
+def test_more_cells_than_a_store_can_hold_are_refused_before_any_is_made(matrix_file, monkeypatch, repeats):
+    monkeypatch.setattr(matrices, "Cell", None)
+    path = str(matrix_file(f"repeats = {repeats}\n{BLOCK}"))
+    message = (
+        rf"tiny.toml: block.0: repeats = {repeats} makes .*\(this block: .* × repeats\); at most 100,000"
+    )
+    with pytest.raises(UsageError, match=message):
+        load_matrix(path).tasks()
+    with pytest.raises(UsageError, match=message):
+        load_matrix(str(matrix_file(BLOCK))).tasks(repeats=repeats)
+
+
+def test_blocks_count_together(matrix_file):
+    path = matrix_file("repeats = 1000\n" + BLOCK * 17)
+    with pytest.raises(UsageError, match=r"block.8: repeats = 1000 makes 108000 cells up to here"):
+        load_matrix(str(path)).tasks()
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5_000 + ".toml", "~nobody-is-called-this/x.toml", "a\0b.toml", ".toml", "folder.toml"]
+)
+def test_what_is_no_matrix_file_is_one_sentence(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(UsageError, match=r"no matrix file|cannot be a path on this machine"):
+        load_matrix(name)
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "",
+        "mine.py",
+        "mine.py:",
+        ":make",
+        "a.py:b:c",
+        "..:x",
+        "a b:c",
+        "a\0.py:x",
+        "mine.py:a.b",
+        "\ud800.py:x",
+    ],
+)
+def test_what_is_no_reference_to_a_victim_is_refused_by_the_plan(matrix_file, victim):
+    with pytest.raises(UsageError, match=r"--victim .*: write FILE.py:FUNCTION or package.module:FUNCTION"):
+        load_matrix(str(matrix_file(BLOCK))).tasks(victim)
+
+
+def test_the_alternatives_of_a_row_are_bounded(matrix_file):
+    many = ", ".join(f'"{number}"' for number in range(32))
+    text = STUDY.replace("where = {}", f"where = {{ data = [{many}], victim = [{many}] }}")
+    with pytest.raises(UsageError, match=r"where = .*: 1,024 combinations of alternatives; at most 1,000"):
+        load_matrix(str(matrix_file(text)))
