@@ -34,6 +34,11 @@ class AutoComparison:
     difference: Interval
 
     @property
+    def plugin(self) -> str:
+        """The universal attack's name, without parameters and training configuration."""
+        return _plugin(self.sample)
+
+    @property
     def supported(self) -> bool:
         """Whether the interval excludes that it is below by more than :data:`TOLERANCE`."""
         return self.difference.low >= -TOLERANCE

@@ -89,6 +89,15 @@ def check_answers(
         _check_range(who, claims, got, float(low), float(high))
     if (claims.distribution and regular) or claims.normalises:
         _check_sums(who, claims, got, rows)
+    _check_tops(who, claims, got, rows, truth, n)
+
+
+def _check_tops(who: str, claims: Claims, got: Array, rows: Array, truth: Array, n: int) -> None:
+    if claims.one_hot:
+        more = ((rows != 0) & (rows != 1)).any(axis=1) | (rows.sum(axis=1) != 1)
+        require(
+            not more.any(), who, f"claims one_hot=True, but {more.sum()} of {n} answers say more than a label"
+        )
     if claims.keeps_label:
         _check_labels(who, got, rows, truth, n)
     if not claims.ties:

@@ -217,6 +217,7 @@ def adaptive_check(context: ReportContext) -> dict[str, Any] | None:
         return None
     missed = [match for match in met if not match.supported]
     return {
+        "plugins": ", ".join(f"`{name}`" for name in sorted({match.plugin for match in met})),
         "attackers": ", ".join(sorted({match.attack for match in met})),
         "slack": f"{100 * TOLERANCE:.1f}",
         "every": len(met),

@@ -64,6 +64,18 @@ def test_the_report_says_where_it_is_behind_and_which_interpretation_it_chose(tm
     assert f"labels {REPEATS}" in row
 
 
+def test_the_section_is_named_after_whichever_attack_declares_that_it_matches_the_others(tmp_path):
+    renamed = [
+        replace(each, spec=each.spec | {"attack": "allround(depth=2)"})
+        if each.spec["attack"] == AUTO
+        else each
+        for each in records()
+    ]
+    text = write_report([*AUDITS, *renamed], META, tmp_path).read_text(encoding="utf-8")
+    assert "## Check of `allround`" in text
+    assert ADAPTIVE_CHECK not in text
+
+
 def test_budgets_that_it_calls_too_small_are_left_out():
     few = records(budget=50, facts={"small_budget": 1.0})
     assert not list(adaptive_check.comparisons(Findings([*AUDITS, *few], {"digits": 200})))

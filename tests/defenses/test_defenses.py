@@ -15,7 +15,8 @@ from art.estimators.classification import PyTorchClassifier
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench.errors import UsageError
+from bench.errors import PluginError, UsageError
+from bench.models.promises import check_answers
 from bench.plugins import Registry, defenses, load_file
 from defenses.base import Answers, Batch, Calibration, Claims, Defense, DefenseStack, OutputDefense
 
@@ -424,6 +425,16 @@ def test_the_contract_catches_a_defense_that_breaks_its_promise(tmp_path, clause
     liar = from_file(tmp_path, source, "liar").build("liar")
     with pytest.raises(AssertionError):
         clause(liar, batch_of([[0.5, 0.3, 0.2, 0.0], [0.1, 0.7, 0.1, 0.1]]))
+
+
+def test_that_answers_are_one_hot_is_checked_while_a_defense_runs():
+    raw = np.array([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2], [0.2, 0.2, 0.6]])
+    rows = np.eye(3)[[0, 1, 2]]
+    claims = Claims(one_hot=True)
+    check_answers("defense 'liar'", claims, raw, raw, Answers.of(rows), regular=True)
+    rows[1] = [0, 0.9, 0.1]
+    with pytest.raises(PluginError, match="claims one_hot=True, but 1 of 3 answers say more than a label"):
+        check_answers("defense 'liar'", claims, raw, raw, Answers.of(rows), regular=True)
 
 
 def test_a_plugin_file_is_loaded_once(tmp_path):
