@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 
@@ -38,7 +39,7 @@ def cache_root() -> Path:
     """Return the folder of cached victims, images and lists: ``MOATBENCH_CACHE``, else the user's cache."""
     if given := os.environ.get("MOATBENCH_CACHE"):
         return expanded("MOATBENCH_CACHE", Path(given))
-    return in_user_cache(platformdirs.user_cache_dir("moatbench"))
+    return user_cache()
 
 
 def expanded(option: str, path: Path) -> Path:
@@ -49,11 +50,13 @@ def expanded(option: str, path: Path) -> Path:
         raise UsageError(f"{option} {path}: no home folder is known for it; give the whole path") from error
 
 
-def in_user_cache(folder: str) -> Path:
-    """Return ``folder``, which platformdirs gave; for a user without a home, one for temporary files."""
-    path = Path(folder)
-    # Without HOME and without an entry in the list of users, "~" stays as it is: a folder of that name.
-    return path if path.is_absolute() else Path(tempfile.gettempdir()) / "moatbench-cache"
+def user_cache(*, appauthor: Literal[False] | None = None) -> Path:
+    """Return the user's cache folder; for a user without a home, one among the temporary files."""
+    with suppress(RuntimeError):  # how platformdirs says that there is no home; older ones leave the "~"
+        path = Path(platformdirs.user_cache_dir("moatbench", appauthor=appauthor))
+        if path.is_absolute():
+            return path
+    return Path(tempfile.gettempdir()) / "moatbench-cache"
 
 
 @contextmanager

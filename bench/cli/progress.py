@@ -43,8 +43,12 @@ def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
             bar.update(task, completed=done + number, left=words)
             if not terminal and time.monotonic() - printed > EVERY:
                 printed = time.monotonic()
-                console.print(f"{done + number} of {total}, {duration(elapsed)} so far, {words}")
-    console.print(f"{total - done} run in {duration(time.monotonic() - started)}, {done} existed before")
+                _say(f"{done + number} of {total}, {duration(elapsed)} so far, {words}")
+    _say(f"{total - done} run in {duration(time.monotonic() - started)}, {done} existed before")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # a console would break it at the width of a terminal that is not there
 
 
 def duration(seconds: float) -> str:

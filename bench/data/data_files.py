@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from bench import keys
@@ -33,7 +32,7 @@ from bench.data.datasets import (
 from bench.data.file_layouts import UNREADABLE
 from bench.data.image_cache import cached_images
 from bench.errors import MissingDataError
-from bench.files import cache_root, expanded, in_user_cache, warn_unwritable
+from bench.files import cache_root, expanded, user_cache, warn_unwritable
 from bench.seeds import derive
 from bench.sources import code
 
@@ -55,7 +54,7 @@ def data_root(override: Path | None = None) -> Path:
         return expanded("--data-root", override)
     if from_environment := os.environ.get("MOATBENCH_DATA"):
         return expanded("MOATBENCH_DATA", Path(from_environment))
-    return in_user_cache(platformdirs.user_cache_dir("moatbench", appauthor=False)) / "data"
+    return user_cache(appauthor=False) / "data"
 
 
 def load_splits(name: str, seed: int, root: Path, *, official: bool = False) -> Splits:
