@@ -1,20 +1,193 @@
-"""Records: the results of tasks as they are stored, exported and sent between processes."""
+"""Records: what is stored, exported and sent between processes, as types with one writer and one reader.
+
+A field that no record has to have has a default, which is what records without it mean. Fields that a newer
+version may have added are ignored. Metrics are an open mapping of names to numbers.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, Self
 
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from bench.tasks import Cell, DefenseEvaluation, Task, ThreatModel
+from bench.tasks import Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
 
-COSTS = frozenset({"seconds", "cpu_seconds", "shared", "memory_mib", "latency_us", "undone"})
-"""Parts of ``info`` that differ from run to run; everything else is equal bit for bit."""
+Status = Literal["ok", "failed", "not_applicable"]
+Metrics = dict[str, float | None]
+Arrays = dict[str, NDArray[np.uint8]]
+
+
+class Typed(pydantic.BaseModel):
+    """Base of the records. Only fields that were set are written, so that readers see what a run knew."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields that were set, as JSON values."""
+        return self.model_dump(exclude_unset=True)
+
+    def as_json(self) -> str:
+        """Return the fields that were set, as JSON; NaN and infinity as Python writes them."""
+        return json.dumps(self.values())
+
+    def with_values(self, **values: Any) -> Self:
+        """Return a copy with some fields changed, all checked again."""
+        return self.model_validate(self.values() | values)
+
+
+class QueryCounts(Typed):
+    """What an attack sent to the API: all inputs, those answered, those rejected, those flagged."""
+
+    sent: int
+    answered: int
+    refused: int
+    flagged: int
+
+
+class AttackDeclarations(Typed):
+    """What an attack declares: the knowledge it can use, and whether it claims to match all others."""
+
+    knowledge: list[str] = pydantic.Field(default_factory=list)
+    universal: bool = False
+
+
+class ClaimsRecord(Typed):
+    """What a stack of defenses claims, as :class:`defenses.base.Claims`; False where a record lacks it.
+
+    ``one_hot`` is None in records that were written before it was claimed.
+    """
+
+    keeps_label: bool = False
+    ties: bool = False
+    distribution: bool = False
+    normalises: bool = False
+    one_hot: bool | None = None
+    stochastic: bool = False
+    consistent_noise: bool = False
+    counts_queries: bool = False
+    may_refuse: bool = False
+    may_flag: bool = False
+
+
+# Records without them share these: making one for each takes as long as reading all the rest.
+_UNDECLARED = AttackDeclarations()
+_NO_CLAIMS = ClaimsRecord()
+
+
+class Info(Typed):
+    """What a record says besides its metrics; equal to the bit in two runs of one task.
+
+    Cells: ``queries``; ``learnt``, the size of the transfer set; ``steps`` of training; ``flags``, the
+    reliability warnings; ``attack``, what it declares; of an extraction the ``confusion`` matrix (true class,
+    surrogate's class); of membership inference the standard ``errors`` of metrics and the ``roc`` as
+    [false-positive rate, true-positive rate] pairs.
+
+    Defense evaluations: 95 % ``intervals`` by metric; ``drawn``, the value of each repeat by metric, where
+    noise is drawn; ``claims``; ``resolved``, the defense that was found for one given by its utility loss;
+    ``known_by``, the attacks that are declared to know each defense, by its plugin.
+
+    Failures: the ``traceback``.
+    """
+
+    queries: QueryCounts | None = None
+    learnt: int | None = None
+    steps: int | None = None
+    flags: list[str] = pydantic.Field(default_factory=list)
+    attack: AttackDeclarations = pydantic.Field(default_factory=lambda: _UNDECLARED)
+    confusion: list[list[int]] | None = None
+    errors: dict[str, float | None] = pydantic.Field(default_factory=dict)
+    roc: list[list[float]] = pydantic.Field(default_factory=list)
+    intervals: dict[str, list[float]] = pydantic.Field(default_factory=dict)
+    drawn: dict[str, list[float]] = pydantic.Field(default_factory=dict)
+    claims: ClaimsRecord = pydantic.Field(default_factory=lambda: _NO_CLAIMS)
+    resolved: dict[str, str] = pydantic.Field(default_factory=dict)
+    known_by: dict[str, list[str]] = pydantic.Field(default_factory=dict)
+    traceback: str | None = None
+
+
+class Costs(Typed):
+    """What differs between two runs of one task.
+
+    Wall and CPU ``seconds`` by part of the cell; whether its training was ``shared``; the peak
+    ``memory_mib``; ``latency_us``: microseconds that a defense adds to a query, by batch size;
+    ``undone``: what plugins changed of the process' settings, a sentence each.
+    """
+
+    seconds: dict[str, float] = pydantic.Field(default_factory=dict)
+    cpu_seconds: dict[str, float] = pydantic.Field(default_factory=dict)
+    shared: bool = False
+    memory_mib: float | None = None
+    latency_us: dict[str, float] = pydantic.Field(default_factory=dict)
+    undone: list[str] = pydantic.Field(default_factory=list)
+
+
+class SplitSizes(Typed):
+    """Numbers of inputs in the splits of a victim."""
+
+    train: int | None = None
+    calibration: int | None = None
+    pool: int | None = None
+    test: int | None = None
+
+
+class VictimFacts(Typed):
+    """What a store keeps of a victim. Accuracies are in [0, 1]; ``fingerprint``: of its model and data."""
+
+    victim: str
+    seed: int = 0
+    splits: str = "disjoint"
+    accuracy: float | None = None
+    expected: float | None = None
+    fingerprint: str = ""
+    sizes: SplitSizes = pydantic.Field(default_factory=SplitSizes)
+    parameters: int | None = None
+
+    @property
+    def identity(self) -> str:
+        """The victim's name with its splits and its seed, as :func:`victim_name` gives it for a task."""
+        return _identity(self.victim, self.seed)
+
+
+class Meta(Typed):
+    """Facts on a run. ``study``: as :class:`bench.plan.study.Study` writes and reads it.
+
+    ``packages``: versions of what is installed; ``versions``: of what results depend on. ``started`` and
+    ``finished``: seconds since 1970. ``ran``: the number of tasks that this run had to do.
+    """
+
+    matrix: str | None = None
+    matrix_text: str | None = None
+    description: str | None = None
+    reference_budget: dict[str, int] = pydantic.Field(default_factory=dict)
+    sentinels: list[str] = pydantic.Field(default_factory=list)
+    study: dict[str, Any] | None = None
+    command: str | None = None
+    machine: dict[str, str | int | None] = pydantic.Field(default_factory=dict)
+    packages: dict[str, str] = pydantic.Field(default_factory=dict)
+    commit: str | None = None
+    dirty: bool | None = None
+    victims: list[VictimFacts] = pydantic.Field(default_factory=list)
+    versions: dict[str, str] = pydantic.Field(default_factory=dict)
+    jobs: int | None = None
+    device: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    ran: int | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        # Baselines of format 1 hold null for what the run did not know.
+        if not isinstance(values, Mapping):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -24,10 +197,10 @@ class Outcome:
     Raises ValueError for a metric that is NaN or infinite: what cannot be measured is None.
     """
 
-    metrics: dict[str, float | None]
-    arrays: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
-    costs: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics
+    arrays: Arrays = field(default_factory=dict)
+    info: Info = field(default_factory=Info)
+    costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
         for name, value in self.metrics.items():
@@ -40,21 +213,43 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Record:
-    """A task's result as it is stored. ``status``: "ok", "failed" or "not_applicable"."""
+    """A task's result as it is stored. ``error``: why there is none, in a sentence."""
 
     key: str
-    kind: str
-    spec: dict[str, Any]
-    status: str
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    arrays: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
+    task: Task
+    status: Status
+    metrics: Metrics = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+    info: Info = field(default_factory=Info)
+    costs: Costs = field(default_factory=Costs)
     error: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of the task: "cell" or "audit"."""
+        return self.task.kind
+
+    @property
+    def cell(self) -> Cell:
+        """The task of a cell; raises TypeError for a defense evaluation."""
+        if not isinstance(self.task, Cell):
+            raise TypeError(f"the record of a defense evaluation, {self.key}, has no cell")
+        return self.task
+
+    @property
+    def repeat(self) -> int:
+        """The repeat of a cell; 0 for a defense evaluation."""
+        return self.task.repeat if isinstance(self.task, Cell) else 0
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The task as JSON values."""
+        return self.task.spec()
 
     def comparable(self) -> tuple[Any, ...]:
         """Return everything that must be equal bit for bit in two runs of the same task."""
-        info = {name: value for name, value in self.info.items() if name not in COSTS}
         arrays = {name: value.tobytes() for name, value in self.arrays.items()}
+        info = self.info.values()
         return self.key, self.kind, self.spec, self.status, self.metrics, arrays, info, self.error
 
 
@@ -74,6 +269,7 @@ class PlannedTask:
 _TASKS: dict[str, pydantic.TypeAdapter[Any]] = {
     task.kind: pydantic.TypeAdapter(task) for task in (Cell, DefenseEvaluation)
 }
+_AXES = tuple(axis.name for axis in fields(ThreatModel))
 _OFFICIAL = " (official splits)"
 
 
@@ -94,6 +290,20 @@ def task_of(kind: str, spec: Mapping[str, Any]) -> Task:
         "splits": values.pop("splits", "official" if name.endswith(_OFFICIAL) else "disjoint"),
     }
     if kind == Cell.kind:
-        values["threat"] = {axis.name: values.pop(axis.name, None) for axis in fields(ThreatModel)}
+        values["threat"] = {axis: values.pop(axis, None) for axis in _AXES}
     task: Task = _TASKS[kind].validate_python(values)
     return task
+
+
+def kind_of(spec: Mapping[str, Any]) -> str:
+    """Return the kind of the task that has this spec."""
+    return Cell.kind if "attack" in spec else DefenseEvaluation.kind
+
+
+def victim_name(victim: VictimSpec) -> str:
+    """Return the victim's name with its splits, and with its seed where that is not 0."""
+    return _identity(str(victim), victim.seed)
+
+
+def _identity(name: str, seed: int) -> str:
+    return f"{name} (seed {seed})" if seed else name

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.errors import StoreError
-from bench.records import PlannedTask, Record
+from bench.records import Costs, Info, Meta, PlannedTask, Record, VictimFacts
 from bench.store import SCHEMA, Store
 from bench.tasks import Cell, ThreatModel, VictimSpec
 
@@ -13,7 +13,7 @@ CELL = Cell(VictimSpec("digits", "mlp"), (), THREAT, "own_labels", 1, 0, 2, 0)
 
 
 def record(key="a", status="ok", **fields):
-    return Record(key, "cell", CELL.spec(), status, **fields)
+    return Record(key, CELL, status, **fields)
 
 
 def planned(*keys):
@@ -25,7 +25,8 @@ def test_what_is_put_is_read_back(tmp_path):
     full = record(
         metrics={"extraction.fidelity": 0.1 + 0.2, "extraction.kl": None},
         arrays={"agreement": hits},
-        info={"steps": 3, "seconds": {"train": 0.5}},
+        info=Info(steps=3, flags=["overlap"]),
+        costs=Costs(seconds={"train": 0.5}),
         error=None,
     )
     with Store(tmp_path / "s.sqlite", create=True) as store:
@@ -34,7 +35,7 @@ def test_what_is_put_is_read_back(tmp_path):
     with Store(tmp_path / "s.sqlite") as store:
         (back,) = store.records()
     assert back.comparable() == full.comparable()
-    assert back.info == full.info
+    assert back.costs == full.costs
     assert np.array_equal(back.arrays["agreement"], hits)
 
 
@@ -49,9 +50,11 @@ def test_a_record_takes_the_place_of_an_older_one(tmp_path):
 
 
 def test_costs_do_not_count_when_two_runs_are_compared():
-    one, two = record(info={"steps": 3, "seconds": {"train": 1.0}}), record(info={"steps": 3, "shared": True})
+    one, two = (
+        record(info=Info(steps=3), costs=costs) for costs in (Costs(memory_mib=1), Costs(shared=True))
+    )
     assert one.comparable() == two.comparable()
-    assert one.comparable() != record(info={"steps": 4}).comparable()
+    assert one.comparable() != record(info=Info(steps=4)).comparable()
 
 
 def test_records_come_in_the_order_of_the_plan_and_only_those_of_the_plan(tmp_path):
@@ -60,7 +63,7 @@ def test_records_come_in_the_order_of_the_plan_and_only_those_of_the_plan(tmp_pa
             store.put(record(key))
         store.set_plan(planned("c", "a", "d"))
         assert [r.key for r in store.records()] == ["c", "a"]
-        assert store.missing() == [CELL.spec()]
+        assert store.missing() == [CELL]
 
 
 def test_a_record_keeps_the_ingredients_of_its_key_when_the_plan_is_another(tmp_path):
@@ -74,9 +77,10 @@ def test_a_record_keeps_the_ingredients_of_its_key_when_the_plan_is_another(tmp_
 
 def test_meta_is_kept_by_name(tmp_path):
     with Store(tmp_path / "s.sqlite", create=True) as store:
-        store.set_meta(jobs=1, victims=[{"a": 1}])
-        store.set_meta(jobs=2)
-        assert store.meta() == {"jobs": 2, "victims": [{"a": 1}]}
+        victims = [VictimFacts(victim="digits/mlp")]
+        store.set_meta(Meta(jobs=1, victims=victims))
+        store.set_meta(Meta(jobs=2))
+        assert store.meta() == Meta(jobs=2, victims=victims)
 
 
 def test_clear_forgets_every_record(tmp_path):
@@ -125,7 +129,6 @@ def test_a_corrupt_store_is_rejected_untouched(tmp_path):
     path = tmp_path / "bad.sqlite"
     with Store(path, create=True) as store:
         store.set_plan(planned(*map(str, range(2000))))
-        store._db.execute("pragma journal_mode = delete")
     content = bytearray(path.read_bytes())
     content[8192:40_000] = b"\x07" * (40_000 - 8192)
     path.write_bytes(content)

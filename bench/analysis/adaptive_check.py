@@ -67,11 +67,7 @@ def comparisons(findings: Findings) -> Iterator[AutoComparison]:
 
 def universal_attacks(findings: Findings) -> set[str]:
     """Return the attacks that declare in their records that they claim to match the best of all others."""
-    return {
-        parse_call(str(record.spec["attack"]))[0]
-        for record in findings.records
-        if record.info.get("attack", {}).get("universal")
-    }
+    return {parse_call(record.cell.attack)[0] for record in findings.records if record.info.attack.universal}
 
 
 def _plugin(sample: AttackerResult) -> str:

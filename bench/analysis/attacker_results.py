@@ -15,6 +15,7 @@ from bench.analysis.display_names import attack_of
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
 from bench.metrics.intervals import Interval, mean_interval
 from bench.records import Record
+from bench.tasks import Cell
 
 NEAR_CHANCE = "near_chance"
 EMPTY = frozenset({NEAR_CHANCE, "nothing_learnt"})
@@ -45,7 +46,7 @@ class AttackerResult:
     @property
     def usable_knowledge(self) -> set[str]:
         """The knowledge that the attack declares it can use; empty where its records do not say."""
-        return set(self.records[0].info.get("attack", {}).get("knowledge", ()))
+        return set(self.records[0].info.attack.knowledge)
 
     @cached_property
     def fidelity(self) -> Interval:
@@ -57,14 +58,14 @@ def results_by_condition(records: Sequence[Record]) -> dict[Condition, dict[str,
     """Return the extraction cells that ran, by condition and attack."""
     found: dict[tuple[Condition, str], dict[int, Record]] = defaultdict(dict)
     for record in records:
-        if record.status == "ok" and record.kind == "cell" and "agreement" in record.arrays:
-            spec = record.spec
-            condition = (VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))
-            found[condition, attack_of(spec)][int(spec["repeat"])] = record
+        cell = record.task
+        if record.status == "ok" and isinstance(cell, Cell) and "agreement" in record.arrays:
+            condition = (VictimThreatModel.of(cell), defense_of(cell), cell.budget)
+            found[condition, attack_of(cell)][cell.repeat] = record
     weak = {
         (threat, budget, attack)
         for ((threat, defense, budget), attack), by_repeat in found.items()
-        if defense == UNDEFENDED and any(NEAR_CHANCE in _flags(record) for record in by_repeat.values())
+        if defense == UNDEFENDED and any(NEAR_CHANCE in record.info.flags for record in by_repeat.values())
     }
     samples: dict[Condition, dict[str, AttackerResult]] = defaultdict(dict)
     for (condition, attack), by_repeat in found.items():
@@ -76,14 +77,10 @@ def results_by_condition(records: Sequence[Record]) -> dict[Condition, dict[str,
 def _sample(attack: str, by_repeat: Mapping[int, Record], *, ranked: bool) -> AttackerResult:
     repeats = tuple(sorted(by_repeat))
     records = tuple(by_repeat[repeat] for repeat in repeats)
-    flags = Counter(flag for record in records for flag in _flags(record))
+    flags = Counter(flag for record in records for flag in record.info.flags)
     agreement = np.stack([record.arrays["agreement"] for record in records])
-    adaptive = str(records[0].spec["knowledge"]) != "none"
+    adaptive = records[0].cell.threat.knowledge != "none"
     return AttackerResult(attack, repeats, agreement, flags, records, ranked, adaptive)
-
-
-def _flags(record: Record) -> list[str]:
-    return list(record.info.get("flags", ()))
 
 
 def shared_repeats(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

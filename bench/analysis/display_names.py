@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.analysis.threat_models import VictimThreatModel
 from bench.calls import format_call, parse_call
+from bench.tasks import Cell
 
 _ALWAYS: dict[str, Callable[[Any], str]] = {
     "sampling_strategy": str,
@@ -67,10 +68,9 @@ TRAINED = " trained by "
 """Separates an attack from its training configuration, where that is not the default."""
 
 
-def attack_of(spec: Mapping[str, Any]) -> str:
-    """Return the attack in a cell's spec, with its training configuration where that is not the default."""
-    configuration = spec.get("training", "rule")
-    return str(spec["attack"]) if configuration == "rule" else f"{spec['attack']}{TRAINED}{configuration}"
+def attack_of(cell: Cell) -> str:
+    """Return a cell's attack, with its training configuration where that is not the default."""
+    return cell.attack if cell.training == "rule" else f"{cell.attack}{TRAINED}{cell.training}"
 
 
 def attack_names(attacks: Iterable[str]) -> dict[str, str]:

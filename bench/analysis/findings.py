@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any
 
 from bench.analysis.attacker_results import (
     AttackerResult,
@@ -30,8 +29,9 @@ from bench.analysis.threat_models import (
 )
 from bench.metrics.intervals import BestAttack
 from bench.metrics.query_multiplier import Multiplier, query_multiplier
-from bench.records import Record
+from bench.records import ClaimsRecord, Meta, Record
 from bench.seeds import derive
+from bench.tasks import Cell
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,31 @@ class Findings:
         self._data: dict[str, str] = {}
         self.evaluations: dict[tuple[str, Defense], Record] = {}
         for record in records:
-            self._data[victim_of(record.spec)] = str(record.spec["data"])
+            self._data[victim_of(record.task)] = record.task.victim.data
             if record.kind == "audit" and record.status == "ok":
-                self.evaluations[victim_of(record.spec), defense_of(record.spec)] = record
-        cells = sorted({attack_of(record.spec) for record in records if record.kind == "cell"})
+                self.evaluations[victim_of(record.task), defense_of(record.task)] = record
+        cells = sorted({attack_of(record.task) for record in records if isinstance(record.task, Cell)})
         self._attack_names = attack_names(cells)
         raw = results_by_condition(records)
         self._alike = equal_attacks(raw)
         self.attack_results: dict[Condition, dict[str, AttackerResult]] = {
             condition: self._merged(results) for condition, results in raw.items()
         }
-        stacks = sorted({defense_of(record.spec) for record in records})
+        stacks = sorted({defense_of(record.task) for record in records})
         self._defense_names = short_names((text for stack in stacks for text in stack), limit=26)
 
     @classmethod
-    def of_run(cls, records: Sequence[Record], meta: Mapping[str, Any]) -> Findings:
+    def of_run(cls, records: Sequence[Record], meta: Meta) -> Findings:
         """Return the findings of a run; its ``meta`` has the reference budgets and the victims."""
-        victims = meta.get("victims", ())
-        expected = {v["victim"]: v["expected"] for v in victims if v.get("expected") is not None}
-        return cls(records, meta.get("reference_budget", {}), expected)
+        expected = {each.identity: each.expected for each in meta.victims if each.expected is not None}
+        return cls(records, meta.reference_budget, expected)
 
     @cached_property
     def known_by(self) -> dict[str, Collection[str]]:
         """The attacks that are declared to know a defense, by the defense's plugin, as far as records say."""
         known: dict[str, Collection[str]] = {}
         for record in self.records:
-            known |= record.info.get("known_by", {})
+            known |= record.info.known_by
         return known
 
     def _merged(self, samples: Mapping[str, AttackerResult]) -> dict[str, AttackerResult]:
@@ -201,11 +200,9 @@ class Findings:
         evaluation = self.evaluations.get((threat.victim, defense))
         if evaluation is None or self.is_label_only(defense):
             return False
-        claims = evaluation.info.get("claims", {})
+        claims = evaluation.info.claims
         kept = evaluation.metrics.get("honest.top1_kept") == 1
-        return bool(
-            kept and claims.get("keeps_label") and not claims.get("ties") and not claims.get("may_refuse")
-        )
+        return kept and claims.keeps_label and not claims.ties and not claims.may_refuse
 
     def candidates(
         self, threat: VictimThreatModel, defense: Defense, budget: int
@@ -234,12 +231,12 @@ class Findings:
         return sorted({defense for _, defense, _ in self.attack_results if self.is_label_only(defense)})
 
     @cached_property
-    def _claims(self) -> dict[Defense, Mapping[str, Any]]:
-        return {defense: record.info.get("claims", {}) for (_, defense), record in self.evaluations.items()}
+    def _claims(self) -> dict[Defense, ClaimsRecord]:
+        return {defense: record.info.claims for (_, defense), record in self.evaluations.items()}
 
     def is_label_only(self, defense: Defense) -> bool:
         """Return whether the stack is one defense that answers the victim's label and nothing else."""
-        return is_label_only(defense, self._claims.get(defense, {}))
+        return is_label_only(defense, self._claims.get(defense))
 
     def result(self, threat: VictimThreatModel, defense: Defense, budget: int) -> BestAttackResult:
         """Return the best attack under this condition, with its fidelity reductions."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.analysis.display_names import attack_of
 from bench.analysis.findings import Findings
@@ -13,6 +13,7 @@ from bench.analysis.threat_models import VictimThreatModel, defense_of
 from bench.calls import parse_call
 from bench.metrics.intervals import Interval
 from bench.records import Record
+from bench.tasks import Cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,32 +40,32 @@ class Inference:
 
     def curve(self) -> list[tuple[float, float]]:
         """Return the mean ROC curve of the repeats: false and true positive rates."""
-        curves = [record.info["roc"] for record in self.records if record.info.get("roc")]
+        curves = [record.info.roc for record in self.records if record.info.roc]
         return [
-            (float(points[0][0]), sum(float(true) for _, true in points) / len(points))
+            (points[0][0], sum(true for _, true in points) / len(points))
             for points in zip(*curves, strict=True)
         ]
 
 
 def inferences(findings: Findings, records: Sequence[Record] | None = None) -> list[Inference]:
     """Return the membership attacks among the records, all of a run's if none are given, in order."""
-    found: dict[str, list[Record]] = defaultdict(list)
+    found: dict[Cell, list[Record]] = defaultdict(list)
     for record in findings.records if records is None else records:
         if record.status == "ok" and any(name.startswith("membership.") for name in record.metrics):
-            found[repr({k: v for k, v in sorted(record.spec.items()) if k != "repeat"})].append(record)
+            found[replace(record.cell, repeat=0)].append(record)
     each = [_inference(findings, group) for group in found.values()]
     return sorted(each, key=lambda one: (one.victim, one.target, one.non_members, one.defense, one.attack))
 
 
 def _inference(findings: Findings, group: Sequence[Record]) -> Inference:
-    spec = group[0].spec
-    threat, attack = VictimThreatModel.of(spec), findings.attack_name(attack_of(spec))
+    cell = group[0].cell
+    threat, attack = VictimThreatModel.of(cell), findings.attack_name(attack_of(cell))
     target = "the victim"
-    if parse_call(str(spec["attack"]))[1].get("target") == "surrogate":
-        target = f"{threat.surrogate} extracted with {spec['budget']:,} queries"
+    if parse_call(cell.attack)[1].get("target") == "surrogate":
+        target = f"{threat.surrogate} extracted with {cell.budget:,} queries"
     shown = "" if threat.shows == "probabilities" else f", which shows {threat.shows}"
     non_members = "the same data" if threat.pool == threat.access else f"{threat.pool} ({threat.access})"
-    ordered = sorted(group, key=lambda record: int(record.spec["repeat"]))
+    ordered = sorted(group, key=lambda record: record.repeat)
     return Inference(
-        threat.victim, target + shown, non_members, findings.defense_name(defense_of(spec)), attack, ordered
+        threat.victim, target + shown, non_members, findings.defense_name(defense_of(cell)), attack, ordered
     )

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
 
 from bench.analysis.attacker_results import AttackerResult, shared_repeats
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
+from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
 from bench.calls import parse_call
 from bench.metrics.flags import FLAGS, label
 from bench.metrics.intervals import Interval, paired_difference
+from bench.records import ClaimsRecord
+from bench.tasks import Cell, DefenseEvaluation
 
 WIDE = 0.02
 """Half-width of a fidelity reduction's interval (2 pp) above which it is too wide to rank defenses."""
@@ -77,7 +78,7 @@ class _Row:
         spent = [budget for budget in findings.summary_budgets(row.threat) if budget in row.results]
         self.results = {b: row.results[b] for b in spent or sorted(row.results)[-1:]}
         self.candidates = {b: findings.candidates(row.threat, row.defense, b) for b in self.results}
-        self.claims: Mapping[str, Any] = row.evaluation.info.get("claims", {}) if row.evaluation else {}
+        self.claims = row.evaluation.info.claims if row.evaluation else ClaimsRecord()
 
     @property
     def other_knowledge(self) -> list[VictimThreatModel]:
@@ -99,19 +100,19 @@ class _Row:
 
 
 def _randomised(case: _Row) -> str:
-    if case.row.evaluation is None or not case.claims.get("stochastic"):
+    if case.row.evaluation is None or not case.claims.stochastic:
         return ""
-    answer = "the same" if case.claims.get("consistent_noise") else "another"
+    answer = "the same" if case.claims.consistent_noise else "another"
     return (
-        f"{case.row.evaluation.spec['repeats']} draws in the defense evaluation; "
+        f"{case.row.evaluation.task.repeats} draws in the defense evaluation; "
         f"an input that is sent again gets {answer} answer"
     )
 
 
 def _averaging_helps(case: _Row) -> str:
     claims = case.claims
-    varies = (claims.get("stochastic") or claims.get("counts_queries")) and not claims.get("consistent_noise")
-    if case.row.defense == UNDEFENDED or (claims and not varies):
+    varies = (claims.stochastic or claims.counts_queries) and not claims.consistent_noise
+    if case.row.defense == UNDEFENDED or (claims.model_fields_set and not varies):
         # An attack may repeat a few inputs to test that nothing varies, and be ahead for another reason.
         return ""
     details = []
@@ -148,7 +149,7 @@ def _adaptive_attack_wins(case: _Row) -> str:
             adaptive |= {
                 f"{name} (knowledge = {threat.knowledge})": sample
                 for name, sample in case.findings.candidates(threat, row.defense, budget).items()
-                if sample.records[0].spec["knowledge"] == threat.knowledge
+                if sample.records[0].cell.threat.knowledge == threat.knowledge
                 and _adaptive(sample, row, declared)
             }
         details.append(_lead(budget, adaptive, others))
@@ -161,8 +162,8 @@ def _adaptive(sample: AttackerResult, row: DefenseResult, declared: Iterable[str
     It is if its threat model includes the defense, or if the defense declares it and it can use such
     knowledge. A result carried over from ``label_only`` was measured against another defense.
     """
-    spec = sample.records[0].spec
-    known_by = defense_of(spec) == row.defense and parse_call(spec["attack"])[0] in declared
+    cell = sample.records[0].cell
+    known_by = defense_of(cell) == row.defense and parse_call(cell.attack)[0] in declared
     return sample.adaptive or (known_by and bool(sample.usable_knowledge - {"none"}))
 
 
@@ -206,13 +207,14 @@ def _wide_interval(case: _Row) -> str:
 
 def _detector_fit(case: _Row) -> str:
     evaluation, threat = case.row.evaluation, case.row.threat
-    if evaluation is None or not case.claims.get("may_flag"):
+    if evaluation is None or not case.claims.may_flag:
         return ""
     details, own = [], ["train"]
-    if evaluation.spec.get("splits") == "official":
-        own += ["in-distribution", str(evaluation.spec["data"])]
+    task = evaluation.task
+    if task.victim.splits == "official":
+        own += ["in-distribution", task.victim.data]
         details.append("its thresholds were set on images that the victim was trained on")
-    judged = [pool for pool in evaluation.spec.get("pools", ()) if pool in own]
+    judged = [pool for pool in task.pools if pool in own] if isinstance(task, DefenseEvaluation) else []
     if judged:
         details.append(f"it is evaluated on pool {' and '.join(judged)}, on which it was fitted")
     if threat.pool in own:
@@ -225,8 +227,8 @@ def _weak_victim(case: _Row) -> str:
     if evaluation is None:
         return ""
     # A victim of the user's own is theirs to judge.
-    own = ":" in str(evaluation.spec["data"])
-    wanted = None if own else case.findings.expected.get(str(evaluation.spec["victim"]))
+    own = evaluation.task.victim.is_reference
+    wanted = None if own else case.findings.expected.get(victim_of(evaluation.task))
     reached = evaluation.metrics.get("honest.accuracy_undefended")
     if wanted is None or reached is None or reached >= wanted - BELOW:
         return ""
@@ -236,12 +238,12 @@ def _weak_victim(case: _Row) -> str:
 def _no_declared_attacker(case: _Row) -> str:
     row, threats = case.row, set(case.other_knowledge)
     ran = {
-        parse_call(record.spec["attack"])[0]
+        parse_call(record.task.attack)[0]
         for record in case.findings.records
-        if record.kind == "cell"
+        if isinstance(record.task, Cell)
         and record.status == "ok"
-        and defense_of(record.spec) == row.defense
-        and VictimThreatModel.of(record.spec) in threats
+        and defense_of(record.task) == row.defense
+        and VictimThreatModel.of(record.task) in threats
     }
     details = []
     for name, known_by in case.known_by():

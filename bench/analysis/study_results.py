@@ -18,6 +18,7 @@ from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval, mean_interval, paired_difference, value_interval
 from bench.plan.study import COST_PREFIXES, PublishedValue, Study, axis_values, matching_specs, repeat_groups
 from bench.records import Record
+from bench.tasks import Task
 
 ARRAYS = {"extraction.fidelity": "agreement", "extraction.accuracy": "correct"}
 """Metrics that are stored input by input, and the arrays that hold them."""
@@ -47,7 +48,7 @@ class Value:
     @property
     def flags(self) -> Counter[str]:
         """How many of the records carry each flag."""
-        return Counter(flag for record in self.records for flag in record.info.get("flags", ()))
+        return Counter(flag for record in self.records for flag in record.info.flags)
 
     @property
     def timed(self) -> bool:
@@ -78,11 +79,11 @@ class Value:
 
 
 def evaluate(
-    study: Study, records: Sequence[Record], missing: Sequence[dict[str, Any]] = (), *, whole: bool = True
+    study: Study, records: Sequence[Record], missing: Sequence[Task] = (), *, whole: bool = True
 ) -> dict[str, Value]:
     """Return what every row shows, by the rows' names.
 
-    ``missing``: specs that were planned and have no record. ``whole``: the run left nothing of its
+    ``missing``: tasks that were planned and have no record. ``whole``: the run left nothing of its
     matrix out, so that a pool without records is one without data.
     """
     found: dict[str, Value] = {}
@@ -99,14 +100,14 @@ def _measured(
     study: Study,
     row: PublishedValue,
     records: Sequence[Record],
-    missing: Sequence[dict[str, Any]],
+    missing: Sequence[Task],
     *,
     whole: bool,
 ) -> Value:
     kind = "audit" if row.audited else "cell"
     having = [record for record in records if record.kind == kind]
     specs = [record.spec for record in having]
-    specs += [spec for spec in missing if ("attack" in spec) == (kind == "cell")]
+    specs += [task.spec() for task in missing if task.kind == kind]
     choices = list(row.where.choices()) if row.where else []
     for choice in choices:
         taken = matching_specs(choice, specs)
@@ -139,7 +140,7 @@ def _instead(
 
 
 def _of_group(row: PublishedValue, records: Sequence[Record], planned: int, note: str) -> Value:
-    good = sorted((r for r in records if r.status == "ok"), key=lambda r: int(r.spec.get("repeat", 0)))
+    good = sorted((r for r in records if r.status == "ok"), key=lambda r: r.repeat)
     if not good:
         bad = next((r for r in records if r.status == "failed"), next(iter(records), None))
         if bad is None:
@@ -150,7 +151,7 @@ def _of_group(row: PublishedValue, records: Sequence[Record], planned: int, note
     if not pairs:
         return Value(row, "not measured", reason=_absent(row, good), records=good, planned=planned, note=note)
     own, values = [r for r, _ in pairs], [value for _, value in pairs]
-    by_repeat = {} if row.audited else {int(r.spec["repeat"]): value for r, value in pairs}
+    by_repeat = {} if row.audited else {r.repeat: value for r, value in pairs}
     return Value(row, "ok", _interval(row, own, values), by_repeat, own, planned, note=note)
 
 
@@ -158,10 +159,10 @@ def _single(row: PublishedValue, record: Record) -> float | None:
     """Return one record's value; None without one, or where its training came from the cache."""
     start, _, name = row.metric.partition(".")
     if f"{start}." in COST_PREFIXES:
-        if name == "train" and record.info.get("shared"):
+        if name == "train" and record.costs.shared:
             return None
-        taken = record.info.get(start, {}).get(name)
-        return None if taken is None else float(taken)
+        taken = record.costs.seconds if start == "seconds" else record.costs.cpu_seconds
+        return taken.get(name)
     if ARRAYS.get(row.metric) in record.arrays:
         return float(record.arrays[ARRAYS[row.metric]].mean())
     return record.metrics.get(row.metric)
@@ -169,7 +170,7 @@ def _single(row: PublishedValue, record: Record) -> float | None:
 
 def _absent(row: PublishedValue, records: Sequence[Record]) -> str:
     if row.metric.startswith(COST_PREFIXES):
-        shared = all(record.info.get("shared") for record in records)
+        shared = all(record.costs.shared for record in records)
         return "every training came from the training cache" if shared else "no such time was taken"
     known = {name for record in records for name in record.metrics}
     return "" if row.metric in known else f"no metric {row.metric}; {nearest(row.metric, known)}"
@@ -182,7 +183,7 @@ def _first_line(text: str | None) -> str:
 def _interval(row: PublishedValue, records: Sequence[Record], values: Sequence[float]) -> Interval:
     """Return mean and limits, by what the metric is made of; no limits with fewer than two repeats."""
     if row.audited:
-        low, high = records[0].info.get("intervals", {}).get(row.metric) or (math.nan, math.nan)
+        low, high = records[0].info.intervals.get(row.metric) or (math.nan, math.nan)
         return Interval(values[0], low, high)
     if row.metric.startswith(COST_PREFIXES):
         several = len(values) > 1
@@ -223,10 +224,10 @@ def _hits(metric: str, records: Sequence[Record]) -> NDArray[np.uint8] | None:
 def _over_judged(interval: Interval, records: Sequence[Record], metric: str) -> Interval:
     """Widen an interval over repeats by what other judged records would have changed.
 
-    ``info["errors"]`` holds each repeat's standard error over its records; repeats may judge the
+    ``info.errors`` holds each repeat's standard error over its records; repeats may judge the
     same ones, so that their mean is taken, not its share. The half-widths add in squares.
     """
-    known = [float(e) for r in records if (e := r.info.get("errors", {}).get(metric)) is not None]
+    known = [e for r in records if (e := r.info.errors.get(metric)) is not None]
     judged = NORMAL * float(np.mean(known)) if known else 0.0
     half = math.hypot(interval.high - interval.value, judged)
     return Interval(interval.value, interval.value - half, interval.value + half)
@@ -254,9 +255,9 @@ def _derived(row: PublishedValue, a: Value, b: Value) -> Value:
 
 def _paired(a: Value, b: Value, shared: Sequence[int]) -> Interval | None:
     """Return the difference over repeats and test inputs, where both rows were judged on the same ones."""
-    kept = [[r for r in part.records if r.spec["repeat"] in shared] for part in (a, b)]
+    kept = [[r for r in part.records if r.repeat in shared] for part in (a, b)]
     left, right = (_hits(part.row.metric, own) for part, own in zip((a, b), kept, strict=True))
-    tests = {(axis_values(r.spec)["data"], axis_values(r.spec)["splits"]) for own in kept for r in own}
+    tests = {(r.task.victim.data, r.task.victim.splits) for own in kept for r in own}
     if left is None or right is None or len(tests) > 1 or left.shape != right.shape:
         return None
     return paired_difference(left, right)

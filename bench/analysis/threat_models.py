@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.calls import parse_call
-from bench.tasks import ThreatModel
+from bench.records import ClaimsRecord, victim_name
+from bench.tasks import Cell, Task, ThreatModel
 
 Defense = tuple[str, ...]
 """A stack of defenses as canonical texts; empty for no defense."""
@@ -24,10 +25,9 @@ class VictimThreatModel(ThreatModel):
     victim: str
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any]) -> VictimThreatModel:
-        """Read the threat model from a cell's spec."""
-        names = (field.name for field in fields(ThreatModel))
-        return cls(victim=victim_of(spec), **{name: str(spec[name]) for name in names})
+    def of(cls, cell: Cell) -> VictimThreatModel:
+        """Return the threat model of a cell."""
+        return cls(**vars(cell.threat), victim=victim_of(cell))
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -53,25 +53,24 @@ def _rank(order: Sequence[str], value: str) -> int:
     return order.index(value) if value in order else 0
 
 
-def victim_of(spec: Mapping[str, Any]) -> str:
-    """Return the victim's name, with its seed where that is not 0."""
-    seed = spec.get("victim_seed", 0)
-    return f"{spec['victim']} (seed {seed})" if seed else str(spec["victim"])
+def victim_of(task: Task) -> str:
+    """Return the name of a task's victim, with its seed where that is not 0."""
+    return victim_name(task.victim)
 
 
-def defense_of(spec: Mapping[str, Any]) -> Defense:
-    """Return the stack in the spec of a cell or defense evaluation, without ``none``."""
-    return tuple(text for text in spec["defense"] if text != "none")
+def defense_of(task: Task) -> Defense:
+    """Return a task's stack of defenses, without ``none``."""
+    return tuple(text for text in task.defense if text != "none")
 
 
-def is_label_only(defense: Defense, claims: Mapping[str, Any]) -> bool:
+def is_label_only(defense: Defense, claims: ClaimsRecord | None) -> bool:
     """Return whether the stack is one defense that answers the victim's label and nothing else.
 
-    ``claims``: those in the stack's defense evaluation; empty without one.
+    ``claims``: those in the stack's defense evaluation; None without one.
     """
     if len(defense) != 1:
         return False
-    if "one_hot" not in claims:
+    if claims is None or claims.one_hot is None:
         # Older records do not say; the defense of this name was the only one.
         return parse_call(defense[0])[0] == "label_only"
-    return bool(claims["one_hot"] and claims.get("keeps_label") and not claims.get("may_refuse"))
+    return claims.one_hot and claims.keeps_label and not claims.may_refuse

@@ -20,7 +20,7 @@ from bench.plan.matrix import Matrix, load_matrix
 from bench.plan.select import select
 from bench.plan.study import Study
 from bench.plan.study_validation import validated
-from bench.records import Record
+from bench.records import Meta, Record
 from bench.report.store_report import write_store_report
 from bench.runner.local_backend import WorkerSettings, available_cores
 from bench.runner.run import Backend
@@ -90,16 +90,18 @@ class Session:
         backend = _dask_backend(cluster) if cluster else None
         with Store(self.store, create=True) as store:
             store.set_meta(
-                matrix=self.matrix.name,
-                matrix_text=self.matrix.text,
-                description=self.matrix.description,
-                reference_budget=self.matrix.reference_budget,
-                sentinels=self.matrix.sentinels,
-                study=self.study.model_dump() if self.study else None,
-                command=command,
-                machine=provenance.machine(),
-                packages=provenance.versions(),
-                **provenance.commit(),
+                Meta(
+                    matrix=self.matrix.name,
+                    matrix_text=self.matrix.text,
+                    description=self.matrix.description,
+                    reference_budget=self.matrix.reference_budget,
+                    sentinels=self.matrix.sentinels,
+                    study=self.study.model_dump() if self.study else None,
+                    command=command,
+                    machine=provenance.machine(),
+                    packages=provenance.versions(),
+                    **provenance.commit(),
+                )
             )
             with _stored_if_stopped(progress) as watched:
                 counts = run_tasks(

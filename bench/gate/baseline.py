@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,26 +18,28 @@ from numpy.typing import NDArray
 
 from bench.errors import StoreError, UsageError
 from bench.files import write_atomically
-from bench.records import Record
+from bench.records import Costs, Info, Meta, Record, Status, kind_of, task_of
 from bench.store import Store
+from bench.tasks import Cell, Task
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the file. Files of version 1, which have no checksum, are still read."""
 NAME = "moatbench baseline"
 METRICS = ("extraction.fidelity", "honest.", "contract.", "detection.")
 """Metrics that a comparison needs, or how their names begin."""
-INFO = ("claims", "flags", "resolved", "drawn")
-"""Keys of ``Record.info`` that a comparison needs."""
-META = ("matrix", "matrix_text", "reference_budget", "sentinels", "victims", "versions", "machine", "commit")
-"""Keys of the run's meta data that a comparison needs."""
+INFO = {"claims", "flags", "resolved", "drawn"}
+"""Fields of ``Record.info`` that a comparison needs."""
+META = {"matrix", "matrix_text", "reference_budget", "sentinels", "victims", "versions", "machine", "commit"}
+"""Fields of the run's meta data that a comparison needs."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Records and meta data of a run; ``planned``: specs that were planned and have no record."""
+    """Records and meta data of a run; ``planned``: tasks that were planned and have no record."""
 
-    meta: Mapping[str, Any]
+    meta: Meta
     records: Sequence[Record]
-    planned: Sequence[Mapping[str, Any]]
+    planned: Sequence[Task]
 
 
 def _decoded(text: Any) -> Any:
@@ -60,17 +63,36 @@ class ExportedRepeat(_Strict):
     """
 
     repeat: int
-    status: str
+    status: Status
     metrics: dict[str, pydantic.FiniteFloat | None]
-    info: dict[str, Any]
+    info: Info
+    costs: Costs = Costs()
     inputs: Annotated[int, pydantic.Field(ge=0)] = 0
     agreement: Annotated[bytes, pydantic.BeforeValidator(_decoded)] | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Return what a comparison needs of a record, numbers with ten digits."""
+        metrics = {name: _plain(value) for name, value in record.metrics.items() if name.startswith(METRICS)}
+        info = {name: value for name, value in record.info.values().items() if name in INFO and value}
+        found: dict[str, Any] = {"metrics": metrics, "info": Info(**info)}
+        if taken := record.costs.latency_us:
+            # To the next power of ten: finer differences occur between runs of the same code.
+            rounded = {batch: 10.0 ** round(math.log10(max(us, 0.1))) for batch, us in taken.items()}
+            found["costs"] = Costs(latency_us=rounded)
+        if (array := record.arrays.get("agreement")) is not None:
+            found |= {"inputs": int(array.size), "agreement": np.packbits(array).tobytes()}
+        return cls(repeat=record.repeat, status=record.status, **found)
 
     @pydantic.model_validator(mode="after")
     def _complete(self) -> Self:
         if self.agreement is not None and len(self.agreement) != (self.inputs + 7) // 8:
             raise ValueError(f"agreement holds {len(self.agreement)} bytes for {self.inputs} inputs")
         return self
+
+    @pydantic.field_serializer("agreement")
+    def _encoded(self, agreement: bytes | None) -> str | None:
+        return None if agreement is None else base64.b64encode(agreement).decode()
 
     def arrays(self) -> dict[str, NDArray[np.uint8]]:
         """Return the agreement as an array (inputs,) of 0 and 1 by its name; empty if there is none."""
@@ -91,17 +113,27 @@ class ExportedGroup(_Strict):
         """Yield a record for each repeat."""
         for each in self.repeats:
             spec = self.spec | ({"repeat": each.repeat} if self.kind == "cell" else {})
-            yield Record("", self.kind, spec, each.status, each.metrics, each.arrays(), each.info)
+            task = task_of(self.kind, spec)
+            yield Record("", task, each.status, each.metrics, each.arrays(), each.info, each.costs)
 
 
 class Export(_Strict):
-    """An exported baseline, the whole file. A change of these models needs a new ``FORMAT``."""
+    """An exported baseline, the whole file. A change of these models needs a new ``FORMAT``.
+
+    ``checksum``: of everything else in the file, however it is laid out.
+    """
 
     format: str
-    version: Literal[1]
-    meta: dict[str, Any]
+    version: Literal[1, 2]
+    checksum: str = ""
+    meta: Meta
     planned: list[dict[str, Any]]
     groups: list[ExportedGroup]
+
+    def baseline(self) -> Baseline:
+        """Return the run; raises ValueError for a spec that is none."""
+        records = [record for group in self.groups for record in group.records()]
+        return Baseline(self.meta, records, [task_of(kind_of(spec), spec) for spec in self.planned])
 
 
 def read(path: Path) -> Baseline:
@@ -123,14 +155,23 @@ def export(baseline: Baseline, out: Path, *, force: bool = False) -> None:
     """
     if out.exists() and not force:
         raise UsageError(f"{out} is there already; --force writes over it")
-    groups = [json.dumps(group, sort_keys=True, allow_nan=False) for group in _groups(baseline.records)]
+    groups = [each.model_dump(exclude_unset=True) for each in _groups(baseline.records)]
     if not groups:
         raise UsageError("the run has no results to export; moatbench run makes some")
-    head = {"format": NAME, "version": FORMAT, "meta": {name: baseline.meta.get(name) for name in META}}
-    head["planned"] = [dict(spec) for spec in baseline.planned]
+    meta = {name: value for name, value in baseline.meta.values().items() if name in META}
+    head = {"format": NAME, "version": FORMAT, "meta": meta}
+    head["planned"] = [task.spec() for task in baseline.planned]
+    lines = sorted(json.dumps(group, sort_keys=True, allow_nan=False) for group in groups)
+    head["checksum"] = _checksum(head | {"groups": [json.loads(line) for line in lines]})
     text = json.dumps(head, sort_keys=True, allow_nan=False)
-    lines = ",\n".join(sorted(groups))
-    write_atomically(out, f'{text[:-1]}, "groups": [\n{lines}\n]}}\n')
+    body = ",\n".join(lines)
+    write_atomically(out, f'{text[:-1]}, "groups": [\n{body}\n]}}\n')
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Return the checksum of an exported baseline's content, without the checksum in it."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _of_store(path: Path) -> Baseline:
@@ -138,61 +179,57 @@ def _of_store(path: Path) -> Baseline:
         meta, records, missing = store.meta(), store.records(), store.missing()
     if not records:
         raise StoreError(f"{path} has no results; moatbench run makes some")
-    return Baseline({name: meta.get(name) for name in META}, records, missing)
+    return Baseline(meta, records, missing)
 
 
 def _of_export(path: Path) -> Baseline:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} is neither a store nor complete JSON ({error}); export it again") from error
     if not isinstance(content, dict) or content.get("format") != NAME:
         raise StoreError(f"{path} is no baseline of moatbench; moatbench baseline STORE --out F writes one")
     version = content.get("version")
-    if not isinstance(version, int) or version > FORMAT:
+    if isinstance(version, int) and version > FORMAT:
         raise StoreError(f"{path} was written by a newer moatbench (format {version} > {FORMAT}); upgrade")
+    if version != 1 and content.get("checksum") != _checksum(content):
+        raise StoreError(f"{path} is damaged (it does not match its checksum); export it again")
     try:
-        exported = Export.model_validate(content)
+        baseline = Export.model_validate(_upgraded(content)).baseline()
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise StoreError(f"{path} is damaged ({where}: {first['msg'].lower()}); export it again") from error
-    records = [record for group in exported.groups for record in group.records()]
-    if not records:
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); export it again") from error
+    if not baseline.records:
         raise StoreError(f"{path} has no results; export another run")
-    return Baseline(exported.meta, records, exported.planned)
+    return baseline
 
 
-def _groups(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's content as format 2 has it: format 1 keeps latencies in ``info``."""
+    if content["version"] != 1 or not isinstance(content.get("groups"), list):
+        return content
+    for group in content["groups"]:
+        for each in group.get("repeats", ()) if isinstance(group, dict) else ():
+            info = each.get("info") if isinstance(each, dict) else None
+            if isinstance(info, dict) and "latency_us" in info:
+                each["costs"] = {"latency_us": info["latency_us"]}
+    return content
+
+
+def _groups(records: Sequence[Record]) -> Iterator[ExportedGroup]:
     """Yield each group of repeats once: the shared spec, and the results of each repeat."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[Task, list[Record]] = {}
     for record in records:
-        spec = {name: value for name, value in record.spec.items() if name != "repeat"}
-        key = (record.kind, json.dumps(spec, sort_keys=True))
-        group = found.setdefault(key, {"kind": record.kind, "spec": spec, "repeats": []})
-        group["repeats"].append(_of_record(record))
-    for group in found.values():
-        group["repeats"].sort(key=lambda each: each["repeat"])
-        yield group
-
-
-def _of_record(record: Record) -> dict[str, Any]:
-    metrics = {name: _plain(value) for name, value in record.metrics.items() if name.startswith(METRICS)}
-    exported: dict[str, Any] = {
-        "repeat": record.spec.get("repeat", 0),
-        "status": record.status,
-        "metrics": metrics,
-        "info": {name: record.info[name] for name in INFO if record.info.get(name)},
-    }
-    if taken := record.info.get("latency_us"):
-        # To the next power of ten: finer differences occur between runs of the same code.
-        rounded = {batch: 10.0 ** round(math.log10(max(us, 0.1))) for batch, us in taken.items()}
-        exported["info"]["latency_us"] = rounded
-    if "agreement" in record.arrays:
-        agreement = record.arrays["agreement"]
-        exported["inputs"] = int(agreement.size)
-        exported["agreement"] = base64.b64encode(np.packbits(agreement).tobytes()).decode()
-    return exported
+        task = record.task
+        found.setdefault(replace(task, repeat=0) if isinstance(task, Cell) else task, []).append(record)
+    for task, group in found.items():
+        spec = {name: value for name, value in task.spec().items() if name != "repeat"}
+        repeats = [ExportedRepeat.of(record) for record in sorted(group, key=lambda each: each.repeat)]
+        kind: Literal["cell", "audit"] = "cell" if isinstance(task, Cell) else "audit"
+        yield ExportedGroup(kind=kind, spec=spec, repeats=repeats)
 
 
 def _plain(value: float | None) -> float | None:

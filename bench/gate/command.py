@@ -17,6 +17,7 @@ from bench.gate.baseline import Baseline, read
 from bench.gate.compare import Comparison, compare, is_named
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
+from bench.tasks import Cell
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ def _check_rows(comparison: Comparison, *runs: Baseline) -> None:
     for kind, wanted in ((RowKind.strength, "attacked cells"), (RowKind.contract, "defense evaluations")):
         if kind not in found:
             raise UsageError(f"the runs share no {wanted}, so there is no {kind.label} to compare")
-    attacks = {str(each.spec["attack"]) for run in runs for each in run.records if "attack" in each.spec}
-    for text in {str(text) for run in runs for text in run.meta.get("sentinels") or ()}:
+    attacks = {each.task.attack for run in runs for each in run.records if isinstance(each.task, Cell)}
+    for text in {text for run in runs for text in run.meta.sentinels}:
         if not any(is_named(attack, [text]) for attack in attacks):
             raise UsageError(f"sentinel {text!r} is no attack of these runs; {nearest(text, attacks)}")
 

@@ -64,7 +64,7 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     paired = same_surrogates(*sides)
     names = Names([*before.records, *after.records])
     prior = common_prior(_contrasts(*sides, paired=paired))
-    named = {str(text) for side in sides for text in side.baseline.meta.get("sentinels") or ()}
+    named = {text for side in sides for text in side.baseline.meta.sentinels}
     tests = [*_strength(*sides, names, prior, tolerance, paired=paired)]
     tests += _sentinels(*sides, names, prior, tolerance, named, paired=paired)
     facts: list[ComparisonRow] = []
@@ -118,7 +118,7 @@ def _sentinels(
         for attack in shared_keys(old, new):
             # Alone under its condition, it is the best attack and has a row already.
             alone = len(before.candidates(condition)) == 1 and old[attack].ranked
-            if is_named(str(old[attack].records[0].spec["attack"]), named) and not alone:
+            if is_named(old[attack].records[0].cell.attack, named) and not alone:
                 pair = {attack: old[attack]}, {attack: new[attack]}
                 yield _tested(
                     RowKind.sentinel,

@@ -41,7 +41,7 @@ def utility_rows(
             if before is not after:
                 yield RowTest(replace(row, decision=Decision.missing), settled=True)
             continue
-        drawn = [list((evaluation.info.get("drawn") or {}).get(name, ())) for evaluation in (old, new)]
+        drawn = [evaluation.info.drawn.get(name, ()) for evaluation in (old, new)]
         spread = None if drawn[0] == drawn[1] else noise_error(*drawn, paired=paired)
         if spread is None:
             worse = way * (after - before)
@@ -125,7 +125,7 @@ def stored_answer_statistics(evaluation: Record) -> dict[str, float | None]:
     found = {fact.name: evaluation.metrics[fact.name] for fact in facts if fact.name in evaluation.metrics}
     shown = evaluation.metrics.items()
     found |= {name: value for name, value in shown if "gate fact" in find(name).tables}
-    taken = evaluation.info.get("latency_us") or {}
-    if "256" in taken and math.isfinite(float(taken["256"])):
-        found["contract.latency"] = float(round(math.log10(max(float(taken["256"]), 0.1))))
+    taken = evaluation.costs.latency_us.get("256")
+    if taken is not None and math.isfinite(taken):
+        found["contract.latency"] = float(round(math.log10(max(taken, 0.1))))
     return {name: finite(value) for name, value in found.items()}

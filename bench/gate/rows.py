@@ -11,6 +11,7 @@ from bench.analysis.display_names import short_names
 from bench.analysis.threat_models import Defense, VictimThreatModel
 from bench.metrics.intervals import Interval
 from bench.records import Record
+from bench.tasks import Cell
 
 
 class RowKind(StrEnum):
@@ -65,11 +66,12 @@ class Names:
 
     def __init__(self, records: Iterable[Record]) -> None:
         """Shorten the names of all attacks and defenses of these records."""
-        specs = [record.spec for record in records]
-        self._attacks = short_names(sorted({str(spec["attack"]) for spec in specs if "attack" in spec}))
-        texts = sorted({text for spec in specs for text in spec["defense"]})
+        tasks = [record.task for record in records]
+        cells = [task for task in tasks if isinstance(task, Cell)]
+        self._attacks = short_names(sorted({cell.attack for cell in cells}))
+        texts = sorted({text for task in tasks for text in task.defense})
         self._defenses = short_names(texts, limit=40)
-        self._threats = {VictimThreatModel.of(spec) for spec in specs if "attack" in spec}
+        self._threats = {VictimThreatModel.of(cell) for cell in cells}
 
     def attack(self, attack: str) -> str:
         """Return the short name of an attack; a note in parentheses after it stays."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
 from bench.analysis.attacker_results import AttackerResult, Condition, results_by_condition
 from bench.analysis.display_names import weaker_note
@@ -12,6 +11,7 @@ from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel,
 from bench.gate.baseline import Baseline
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
 from bench.records import Record
+from bench.tasks import Cell, Task
 
 
 class Run:
@@ -22,11 +22,11 @@ class Run:
         self.baseline = baseline
         self.samples = results_by_condition(baseline.records)
         self.evaluations: dict[tuple[str, Defense], Record] = {}
-        self.groups: dict[str, list[Record]] = {}
+        self.groups: dict[Task, list[Record]] = {}
         for record in baseline.records:
-            self.groups.setdefault(group_of(record.spec), []).append(record)
+            self.groups.setdefault(group_of(record.task), []).append(record)
             if record.kind == "audit" and record.status == "ok":
-                self.evaluations[victim_of(record.spec), defense_of(record.spec)] = record
+                self.evaluations[victim_of(record.task), defense_of(record.task)] = record
 
     def candidates(self, condition: Condition, *, every: bool = False) -> dict[str, AttackerResult]:
         """Return the ranked attacks under a condition, those of weaker threat models included.
@@ -43,14 +43,14 @@ class Run:
         return found
 
     @property
-    def planned(self) -> set[str]:
-        """All groups of repeats that the run was asked for."""
-        return set(self.groups) | {group_of(spec) for spec in self.baseline.planned}
+    def planned(self) -> set[Task]:
+        """All groups of repeats that the run was asked for, each by its first repeat."""
+        return set(self.groups) | {group_of(task) for task in self.baseline.planned}
 
 
-def group_of(spec: Mapping[str, Any]) -> str:
-    """Return a name for a spec without its repeat."""
-    return json.dumps({name: value for name, value in spec.items() if name != "repeat"}, sort_keys=True)
+def group_of(task: Task) -> Task:
+    """Return the first repeat of a cell; a defense evaluation as it is."""
+    return replace(task, repeat=0) if isinstance(task, Cell) else task
 
 
 def differences(before: Baseline, after: Baseline) -> dict[str, str]:
@@ -65,8 +65,9 @@ def differences(before: Baseline, after: Baseline) -> dict[str, str]:
         name for name in prints[0].keys() & prints[1].keys() if prints[0][name] != prints[1][name]
     )
     if others:
-        found["victim"] = f"{', '.join(others)} is another model, or has other data"
-    versions = [dict(side.meta.get("versions") or {}) for side in (before, after)]
+        are = "is another model, or has" if len(others) == 1 else "are other models, or have"
+        found["victim"] = f"{', '.join(others)} {are} other data"
+    versions = [side.meta.versions for side in (before, after)]
     moved = [
         f"{name} {versions[0][name]} against {versions[1][name]}"
         for name in sorted(versions[0].keys() & versions[1].keys())
@@ -78,8 +79,7 @@ def differences(before: Baseline, after: Baseline) -> dict[str, str]:
 
 
 def _fingerprints(side: Baseline) -> dict[str, str]:
-    victims = side.meta.get("victims") or []
-    return {str(each.get("name")): str(each.get("fingerprint")) for each in victims}
+    return {each.identity: each.fingerprint for each in side.meta.victims}
 
 
 def _major(version: str) -> str:
@@ -121,9 +121,9 @@ def missing_rows(before: Run, after: Run, names: Names) -> Iterable[ComparisonRo
 
 
 def _without(record: Record, names: Names, decision: Decision, note: str) -> ComparisonRow:
-    spec = record.spec
-    if record.kind == "audit":
-        condition = f"{victim_of(spec)}, {names.stack(defense_of(spec))}"
+    task = record.task
+    if not isinstance(task, Cell):
+        condition = f"{victim_of(task)}, {names.stack(defense_of(task))}"
         return ComparisonRow(RowKind.honest, condition, "utility loss", decision, note=note)
-    condition = names.condition((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"])))
-    return ComparisonRow(RowKind.strength, condition, names.attack(str(spec["attack"])), decision, note=note)
+    condition = names.condition((VictimThreatModel.of(task), defense_of(task), task.budget))
+    return ComparisonRow(RowKind.strength, condition, names.attack(task.attack), decision, note=note)

@@ -17,6 +17,7 @@ from attacks.base import Known
 from bench.errors import BudgetError
 from bench.models.checked_stack import CheckedStack
 from bench.models.victims import Victim
+from bench.records import QueryCounts
 from bench.seeds import derive
 from defenses.base import Answers, Batch, DefenseStack
 
@@ -36,6 +37,10 @@ class QueryAccount:
     seconds_defense: float = 0.0
     cpu_model: float = 0.0
     cpu_defense: float = 0.0
+
+    def counts(self) -> QueryCounts:
+        """Return the counts, as records have them."""
+        return QueryCounts(sent=self.sent, answered=self.answered, refused=self.refused, flagged=self.flagged)
 
 
 class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped

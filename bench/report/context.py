@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from bench.analysis.findings import Findings
 from bench.analysis.membership_results import Inference, inferences
 from bench.analysis.study_results import Value, evaluate
 from bench.analysis.threat_models import VictimThreatModel
 from bench.plan.study import Study
-from bench.records import Record
+from bench.records import Meta, Record
+from bench.tasks import Task
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """Records and meta data of a run, with everything that several sections need.
+    """Records and facts of a run, with everything that several sections need.
 
     ``folder`` is where figures go; ``figures``: those on extraction that were drawn, as in
     :func:`bench.report.figures.extraction.draw`. ``study``: the replication, None for a run without one.
+    ``missing``: tasks that were planned and have no record.
     """
 
     records: Sequence[Record]
-    meta: Mapping[str, Any]
+    meta: Meta
     folder: Path
     findings: Findings
     study: Study | None
+    missing: Sequence[Task] = ()
     figures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, records: Sequence[Record], meta: Mapping[str, Any], folder: Path) -> ReportContext:
-        """Return the context of a run; ``meta`` as in :func:`bench.report.page.write_report`."""
-        study = Study.model_validate(meta["study"]) if meta.get("study") else None
-        return cls(records, meta, folder, Findings.of_run(records, meta), study)
+    def of(
+        cls, records: Sequence[Record], meta: Meta, folder: Path, missing: Sequence[Task] = ()
+    ) -> ReportContext:
+        """Return the context of a run, as in :func:`bench.report.page.write_report`."""
+        study = Study.model_validate(meta.study) if meta.study else None
+        return cls(records, meta, folder, Findings.of_run(records, meta), study, missing)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of tasks by status, of those without a record, and of those that shared their training."""
+        counts: dict[str, int] = dict(Counter(record.status for record in self.records))
+        shared = sum(record.costs.shared for record in self.records)
+        return counts | {"missing": len(self.missing), "shared": shared}
+
+    @property
+    def seconds(self) -> float | None:
+        """The wall seconds of the whole run; None for a resumed one, of which only the last part is timed."""
+        meta = self.meta
+        if meta.started is None or meta.finished is None or meta.ran != len(self.records):
+            return None
+        return meta.finished - meta.started
 
     @property
     def on_study_page(self) -> bool:
@@ -55,8 +75,8 @@ class ReportContext:
         """The values of the replication's rows by row name; empty without a replication."""
         if self.study is None:
             return {}
-        whole = "--only" not in str(self.meta.get("command", ""))
-        return evaluate(self.study, self.records, self.meta.get("missing", ()), whole=whole)
+        whole = "--only" not in (self.meta.command or "")
+        return evaluate(self.study, self.records, self.missing, whole=whole)
 
     @cached_property
     def inferences(self) -> list[Inference]:

@@ -56,7 +56,7 @@ def measured(record: Record, name: str) -> str:
     value, metric = record.metrics.get(name), find(name)
     if value is None:
         return DASH
-    low, high = record.info.get("intervals", {}).get(name) or (math.nan, math.nan)
+    low, high = record.info.intervals.get(name) or (math.nan, math.nan)
     return ranged(Interval(value, low, high), metric.scale, metric.digits)
 
 

@@ -97,7 +97,7 @@ def table(found: Sequence[Inference]) -> str:
     """Return the table of results, a row for each attack."""
     metrics, rows = shown_in("membership"), []
     for one in found:
-        mark = MARKED if any(record.info.get("flags") for record in one.records) else ""
+        mark = MARKED if any(record.info.flags for record in one.records) else ""
         rows.append(
             [
                 one.victim,

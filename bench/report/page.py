@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.analysis.pareto import panels
 from bench.files import write_atomically
-from bench.records import Record
+from bench.records import Meta, Record
 from bench.report import membership, sections, study_page, tables
 from bench.report.context import ReportContext
 from bench.report.figures import extraction
@@ -17,6 +17,7 @@ from bench.report.figures.style import clear
 from bench.report.sentences import title
 from bench.report.summary import summary
 from bench.report.templates import rendered
+from bench.tasks import Task
 
 Values = Callable[[ReportContext], Mapping[str, Any] | None]
 
@@ -77,20 +78,19 @@ SECTIONS = (
     Section("study_warnings", study_page.warnings, usual=False),
     Section("failures", sections.failures),
     Section("names", sections.names, usual=False),
-    Section("origin", lambda context: sections.origin(context.meta)),
+    Section("origin", lambda context: sections.origin(context.meta, context.counts, context.seconds)),
 )
 """All sections of a report in order. A usual report has the names of attacks and defenses in its summary."""
 
 
-def write_report(records: Sequence[Record], meta: Mapping[str, Any], out: Path) -> Path:
+def write_report(records: Sequence[Record], meta: Meta, out: Path, missing: Sequence[Task] = ()) -> Path:
     """Write ``report.md`` and its figures to the folder ``out``; return the path of ``report.md``.
 
-    ``meta`` says how the records were made: matrix, command, commit, versions, machine, victims,
-    reference budgets, ``missing`` (the specs that were planned and have no record) and ``study``: a
-    replication, which is a section of the report or, if it says so, a page of its own. Figures of an
+    ``meta`` says how the records were made; its ``study``, a replication, is a section of the report or, if
+    it says so, a page of its own. ``missing``: tasks that were planned and have no record. Figures of an
     earlier report in the same folder are replaced. The same records and meta give the same bytes.
     """
-    context = ReportContext.of(records, meta, out / "figures")
+    context = ReportContext.of(records, meta, out / "figures", missing)
     out.mkdir(parents=True, exist_ok=True)
     clear(context.folder)
     context.figures.update(extraction.draw(context.findings, context.numbers, context.folder))

@@ -15,6 +15,7 @@ from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_o
 from bench.records import Record
 from bench.report.markdown import DASH, markdown
 from bench.report.sentences import facts
+from bench.tasks import Cell
 
 
 def timing_table(findings: Findings) -> str:
@@ -52,13 +53,13 @@ def timing_table(findings: Findings) -> str:
 
 
 def _timing(findings: Findings, record: Record) -> dict[str, Any]:
-    seconds, cpu = record.info.get("seconds", {}), record.info.get("cpu_seconds", {})
+    seconds, cpu = record.costs.seconds, record.costs.cpu_seconds
     return {
-        "surrogate": record.spec["surrogate"],
-        "attack": findings.attack_name(attack_of(record.spec)),
-        "shared": bool(record.info.get("shared")),
+        "surrogate": record.cell.threat.surrogate,
+        "attack": findings.attack_name(attack_of(record.cell)),
+        "shared": record.costs.shared,
         "train_cpu": cpu.get("train", math.nan),
-        "memory": record.info.get("memory_mib", math.nan),
+        "memory": math.nan if record.costs.memory_mib is None else record.costs.memory_mib,
         **{part: seconds.get(part, math.nan) for part in ("query_model", "query_defense", "acquire")},
         **{part: seconds.get(part, math.nan) for part in ("train", "evaluate")},
     }
@@ -69,21 +70,15 @@ def failure_table(findings: Findings, status: str) -> str:
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in findings.records:
         if record.status == status:
-            what = (
-                findings.attack_name(attack_of(record.spec))
-                if record.kind == "cell"
-                else "defense evaluation"
-            )
-            has = (
-                ", ".join(list(facts(VictimThreatModel.of(record.spec)).values())[1:])
-                if record.kind == "cell"
-                else DASH
-            )
-            name = findings.defense_name(defense_of(record.spec))
-            groups[victim_of(record.spec), has, name, what, _reason(record)].append(record)
+            task, what, has = record.task, "defense evaluation", DASH
+            if isinstance(task, Cell):
+                what = findings.attack_name(attack_of(task))
+                has = ", ".join(list(facts(VictimThreatModel.of(task)).values())[1:])
+            name = findings.defense_name(defense_of(task))
+            groups[victim_of(task), has, name, what, _reason(record)].append(record)
     rows = []
     for (victim, has, defense, what, error), group in groups.items():
-        budgets = sorted({int(r.spec["budget"]) for r in group if r.kind == "cell"})
+        budgets = sorted({r.task.budget for r in group if isinstance(r.task, Cell)})
         spent = ", ".join(f"{budget:,}" for budget in budgets) or DASH
         rows.append([victim, has, defense, what, error, spent, len(group)])
     return markdown(["victim", "attacker", "defense", "attack", "error", "queries", "cells"], rows, text=5)

@@ -14,6 +14,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.row_flags import row_flags
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.flags import FLAGS, label
+from bench.records import Meta, VictimFacts
 from bench.report import run_tables
 from bench.report.context import ReportContext
 from bench.report.markdown import DASH, markdown, ranged
@@ -27,13 +28,12 @@ from bench.report.utility_tables import (
 
 def title(context: ReportContext) -> dict[str, Any]:
     """Return the values of the template ``title``."""
-    meta = context.meta
-    return {"matrix": meta.get("matrix", "moatbench"), "description": meta.get("description", "")}
+    return {"matrix": context.meta.matrix or "moatbench", "description": context.meta.description or ""}
 
 
 def incomplete(context: ReportContext) -> dict[str, Any] | None:
     """Return how many cells are missing and failed; None if the run is complete."""
-    counts = context.meta.get("counts", {})
+    counts = context.counts
     lacking = [f"cells {name}: {counts[name]:,}" for name in ("missing", "failed") if counts.get(name)]
     return {"lacking": lacking} if lacking else None
 
@@ -110,7 +110,7 @@ def warnings(context: ReportContext) -> dict[str, Any]:
         for flag, count in sorted(sample.flags.items())
     ]
     rows = Counter(row[-1] for row in by_row)
-    cells = Counter(flag for record in findings.records for flag in record.info.get("flags", ()))
+    cells = Counter(flag for record in findings.records for flag in record.info.flags)
     known = [flag for flag in FLAGS if rows[flag] or cells[flag]]
     other = sorted((rows.keys() | cells.keys()) - set(FLAGS))
     meaning = {flag: FLAGS[flag].meaning for flag in known} | dict.fromkeys(other, "see METHOD.md")
@@ -131,39 +131,36 @@ def failures(context: ReportContext) -> dict[str, Any]:
     findings = context.findings
     return {
         "failed": run_tables.failure_table(findings, "failed"),
-        "command": context.meta.get("command", "moatbench run"),
+        "command": context.meta.command or "moatbench run",
         "tracebacks": {
-            escape(str(record.error), quote=False): record.info["traceback"].strip()
+            escape(str(record.error), quote=False): record.info.traceback.strip()
             for record in findings.records
-            if record.status == "failed" and record.info.get("traceback")
+            if record.status == "failed" and record.info.traceback
         },
         "not_applicable": run_tables.failure_table(findings, "not_applicable"),
     }
 
 
-def origin(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where every number comes from: command, commit, machine, versions, victims, matrix."""
-    commit = str(meta.get("commit") or "unknown") + (
-        " with changes that are not committed" if meta.get("dirty") else ""
-    )
-    counts = ", ".join(
-        f"{count:,} {name.replace('_', ' ')}" for name, count in meta.get("counts", {}).items()
-    )
+def origin(meta: Meta, counts: Mapping[str, int], seconds: float | None = None) -> dict[str, Any]:
+    """Return where every number comes from: command, commit, machine, versions, victims, matrix.
+
+    ``counts``: tasks by status; ``seconds``: wall time of the whole run, where it is known.
+    """
+    edited = " with changes that are not committed" if meta.dirty else ""
+    versions = meta.packages or meta.versions
     facts = {
-        "matrix": meta.get("matrix"),
-        "command": f"`{meta['command']}`" if meta.get("command") else None,
-        "commit": commit,
-        "cells": counts,
-        "started": _moment(meta.get("started")),
-        "finished": _moment(meta.get("finished")),
-        "wall seconds": f"{meta['wall_seconds']:,.0f}" if meta.get("wall_seconds") is not None else None,
-        "jobs": meta.get("jobs"),
-        "device": meta.get("device"),
-        "reference budget": ", ".join(
-            f"{data}: {n:,}" for data, n in meta.get("reference_budget", {}).items()
-        ),
-        **meta.get("machine", {}),
-        "versions": ", ".join(f"{name} {version}" for name, version in meta.get("versions", {}).items()),
+        "matrix": meta.matrix,
+        "command": f"`{meta.command}`" if meta.command else None,
+        "commit": (meta.commit or "unknown") + edited,
+        "cells": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()),
+        "started": _moment(meta.started),
+        "finished": _moment(meta.finished),
+        "wall seconds": None if seconds is None else f"{seconds:,.0f}",
+        "jobs": meta.jobs,
+        "device": meta.device,
+        "reference budget": ", ".join(f"{data}: {n:,}" for data, n in meta.reference_budget.items()),
+        **meta.machine,
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     headers = [
         "victim",
@@ -175,35 +172,24 @@ def origin(meta: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "facts": markdown(["", ""], [[k, v] for k, v in facts.items() if v not in (None, "")], text=2),
-        "victims": markdown(headers, [_victim(victim) for victim in meta.get("victims", [])]),
-        "matrix": (meta.get("matrix_text") or "").strip(),
+        "victims": markdown(headers, [_victim(victim) for victim in meta.victims]),
+        "matrix": (meta.matrix_text or "").strip(),
     }
 
 
-def _moment(when: Any) -> str | None:
-    if isinstance(when, int | float):
-        return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return when if when is None else str(when)
+def _moment(when: float | None) -> str | None:
+    return None if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _victim(victim: Mapping[str, Any]) -> list[Any]:
-    sizes = [victim.get("sizes", {}).get(split) for split in ("train", "calibration", "pool", "test")]
-    shown = [DASH if size is None else f"{size:,}" for size in sizes]
-    shares = [
-        DASH if (share := victim.get(key)) is None else _share(share) for key in ("accuracy", "expected")
-    ]
-    count = victim.get("parameters")
+def _victim(victim: VictimFacts) -> list[str]:
+    sizes = (victim.sizes.train, victim.sizes.calibration, victim.sizes.pool, victim.sizes.test)
     return [
-        victim["victim"],
-        *shares,
-        " / ".join(shown),
-        DASH if count is None else f"{count:,}",
-        f"`{str(victim.get('fingerprint', ''))[:12]}`",
+        victim.identity,
+        *(DASH if share is None else f"{100 * share:.1f}" for share in (victim.accuracy, victim.expected)),
+        " / ".join(DASH if size is None else f"{size:,}" for size in sizes),
+        DASH if victim.parameters is None else f"{victim.parameters:,}",
+        f"`{victim.fingerprint[:12]}`",
     ]
-
-
-def _share(value: Any) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, int | float) else str(value)
 
 
 READ_AS = "extraction.read_as_"

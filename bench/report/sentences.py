@@ -207,7 +207,7 @@ def _significant_loss(evaluation: Record | None) -> str:
         return ""
     for metric in PAID:
         value = evaluation.metrics.get(metric.name)
-        limits = evaluation.info.get("intervals", {}).get(metric.name)
+        limits = evaluation.info.intervals.get(metric.name)
         shown = number(metric.scale * value, metric.digits) if value is not None else ""
         if limits and limits[0] > 0 and float(shown) > 0:
             losses.append(metric.phrase.format(shown))

@@ -134,13 +134,14 @@ def _figures(context: ReportContext, table: Table, values: Sequence[Value], numb
 
 
 def _confusion(value: Value) -> Any:
-    counts = [np.asarray(r.info["confusion"], dtype=np.int64) for r in value.records if "confusion" in r.info]
+    stored = (record.info.confusion for record in value.records)
+    counts = [np.asarray(each, dtype=np.int64) for each in stored if each is not None]
     return np.sum(counts, axis=0) if counts else None
 
 
 def warnings(context: ReportContext) -> dict[str, Any]:
     """Return the meaning of each reliability warning, how many cells raise it, and which rows."""
-    counts = Counter(flag for record in context.records for flag in record.info.get("flags", ()))
+    counts = Counter(flag for record in context.records for flag in record.info.flags)
     body = [
         [flag, MEANING.get(flag, "see METHOD.md"), _rows_with(flag, context.values), count]
         for flag, count in sorted(counts.items())

@@ -25,8 +25,7 @@ def utility_table(findings: Findings, victim: str, table: Table) -> str:
 
 
 def _screens(record: Record) -> bool:
-    claims = record.info.get("claims", {})
-    return bool(claims.get("may_flag") or claims.get("may_refuse"))
+    return record.info.claims.may_flag or record.info.claims.may_refuse
 
 
 FLAGGED, *_OF_POOL = shown_in("detection")
@@ -44,7 +43,7 @@ def resolved_table(findings: Findings, victim: str) -> str:
     """
     rows = []
     for defense, record in findings.evaluations_of(victim):
-        found: Mapping[str, str] = record.info.get("resolved") or {}
+        found: Mapping[str, str] = record.info.resolved
         losses = [measured(record, metric.name) for metric in DISTANCES]
         given = {text: found[text] for text in defense if text in found}
         rows += [[f"`{text}`", f"`{became}`", *losses] for text, became in given.items()]
@@ -57,7 +56,7 @@ def detection_table(findings: Findings, victim: str) -> str:
     for defense, record in findings.evaluations_of(victim):
         pools = [key.split(".", 1)[1] for key in record.metrics if key.startswith("detection.")]
         for pool in [name for name in pools if not name.endswith(DETECTION_PARTS)]:
-            if record.info.get("claims", {}).get("may_flag"):
+            if record.info.claims.may_flag:
                 name = "test split (benign)" if pool == "test" else pool
                 shown = [_detected(record, metric.name.replace("*", pool)) for metric in metrics]
                 rows.append([findings.defense_name(defense), name, *shown])
@@ -74,7 +73,7 @@ def latency_table(findings: Findings, victim: str) -> str:
     """Return the latency that each defense adds to a query, in µs: single queries and batches of 256."""
     rows = []
     for defense, record in findings.evaluations_of(victim):
-        latency = record.info.get("latency_us", {})
+        latency = record.costs.latency_us
         shown = [number(latency[size], 1) if latency.get(size) is not None else DASH for size in ("1", "256")]
         rows.append([findings.defense_name(defense), *shown])
     return markdown(["defense", "one query at a time (µs)", "in batches of 256 (µs a query)"], rows)

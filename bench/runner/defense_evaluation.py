@@ -16,7 +16,7 @@ from bench.metrics.detection import highest_position
 from bench.metrics.membership import auc, auc_error
 from bench.models.plugin_guard import PluginCall, describe, generator
 from bench.models.victims import Victim
-from bench.records import Outcome
+from bench.records import ClaimsRecord, Costs, Info, Outcome
 from bench.runner.answer_probes import answer_statistics
 from bench.runner.context import CLIENT_QUERIES, WorkerContext
 from bench.seeds import derive
@@ -57,14 +57,14 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
             measured.add_auroc(name, benign, detectors.positions(victim, pool.x))
     return Outcome(
         metrics=measured.values,
-        info={
-            "intervals": measured.intervals,
-            "drawn": measured.drawn,
-            "claims": {name: getattr(claims, name) for name in claims.__dataclass_fields__},
+        info=Info(
+            intervals=measured.intervals,
+            drawn=measured.drawn,
+            claims=ClaimsRecord(**vars(claims)),
             # The parameters found for defenses that are given by their utility loss.
-            "resolved": {repr(d): repr(d.effective) for d in stack.defenses if d.effective is not d},
-        },
-        costs={"latency_us": _latency(evaluation, context, test.x)},
+            resolved={repr(d): repr(d.effective) for d in stack.defenses if d.effective is not d},
+        ),
+        costs=Costs(latency_us=_latency(evaluation, context, test.x)),
     )
 
 

@@ -29,7 +29,7 @@ from bench.models.promises import (
 from bench.models.surrogates import SolvedSurrogate, TrainedSurrogate
 from bench.models.training_config import parse_training
 from bench.models.victims import Victim
-from bench.records import Outcome
+from bench.records import Costs, Info, Outcome
 from bench.runner.context import WorkerContext
 from bench.runner.timing import Timings, memory_mib
 from bench.seeds import derive
@@ -209,29 +209,24 @@ def measure(
         }
         | {f"extraction.{name}": value for name, value in transfer_set.facts.items()},
         arrays={"agreement": agreement.astype(np.uint8), "correct": correct.astype(np.uint8)},
-        info={
-            "queries": {
-                "sent": account.sent,
-                "answered": account.answered,
-                "refused": account.refused,
-                "flagged": account.flagged,
-            },
-            "learnt": len(transfer_set.x),
-            "steps": surrogate.steps,
-            "flags": flags,
-            "confusion": extraction.confusion(test.y, guess, victim.classes),
-        },
+        info=Info(
+            queries=account.counts(),
+            learnt=len(transfer_set.x),
+            steps=surrogate.steps,
+            flags=flags,
+            confusion=extraction.confusion(test.y, guess, victim.classes),
+        ),
         costs=_costs(acquired.timings, training, surrogate),
     )
 
 
-def _costs(acquisition: Timings, training: Timings, surrogate: TrainedSurrogate) -> dict[str, Any]:
-    return {
-        "seconds": acquisition.wall | training.wall,
-        "cpu_seconds": acquisition.cpu | training.cpu,
-        "shared": surrogate.shared,
-        "memory_mib": memory_mib(),
-    }
+def _costs(acquisition: Timings, training: Timings, surrogate: TrainedSurrogate) -> Costs:
+    return Costs(
+        seconds=acquisition.wall | training.wall,
+        cpu_seconds=acquisition.cpu | training.cpu,
+        shared=surrogate.shared,
+        memory_mib=memory_mib(),
+    )
 
 
 def _unqueried(x: Images, queries: Images) -> NDArray[np.bool_]:

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from bench.calls import parse_call
 from bench.errors import NotApplicable, PluginError, UsageError
 from bench.models.determinism import on_device, single_thread
 from bench.models.plugin_guard import collected_notes, is_signal, watched_signals
 from bench.plugins import attacks, defenses, file_module
-from bench.records import Outcome, Record
+from bench.records import Info, Outcome, Record, Status
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
@@ -113,7 +112,7 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
     """Run one defense evaluation, or the given repeats of one cell, in this process; return their records.
 
     An error in a plugin becomes failed records, so that other groups still run; so does ``sys.exit`` in it.
-    What plugins changed of the process' settings is undone, and listed as ``undone`` in the records' info.
+    What plugins changed of the process' settings is undone, and listed as ``undone`` in the records' costs.
     """
     context, first = worker_context(settings), items[0][0]
     with watched_signals(), collected_notes() as notes:
@@ -133,13 +132,15 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
                 raise
             # Whatever a plugin raises must not stop the others.
             text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            records = failed_records(items, text, {"traceback": traceback.format_exc()})
-    return [replace(each, info=each.info | {"undone": notes}) for each in records] if notes else records
+            records = failed_records(items, text, Info(traceback=traceback.format_exc()))
+    return (
+        [replace(each, costs=each.costs.with_values(undone=notes)) for each in records] if notes else records
+    )
 
 
-def failed_records(items: Sequence[Item], error: str, info: dict[str, Any] | None = None) -> list[Record]:
+def failed_records(items: Sequence[Item], error: str, info: Info | None = None) -> list[Record]:
     """Return a record with status "failed" and the message ``error`` for each task."""
-    return [_record(item, "failed", error=error, info=info) for item in items]
+    return [_record(item, "failed", Outcome({}, info=info or Info()), error=error) for item in items]
 
 
 def _run_in_worker(parent: int, folder: str, settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
@@ -153,24 +154,22 @@ def _run_in_worker(parent: int, folder: str, settings: WorkerSettings, items: Se
 
 def _record(
     item: Item,
-    status: str,
+    status: Status,
     outcome: Outcome | None = None,
     *,
     error: str | None = None,
-    info: dict[str, Any] | None = None,
 ) -> Record:
     task, key = item
     outcome = outcome or Outcome({})
     try:
-        declared = _declarations(task)
+        info = _with_declarations(outcome.info, task)
     except UsageError:  # the plugin that is missing is why the task failed
-        declared = {}
-    merged = outcome.info | outcome.costs | declared | (info or {})
-    return Record(key, task.kind, task.spec(), status, outcome.metrics, outcome.arrays, merged, error)
+        info = outcome.info
+    return Record(key, task, status, outcome.metrics, outcome.arrays, info, outcome.costs, error)
 
 
-def _declarations(task: Task) -> dict[str, Any]:
-    """Return the plugins' declarations that reports read from records, so that they need no plugin.
+def _with_declarations(info: Info, task: Task) -> Info:
+    """Return ``info`` with the plugins' declarations that reports read, so that these need no plugin.
 
     A cell: its attack's ``knowledge`` and whether it is ``universal``. A defense evaluation: the names of
     the attacks that each defense of the stack is ``known_by``, by the defense's name.
@@ -178,6 +177,6 @@ def _declarations(task: Task) -> dict[str, Any]:
     if isinstance(task, Cell):
         attack = attacks.get(parse_call(task.attack)[0])
         universal = bool(getattr(attack, "universal", False))
-        return {"attack": {"knowledge": list(attack.knowledge), "universal": universal}}
+        return info.with_values(attack={"knowledge": list(attack.knowledge), "universal": universal})
     names = [parse_call(text)[0] for text in task.defense]
-    return {"known_by": {name: list(defenses.get(name).known_by) for name in names}}
+    return info.with_values(known_by={name: list(defenses.get(name).known_by) for name in names})

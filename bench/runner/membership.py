@@ -21,7 +21,7 @@ from bench.models.plugin_guard import PluginCall, describe, generator
 from bench.models.promises import checked_scores
 from bench.models.surrogates import TrainedSurrogate
 from bench.models.victims import Victim
-from bench.records import Outcome
+from bench.records import Costs, Info, Outcome
 from bench.runner.context import WorkerContext
 from bench.runner.extraction import require_applicable, training_seed
 from bench.runner.membership_data import IN_DISTRIBUTION, MembershipData, draw_records, non_members
@@ -53,21 +53,21 @@ class AttackTarget:
     """The API that an attack queries, and the cost of providing it.
 
     ``close``: ends it after the attack, and checks what defenses promise. ``account``: queries to the
-    victim's API. ``facts``: entries for the record's ``info``. ``shared``: whether the surrogate's training
-    was taken from the training cache.
+    victim's API. ``facts``: what the record's ``info`` begins with. ``shared``: whether the surrogate's
+    training was taken from the training cache.
     """
 
     api: Api
     account: QueryAccount
     timings: Timings
-    facts: dict[str, Any]
+    facts: Info
     close: Callable[[], None]
     shared: bool = False
 
 
 def _victims(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTarget]:
     apis = [_api(cell, context) for cell in cells]
-    return [AttackTarget(api.client(), api.account, Timings(), {}, api.close) for api in apis]
+    return [AttackTarget(api.client(), api.account, Timings(), Info(), api.close) for api in apis]
 
 
 def _api(cell: Cell, context: WorkerContext) -> Any:
@@ -122,7 +122,7 @@ def _surrogates(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTar
             surrogate_api(surrogate, victim),
             account,
             spent,
-            {"learnt": len(transfer_set.x), "steps": surrogate.steps},
+            Info(learnt=len(transfer_set.x), steps=surrogate.steps),
             lambda: None,
             surrogate.shared,
         )
@@ -170,30 +170,24 @@ def measure(
     timings.cpu |= {"query_model": account.cpu_model, "query_defense": account.cpu_defense}
     context_metrics, context_errors = _context_metrics(cell, sample, context)
     flags = []
-    if target.facts.get("learnt") == 0:
+    if target.facts.learnt == 0:
         flags.append("nothing_learnt")
-    if target.facts and cell.victim.splits == "official":
+    if target.facts.learnt is not None and cell.victim.splits == "official":
         flags.append("overlap")  # the attacker's pool is part of the victim's training data
     return Outcome(
         metrics=membership.membership(member, score) | context_metrics | {"membership.records": len(member)},
-        info={
-            "queries": {
-                "sent": account.sent,
-                "answered": account.answered,
-                "refused": account.refused,
-                "flagged": account.flagged,
-            },
-            **target.facts,
-            "flags": flags,
-            "errors": membership.standard_errors(member, score) | context_errors,
-            "roc": membership.roc(member, score),
-        },
-        costs={
-            "seconds": timings.wall,
-            "cpu_seconds": timings.cpu,
-            "shared": target.shared,
-            "memory_mib": memory_mib(),
-        },
+        info=target.facts.with_values(
+            queries=account.counts(),
+            flags=flags,
+            errors=membership.standard_errors(member, score) | context_errors,
+            roc=membership.roc(member, score),
+        ),
+        costs=Costs(
+            seconds=timings.wall,
+            cpu_seconds=timings.cpu,
+            shared=target.shared,
+            memory_mib=memory_mib(),
+        ),
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from bench import plugins
 from bench.data import data_files, query_pools
@@ -17,7 +17,7 @@ from bench.files import cache_root, remove_leftovers
 from bench.models.determinism import single_thread, versions
 from bench.models.victims import Victim
 from bench.plan import feasibility
-from bench.records import Record
+from bench.records import Meta, Record, SplitSizes, VictimFacts
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import Item, LocalBackend, WorkerSettings, worker_context
 from bench.runner.task_keys import outdated, task_keys
@@ -98,40 +98,47 @@ def run(
     todo = [(each.task, each.key) for each in left]
     if left and (message := outdated(left, (each for each in store.stored() if each.key in done))):
         log.warning(message)
-    store.set_meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=settings.device)
+    store.set_meta(
+        Meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=settings.device)
+    )
     chosen = backend if backend and todo else LocalBackend(jobs)
     records = chosen.records(todo, settings, context)
     undone: set[str] = set()
     for record in progress(records, len(tasks) - len(todo), len(tasks)):
         store.put(record)
-        for note in set(record.info.get("undone", ())) - undone:
+        for note in set(record.costs.undone) - undone:
             undone.add(note)
             log.warning("%s", note)
         if record.status == "failed":
             log.error("%s failed: %s", " ".join(map(str, record.spec.values())), record.error)
     finished = time.time()
     counts = store.counts()
-    store.set_meta(finished=finished, ran=len(todo))
+    store.set_meta(Meta(finished=finished, ran=len(todo)))
     if settings.training_cache is not None and not store.missing():
         # The training cache serves one run; it would take a hundred times the space of the results.
         shutil.rmtree(settings.training_cache, ignore_errors=True)
     return counts
 
 
-def _victim_facts(spec: VictimSpec, context: WorkerContext) -> dict[str, Any]:
+def _victim_facts(spec: VictimSpec, context: WorkerContext) -> VictimFacts:
     """Return what a store keeps of a victim; warns where its accuracy is below the expected one."""
     victim = context.victim(spec)
     accuracy = victim.accuracy()
     if victim.expected is not None and accuracy < victim.expected:
         log.warning("victim %s reaches %.3f, below the expected %.3f", spec, accuracy, victim.expected)
-    sizes = {part: len(getattr(victim.splits, part).x) for part in ("train", "calibration", "pool", "test")}
-    return {
-        "victim": str(spec),
-        "seed": spec.seed,
-        "splits": spec.splits,
-        "accuracy": accuracy,
-        "expected": victim.expected,
-        "fingerprint": victim.fingerprint,
-        "sizes": sizes,
-        "parameters": victim.parameters,
-    }
+    splits = victim.splits
+    return VictimFacts(
+        victim=str(spec),
+        seed=spec.seed,
+        splits=spec.splits,
+        accuracy=accuracy,
+        expected=victim.expected,
+        fingerprint=victim.fingerprint,
+        sizes=SplitSizes(
+            train=len(splits.train.x),
+            calibration=len(splits.calibration.x),
+            pool=len(splits.pool.x),
+            test=len(splits.test.x),
+        ),
+        parameters=victim.parameters,
+    )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.gate.baseline import Baseline
-from bench.records import Record
+from bench.records import Info, Meta, Record
+from bench.tasks import Cell
 
 Hits = NDArray[np.uint8]
 Group = tuple[str, str, str]
@@ -50,10 +50,10 @@ class Bank:
     """
 
     hits: Mapping[Group, Hits]
-    told: Mapping[Group, Sequence[dict[str, Any]]]
-    specs: Mapping[Group, Mapping[str, Any]]
+    told: Mapping[Group, Sequence[Info]]
+    specs: Mapping[Group, Cell]
     evaluations: Mapping[str, Record]
-    meta: Mapping[str, Any]
+    meta: Meta
 
     @classmethod
     def of(cls, run: Baseline) -> Bank:
@@ -64,16 +64,17 @@ class Bank:
         rows: dict[Group, dict[int, Record]] = {}
         specs, evaluations = {}, {}
         for record in run.records:
-            defense = record.spec["defense"][0] if record.spec["defense"] else NONE
-            if record.kind == "audit":
+            task = record.task
+            defense = task.defense[0] if task.defense else NONE
+            if not isinstance(task, Cell):
                 evaluations[defense] = record
                 continue
-            group = record.spec["pool"], record.spec["attack"], defense
-            specs[group] = record.spec
-            rows.setdefault(group, {})[int(record.spec["repeat"])] = record
+            group = task.threat.pool, task.attack, defense
+            specs[group] = task
+            rows.setdefault(group, {})[task.repeat] = record
         order = {group: [each[repeat] for repeat in sorted(each)] for group, each in rows.items()}
         hits = {group: np.stack([each.arrays["agreement"] for each in order[group]]) for group in order}
-        told = {group: [{"flags": each.info.get("flags", [])} for each in order[group]] for group in order}
+        told = {group: [Info(flags=each.info.flags) for each in order[group]] for group in order}
         return cls(hits, told, specs, evaluations, run.meta)
 
     @property
@@ -119,8 +120,7 @@ class Bank:
         evaluations = dict(self.evaluations)
         for defense in defenses:
             evaluation = evaluations[defense]
-            metrics, info = dict(evaluation.metrics), dict(evaluation.info)
-            drawn = dict(info.get("drawn") or {})
+            metrics, drawn = dict(evaluation.metrics), dict(evaluation.info.drawn)
             for name, way in WORSE.items():
                 shift = -way * tolerances * (nats if name == "honest.nll" else share)
                 if name in drawn:
@@ -129,7 +129,8 @@ class Bank:
                         np.linspace(0.5, 1.5, len(drawn[name]))
                     )
                     drawn[name] = list(np.asarray(drawn[name]) + shift * uneven)
-            evaluations[defense] = replace(evaluation, metrics=metrics, info={**info, "drawn": drawn})
+            info = evaluation.info.with_values(drawn=drawn)
+            evaluations[defense] = replace(evaluation, metrics=metrics, info=info)
         return replace(self, evaluations=evaluations)
 
 
@@ -168,24 +169,24 @@ class Draw:
         """Return the run that this draw makes of a bank."""
         records = []
         for group, table in bank.hits.items():
-            spec = {**bank.specs[group], "repeats": REPEATS}
+            cell = replace(bank.specs[group], repeats=REPEATS)
             rows = table[np.ix_(self.repeats, self.inputs)]
             told = [bank.told[group][repeat] for repeat in self.repeats]
             records += [
-                Record("", "cell", {**spec, "repeat": place}, "ok", {}, {"agreement": row}, said)
+                Record("", replace(cell, repeat=place), "ok", {}, {"agreement": row}, said)
                 for place, (row, said) in enumerate(zip(rows, told, strict=True))
             ]
         for defense, evaluation in bank.evaluations.items():
-            stack = [] if defense == NONE else [defense]
-            records.append(self._audited(replace(evaluation, spec={**evaluation.spec, "defense": stack})))
+            task = replace(evaluation.task, defense=() if defense == NONE else (defense,))
+            records.append(self._audited(replace(evaluation, task=task)))
         return Baseline(bank.meta, records, [])
 
     def _audited(self, evaluation: Record) -> Record:
         """Return an audit of twenty draws of noise; every value moves by as much as the mean of its draws."""
-        drawn = {name: np.asarray(values) for name, values in (evaluation.info.get("drawn") or {}).items()}
+        drawn = {name: np.asarray(values) for name, values in evaluation.info.drawn.items()}
         kept = {name: values[self.repeats] for name, values in drawn.items()}
         metrics = dict(evaluation.metrics)
         for name, values in kept.items():
             metrics[name] = float(metrics[name] or 0) + float(values.mean() - drawn[name].mean())
         told = {name: [float(each) for each in values] for name, values in kept.items()}
-        return replace(evaluation, metrics=metrics, info={**evaluation.info, "drawn": told})
+        return replace(evaluation, metrics=metrics, info=evaluation.info.with_values(drawn=told))

@@ -154,7 +154,7 @@ def main() -> None:
         *_planted(found),
         *_coverage(covered),
         *_latency(given.latency),
-        rendered("origin", **sections.origin(whole.meta)),
+        rendered("origin", **sections.origin(whole.meta, {})),
     ]
     written(given.out / "report.md", parts)
 

@@ -174,11 +174,11 @@ def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Pow
 
     for pool, defense in sorted({(group[0], group[2]) for group in changeable(bank, mode)}):
         where = {group for group in bank.hits if (group[0], group[2]) == (pool, defense)}
-        spec = bank.specs[min(where)]
+        cell = bank.specs[min(where)]
         before = bank.lowered(effect / 100, where, seeded("lowered", effect, pool, defense))
-        count(before, names.condition((VictimThreatModel.of(spec), defense_of(spec), int(spec["budget"]))))
+        count(before, names.condition((VictimThreatModel.of(cell), defense_of(cell), cell.budget)))
     before = bank.cheaper(effect / (100 * TOLERANCE), NATS, TOLERANCE, {NOISY})
-    victim = victim_of(bank.evaluations[NOISY].spec)
+    victim = victim_of(bank.evaluations[NOISY].task)
     count(before, ", ".join([victim, names.stack((NOISY,))]))
     return {family: _power(rows) for family, rows in found.items()}
 

@@ -166,8 +166,8 @@ def renamed(records, old, new, **claims):
             continue
         info = record.info
         if record.kind == "audit":
-            info = info | {"claims": info["claims"] | claims}
-        made.append(replace(record, spec=record.spec | {"defense": list(new)}, info=info))
+            info = info.with_values(claims=info.claims.with_values(**claims))
+        made.append(replace(record, task=replace(record.task, defense=new), info=info))
     return made
 
 
@@ -313,7 +313,7 @@ def test_attacks_that_agree_wherever_both_were_run_are_one_by_any_name():
 def test_one_condition_where_they_differ_keeps_attacks_apart_everywhere():
     cells = static(budgets=(200,))
     twins = [
-        replace(record, spec=record.spec | {"attack": MAJORITY})
+        replace(record, task=replace(record.task, attack=MAJORITY))
         for record in cells
         if record.spec["attack"] == LABELS
     ]
@@ -365,7 +365,8 @@ def test_two_perfect_surrogates_do_not_make_two_attacks_one():
 def test_parameters_found_by_utility_loss_are_shown_with_that_loss(tmp_path):
     given = ("reverse_sigmoid(l1=0.3)",)
     found = evaluation(given, l1=0.31, kept=0.99)
-    found.info["resolved"] = {given[0]: "reverse_sigmoid(beta=1.0, gamma=0.0731)"}
+    resolved = {given[0]: "reverse_sigmoid(beta=1.0, gamma=0.0731)"}
+    found = replace(found, info=found.info.with_values(resolved=resolved))
     cells = [cell(INSIDE, d, SOFT, 200, r, share=0.7) for d in (NONE, given) for r in range(2)]
     text = write_report([evaluation(NONE), found, *cells], META, tmp_path).read_text(encoding="utf-8")
     part = section(text, "## Defenses given by their utility loss")
@@ -382,7 +383,7 @@ def test_a_run_without_such_defenses_has_no_section_for_them(tmp_path):
 
 def test_the_order_of_knowledge_is_none_family_full():
     threats = [
-        VictimThreatModel.of(cell(t, NONE, SOFT, 200, 0, share=0.5).spec) for t in (INSIDE, FAMILY, FULL)
+        VictimThreatModel.of(cell(t, NONE, SOFT, 200, 0, share=0.5).task) for t in (INSIDE, FAMILY, FULL)
     ]
     assert [t.knowledge for t in sorted(threats, key=lambda t: t.order)] == ["full", "family", "none"]
     assert {t.knowledge for t in threats[2].weaker() if t.shows == "probabilities"} == {"none", "family"}

@@ -1,6 +1,7 @@
 """Reliability flags of rows: made records that raise each flag, and near ones that do not."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.row_flags import row_flags
 from bench.calls import parse_call
 from bench.metrics.flags import FLAGS, MEANING, label
-from bench.records import Record
+from bench.records import AttackDeclarations, ClaimsRecord, Info, Record, task_of
 
 NONE, WARD, BARE = (), ("ward",), ("bare",)
 INPUTS, REPEATS = 2_000, 5
@@ -49,12 +50,12 @@ def cells(attack="seek", defense=WARD, share=0.8, *, budget=200, spread=0.0, rep
     made = []
     for repeat in range(repeats):
         whole = {**VICTIM, **THREAT, "defense": list(defense), "attack": attack, "budget": budget}
-        whole |= {"repeat": repeat, "seed": 0, **spec}
+        whole |= {"repeat": repeat, "repeats": repeats, "seed": 0, **spec}
         declared = DECLARED.get(parse_call(attack)[0], {"knowledge": ["none"], "universal": False})
         own = [flag for flag, count in flags.items() if repeat < count]
-        info = {"flags": own, "attack": declared}
+        info = Info(flags=own, attack=AttackDeclarations(**declared))
         arrays = {"agreement": hits(share, repeat, spread)}
-        made.append(Record(repr(whole), "cell", whole, "ok", metrics, arrays, info))
+        made.append(Record(repr(whole), task_of("cell", whole), "ok", metrics, arrays, info))
     return made
 
 
@@ -62,8 +63,8 @@ def evaluation(defense=WARD, *, kept=1.0, refused=0.0, accuracy=0.96, pools=("no
     whole = {**VICTIM, "defense": list(defense), "pools": list(pools), "repeats": 5, "seed": 0, **dict(spec)}
     metrics = {"honest.top1_kept": kept, "honest.refused": refused, "honest.accuracy_undefended": accuracy}
     known_by = {name: KNOWN_BY[name] for name in defense if name in KNOWN_BY}
-    info = {"claims": CLAIMS | claims, "known_by": known_by}
-    return Record(repr(whole), "audit", whole, "ok", metrics, info=info)
+    info = Info(claims=ClaimsRecord(**(CLAIMS | claims)), known_by=known_by)
+    return Record(repr(whole), task_of("audit", whole), "ok", metrics, info=info)
 
 
 UNDEFENDED = cells(defense=NONE, share=0.85)
@@ -383,7 +384,7 @@ def test_declared_attacks_that_were_not_run_are_named():
         (cells("pry", pool="usps", access="near", **FULL), True),
         (cells("pry", budget=50), False),
         (cells("pry", BARE), True),
-        ([Record("f", "cell", cells("pry")[0].spec, "failed", error="it broke")], True),
+        ([Record("f", cells("pry")[0].task, "failed", error="it broke")], True),
     ],
 )
 def test_a_declared_attack_counts_where_it_ran_against_this_defense_with_the_same_data(records, flagged):
@@ -397,9 +398,7 @@ def test_without_a_record_that_says_who_knows_a_defense_the_flag_says_so():
 
 
 def test_an_attack_of_an_older_store_is_adaptive_only_by_its_threat_model():
-    declared = cells("pry", share=0.78)
-    for record in declared:
-        del record.info["attack"]
+    declared = [replace(each, info=Info()) for each in cells("pry", share=0.78)]
     assert "aware_attacker_wins" not in raised(evaluation(), cells(share=0.7), declared)
 
 

@@ -58,7 +58,7 @@ QUICK = quick_pairs()
 def test_an_attack_that_knows_a_defense_extracts_through_it(defense, attack, knowledge, context, digits_spec):
     one = cell(digits_spec, defense, attack, knowledge)
     (outcome,) = extraction.run([one], attacks.build(attack), context)
-    assert outcome.info["queries"]["sent"] <= BUDGET
+    assert outcome.info.queries.sent <= BUDGET
     # The undefended copy of the same draw has above .95; half of that is far above chance.
     assert outcome.metrics["extraction.fidelity"] > 0.5
     assert np.isfinite(outcome.metrics["extraction.loss"])

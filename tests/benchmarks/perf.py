@@ -34,7 +34,7 @@ from bench.models.networks import build
 from bench.models.training_config import parse_training
 from bench.plan.matrix import load_matrix
 from bench.plugins import attacks, defenses
-from bench.records import Record
+from bench.records import Meta, Record
 from bench.report.markdown import markdown
 from bench.report.page import written
 from bench.report.store_report import write_store_report
@@ -357,7 +357,7 @@ def overhead(bench, spec):
             start = time.perf_counter()
             outcomes = run_cells(cells, bench)
             took = time.perf_counter() - start
-            named = [each.costs["seconds"] for each in outcomes]
+            named = [each.costs.seconds for each in outcomes]
             known = sum(each[name] for each in named for name in ("acquire", "train", "evaluate"))
             found.append((took - known) / len(cells))
     return 1e3 * statistics.median(found[5:])
@@ -379,11 +379,11 @@ def stored(bench, spec, folder, number):
         plan = execute.task_keys(tasks, execute.prepare(tasks, bench))
     inputs = len(made.arrays["agreement"])
     with Store(folder / "s.sqlite", create=True) as store:
-        store.set_meta(**provenance.commit(), matrix="many", matrix_text="", reference_budget={})
+        store.set_meta(Meta(**provenance.commit(), matrix="many"))
         store.set_plan(plan)
         for task, key in ((each.task, each.key) for each in plan):
             arrays = made.arrays | {"agreement": (rng.random(inputs) < 0.9).astype(np.uint8)}
-            store.put(Record(key, task.kind, task.spec(), "ok", made.metrics, arrays, made.info | made.costs))
+            store.put(Record(key, task, "ok", made.metrics, arrays, made.info, made.costs))
     return tasks, setting
 
 
@@ -451,7 +451,7 @@ def shared(path):
     with Store(path) as store:
         records = [record for record in store.records() if record.kind == "cell" and record.status == "ok"]
     blind = [record for record in records if _on_labels(record.spec)]
-    spared = [sum(bool(record.info.get("shared")) for record in group) for group in (records, blind)]
+    spared = [sum(record.costs.shared for record in group) for group in (records, blind)]
     told = (
         f"{spared[0]:,} of {len(records):,}; of {len(blind):,} on labels alone {spared[1] / len(blind):.0%}"
     )

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from bench.records import COSTS, Record
+from bench.records import Record
 from bench.store import Store
 
 
@@ -23,7 +23,7 @@ def by_task(path):
 
 def parts(record: Record):
     """Return what two runs of one task have in common, by name."""
-    info = {f"info.{name}": value for name, value in record.info.items() if name not in COSTS}
+    info = {f"info.{name}": value for name, value in record.info.values().items()}
     arrays = {f"array.{name}": value.tobytes() for name, value in record.arrays.items()}
     metrics = {f"metric.{name}": repr(value) for name, value in record.metrics.items()}
     return {"status": record.status, "error": record.error, **metrics, **arrays, **info}

@@ -8,7 +8,7 @@ from records import META, fake_run
 
 import bench
 from bench.cli import main
-from bench.records import PlannedTask, task_of
+from bench.records import PlannedTask
 from bench.store import Store
 
 TINY = """
@@ -199,8 +199,8 @@ def test_help_imports_nothing_heavy():
 def test_commands_that_read_results_load_neither_torch_nor_art(words, tmp_path):
     records = [record for record in fake_run() if record.status == "ok"]
     with Store(tmp_path / "store.sqlite", create=True) as store:
-        store.set_meta(**META)
-        store.set_plan(PlannedTask(each.key, task_of(each.kind, each.spec)) for each in records)
+        store.set_meta(META)
+        store.set_plan(PlannedTask(each.key, each.task) for each in records)
         for record in records:
             store.put(record)
     (tmp_path / "reports/one").mkdir(parents=True)

@@ -17,7 +17,7 @@ from bench.gate.decisions import decide, repeats_needed
 from bench.gate.defense_rows import noise_error
 from bench.gate.rows import Decision, RowKind
 from bench.metrics.pooled_difference import Contrast, Prior
-from bench.store import Record
+from bench.records import Costs, Info, Meta, Record, task_of
 
 SPEC = {"victim": "digits/mlp", "victim_seed": 0, "data": "digits", "splits": "disjoint", "seed": 0}
 THREAT = {"pool": "p", "access": "near", "knowledge": "none", "surrogate": "mlp", "shows": "probabilities"}
@@ -33,19 +33,19 @@ def cells(hits, defense="top_k(k=1)", repeats=1, inputs=30):
         spec |= {"repeat": repeat, "repeats": repeats}
         agreement = (np.arange(inputs) < hits[repeat]).astype(np.uint8)
         metrics = {"extraction.fidelity": float(agreement.mean())}
-        made.append(Record("", "cell", spec, "ok", metrics, {"agreement": agreement}, {"flags": []}))
+        made.append(Record("", task_of("cell", spec), "ok", metrics, {"agreement": agreement}))
     return made
 
 
 def evaluation(drawn=None, latency=3.0, **metrics):
     spec = SPEC | {"defense": ["top_k(k=1)"], "pools": [], "repeats": 2}
-    info = {"claims": {}, "drawn": drawn or {}, "latency_us": {"1": 80.0, "256": latency}}
+    costs = Costs(latency_us={"1": 80.0, "256": latency})
     values = {"honest.accuracy": 0.9} | {name.replace("__", "."): value for name, value in metrics.items()}
-    return Record("", "audit", spec, "ok", values, {}, info)
+    return Record("", task_of("audit", spec), "ok", values, {}, Info(drawn=drawn or {}), costs)
 
 
 def compared(before, after):
-    meta = {"matrix": "made", "versions": {}, "victims": [], "sentinels": []}
+    meta = Meta(matrix="made")
     comparison = compare(*(Baseline(meta, records, []) for records in (before, after)))
     assert exit_code(comparison, strict=True) in (0, 1, 3)
     json.loads(render.as_json(comparison))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from bench.gate.decisions import holm
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
 from bench.metrics.pooled_difference import Contrast, Prior, common_prior, contrast
-from bench.records import Record
+from bench.records import Costs, Info, Meta, Record, VictimFacts, task_of
 
 SOFT, LABELS = "copycat(use_probability=true)", "labels"
 REPEATS, INPUTS = 20, 447
@@ -48,7 +49,7 @@ def cells(attack, defense, fidelity, seed, *, repeats=REPEATS, pool="in-distribu
         spec |= {"shows": "probabilities", "attack": attack, "training": "rule", "budget": 200}
         spec |= {"repeat": repeat, "repeats": repeats}
         metrics = {"extraction.fidelity": float(hits.mean())}
-        found.append(Record("", "cell", spec, "ok", metrics, {"agreement": hits}, {"flags": []}))
+        found.append(Record("", task_of("cell", spec), "ok", metrics, {"agreement": hits}))
     return found
 
 
@@ -56,8 +57,8 @@ def evaluation(defense, **metrics):
     stack = [] if defense == "none" else [defense]
     values = {"honest.accuracy": 0.95, "honest.top1_kept": 1.0, "honest.nll": 0.2, "honest.l1_mean": 0.1}
     values |= {name.replace("__", "."): value for name, value in metrics.items()}
-    info = {"claims": {}, "drawn": {}, "latency_us": {"1": 80.0, "256": 3.0}}
-    return Record("", "audit", SPEC | {"defense": stack, "pools": [], "repeats": 5}, "ok", values, {}, info)
+    task = task_of("audit", SPEC | {"defense": stack, "pools": [], "repeats": 5})
+    return Record("", task, "ok", values, costs=Costs(latency_us={"1": 80.0, "256": 3.0}))
 
 
 def run(*parts, sentinels=(SOFT,), **meta):
@@ -66,9 +67,9 @@ def run(*parts, sentinels=(SOFT,), **meta):
         "matrix": "made",
         "sentinels": list(sentinels),
         "versions": {"torch": "2.13.0", "moatbench": "0.1.0"},
-        "victims": [{"name": "digits/mlp", "fingerprint": "abc"}],
+        "victims": [VictimFacts(victim="digits/mlp", fingerprint="abc")],
     }
-    return Baseline(facts | meta, records, [])
+    return Baseline(Meta(**(facts | meta)), records, [])
 
 
 def standard(seed, *, none=0.97, soft=0.70, labels=0.92):
@@ -108,7 +109,7 @@ def test_a_tracked_attack_detects_a_change_that_the_best_attack_does_not():
     assert exit_code(comparison) == 1
     quiet = compare(
         *(
-            Baseline(side.meta | {"sentinels": []}, side.records, [])
+            Baseline(side.meta.with_values(sentinels=[]), side.records, [])
             for side in (standard(1), standard(1, soft=0.85))
         )
     )
@@ -171,9 +172,7 @@ def test_a_higher_utility_loss_is_an_alarm():
 
 def noisy(mean, values, **more):
     record = evaluation("noise", honest__nll=mean, **more)
-    return Record(
-        "", "audit", record.spec, "ok", record.metrics, {}, record.info | {"drawn": {"honest.nll": values}}
-    )
+    return replace(record, info=Info(drawn={"honest.nll": values}))
 
 
 def test_utility_loss_by_noise_has_the_error_of_its_draws():
@@ -195,7 +194,7 @@ def test_what_failed_or_is_missing_is_named():
     broken = [
         record
         if record.spec.get("attack") != LABELS
-        else Record("", "cell", record.spec, "failed", error="ValueError: no\nTraceback")
+        else Record("", record.task, "failed", error="ValueError: no\nTraceback")
         for record in whole.records
     ]
     comparison = compare(whole, Baseline(whole.meta, broken, []))
@@ -214,10 +213,7 @@ def test_one_lost_repeat_is_named_and_the_others_are_compared():
 
 
 def test_an_attack_that_falls_to_chance_is_still_compared():
-    flagged = [
-        Record("", r.kind, r.spec, r.status, r.metrics, r.arrays, {"flags": ["near_chance"]})
-        for r in cells(SOFT, "none", 0.15, 3)
-    ]
+    flagged = [replace(r, info=Info(flags=["near_chance"])) for r in cells(SOFT, "none", 0.15, 3)]
     before = run(cells(SOFT, "none", 0.97, 0), evaluation("none"))
     comparison = compare(before, run(flagged, evaluation("none")))
     assert verdicts(comparison, RowKind.strength) == {"copycat on probabilities": Decision.stronger}
@@ -263,18 +259,30 @@ def test_a_baseline_survives_its_export(tmp_path):
     export(whole, tmp_path / "a.json", force=True)
 
 
+def first_format(text, spoil=lambda _: None):
+    """Return an exported baseline as version 1 of the format had it."""
+    content = json.loads(text) | {"version": 1}
+    del content["checksum"]
+    for group in content["groups"]:
+        for each in group["repeats"]:
+            each["info"] |= each.pop("costs", {})
+    spoil(content)
+    return json.dumps(content)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
         (lambda text: text[: len(text) // 2], "nor complete JSON"),
         (lambda _: "[1, 2]", "no baseline of moatbench"),
         (lambda _: '{"version": 1, "packages": {}}', "no baseline of moatbench"),
-        (lambda text: text.replace('"version": 1', '"version": 2'), "newer"),
+        (lambda text: text.replace('"version": 2', '"version": 3'), "newer"),
         (lambda text: text.replace('"honest.accuracy": 0.95', '"honest.accuracy": NaN'), "damaged"),
         (lambda text: text.replace('"agreement": "', '"agreement": "AAAA'), "damaged"),
         (lambda text: text.replace('"kind": "cell"', '"kind": "sell"'), "damaged"),
         (lambda text: text.replace('"groups"', '"loops"'), "damaged"),
-        (lambda text: text[: text.index('"groups"')] + '"groups": []}', "no results"),
+        (lambda text: first_format(text, lambda content: content["groups"].clear()), "no results"),
+        (lambda text: first_format(text, lambda content: content["planned"].append({})), "damaged"),
         (lambda _: "\x00\xff", "nor complete JSON"),
     ],
 )
@@ -292,7 +300,7 @@ def test_runs_about_other_things_are_not_compared_unless_allowed(tmp_path, capsy
     whole = standard(1)
     assert differences(whole, whole) == {}
     others = {
-        "victim": run(*[whole.records[:]], victims=[{"name": "digits/mlp", "fingerprint": "xyz"}]),
+        "victim": run(*[whole.records[:]], victims=[VictimFacts(victim="digits/mlp", fingerprint="xyz")]),
         "versions": run(*[whole.records[:]], versions={"torch": "3.0.0", "moatbench": "0.1.0"}),
         "matrix": Baseline(whole.meta, [*whole.records, evaluation("top_k")], []),
     }

@@ -7,7 +7,7 @@ from measure import APART, PAIRED, PLANTED, caught, coverage, everywhere
 
 from bench.gate.baseline import Baseline
 from bench.gate.rows import RowKind
-from bench.records import Record
+from bench.records import Info, Meta, Record, task_of
 
 INPUTS, WHOLE = 120, 40
 SOFT = "copycat(use_probability=true)"
@@ -39,12 +39,13 @@ def whole():
         stack = [] if defense == "none" else [defense]
         for repeat in range(WHOLE):
             hits = (rng.random(INPUTS) < (0.9 if defense in changed else 0.7)).astype(np.uint8)
-            spec = {**SPEC, "defense": stack, "attack": SOFT, "repeat": repeat}
-            records.append(Record("", "cell", spec, "ok", {}, {"agreement": hits}, {"flags": []}))
+            task = task_of("cell", {**SPEC, "defense": stack, "attack": SOFT, "repeat": repeat})
+            records.append(Record("", task, "ok", {}, {"agreement": hits}))
         drawn = {"honest.accuracy": list(rng.normal(0.9, 0.01, WHOLE))} if defense == NOISE else {}
         metrics = {"honest.accuracy": float(np.mean(drawn.get("honest.accuracy", 0.9)))}
-        records.append(Record("", "audit", {**SPEC, "defense": stack}, "ok", metrics, {}, {"drawn": drawn}))
-    return Bank.of(Baseline({"sentinels": [SOFT]}, records, []))
+        task = task_of("audit", {**SPEC, "defense": stack, "pools": []})
+        records.append(Record("", task, "ok", metrics, {}, Info(drawn=drawn)))
+    return Bank.of(Baseline(Meta(sentinels=[SOFT]), records, []))
 
 
 @pytest.mark.parametrize("points", [0.0, 0.02, 0.05, 0.3])
@@ -80,8 +81,8 @@ def test_a_drawn_run_has_the_repeats_of_a_run_and_the_inputs_of_its_pair(whole):
     table = bank.hits["in-distribution", SOFT, "label_only"]
     assert (group[3].arrays["agreement"] == table[draw.repeats[3], draw.inputs]).all()
     (noisy,) = (r for r in run.records if r.kind == "audit" and r.spec["defense"] == [NOISE])
-    assert len(noisy.info["drawn"]["honest.accuracy"]) == REPEATS
-    assert noisy.metrics["honest.accuracy"] == pytest.approx(np.mean(noisy.info["drawn"]["honest.accuracy"]))
+    assert len(noisy.info.drawn["honest.accuracy"]) == REPEATS
+    assert noisy.metrics["honest.accuracy"] == pytest.approx(np.mean(noisy.info.drawn["honest.accuracy"]))
 
 
 def test_a_bank_with_gaps_is_rejected():

@@ -18,7 +18,7 @@ from bench.report.sentences import PAID
 from bench.report.utility_tables import utility_table
 from bench.runner.cells import run_cells
 from bench.runner.defense_evaluation import evaluate_defense
-from bench.tasks import Cell, DefenseEvaluation
+from bench.tasks import Cell, DefenseEvaluation, VictimSpec
 
 ROOT = Path(bench.__file__).parents[1]
 SHIPPED = ("reports/ci/baseline.json", "examples/guarded-model/baseline.json")
@@ -93,7 +93,8 @@ def test_what_the_gate_compares_has_a_direction_and_a_utility_loss_has_one_too()
 
 
 def evaluation(value):
-    return Record("", "audit", {}, "ok", {"honest.new": value})
+    task = DefenseEvaluation(VictimSpec("digits", "mlp"), (), (), 1, 0)
+    return Record("", task, "ok", {"honest.new": value})
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def test_a_metric_that_is_no_number_fails_its_cell_and_is_read_as_not_measured(v
     task = DefenseEvaluation(digits_spec, (), (), 1, 0)
     with Store(tmp_path / "store.sqlite", create=True) as store:
         store.set_plan([PlannedTask("k", task)])
-        store.put(Record("k", "audit", task.spec(), "ok", {"honest.nll": value, "honest.ece": 0.1}))
+        store.put(Record("k", task, "ok", {"honest.nll": value, "honest.ece": 0.1}))
         (record,) = store.records()
     assert record.metrics == {"honest.nll": None, "honest.ece": 0.1}
 

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from bench.metrics import intervals
 from bench.plan.matrix import Matrix
 from bench.plan.study import PublishedValue, Study, Where, axis_values, matching_calls
 from bench.plan.study_validation import validated
-from bench.records import Record
+from bench.records import Info, task_of
 
 BOX = "membership_black_box(members=2000, target=victim, model=lr)"
 NORMAL = 1.959964
@@ -33,7 +34,7 @@ def rows(study, records, **more):
 def changed(records, test, **fields):
     """The records with some fields of those that pass the test changed."""
     return [
-        Record(**(vars(record) | fields)) if record.kind == "cell" and test(record.spec) else record
+        replace(record, **fields) if record.kind == "cell" and test(record.spec) else record
         for record in records
     ]
 
@@ -249,12 +250,10 @@ def test_seconds_are_a_median_with_extremes_and_leave_shared_trainings_out(run):
     value = rows(study, records)["seconds"]
     assert (value.interval.value, value.interval.low, value.interval.high) == pytest.approx((4.2, 4.0, 4.4))
     assert value.text == "4.20 s (4.00 to 4.40)"
-    for record in records:
-        record.info["shared"] = record.spec.get("repeat", 0) > 2
-    assert rows(study, records)["seconds"].interval.value == pytest.approx(4.1)
-    for record in records:
-        record.info["shared"] = True
-    value = rows(study, records)["seconds"]
+    some = [replace(r, costs=r.costs.with_values(shared=r.repeat > 2)) for r in records]
+    assert rows(study, some)["seconds"].interval.value == pytest.approx(4.1)
+    every = [replace(r, costs=r.costs.with_values(shared=True)) for r in records]
+    value = rows(study, every)["seconds"]
     assert (value.status, value.reason) == ("not measured", "every training came from the training cache")
 
 
@@ -298,12 +297,12 @@ def test_what_did_not_run_failed_or_makes_no_sense_is_said(run):
     assert values["drop"].status == "not run"
     assert "MSE on log-softmax, no defense" in values["drop"].reason
     failing = changed(
-        records, mse, status="failed", metrics={}, arrays={}, info={}, error="ValueError: no\nmore"
+        records, mse, status="failed", metrics={}, arrays={}, info=Info(), error="ValueError: no\nmore"
     )
     value = rows(study, failing)["mse-none"]
     assert (value.status, value.reason) == ("failed", "ValueError: no")
     skipped = changed(
-        records, mse, status="not_applicable", metrics={}, arrays={}, info={}, error="too large"
+        records, mse, status="not_applicable", metrics={}, arrays={}, info=Info(), error="too large"
     )
     value = rows(study, skipped)["mse-none"]
     assert (value.status, value.reason) == ("not applicable", "too large")
@@ -317,7 +316,7 @@ def test_repeats_that_are_there_count_when_others_failed(run):
         status="failed",
         metrics={},
         arrays={},
-        info={},
+        info=Info(),
         error="x",
     )
     value = rows(study, some)["mse-none"]
@@ -331,7 +330,7 @@ def test_the_first_alternative_with_records_is_taken_and_named(run):
     assert value.note == "usps, since emnist-digits is not on this machine"
     assert rows(study, records, whole=False)["other"].note == "usps, since emnist-digits was not run"
     both = records + [
-        Record(**(vars(r) | {"key": f"emnist {r.key}", "spec": r.spec | {"pool": "emnist-digits"}}))
+        replace(r, key=f"emnist {r.key}", task=task_of(r.kind, r.spec | {"pool": "emnist-digits"}))
         for r in records
         if r.spec.get("pool") == "usps"
     ]
@@ -342,7 +341,8 @@ def test_the_first_alternative_with_records_is_taken_and_named(run):
 
 def test_an_alternative_that_is_planned_is_waited_for(run):
     study, records = run
-    planned = [r.spec | {"pool": "emnist-digits"} for r in records if r.spec.get("pool") == "usps"]
+    waited = [r for r in records if r.spec.get("pool") == "usps"]
+    planned = [task_of(r.kind, r.spec | {"pool": "emnist-digits"}) for r in waited]
     value = rows(study, records, missing=planned)["other"]
     assert (value.status, value.note, value.planned) == ("not run", "", 5)
 

@@ -22,9 +22,9 @@ def reports(tmp_path, monkeypatch):
     study = validated(matrix, tasks).model_dump()
     records = [made(task) for task in tasks]
     folder = tmp_path / "reports"
-    write_report(records, META | {"study": study}, folder / "studies/made")
+    write_report(records, META.with_values(study=study), folder / "studies/made")
     other = study | {"title": "A | second study", "headline": None}
-    write_report(records, META | {"study": other}, folder / "studies/another")
+    write_report(records, META.with_values(study=other), folder / "studies/another")
     (folder / "plain").mkdir()
     (folder / "plain/report.md").write_text("# plain: what it costs\n\nmore\n")
     return folder

@@ -2,6 +2,7 @@ import json
 import re
 import tomllib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from bench.plan import matrix
 from bench.plan.matrix import shipped
 from bench.plan.study import PublishedValue
 from bench.plan.study_validation import validated
-from bench.records import PlannedTask, Record, task_of
+from bench.records import Meta, PlannedTask, Record, task_of
 from bench.report import membership
 from bench.report.figures import study as study_figures
 from bench.report.page import write_report
@@ -32,7 +33,7 @@ def run(tmp_path_factory):
     return (
         study,
         [made(task) for task in tasks],
-        META | {"study": study.model_dump(), "matrix_text": made_matrix.text},
+        META.with_values(study=study.model_dump(), matrix_text=made_matrix.text),
     )
 
 
@@ -135,7 +136,7 @@ def test_overlap_is_explained_where_a_cell_has_it(run, text, tmp_path):
     assert "*overlap*: the inputs sent" in section(text, "Flags")
     assert "MSE on log-softmax, labels only" in section(text, "Flags")
     _, records, meta = run
-    clean = [Record(**(vars(r) | {"info": r.info | {"flags": []}})) for r in records]
+    clean = [replace(r, info=r.info.with_values(flags=[])) for r in records]
     page = write_report(clean, meta, tmp_path).read_text(encoding="utf-8")
     assert "No cell raises a warning." in section(page, "Flags")
     assert "⚑ overlap" not in page
@@ -145,9 +146,7 @@ def test_overlap_is_explained_where_a_cell_has_it(run, text, tmp_path):
 def test_flags_of_some_repeats_are_counted(run, tmp_path):
     _, records, meta = run
     moving = [
-        Record(
-            **(vars(r) | {"info": r.info | {"flags": ["still_moving"] * (r.spec.get("repeat") in (0, 3))}})
-        )
+        replace(r, info=r.info.with_values(flags=["still_moving"] * (r.spec.get("repeat") in (0, 3))))
         for r in records
     ]
     page = write_report(moving, meta, tmp_path).read_text(encoding="utf-8")
@@ -162,7 +161,7 @@ def test_what_is_missing_or_failed_is_shown_in_its_row(run, tmp_path):
         return record.kind == "cell" and "mse" in record.spec["training"]
 
     gone = [
-        Record(r.key, r.kind, r.spec, "failed", error="ValueError: <nan> | no") if broken(r) else r
+        Record(r.key, r.task, "failed", error="ValueError: <nan> | no") if broken(r) else r
         for r in records
         if not (r.kind == "audit" and len(r.spec["defense"]) == 2)
     ]
@@ -186,12 +185,12 @@ def test_a_store_of_a_study_gives_the_page_of_the_study(run, tmp_path):
     _, records, meta = run
     with Store(tmp_path / "store.sqlite", create=True) as store:
         waited = [r for r in records if r.spec.get("pool") == "usps"]
-        planned = [PlannedTask(r.key, task_of(r.kind, r.spec)) for r in records]
+        planned = [PlannedTask(r.key, r.task) for r in records]
         for r in waited:
             other = task_of(r.kind, r.spec | {"pool": "emnist-digits"})
             planned.append(PlannedTask(f"emnist {r.key}", other))
         store.set_plan(planned)
-        store.set_meta(study=meta["study"], matrix="made")
+        store.set_meta(Meta(study=meta.study, matrix="made"))
         for record in records:
             store.put(record)
     page = write_from(tmp_path / "store.sqlite", tmp_path / "out").read_text(encoding="utf-8")
@@ -255,7 +254,7 @@ def written(figure: Figure):
 def test_a_confusion_matrix_is_summed_over_repeats_and_its_mistakes_stand_in_it(run, page):
     study, records, _ = run
     own = evaluate(study, records)["mse-none"].records
-    counts = np.sum([record.info["confusion"] for record in own], axis=0)
+    counts = np.sum([record.info.confusion for record in own], axis=0)
     figure = study_figures.confusion({"one": counts})
     assert Counter(written(figure)) == Counter(str(count) for count in counts.ravel() if count)
     svg = (page.parent / "figures/confusion-1.svg").read_text(encoding="utf-8")
@@ -340,7 +339,7 @@ def test_what_needs_no_victim_is_not_called_membership(run, ordinary):
         ({"membership.auc": 0.3}, "worse than guessing"),
     ):
         own = [r for r in records if r.spec.get("pool") == "usps"]
-        own = [Record(**(vars(r) | {"metrics": r.metrics | metrics})) for r in own]
+        own = [replace(r, metrics=r.metrics | metrics) for r in own]
         said = "\n".join(membership.sentences(inferences(Findings(own, {}))))
         assert expected in said
         assert "never queries" not in said
@@ -364,15 +363,15 @@ def test_an_extracted_target_is_named_and_curves_are_the_mean_of_the_repeats(run
     _, records, _ = run
     own = [r for r in records if "threshold" in str(r.spec.get("attack")) and r.spec["pool"] == "usps"]
     stolen = [
-        Record(**(vars(r) | {"spec": r.spec | {"attack": r.spec["attack"].replace("=victim", "=surrogate")}}))
-        for r in own
+        replace(r, task=replace(r.task, attack=r.task.attack.replace("=victim", "=surrogate"))) for r in own
     ]
-    own[0].info["roc"] = [[x, 0.0] for x, _ in own[0].info["roc"]]
+    flat = own[0].info.with_values(roc=[[x, 0.0] for x, _ in own[0].info.roc])
+    own[0] = replace(own[0], info=flat)
     found = inferences(Findings([*own, *stolen], {}))
     assert [one.target for one in found] == ["mlp extracted with 4,000 queries", "the victim"]
     x, y = found[1].curve()[20]
-    assert y == pytest.approx(0.8 * own[1].info["roc"][20][1])
-    assert x == own[1].info["roc"][20][0]
+    assert y == pytest.approx(0.8 * own[1].info.roc[20][1])
+    assert x == own[1].info.roc[20][0]
     names = membership.labels(found)
     assert len(set(names)) == 2
     assert all("non-members" not in name for name in names)
@@ -382,7 +381,7 @@ def test_many_curves_are_drawn_in_several_figures(run, tmp_path):
     _, records, _ = run
     first = next(r for r in records if r.spec.get("pool") == "usps")
     many = [
-        Record(**(vars(first) | {"spec": first.spec | {"budget": budget, "pool": pool}}))
+        replace(first, task=replace(first.task, budget=budget, threat=replace(first.task.threat, pool=pool)))
         for budget in (1, 2, 3, 4, 5)
         for pool in ("usps", "kmnist")
     ]

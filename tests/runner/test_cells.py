@@ -42,12 +42,12 @@ def test_fidelity_is_the_mean_agreement(cell, run):
 
 def test_every_query_counts(cell, run):
     (outcome, _) = run(replace(cell, defense=("mahalanobis(fpr=0.05, action=refuse, layers=all)",)))
-    queries = outcome.info["queries"]
-    assert queries["sent"] == 40
-    assert queries["answered"] + queries["refused"] == 40
-    assert outcome.info["learnt"] == queries["answered"]
-    assert set(outcome.costs["seconds"]) == set(outcome.costs["cpu_seconds"])
-    assert set(outcome.costs["seconds"]) == {"query_model", "query_defense", "acquire", "train", "evaluate"}
+    queries = outcome.info.queries
+    assert queries.sent == 40
+    assert queries.answered + queries.refused == 40
+    assert outcome.info.learnt == queries.answered
+    assert set(outcome.costs.seconds) == set(outcome.costs.cpu_seconds)
+    assert set(outcome.costs.seconds) == {"query_model", "query_defense", "acquire", "train", "evaluate"}
 
 
 def test_the_output_type_decides_the_transfer_set(cell, run):
@@ -71,9 +71,9 @@ def test_a_detector_that_rejects_everything_leaves_an_untrained_surrogate_that_s
     noise = ThreatModel("noise", "none", "none", surrogate, "probabilities")
     gate = ("mahalanobis(fpr=0.05, action=refuse, layers=all)",)
     for outcome in run(replace(cell, threat=noise, defense=gate)):
-        assert outcome.info["learnt"] == 0
-        assert outcome.info["flags"] == ["nothing_learnt"]
-        assert outcome.info["queries"]["refused"] == 40
+        assert outcome.info.learnt == 0
+        assert outcome.info.flags == ["nothing_learnt"]
+        assert outcome.info.queries.refused == 40
 
 
 def test_a_cell_that_makes_no_sense_says_why(cell, run):
@@ -89,7 +89,7 @@ def test_agreement_is_counted_on_unqueried_inputs_too(digits_spec, cell, run):
     apart = run(replace(cell, victim=digits_spec, budget=200))
     for outcome in overlapping:
         hits = outcome.arrays["agreement"]
-        assert "overlap" in outcome.info["flags"]
+        assert "overlap" in outcome.info.flags
         assert len(hits) == 360
         # The 200 queries are test inputs; the other 160 are what the disjoint score is about.
         unqueried = outcome.metrics["extraction.fidelity_unqueried"]
@@ -98,13 +98,13 @@ def test_agreement_is_counted_on_unqueried_inputs_too(digits_spec, cell, run):
         on_queries = outcome.metrics["extraction.fidelity_on_queries"]
         assert unqueried * 160 + on_queries * 200 == pytest.approx(hits.sum())
     for outcome in apart:
-        assert "overlap" not in outcome.info["flags"]
+        assert "overlap" not in outcome.info.flags
         assert outcome.metrics["extraction.fidelity_unqueried"] == outcome.metrics["extraction.fidelity"]
 
 
 def test_the_confusion_matrix_counts_every_test_input_once(cell, run, digits_victim):
     (outcome, _) = run(cell)
-    table, truth = np.array(outcome.info["confusion"]), digits_victim.splits.test.y
+    table, truth = np.array(outcome.info.confusion), digits_victim.splits.test.y
     assert (table.sum(axis=1) == np.bincount(truth, minlength=10)).all()
     assert np.trace(table) == outcome.arrays["correct"].sum()
     assert np.trace(table) / 447 == pytest.approx(outcome.metrics["extraction.accuracy"])
@@ -112,7 +112,7 @@ def test_the_confusion_matrix_counts_every_test_input_once(cell, run, digits_vic
 
 def test_another_training_configuration_gives_another_surrogate_from_the_same_answers(cell, run):
     (plain, _), (other, _) = run(cell), run(replace(cell, training="rule(loss=mse-log-softmax)"))
-    assert plain.info["queries"] == other.info["queries"]
+    assert plain.info.queries == other.info.queries
     assert plain.metrics["extraction.l1"] != other.metrics["extraction.l1"]
 
 
@@ -120,7 +120,7 @@ def test_another_training_configuration_gives_another_surrogate_from_the_same_an
 def test_other_surrogates_reach_fidelity_too(cell, run, surrogate):
     (outcome, _) = run(replace(cell, threat=replace(cell.threat, surrogate=surrogate), budget=200))
     assert outcome.metrics["extraction.fidelity"] > 0.6
-    assert (outcome.info["steps"] is None) == (surrogate == "sklearn-logistic")
+    assert (outcome.info.steps is None) == (surrogate == "sklearn-logistic")
 
 
 def test_an_unknown_attack_family_is_a_usage_error(cell, run, monkeypatch):

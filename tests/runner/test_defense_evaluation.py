@@ -62,7 +62,7 @@ def test_values_are_in_range_and_inside_their_intervals(name, audit_of):
         least = -1 if key == "honest.accuracy_lost" else 0
         assert least <= value <= MOST.get(key, 1) + 1e-9, key
         if key != "honest.l1_max" and not key.startswith("contract."):
-            low, high = found.info["intervals"][key]
+            low, high = found.info.intervals[key]
             assert low <= value <= high, key
 
 
@@ -97,11 +97,11 @@ def test_answer_statistics_need_no_training(audit_of):
     assert noise.metrics["contract.alone"] == 1  # the same seeds, query by query
     assert noise.metrics["contract.again"] < 0.1
     assert gate.metrics["contract.refused.noise"] == gate.metrics["detection.noise"] > 0.9
-    assert labels.info["drawn"] == {}
-    for name, values in noise.info["drawn"].items():
+    assert labels.info.drawn == {}
+    for name, values in noise.info.drawn.items():
         assert len(values) == 3
         assert np.mean(values) == pytest.approx(noise.metrics[name], rel=0.1)
-    assert len(set(noise.info["drawn"]["honest.nll"])) == 3
+    assert len(set(noise.info.drawn["honest.nll"])) == 3
 
 
 def test_an_answer_that_depends_on_its_batch_is_a_broken_promise(monkeypatch, context, digits_spec):
@@ -184,19 +184,19 @@ def test_a_defense_that_flags_nothing_has_no_detection_metrics(name, audit_of):
 
 def test_claims_and_latency_are_kept(audit_of):
     found = audit_of("mahalanobis")
-    assert found.info["claims"]["may_refuse"] is True
-    assert found.info["claims"]["stochastic"] is False
-    assert set(found.costs["latency_us"]) == {"1", "256"}
+    assert found.info.claims.may_refuse is True
+    assert found.info.claims.stochastic is False
+    assert set(found.costs.latency_us) == {"1", "256"}
 
 
 def test_the_parameter_found_for_a_utility_loss_is_kept_with_its_metrics(audit_of):
     sigmoid, gate = STACKS["by_cost"]
-    resolved = audit_of("by_cost").info["resolved"]
+    resolved = audit_of("by_cost").info.resolved
     assert set(resolved) == {sigmoid, gate}
     assert resolved[sigmoid].startswith("reverse_sigmoid(beta=0.0")
     assert resolved[gate].startswith("mahalanobis(fpr=0.")
     assert audit_of("by_cost").metrics["honest.l1_mean"] == pytest.approx(0.3, abs=0.05)
-    assert audit_of("mahalanobis").info["resolved"] == {}
+    assert audit_of("mahalanobis").info.resolved == {}
 
 
 def test_a_detector_given_by_its_utility_loss_has_an_auroc(audit_of):

@@ -12,6 +12,7 @@ from bench.data.datasets import Labelled
 from bench.errors import BudgetError, NotApplicable
 from bench.metrics import membership as member_metrics
 from bench.plugins import attacks
+from bench.records import QueryCounts
 from bench.runner import extraction, membership, membership_data
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
@@ -218,11 +219,11 @@ def test_where_the_attack_makes_no_sense_it_says_why(cell, context):
 def test_it_measures_and_says_how_sure_it_is(cell, run):
     for outcome in run(cell):
         assert set(outcome.metrics) == {f"membership.{name}" for name in MEASURED}
-        assert set(outcome.info["errors"]) == {
+        assert set(outcome.info.errors) == {
             f"membership.{name}" for name in MEASURED if name != "records" and "fpr" not in name
         }
-        assert len(outcome.info["roc"]) == len(member_metrics.GRID)
-        assert outcome.info["flags"] == []
+        assert len(outcome.info.roc) == len(member_metrics.GRID)
+        assert outcome.info.flags == []
         assert not outcome.arrays
 
 
@@ -246,7 +247,7 @@ def test_the_metrics_are_those_of_the_scores(cell, context, digits_victim):
         outcome = spied(cell, context, scores=scores)[1][0]
         assert outcome.metrics["membership.auc"] == outcome.metrics["membership.accuracy"] == auc
         assert outcome.metrics["membership.tpr_at_1"] == auc
-        assert outcome.info["roc"][0][1] == auc
+        assert outcome.info.roc[0][1] == auc
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1.5, -0.1])
@@ -269,7 +270,7 @@ def test_the_gap_is_the_undefended_victims(cell, run, digits_victim):
         assert found.metrics["membership.test_accuracy"] == test
         assert found.metrics["membership.gap"] == train - test
         errors = [
-            found.info["errors"][f"membership.{name}"] for name in ("train_accuracy", "test_accuracy", "gap")
+            found.info.errors[f"membership.{name}"] for name in ("train_accuracy", "test_accuracy", "gap")
         ]
         assert errors[2] == pytest.approx(np.hypot(*errors[:2]))
 
@@ -305,11 +306,11 @@ def test_what_needs_no_victim_is_made_once_for_all_attacks(cell, monkeypatch, tm
 
 def test_the_victims_answers_are_billed_and_capped(cell, run):
     for outcome in run(cell):
-        assert outcome.info["queries"] == {"sent": 200, "answered": 200, "refused": 0, "flagged": 0}
-        assert set(outcome.costs["seconds"]) == {"infer", "query_model", "query_defense"}
-        assert set(outcome.costs["cpu_seconds"]) == set(outcome.costs["seconds"])
-        assert outcome.costs["memory_mib"] > 0
-        assert outcome.costs["shared"] is False
+        assert outcome.info.queries == QueryCounts(sent=200, answered=200, refused=0, flagged=0)
+        assert set(outcome.costs.seconds) == {"infer", "query_model", "query_defense"}
+        assert set(outcome.costs.cpu_seconds) == set(outcome.costs.seconds)
+        assert outcome.costs.memory_mib > 0
+        assert outcome.costs.shared is False
     with pytest.raises(BudgetError):
         run(replace(cell, budget=199))
 
@@ -320,8 +321,8 @@ def test_the_attack_meets_the_defense_and_what_the_api_shows(cell, run):
     assert labels != plain
     assert run(replace(cell, threat=replace(cell.threat, shows="labels")))[0].metrics == labels
     refused = run(replace(of(cell, "noise"), defense=GATE))[0]
-    assert refused.info["queries"]["refused"] > 50
-    assert refused.info["queries"]["sent"] == 200
+    assert refused.info.queries.refused > 50
+    assert refused.info.queries.sent == 200
 
 
 FACTORY = '''
@@ -379,12 +380,12 @@ def test_a_victim_that_memorises_is_detected(memoriser, run, attack, least):
 def test_a_surrogate_is_extracted_with_the_budget_and_then_queried_without_limit(cell, run):
     stolen = replace(cell, attack=STOLEN, budget=150)
     for outcome in run(stolen):
-        assert outcome.info["queries"]["sent"] == outcome.info["learnt"] == 150
-        assert outcome.info["steps"] > 0
-        assert set(outcome.costs["seconds"]) == {"acquire", "train", "infer", "query_model", "query_defense"}
-        assert outcome.costs["seconds"]["acquire"] >= outcome.costs["seconds"]["query_model"]
-        assert outcome.info["flags"] == []
-    assert run(stolen)[0].costs["shared"] is True
+        assert outcome.info.queries.sent == outcome.info.learnt == 150
+        assert outcome.info.steps > 0
+        assert set(outcome.costs.seconds) == {"acquire", "train", "infer", "query_model", "query_defense"}
+        assert outcome.costs.seconds["acquire"] >= outcome.costs.seconds["query_model"]
+        assert outcome.info.flags == []
+    assert run(stolen)[0].costs.shared is True
     assert [o.metrics for o in run(stolen)] != [o.metrics for o in run(replace(cell))]
 
 
@@ -423,8 +424,8 @@ def test_a_surrogate_without_training_data_says_so(cell, run, monkeypatch):
 
     monkeypatch.setattr(membership, "_acquire", nothing)
     for outcome in run(replace(cell, attack=STOLEN)):
-        assert outcome.info["flags"] == ["nothing_learnt"]
-        assert outcome.info["learnt"] == 0
+        assert outcome.info.flags == ["nothing_learnt"]
+        assert outcome.info.learnt == 0
 
 
 def test_an_attacker_cannot_send_more_than_the_pool_holds(cell, run, digits_pool):
@@ -434,8 +435,8 @@ def test_an_attacker_cannot_send_more_than_the_pool_holds(cell, run, digits_pool
 
 def test_a_pool_of_training_data_is_flagged_for_surrogate_attacks_alone(cell, run):
     published = replace(cell, victim=replace(cell.victim, splits="official"))
-    assert run(published)[0].info["flags"] == []
-    assert run(replace(published, attack=STOLEN))[0].info["flags"] == ["overlap"]
+    assert run(published)[0].info.flags == []
+    assert run(replace(published, attack=STOLEN))[0].info.flags == ["overlap"]
 
 
 def test_handwriting_of_another_post_office_is_another_data_set(cell, data_root):

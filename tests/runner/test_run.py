@@ -115,8 +115,8 @@ def test_equal_trainings_are_shared_and_say_so(first_run):
     cells = [record for record in stored_records(first_run / "one.sqlite") if record.kind == "cell"]
     labels = [c for c in cells if "false" in c.spec["attack"] and c.spec["defense"] == ["label_only"]]
     assert labels
-    assert all(cell.info["shared"] for cell in labels)
-    assert not any(cell.info["shared"] for cell in cells if not cell.spec["defense"])
+    assert all(cell.costs.shared for cell in labels)
+    assert not any(cell.costs.shared for cell in cells if not cell.spec["defense"])
     assert not (first_run / "training-cache").exists(), "the training cache serves one run"
 
 
@@ -128,11 +128,12 @@ def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, settin
         run(tasks, store, setting, jobs=1)
         records = store.records()
     assert {record.status for record in records} == {"ok"}
-    attacks = {r.spec["attack"].partition("(")[0]: r.info["attack"] for r in records if r.kind == "cell"}
+    cells = [record for record in records if record.kind == "cell"]
+    attacks = {cell.spec["attack"].partition("(")[0]: cell.info.attack.values() for cell in cells}
     assert attacks["copycat"] == {"knowledge": ["none"], "universal": False}
     assert attacks["auto"] == {"knowledge": list(registry.attacks.get("auto").knowledge), "universal": True}
     assert attacks["membership_threshold"] == {"knowledge": ["none"], "universal": False}
-    evaluations = [record.info["known_by"] for record in records if record.kind == "audit"]
+    evaluations = [record.info.known_by for record in records if record.kind == "audit"]
     known_by = {n: list(registry.defenses.get(n).known_by) for n in ("rounded", "gaussian_noise")}
     assert known_by in evaluations
     assert all(known_by.values())
@@ -174,8 +175,8 @@ def test_a_failed_cell_is_kept_with_its_traceback_and_tried_again_while_others_g
         failed = [record for record in store.records() if record.status == "failed"]
         assert counts == {"ok": 3 + 6, "failed": 6}
         assert failed[0].error == "attack 'breaks' (mine.py) failed in acquire: RuntimeError: no luck"
-        assert "acquire" in failed[0].info["traceback"]
-        assert failed[0].info["attack"]["knowledge"] == ["none"]
+        assert "acquire" in failed[0].info.traceback
+        assert failed[0].info.attack.knowledge == ["none"]
         (tmp_path / "mine.py").touch()
         assert not {record.key for record in failed} & store.done()
 

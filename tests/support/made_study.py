@@ -4,7 +4,7 @@ import numpy as np
 
 from bench.plan.matrix import load_matrix
 from bench.plan.study_validation import validated
-from bench.records import Record
+from bench.records import ClaimsRecord, Costs, Info, Meta, Record
 
 MATRIX = """
 repeats = 5
@@ -165,13 +165,8 @@ def extraction(spec):
             "extraction.f1": 0.9 + 0.01 * spec["repeat"],
         },
         "arrays": {"agreement": agreement, "correct": correct.astype(np.uint8)},
-        "info": {
-            "confusion": confusion.tolist(),
-            "seconds": seconds,
-            "cpu_seconds": seconds,
-            "shared": False,
-            "flags": ["overlap"] if spec["splits"] == "official" else [],
-        },
+        "info": Info(confusion=confusion.tolist(), flags=["overlap"] if spec["splits"] == "official" else []),
+        "costs": Costs(seconds=seconds, cpu_seconds=seconds),
     }
 
 
@@ -187,12 +182,10 @@ def membership(spec):
     metrics |= {"membership.fpr_at_1": 0.0098, "membership.tpr_at_0.1": None, "membership.records": 2000}
     return {
         "metrics": metrics,
-        "info": {
-            "errors": dict.fromkeys(metrics, 0.011),
-            "roc": [[float(x), float(x ** (1 - 2 * lift))] for x in grid],
-            "seconds": {"infer": 0.3},
-            "flags": [],
-        },
+        "info": Info(
+            errors=dict.fromkeys(metrics, 0.011), roc=[[float(x), float(x ** (1 - 2 * lift))] for x in grid]
+        ),
+        "costs": Costs(seconds={"infer": 0.3}),
     }
 
 
@@ -201,8 +194,8 @@ def evaluation(spec):
     gate = "mahalanobis" in str(spec["defense"])
     metrics |= {"honest.refused": 0.05, "honest.l1_mean": 0.1, "detection.usps": 0.97} if gate else {}
     intervals = {name: [value - 0.02, value + 0.01] for name, value in metrics.items()}
-    claims = {"may_flag": gate, "may_refuse": gate}
-    return {"metrics": metrics, "info": {"intervals": intervals, "claims": claims}}
+    claims = ClaimsRecord(may_flag=gate, may_refuse=gate)
+    return {"metrics": metrics, "info": Info(intervals=intervals, claims=claims)}
 
 
 def made(task, **fields):
@@ -211,13 +204,14 @@ def made(task, **fields):
     kind = (
         evaluation if task.kind == "audit" else membership if "membership" in spec["attack"] else extraction
     )
-    return Record(f"{task.kind} {spec}", task.kind, spec, **({"status": "ok"} | kind(spec) | fields))
+    return Record(f"{task.kind} {spec}", task, **({"status": "ok"} | kind(spec) | fields))
 
 
-META = {
-    "matrix": "made",
-    "command": "moatbench run made.toml",
-    "commit": "0123456789abcdef",
-    "versions": {"moatbench": "0.1.0"},
-    "counts": {"ok": 100, "failed": 0, "missing": 0},
-}
+META = Meta.model_validate(
+    {
+        "matrix": "made",
+        "command": "moatbench run made.toml",
+        "commit": "0123456789abcdef",
+        "versions": {"moatbench": "0.1.0"},
+    }
+)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bench.calls import parse_call
 from bench.plugins import attacks, defenses
-from bench.records import Record
+from bench.records import AttackDeclarations, ClaimsRecord, Costs, Info, Meta, QueryCounts, Record, task_of
 
 LABELS, SOFT = "copycat(use_probability=false)", "copycat(use_probability=true)"
 RANDOM = "knockoff(reward=all, sampling_strategy=random, use_probability=true)"
@@ -89,25 +89,21 @@ def cell(threat, defense, attack, budget, repeat, *, share=None, flags=(), **fie
         "status": "ok",
         "metrics": {"extraction.fidelity": value} | {f"extraction.{name}": 0.9 * value for name in names},
         "arrays": {"agreement": agreement},
-        "info": {
-            "queries": {"sent": budget, "answered": budget, "refused": 0, "flagged": 0},
-            "seconds": seconds,
-            "cpu_seconds": seconds,
-            "steps": 1000,
-            "shared": attack == RANDOM,
-            "memory_mib": 512.0,
-            "flags": list(flags),
-            "attack": declared(attack),
-        },
+        "info": Info(
+            queries=QueryCounts(sent=budget, answered=budget, refused=0, flagged=0),
+            steps=1000,
+            flags=list(flags),
+            attack=AttackDeclarations(**declared(attack)),
+        ),
+        "costs": Costs(seconds=seconds, cpu_seconds=seconds, shared=attack == RANDOM, memory_mib=512.0),
         "error": None,
     } | fields
-    return Record(key=repr(spec), kind="cell", spec=spec, **values)
+    return Record(key=repr(spec), task=task_of("cell", spec), **values)
 
 
 def failed(record, error):
-    return Record(
-        record.key, "cell", record.spec, "failed", {}, {}, {"traceback": f"Traceback …\n{error}"}, error
-    )
+    info = Info(traceback=f"Traceback …\n{error}")
+    return Record(record.key, record.task, "failed", info=info, error=error)
 
 
 def evaluation(defense, *, kept=1.0, lost=0.0, l1=0.0, refused=0.0, **claims):
@@ -133,9 +129,10 @@ def evaluation(defense, *, kept=1.0, lost=0.0, l1=0.0, refused=0.0, **claims):
         metrics |= {"detection.test": refused, "detection.noise": 0.995, "detection.noise.client": 1.0}
         metrics |= {"detection.noise.queries_until": 1.0, "detection.test.queries_until": None}
         intervals |= {"detection.test": [0.03, 0.07], "detection.noise": [0.99, 1.0]}
-    info = {"intervals": intervals, "claims": CLAIMS | claims, "latency_us": {"1": 12.0, "256": 0.4}}
-    info["known_by"] = {name: list(defenses.get(name).known_by) for name, _ in map(parse_call, defense)}
-    return Record(f"audit {defense}", "audit", spec, "ok", metrics, {}, info, None)
+    known_by = {name: list(defenses.get(name).known_by) for name, _ in map(parse_call, defense)}
+    info = Info(intervals=intervals, claims=ClaimsRecord(**(CLAIMS | claims)), known_by=known_by)
+    costs = Costs(latency_us={"1": 12.0, "256": 0.4})
+    return Record(f"audit {defense}", task_of("audit", spec), "ok", metrics, {}, info, costs)
 
 
 AUDITS = (
@@ -160,38 +157,38 @@ def fake_run():
     return [*AUDITS, *cells]
 
 
-META = {
-    "matrix": "fake",
-    "matrix_text": 'name = "fake"\n',
-    "description": "A run that nobody ran.",
-    "command": "moatbench run fake",
-    "commit": "0123456789abcdef",
-    "dirty": False,
-    "versions": {"moatbench": "0.1.0", "torch": "2.13.0"},
-    "machine": {
-        "cpu": "a CPU",
-        "cores": 2,
-        "memory": "8 GiB",
-        "python": "3.11.7",
-        "platform": "Linux x86_64",
-    },
-    "victims": [
-        {
-            "victim": "digits/mlp",
-            "accuracy": 0.96,
-            "expected": 0.95,
-            "fingerprint": "f" * 64,
-            "sizes": {"train": 700, "calibration": 150, "pool": 500, "test": 447},
-            "parameters": 9000,
-        }
-    ],
-    "reference_budget": {"digits": 200},
-    "started": 1_700_000_000.0,
-    "finished": 1_700_000_100.0,
-    "wall_seconds": 100.0,
-    "jobs": 2,
-    "counts": {"ok": 488, "failed": 1, "not_applicable": 0, "missing": 0, "shared": 120},
-}
+META = Meta.model_validate(
+    {
+        "matrix": "fake",
+        "matrix_text": 'name = "fake"\n',
+        "description": "A run that nobody ran.",
+        "command": "moatbench run fake",
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "versions": {"moatbench": "0.1.0", "torch": "2.13.0"},
+        "machine": {
+            "cpu": "a CPU",
+            "cores": 2,
+            "memory": "8 GiB",
+            "python": "3.11.7",
+            "platform": "Linux x86_64",
+        },
+        "victims": [
+            {
+                "victim": "digits/mlp",
+                "accuracy": 0.96,
+                "expected": 0.95,
+                "fingerprint": "f" * 64,
+                "sizes": {"train": 700, "calibration": 150, "pool": 500, "test": 447},
+                "parameters": 9000,
+            }
+        ],
+        "reference_budget": {"digits": 200},
+        "started": 1_700_000_000.0,
+        "finished": 1_700_000_100.0,
+        "jobs": 2,
+    }
+)
 
 
 def section(text, heading):
