@@ -1,8 +1,14 @@
+import ast
+import os
 import threading
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench.files import cache_root, replacement, write_atomically
+import bench
+from bench.files import cache_root, remove_leftovers, replacement, sealed, unsealed, write_atomically
 
 
 def names(folder):
@@ -61,3 +67,92 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_root() == tmp_path
     monkeypatch.delenv("MOATBENCH_CACHE")
     assert cache_root().name == "moatbench"
+
+
+def test_a_link_stays_a_link_and_a_device_is_written_to_as_it_is(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "file")
+    write_atomically(tmp_path / "link", "text")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder" / "file").read_text() == "text"
+    write_atomically(Path(os.devnull), "text")
+    assert not Path(os.devnull).is_file()
+
+
+def test_the_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append(path.exists()) or sync(number))
+    write_atomically(path, "text")
+    assert seen == [False]
+
+
+@given(st.binary(max_size=200), st.data())
+def test_what_is_sealed_comes_back_and_any_flipped_bit_is_noticed(content, data):
+    whole = sealed(content)
+    assert unsealed(whole) == content
+    place = data.draw(st.integers(0, 8 * len(whole) - 1))
+    changed = bytearray(whole)
+    changed[place // 8] ^= 1 << place % 8
+    assert unsealed(bytes(changed)) is None
+    assert unsealed(whole[: data.draw(st.integers(0, len(whole) - 1))]) is None
+    assert unsealed(whole + b"\0") is None
+
+
+def test_leftovers_of_others_and_fresh_ones_stay(tmp_path):
+    paths = {name: tmp_path / "deep" / name for name in ("a.0123456789abcdef.part", "theirs.part", "a.txt")}
+    for path in paths.values():
+        write_atomically(path, "")
+        os.utime(path, (0, 0))
+    fresh = tmp_path / "deep" / "b.0123456789abcdef.part"
+    fresh.touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in fresh.parent.iterdir()} == {"theirs.part", "a.txt", fresh.name}
+    remove_leftovers(tmp_path / "nowhere")
+
+
+WRITES = {
+    *("write_text", "write_bytes", "savefig", "tofile", "save_file", "savez", "touch", "to_csv", "to_json"),
+    *("copyfile", "copytree", "copy2", "symlink_to", "NamedTemporaryFile", "np.save", "torch.save"),
+    *("json.dump", "pickle.dump", "joblib.dump", "skops.io.dump"),
+}
+"""Names of functions that write a file."""
+WRITERS = {
+    "bench/files.py": "the writer itself",
+    "bench/data/image_cache.py": "inside a replacement: too large for memory",
+    "bench/report/figures/style.py": "inside a replacement: matplotlib writes the file",
+    "bench/cli/outputs.py": "tries whether a folder can be written to",
+    "bench/gate/command.py": "appends to GitHub's summary of a job",
+}
+
+
+def writes(tree):
+    """Yield the lines with a call that writes a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            modes = [
+                *node.args[name == "open" :][:1],
+                *(each.value for each in node.keywords if each.arg == "mode"),
+            ]
+            opened = name.rpartition(".")[-1] == "open" and any(
+                isinstance(mode, ast.Constant) and set(str(mode.value)) & set("wax+") for mode in modes
+            )
+            if opened or name in WRITES or name.rpartition(".")[-1] in WRITES:
+                yield node.lineno
+
+
+def test_every_file_is_written_through_the_one_writer():
+    home = Path(bench.__file__).parents[1]
+    found = {}
+    for package in ("bench", "attacks", "defenses"):
+        for path in (home / package).rglob("*.py"):
+            if lines := list(writes(ast.parse(path.read_text(encoding="utf-8")))):
+                found[path.relative_to(home).as_posix()] = lines
+    assert set(found) == set(WRITERS), found
+
+
+def test_the_test_of_writers_sees_a_writer():
+    for line in ("open('b', 'w')", "path.open('ab')", "np.save(x, y)", "p.touch()", "p.open(mode='x')"):
+        assert list(writes(ast.parse(line))) == [1]
+    assert not list(writes(ast.parse("open('a'); p.open('rb'); p.read_text()")))
