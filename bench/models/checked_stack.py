@@ -34,7 +34,7 @@ class CheckedDefense:
         self.who, self._defense, self._bits, self._regular = describe(defense), defense, bits, regular
         self.claims = checked_claims(self.who, defense, bits)
         self.seconds = self.cpu = 0.0
-        self._called = False
+        self._full = True  # the first call shows whether Python's generator has to be put back each time
         self._first: tuple[Batch, Answers] | None = None
         self._unchecked: list[tuple[Array, Array, Answers]] = []
         self._rows = 0
@@ -68,13 +68,14 @@ class CheckedDefense:
             batch.seed,
             batch.read_features,
         )
-        full = len(batch) >= LONG or not self._called
-        self._called = True
-        with PluginCall(self.who, "answer", self._bits, full=full):
+        full = self._full or len(batch) >= LONG
+        with PluginCall(self.who, "answer", self._bits, full=full) as call:
             start, start_cpu = time.perf_counter(), time.process_time()
             given = self._defense.answer(own)
             self.seconds += time.perf_counter() - start
             self.cpu += time.process_time() - start_cpu
+        if full:
+            self._full = call.drew
         return own_answers(self.who, given, batch.probabilities.shape)
 
     def check(self) -> None:
@@ -128,9 +129,9 @@ class CheckedStack:
     def __init__(self, stack: DefenseStack, seed: int) -> None:
         self._stack = stack
         self._members: list[CheckedDefense] = []
-        regular = True
-        for position, defense in enumerate(stack.defenses):
-            member = CheckedDefense(defense, generator(seed + position), regular=regular)
+        bits, regular = generator("defense", seed), True
+        for defense in stack.defenses:
+            member = CheckedDefense(defense, bits, regular=regular)
             self._members.append(member)
             regular = member.claims.normalises or (member.claims.distribution and regular)
 
@@ -168,6 +169,7 @@ def fit_stack(
     """
     inputs = probe_inputs(shared.train_inputs)
     raw = probabilities(inputs)
+    bits = generator("defense", shared.seed)
     for defense in stack.defenses:
         if type(defense).fit is not Defense.fit:
             own = replace(
@@ -179,9 +181,9 @@ def fit_stack(
                 probabilities=shared.probabilities.copy(),
                 costs=costs(defense),
             )
-            with PluginCall(describe(defense), "fit", generator(shared.seed)):
+            with PluginCall(describe(defense), "fit", bits):
                 defense.fit(own)
-        member = CheckedDefense(defense, generator(shared.seed), regular=True)
+        member = CheckedDefense(defense, bits, regular=True)
         probe(member.who, member.claims, replace(shared, train_inputs=inputs), raw, member.ask)
 
 

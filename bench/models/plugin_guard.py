@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import decimal
 import gc
+import importlib
 import inspect
 import locale
 import logging
@@ -25,7 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -38,9 +39,12 @@ from defenses.base import Defense
 log = logging.getLogger(__name__)
 
 _mtrand: Any = np.random  # NumPy does not declare the functions that replace its generator
+_getsignal: Any = importlib.import_module(
+    "_signal"
+).getsignal  # signal's own makes an enum, which takes longer
 TINY = 5e-324
 """The smallest positive number, which is denormal: its product with 1 is 0 where denormals are flushed."""
-LOGGERS = ("bench", "attacks", "defenses", "art")
+LOGGERS = (logging.root, *map(logging.getLogger, ("bench", "attacks", "defenses", "art")))
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -75,14 +79,12 @@ def _restore_filters(before: tuple[list[Any], list[Any], Any]) -> None:
 
 
 def _read_loggers() -> list[Any]:
-    loggers = [logging.root, *(logging.getLogger(name) for name in LOGGERS)]
-    return [logging.root.manager.disable, [(each.level, each.disabled, [*each.handlers]) for each in loggers]]
+    return [logging.root.manager.disable, [(each.level, each.disabled, [*each.handlers]) for each in LOGGERS]]
 
 
 def _restore_loggers(before: list[Any]) -> None:
     logging.disable(before[0])
-    loggers = [logging.root, *(logging.getLogger(name) for name in LOGGERS)]
-    for logger, (level, disabled, handlers) in zip(loggers, before[1], strict=True):
+    for logger, (level, disabled, handlers) in zip(LOGGERS, before[1], strict=True):
         logger.setLevel(level)
         logger.disabled = disabled
         logger.handlers[:] = handlers
@@ -176,9 +178,7 @@ SLOW = (
         imports=True,
     ),
     Setting("levels or handlers of loggers", _read_loggers, _restore_loggers, imports=True),
-    Setting(
-        "handlers of signals", lambda: [signal.getsignal(number) for number in SIGNALS], _restore_signals
-    ),
+    Setting("handlers of signals", lambda: [_getsignal(number) for number in SIGNALS], _restore_signals),
     Setting(
         "Python's import path", lambda: [*sys.path], lambda before: sys.path.__setitem__(slice(None), before)
     ),
@@ -297,6 +297,8 @@ class PluginCall:
     that have no effect on arithmetic, in a tenth of the time. Raises ``error`` for whatever is raised inside,
     except for reasons and errors that name who failed already. (A class, since entering one is much faster
     than entering a generator, and some blocks are as short as a query.)
+
+    ``drew``: whether the full guard found that Python's generator was used.
     """
 
     __slots__ = (
@@ -311,6 +313,7 @@ class PluginCall:
         "_threads",
         "_torch",
         "_who",
+        "drew",
     )
 
     def __init__(
@@ -325,8 +328,9 @@ class PluginCall:
         self._who, self._hook, self._bits, self._error = who, hook, bits, error
         self._settings = (*FAST, *SLOW) if full else FAST
         self._python: Any = None
+        self.drew = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._outer = _mtrand.get_bit_generator()
         _mtrand.set_bit_generator(self._bits)
         self._torch = torch.default_generator.get_state()
@@ -334,14 +338,16 @@ class PluginCall:
             self._python = random.getstate()
             self._threads, self._modules = set(threading.enumerate()), len(sys.modules)
         self._read = [setting.read() for setting in self._settings]
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _mtrand.set_bit_generator(self._outer)
         torch.default_generator.set_state(self._torch)
-        if self._python is not None:
+        if self._python is not None and random.getstate() != self._python:
             random.setstate(self._python)
+            self.drew = True
         self._restore()
         if error is None or isinstance(error, PASSED):
             return
@@ -368,20 +374,28 @@ class PluginCall:
         if self._settings is not FAST:
             left = [each.name for each in threading.enumerate() if each not in self._threads]
             if left:
-                _note(
-                    f"{self._who} left {len(left)} threads running in {self._hook}: {', '.join(sorted(left))}"
-                )
+                many, names = "s" * (len(left) > 1), ", ".join(sorted(left))
+                _note(f"{self._who} left {len(left)} thread{many} running in {self._hook}: {names}")
 
 
-def generator(seed: int) -> np.random.BitGenerator:
-    """Return a bit generator that takes the place of NumPy's global one while a plugin runs."""
-    return np.random.MT19937(seed % 2**32)
+_generators: dict[str, np.random.MT19937] = {}
+
+
+def generator(kind: str, seed: int) -> np.random.BitGenerator:
+    """Return what takes the place of NumPy's global generator while a plugin runs, set to ``seed``.
+
+    There is one for each ``kind``, since making one takes longer than many a call.
+    """
+    if kind not in _generators:
+        _generators[kind] = np.random.MT19937(0)
+    np.random.RandomState(_generators[kind]).seed(seed % 2**32)
+    return _generators[kind]
 
 
 def build(registry: Registry[Any], text: str) -> Any:
     """Return the plugin that ``text`` describes; raises UsageError as the registry does, else PluginError."""
     usage: UsageError
-    with PluginCall(f"{registry.kind} {text}", "__init__", generator(0)):
+    with PluginCall(f"{registry.kind} {text}", "__init__", generator("build", 0)):
         try:
             return registry.build(text)
         except UsageError as error:

@@ -103,7 +103,7 @@ class Victim:
 
     @cached_property
     def _bits(self) -> np.random.BitGenerator:
-        return generator(0)
+        return generator("victim", 0)
 
     def _call(self, hook: str, *, full: bool = False) -> PluginCall:
         return PluginCall(f"victim {self.name}", hook, self._bits, full=full, error=VictimError)

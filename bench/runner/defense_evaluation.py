@@ -124,7 +124,7 @@ def _scores(detector: ScoredDetector, batch: Batch) -> Array:
     own = replace(
         batch, inputs=batch.inputs.copy(), raw=batch.raw.copy(), probabilities=batch.probabilities.copy()
     )
-    with PluginCall(who, "scores", generator(0)):
+    with PluginCall(who, "scores", generator("defense", 0)):
         scores, thresholds = np.array(detector.scores(own)), np.atleast_1d(detector.thresholds_)
     if scores.shape != (len(batch), len(thresholds)):
         raise PluginError(

@@ -61,7 +61,7 @@ def run(cells: Sequence[Cell], attack: Extraction, context: WorkerContext) -> li
 def require_applicable(attack: Attack, pool: Pool, victim: Victim) -> None:
     """Raise NotApplicable where the attack says that it cannot be run on this pool and victim."""
     who = describe(attack)
-    with PluginCall(who, "applicable", generator(0)):
+    with PluginCall(who, "applicable", generator("attack", 0)):
         given = attack.applicable(own_pool(pool), Target(victim.classes, victim.linear))
     reason = checked_reason(who, given)
     if reason:
@@ -136,7 +136,7 @@ def acquire(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) 
     )
     who, client, own = describe(attack), api.client(), own_pool(pool)
     try:
-        with PluginCall(who, "acquire", generator(streams.order)), timings.measure("acquire"):
+        with PluginCall(who, "acquire", generator("attack", streams.order)), timings.measure("acquire"):
             given = attack.acquire(client, own, interim, streams)
     except PluginError:
         api.close()  # raises the error of a defense that made the attack fail
@@ -159,7 +159,7 @@ def with_checked_surrogate(transfer_set: TransferSet, who: str, classes: int) ->
     surrogate: Any = transfer_set.surrogate
 
     def answer(x: Images) -> NDArray[np.float64]:
-        with PluginCall(who, "the surrogate of its transfer set", generator(0)):
+        with PluginCall(who, "the surrogate of its transfer set", generator("attack", 0)):
             given = surrogate(x.copy())
         return checked_probabilities(who, given, len(x), classes)
 

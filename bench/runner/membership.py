@@ -159,7 +159,7 @@ def measure(
     hidden = replace(own_records(sample.asked), member=np.zeros_like(member))
     who = describe(attack)
     try:
-        with PluginCall(who, "infer", generator(streams.order)), timings.measure("infer"):
+        with PluginCall(who, "infer", generator("attack", streams.order)), timings.measure("infer"):
             given = attack.infer(target.api, own_records(sample.known), hidden, streams)
     except PluginError:
         target.close()  # raises the error of a defense that made the attack fail
