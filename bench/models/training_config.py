@@ -20,6 +20,10 @@ RATES = {"logistic": 1e-2}
 """Default learning rates by architecture, where not 0.003; a linear model needs larger steps to converge."""
 
 
+MOST = 1_000_000
+"""Largest number of passes, and of rows of a batch."""
+
+
 class TrainingConfig(Plugin):
     """How surrogates are trained: by default, or as a publication trains them.
 
@@ -43,11 +47,11 @@ class TrainingConfig(Plugin):
         loss: Literal["cross-entropy", "mse-log-softmax"] = "cross-entropy",
         constant: Annotated[float, Field(gt=0, le=1)] = 1e-9,
         learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
-        epochs: Annotated[int, Field(ge=1)] | None = None,
-        batch_size: Annotated[int, Field(ge=1)] = 64,
+        epochs: Annotated[int, Field(ge=1, le=MOST)] | None = None,
+        batch_size: Annotated[int, Field(ge=1, le=MOST)] = 64,
         decay: bool = True,
         mean: Annotated[float, Field(ge=0, le=1)] = 0.0,
-        std: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        std: Annotated[float, Field(ge=1e-6, le=1)] = 1.0,
         unlabelled: Literal["unused", "pseudo-labels"] = "unused",
     ) -> None:
         self.loss = loss

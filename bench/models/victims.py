@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.data.data_files import load_splits
 from bench.data.datasets import Labelled, Splits, info
-from bench.errors import VictimError, user_code
+from bench.errors import VictimError
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread
 from bench.models.plugin_guard import PluginCall, generator
@@ -226,8 +226,7 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
             dataset = info(spec.data)
             expected = dataset.expected_official if official else dataset.expected
             victim.expected = expected.get(spec.architecture)
-        with user_code(f"victim {spec}"):
-            victim.check()
+        victim.check()
     return victim
 
 

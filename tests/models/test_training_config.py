@@ -50,7 +50,9 @@ def test_a_linear_model_takes_larger_steps_by_default():
     ("text", "said"),
     [
         ("rule(loss=mse)", "cross-entropy, mse-log-softmax"),
-        ("rule(epochs=0)", r"epochs=0; integer in \[1, inf\)"),
+        ("rule(epochs=0)", r"epochs=0; integer in \[1, 1000000\]"),
+        ("rule(batch_size=9223372036854775807)", r"batch_size=.*; integer in \[1, 1000000\]"),
+        ("rule(std=1e-300)", r"std=1e-300; number in \[1e-06, 1\]"),
         ("rule(learning_rate=-1.0)", r"learning_rate=-1.0; number in \(0, 1\]"),
         ("rule(constant=0.0, loss=mse-log-softmax)", r"constant=0.0; number in \(0, 1\]"),
         ("rule(epoch=3)", "did you mean 'epochs'"),

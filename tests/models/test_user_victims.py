@@ -5,9 +5,12 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
+from in_process import moatbench
 
+from bench.data.datasets import Labelled, Splits
 from bench.errors import UsageError, VictimError
 from bench.models.determinism import torch_seed
+from bench.models.user_victims import check_splits
 from bench.models.victims import load_victim
 from bench.tasks import VictimSpec
 
@@ -179,3 +182,108 @@ def test_our_own_modules_can_be_named_where_nothing_is_hidden(here):
     assert not list(here.iterdir())
     with pytest.raises(UsageError, match=r"bench.models.victims has no 'factory'"):
         bring("bench.models.victims:factory")
+
+
+FAULTS = {
+    "a syntax error": ("def make(:\n", "mine.py, line 1: SyntaxError"),
+    "a missing module": (
+        "import nothing_like_it\n",
+        "mine.py, line 1: ModuleNotFoundError: No module named 'nothing_l",
+    ),
+    "an end of the program": (
+        "import sys\nsys.exit(0)\n",
+        r"mine.py, line 2: it ends the program by sys.exit\(0\)",
+    ),
+    "a factory that raises": ("def make():\n    return 1 / 0\n", "mine.py:make, line 2: ZeroDivisionError"),
+    "one that ends the program": (
+        "def make():\n    raise SystemExit\n",
+        r"mine.py:make, line 2: .*sys.exit\(None\)",
+    ),
+    "one with arguments": ("def make(a):\n    ...\n", r"mine.py:make: TypeError: make\(\) missing 1"),
+    "one that is no function": ("make = 3\n", "make is no function but 3"),
+    "a model that raises": (
+        THEIRS + "\ndef make():\n    return (lambda x: 1 / 0), splits\n",
+        "failed in predict: ZeroDivisionError",
+    ),
+    "a model that ends the program": (
+        THEIRS + "\nimport sys\ndef make():\n    return (lambda x: sys.exit(0)), splits\n",
+        "end the program in predict",
+    ),
+    "features that are no function": (
+        THEIRS + "\ndef make():\n    return model, splits, 3\n",
+        "features is no function but 3",
+    ),
+    "a victim without splits": (
+        THEIRS + "\ndef make():\n    return Victim(model, None)\n",
+        "splits is NoneType; a moatbench.S",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_victim_that_cannot_be_loaded_is_named_with_file_line_and_error(here, fault):
+    text, message = FAULTS[fault]
+    (here / "mine.py").write_text(dedent(text))
+    with pytest.raises((UsageError, VictimError), match=message) as raised:
+        bring("mine.py:make")
+    assert "mine.py" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_error_in_a_module_by_its_dotted_name_is_named_too(here):
+    (here / "theirs_broken.py").write_text("import nothing_like_it\n")
+    with pytest.raises(UsageError, match=r"theirs_broken.py, line 1: ModuleNotFoundError: .*nothing_like_it"):
+        bring("theirs_broken:make")
+
+
+@pytest.mark.parametrize("fault", ["a syntax error", "a factory that raises", "one that ends the program"])
+def test_the_command_ends_with_2_and_one_sentence(here, fault):
+    (here / "mine.py").write_text(FAULTS[fault][0])
+    code, text = moatbench(here, "run", "smoke", "--victim", "mine.py:make", "--jobs", "1")
+    assert code == 2
+    assert "mine.py" in text.splitlines()[-1]
+    assert "Traceback" not in text
+
+
+def split(n=20, classes=3, **other):
+    rng = np.random.default_rng(0)
+    part = {"x": rng.random((n, 1, 4, 4), dtype=np.float32), "y": rng.integers(0, classes, n)} | other
+    return Labelled(part["x"], part["y"])
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (np.zeros(3), r"splits.pool is float64 \(3,\); a moatbench.Labelled is allowed"),
+        (split(0), r"splits.pool.x is float32 \(0, 1, 4, 4\); a float32 array .* not empty is allowed"),
+        (
+            split(x=np.zeros((20, 16), np.float32)),
+            r"splits.pool.x is float32 \(20, 16\); .*channels, height, width",
+        ),
+        (split(x=np.zeros((20, 1, 4, 4))), r"splits.pool.x is float64 \(20, 1, 4, 4\); a float32 array"),
+        (split(x=[[1]]), "splits.pool.x is list; a float32 array"),
+        (
+            split(x=np.full((20, 1, 4, 4), 255, np.float32)),
+            r"splits.pool.x is from 255 to 255; \[0, 1\] without NaN",
+        ),
+        (split(x=np.full((20, 1, 4, 4), np.nan, np.float32)), r"splits.pool.x is from nan to nan; \[0, 1\]"),
+        (
+            split(x=np.zeros((20, 1, 5, 5), np.float32)),
+            r"splits.pool.x .*the shape of the test inputs, \(1, 4, 4\)",
+        ),
+        (split(y=np.zeros(19, int)), r"splits.pool.y is int64 \(19,\); an integer array \(20,\)"),
+        (split(y=np.zeros(20)), r"splits.pool.y is float64 \(20,\); an integer array"),
+        (split(y=np.full(20, 3)), r"splits.pool.y is from 3 to 3; \[0, 2\] is allowed"),
+        (split(y=np.full(20, -1)), r"splits.pool.y is from -1 to -1; \[0, 2\]"),
+    ],
+)
+def test_splits_that_would_fail_in_a_cell_are_refused_when_they_are_loaded(part, message):
+    check_splits(Splits(split(), split(), split(), split(), 3), "mine.py:make")
+    with pytest.raises(UsageError, match=f"--victim mine.py:make: {message}"):
+        check_splits(Splits(split(), split(), part, split(), 3), "mine.py:make")
+
+
+@pytest.mark.parametrize("classes", [1, 0, 2.0, "3", True, None])
+def test_a_number_of_classes_is_an_integer_of_two_or_more(classes):
+    with pytest.raises(UsageError, match=r"splits.classes is .*; an integer of 2 or more is allowed"):
+        check_splits(Splits(split(), split(), split(), split(), classes), "mine.py:make")
