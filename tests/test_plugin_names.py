@@ -61,3 +61,21 @@ def test_no_text_in_the_harness_names_a_plugin_without_a_reason():
 def test_the_check_finds_a_name_in_code(name, use):
     assert named_in(f'"""Of {name}."""\n{use.format(name)}\n', names()) == [(name, 2)]
     assert named_in(f'f"{name}({{value}})"\n', names()) == [(name, 1)]
+
+
+def test_the_harness_imports_no_plugin():
+    """The interfaces alone: it would know a plugin by its class, too."""
+    imported = {
+        (path.name, name)
+        for path in sorted(ROOT.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in modules_in(node)
+        if re.match(r"(attacks|defenses)\.", name)
+    }
+    assert {name for _, name in imported} == {"attacks.base", "defenses.base"}, imported
+
+
+def modules_in(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
