@@ -208,7 +208,7 @@ def test_what_an_attack_changes_in_the_process_is_undone_and_said(settings):
         record = ran(settings, cell(f"changes_as_attack(what='{what}')"))
         assert process() == before, what
         assert record.status == "ok", (what, record.error)
-        said = record.info.get("undone", [])
+        said = record.costs.undone
         assert len(said) == (what != "generators"), (what, said)
         if said:
             verb = "left 1 thread running" if what == "thread" else "changed "
@@ -226,7 +226,7 @@ def test_what_a_defense_changes_in_the_process_is_undone_and_said(what, settings
     record = ran(settings, cell(defense=(f"changes(what='{what}')",)))
     assert process() == before
     assert record.arrays["agreement"].tobytes() == plain.arrays["agreement"].tobytes()
-    said = record.info.get("undone", [])
+    said = record.costs.undone
     assert bool(said) == (what != "generators")
     assert all("defense 'changes' (spoiling_plugins.py) changed " in each for each in said)
 
@@ -241,8 +241,8 @@ def test_a_defense_that_seeds_the_global_generators_leaves_the_draws_of_an_attac
 
 def test_an_undone_change_is_no_difference_between_two_results(settings):
     record = ran(settings, cell("changes_as_attack(what=environment)"))
-    assert record.info["undone"]
-    clean = replace(record, info={n: v for n, v in record.info.items() if n != "undone"})
+    assert record.costs.undone
+    clean = replace(record, costs=record.costs.with_values(undone=[]))
     assert record.comparable() == clean.comparable()
 
 
@@ -307,7 +307,7 @@ def test_a_plugin_that_ends_the_program_fails_its_cell_alone(how, ends):
         assert record.status == "failed"
         assert who in record.error
         assert re.search(kind, record.error)
-        assert "Traceback" in record.info["traceback"]
+        assert "Traceback" in record.info.traceback
 
 
 def test_ctrl_c_while_a_plugin_runs_ends_the_run(ends):
