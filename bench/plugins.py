@@ -225,6 +225,8 @@ def file_module(path: Path) -> str:
 def _read_file(path: Path) -> tuple[Path, bytes, str]:
     """Return a Python file's whole path, its content, and its name as a module."""
     path = user_file(user_path(path).resolve(), "Python file")
+    if path.suffix != ".py":
+        raise UsageError(f"{path} is not a Python file; its name has to end in .py")
     with user_code(f"Python file {path}", path):
         content = path.read_bytes()
     digest = hashlib.sha256(os.fsencode(path) + b"\0" + content).hexdigest()
