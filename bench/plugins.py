@@ -27,7 +27,7 @@ from bench.calls import format_call, parse_call
 from bench.errors import UsageError, nearest, one_line, shown, user_code
 from bench.files import user_file, user_path
 from bench.parameters import check_parameters, keyword_parameters, validate
-from bench.sources import FILE_PREFIX, PLUGIN_PACKAGES, Code, code
+from bench.sources import FILE_PREFIX, PLUGIN_PACKAGES, code
 
 
 class Plugin:
@@ -187,20 +187,18 @@ class Registry(Generic[P]):
             raise UsageError(f"{self.kind} {shown(text)}: {shown(written)} builds {shown(again)}")
         return written
 
-    def source(self, text: str) -> Code:
-        """Return the code of the plugin that ``text`` describes.
+    def modules(self, text: str) -> tuple[str, ...]:
+        """Return the modules of the class of the plugin that ``text`` describes, and of its bases.
 
-        It consists of the modules of its class and of the bases, and of all modules that these import. If
-        the instance is of another class (see ``builder``), that class's modules count too.
+        If the instance is of another class (see ``builder``), that class's modules count too.
         """
         classes: list[type] = [self.get(parse_call(text)[0]), type(self.build(text))]
         bases = [base for cls in classes for base in cls.__mro__ if issubclass(base, Plugin)]
-        modules = dict.fromkeys(base.__module__ for base in bases if base is not Plugin)
-        return code(*modules, plugin_packages=(*PLUGIN_PACKAGES, self.package))
+        return tuple(dict.fromkeys(base.__module__ for base in bases if base is not Plugin))
 
     def source_digest(self, text: str) -> str:
-        """Return a SHA-256 of the code of the plugin that ``text`` describes."""
-        return self.source(text).digest()
+        """Return a SHA-256 of a plugin's code: the modules of :meth:`modules`, and all they import."""
+        return code(*self.modules(text), plugin_packages=(*PLUGIN_PACKAGES, self.package)).digest()
 
 
 def _import_named(reference: str) -> Any:

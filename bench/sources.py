@@ -80,6 +80,14 @@ def code(
     return Code(modules, frozenset(libraries))
 
 
+def module_digest(name: str) -> str:
+    """Return the digest of one of moatbench's own modules, without what it imports."""
+    spec = _Search(()).find(name)
+    if spec is None:
+        raise ModuleNotFoundError(name)
+    return _parsed(spec).digest
+
+
 def modules_of(package: str) -> list[str]:
     """Return the full names of a package's modules, those of its sub-packages included."""
     return list(_Search(()).modules_of(package))

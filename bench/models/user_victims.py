@@ -13,7 +13,6 @@ import numpy as np
 from bench.data.datasets import Labelled, Splits
 from bench.errors import UsageError, shown, user_code
 from bench.plugins import load_file
-from bench.sources import Code, code
 
 OWN_PACKAGES = {"bench", "attacks", "defenses", "moatbench"}
 """Top-level modules of moatbench, which hide modules of the same name in the working directory."""
@@ -29,10 +28,10 @@ def check_reference(reference: str) -> None:
         raise UsageError(f"--victim {shown(reference)}: write FILE.py:FUNCTION or package.module:FUNCTION")
 
 
-def source(reference: str) -> Code:
-    """Return the code of the victim that ``reference`` names: its module and what that imports."""
+def module_of(reference: str) -> str:
+    """Return the name of the module, which is loaded, of the victim that ``reference`` names."""
     module_name, _, _ = reference.rpartition(":")
-    return code(load_file(Path(module_name)).__name__ if module_name.endswith(".py") else module_name)
+    return load_file(Path(module_name)).__name__ if module_name.endswith(".py") else module_name
 
 
 def call_factory(reference: str) -> Any:

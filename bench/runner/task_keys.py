@@ -15,7 +15,7 @@ from bench.models.determinism import versions
 from bench.records import PlannedTask
 from bench.runner.cells import FAMILIES
 from bench.runner.defense_evaluation import evaluate_defense
-from bench.sources import Code, code
+from bench.sources import Code, code, module_digest
 from bench.tasks import Cell, Task, VictimSpec
 
 SHARED = ("bench.runner.cells", "bench.runner.local_backend")
@@ -33,8 +33,16 @@ def task_keys(
     tasks of this family import it, and that of plugins and of a user's victim as far as it is not the
     harness's. So a result is never reused after an edit of what computed it.
     """
-    harness = cache(harness_code)
-    source = cache(lambda kind, text, family: _source(kind, text, harness(family)))
+    harness, code_of = cache(harness_code), cache(code)
+
+    @cache
+    def source(kind: str, text: str, family: str) -> tuple[str, str, dict[str, str]]:
+        own = code_of(*_modules(kind, text))
+        name = text if kind == "victim" else parse_call(text)[0]
+        libraries = _library_versions(own.libraries - COVERED)
+        return f"{keys.SOURCE}{kind} {name}", own.digest(without=harness(family).modules), libraries
+
+    harness_digest = cache(lambda family: harness(family).digest())
     attack_family = cache(lambda text: plugins.attacks.get(parse_call(text)[0]).family)
     found = []
     for task in tasks:
@@ -47,13 +55,12 @@ def task_keys(
         parts: dict[str, list[str]] = {}
         libraries: dict[str, str] = {}
         for kind, text in used:
-            digest, needed = source(kind, text, family)
-            name = text if kind == "victim" else parse_call(text)[0]
-            parts.setdefault(f"{keys.SOURCE}{kind} {name}", []).append(digest)
+            name, digest, needed = source(kind, text, family)
+            parts.setdefault(name, []).append(digest)
             libraries |= needed
         ingredients = {
             "victim": fingerprints[task.victim],
-            "harness": harness(family).digest(),
+            "harness": harness_digest(family),
             "device": device,
             **{name: " ".join(digests) for name, digests in parts.items()},
             **keys.versions_of(libraries | versions()),
@@ -63,13 +70,12 @@ def task_keys(
     return found
 
 
-def _source(kind: str, text: str, harness: Code) -> tuple[str, dict[str, str]]:
-    """Return the digest of a plugin's or a victim's own code, and the versions of libraries it imports."""
+def _modules(kind: str, text: str) -> tuple[str, ...]:
+    """Return the modules that define a plugin or a user's victim."""
     if kind == "victim":
-        own = user_victims.source(text)
-    else:
-        own = (plugins.attacks if kind == "attack" else plugins.defenses).source(text)
-    return own.digest(without=harness.modules), _library_versions(own.libraries - COVERED)
+        return (user_victims.module_of(text),)
+    registry: plugins.Registry[Any] = plugins.attacks if kind == "attack" else plugins.defenses
+    return registry.modules(text)
 
 
 def _library_versions(modules: Iterable[str]) -> dict[str, str]:
@@ -87,7 +93,7 @@ def harness_code(family: str) -> Code:
     """Return the code that runs and measures cells of an attack's ``family``; defense evaluations for ""."""
     runner: Any = FAMILIES.get(family) if family else evaluate_defense
     found = code(runner.__module__) if runner else Code({})
-    return Code(found.modules | {name: code(name).modules[name] for name in SHARED}, found.libraries)
+    return Code(found.modules | {name: module_digest(name) for name in SHARED}, found.libraries)
 
 
 def outdated(planned: Iterable[PlannedTask], stored: Iterable[PlannedTask]) -> str:
