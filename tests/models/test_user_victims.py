@@ -46,6 +46,11 @@ def art():
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3), torch.nn.Softmax(dim=1))
     return PyTorchClassifier(net, torch.nn.CrossEntropyLoss(), (1, 4, 4), 3), splits
 
+def noisy():
+    def perturb(scale, seed):
+        return lambda x: np.full((len(x), 3), scale)
+    return Victim(model, splits, perturb=perturb)
+
 def nothing():
     return None
 
@@ -287,3 +292,24 @@ def test_splits_that_would_fail_in_a_cell_are_refused_when_they_are_loaded(part,
 def test_a_number_of_classes_is_an_integer_of_two_or_more(classes):
     with pytest.raises(UsageError, match=r"splits.classes is .*; an integer of 2 or more is allowed"):
         check_splits(Splits(split(), split(), split(), split(), classes), "mine.py:make")
+
+
+def test_a_users_perturbed_victim_is_checked_as_the_victim_is(here):
+    (here / "mine.py").write_text(dedent(THEIRS))
+    victim = bring("mine.py:noisy")
+    x = victim.splits.test.x
+    assert victim.perturb(1 / 3, 0)(x).shape == (20, 3)
+    with pytest.raises(VictimError, match=r"victim mine.py:noisy with noise does not return probabilities"):
+        victim.perturb(7, 0)(x)
+
+
+def test_the_splits_of_a_victim_are_not_those_that_its_module_keeps(here):
+    (here / "mine.py").write_text(dedent(THEIRS))
+    victim = bring("mine.py:factory")
+    theirs = next(m for n, m in sys.modules.items() if n.startswith("moatbench_file_mine")).splits
+    before = victim.splits.test.x.copy()
+    for part in ("train", "calibration", "pool", "test"):
+        getattr(theirs, part).x[...] = 0
+        getattr(theirs, part).y[...] = 0
+    assert (victim.splits.test.x == before).all()
+    assert victim.splits.train.y.any()

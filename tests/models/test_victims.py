@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from bench.data.datasets import Labelled, Splits, info
-from bench.errors import MissingDataError, UsageError, VictimError
+from bench.errors import BudgetError, MissingDataError, UsageError, VictimError
 from bench.models import training
+from bench.models.defended_api import DefendedAPI
 from bench.models.victims import Victim, load_victim
 from bench.tasks import VictimSpec
+from defenses.base import DefenseStack
 
 KINDS = ("mlp", "cnn", "logistic", "tree")
 TORCH = ("mlp", "cnn")
@@ -194,3 +197,129 @@ def test_a_fingerprint_depends_on_answers_and_on_every_split():
     for victim in made:
         victim.check()
     assert len({victim.fingerprint for victim in made}) == len(made)
+
+
+# --- what a victim that was brought may spoil, and what it promises
+
+
+class Drifting:
+    """A model or its features that answer otherwise on every call."""
+
+    def __init__(self, width):
+        self.calls, self.width = 0, width
+
+    def __call__(self, x):
+        self.calls += 1
+        return np.eye(self.width)[np.full(len(x), self.calls % self.width)]
+
+
+def test_a_victim_that_is_not_deterministic_says_so():
+    with pytest.raises(
+        VictimError, match=r"victim theirs is not deterministic: .*its answers differ by up to 1;"
+    ):
+        brought(Drifting(3)).check()
+    drifting = Drifting(3)
+    victim = replace(brought(uniform), features=lambda x: [drifting(x)])
+    with pytest.raises(VictimError, match=r"its features differ by up to 1; switch off dropout"):
+        victim.check()
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (lambda x: [np.full((len(x), 4), np.nan)], "30 of 30 rows hold NaN or infinity"),
+        (
+            lambda x: [np.zeros((len(x) + 1, 4))],
+            r"expected a floating-point array of shape \(30, d\) .*\(31, 4\)",
+        ),
+        (lambda x: [np.zeros(len(x))], r"got float64 \(30,\)"),
+        (lambda x: [np.zeros((len(x), 4), dtype=int)], r"got int64 \(30, 4\)"),
+        (lambda _: [], r"expected depths of \(\) features, as before, got \(\)"),
+        (lambda _: 1 / 0, r"failed in features: ZeroDivisionError"),
+    ],
+)
+def test_features_that_are_none_are_rejected_and_described(features, said):
+    victim = replace(brought(uniform), features=features)
+    with pytest.raises(VictimError, match=f"victim theirs .*{said}"):
+        victim.check()
+
+
+def test_features_whose_width_changes_are_rejected():
+    widths = iter([4, 4, 5])
+    victim = replace(brought(uniform), features=lambda x: [np.zeros((len(x), next(widths)))])
+    victim.check()
+    with pytest.raises(VictimError, match=r"expected depths of \(4,\) features, as before, got \(5,\)"):
+        victim.activations(splits().test.x)
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), SystemExit(0), KeyError("k")])
+def test_whatever_a_model_raises_names_the_victim(error):
+    def model(_):
+        raise error
+
+    with pytest.raises(VictimError, match=rf"victim theirs .* in predict.*{type(error).__name__}"):
+        brought(model).check()
+
+
+def test_a_model_that_keeps_what_it_gets_and_returns_changes_no_answer_and_no_input():
+    kept = []
+
+    def spoil():
+        for array in kept:
+            array[...] = 0.5
+
+    def model(x):
+        spoil()
+        answers = np.eye(3)[x.reshape(len(x), -1).argmax(axis=1) % 3]
+        kept.extend([x, answers])
+        return answers
+
+    def features(x):
+        spoil()
+        depth = x.reshape(len(x), -1).astype(np.float64)
+        kept.extend([x, depth])
+        return [depth]
+
+    victim = replace(brought(model), features=features)
+    x = victim.splits.test.x.copy()
+    wide = np.tile(x, (10, 1, 1, 1)) * np.linspace(0.5, 1, 300, dtype=np.float32).reshape(-1, 1, 1, 1)
+    victim.check()
+    answers, depths = victim.probabilities(x).copy(), victim.activations(x)[0].copy()
+    whole = victim.activations(wide)[0].copy()
+    spoil()
+    assert (victim.splits.test.x == x).all()
+    assert (victim.probabilities(x) == answers).all()
+    assert (victim.activations(x)[0] == depths).all()
+    assert (depths == x.reshape(len(x), -1)).all()
+    assert (whole == wide.reshape(300, -1)).all()
+    assert answers.max(axis=1).all()
+
+
+def test_a_model_that_seeds_and_sets_flags_leaves_them_as_they_were():
+    def model(x):
+        np.random.seed(0)
+        np.seterr(all="raise")
+        torch.manual_seed(0)
+        torch.set_grad_enabled(False)
+        return uniform(x)
+
+    before = np.random.get_state()[1].tobytes(), np.geterr(), torch.get_rng_state().tolist()
+    brought(model).check()
+    brought(model).probabilities(splits().test.x)
+    assert (np.random.get_state()[1].tobytes(), np.geterr(), torch.get_rng_state().tolist()) == before
+    assert torch.is_grad_enabled()
+
+
+def test_what_an_attack_or_a_defense_gets_of_a_victim_does_not_lead_to_its_splits(victim_of):
+    victim = replace(victim_of("mlp"))
+    api = DefendedAPI(victim, DefenseStack(), budget=5, seed=0)
+    for given in (api.client(), victim.reader(), victim.reader(cached=False), victim.perturb(0.1, 0)):
+        owners = [given, getattr(given, "__self__", None), *vars(given).values()]
+        for owner in owners:
+            assert not isinstance(owner, Victim | DefendedAPI)
+            assert not isinstance(getattr(owner, "__self__", None), Victim | DefendedAPI)
+    client = api.client()
+    client.budget = 10**6
+    with pytest.raises(BudgetError):
+        client.predict(victim.splits.pool.x[:6])
+    assert api.account.sent == 0
