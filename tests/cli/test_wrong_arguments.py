@@ -12,7 +12,7 @@ from records import META, fake_run
 from bench.cli import main
 from bench.cli.session import Session
 from bench.gate.baseline import export, read
-from bench.records import PlannedTask, task_of
+from bench.records import PlannedTask
 from bench.report import store_report
 from bench.store import Store
 
@@ -21,10 +21,10 @@ from bench.store import Store
 def run_files(tmp_path_factory):
     """A small store and its baseline."""
     folder = tmp_path_factory.mktemp("run")
-    records = [each for each in fake_run() if each.spec.get("budget", 50) == 50 and each.status == "ok"]
+    records = [each for each in fake_run() if getattr(each.task, "budget", 50) == 50 and each.status == "ok"]
     with Store(folder / "store.sqlite", create=True) as store:
-        store.set_meta(**META)
-        store.set_plan(PlannedTask(each.key, task_of(each.kind, each.spec)) for each in records)
+        store.set_meta(META)
+        store.set_plan(PlannedTask(each.key, each.task) for each in records)
         for record in records:
             store.put(record)
     export(read(folder / "store.sqlite"), folder / "baseline.json")
@@ -67,7 +67,7 @@ def moatbench(here, monkeypatch, capsys, fresh_workers):
         raise SystemExitOfTheTest
 
     monkeypatch.setattr(Session, "run", planned_only)
-    monkeypatch.setattr(store_report, "write_report", lambda _records, _meta, out: out / "report.md")
+    monkeypatch.setattr(store_report, "write_report", lambda *given: given[-1] / "report.md")
     monkeypatch.setenv("MOATBENCH_CACHE", str(here / "cache"))
 
     def hangs(*_):
@@ -106,6 +106,9 @@ PATHS = (
     "text.txt/below",
     "bytes.toml",
     "list.json",
+    "deep.json",
+    "number.json",
+    "pipe",
     "other.sqlite",
     "loop",
     "dangling",

@@ -9,14 +9,14 @@ from records import LABEL_ONLY, META, fake_run
 
 from bench.errors import UsageError
 from bench.gate import command
-from bench.records import PlannedTask, task_of
+from bench.records import PlannedTask
 from bench.store import Store
 
 
 def stored(path, records):
     with Store(path, create=True) as store:
-        store.set_meta(**META)
-        store.set_plan(PlannedTask(each.key, task_of(each.kind, each.spec)) for each in records)
+        store.set_meta(META)
+        store.set_plan(PlannedTask(each.key, each.task) for each in records)
         for record in records:
             store.put(record)
     return path
@@ -26,10 +26,10 @@ def stored(path, records):
 def runs(tmp_path_factory):
     """Stores by the exit code of their comparison with the first."""
     folder = tmp_path_factory.mktemp("runs")
-    records = [each for each in fake_run() if each.status == "ok" and each.spec.get("budget", 50) == 50]
+    records = [each for each in fake_run() if each.status == "ok" and getattr(each.task, "budget", 50) == 50]
     weaker = [
         replace(each, metrics={"extraction.fidelity": 1.0}, arrays={"agreement": np.ones(300, np.uint8)})
-        if each.kind == "cell" and tuple(each.spec["defense"]) == LABEL_ONLY
+        if each.kind == "cell" and each.task.defense == LABEL_ONLY
         else each
         for each in records
     ]
