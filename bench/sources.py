@@ -23,8 +23,9 @@ PLUGIN_PACKAGES = ("attacks", "defenses")
 """Packages whose sub-packages count with all their modules where they are imported: they look for modules by
 name."""
 OWN_PACKAGES = (*PLUGIN_PACKAGES, "bench", "moatbench")
-UNRELATED = ("bench.keys", "bench.sources")
-"""Modules that compute no result. A change of them that matters changes the keys themselves."""
+UNRELATED = ("bench.keys", "bench.sources", "bench.metrics.definitions")
+"""Modules that compute no result: a change of the first two that matters changes the keys themselves, and the
+last holds what reports call metrics and how they format them."""
 INSTALLED = ("site-packages", "dist-packages")
 """Folders of installed libraries. What depends on a library depends on its version, not on its source."""
 
