@@ -16,6 +16,8 @@ VERSION = "version of "
 """How the names of ingredients begin that are versions of libraries and of Python."""
 SOURCE = "source of "
 """How the names of ingredients begin that are digests of the code of plugins, and of a user's victim."""
+DATA = "data set "
+"""How the names of ingredients begin that are digests of the files of data sets."""
 INGREDIENTS: dict[str, frozenset[str]] = {
     "result": frozenset({"kind", "spec", "victim", "harness", "device"}),
     "victim": frozenset({"spec", "schedule", "data", "code", "numerical rules"}),
@@ -25,17 +27,17 @@ INGREDIENTS: dict[str, frozenset[str]] = {
     "images": frozenset({"files", "rows", "code"}),
     "list": frozenset({"kind", "files", "docstrings"}),
 }
-"""What a key is made of, besides versions and sources: of results, and of cached victims, trainings, images
-and lists."""
+"""What a key is made of, besides versions, sources and data sets: of results, and of cached victims,
+trainings, images and lists."""
 
 
 def compose(kind: str, ingredients: Mapping[str, Any]) -> str:
     """Return the key of ``ingredients``, JSON values by name: a SHA-256.
 
     Raises ValueError unless they are those that :data:`INGREDIENTS` declares for this ``kind``, with the
-    version of Python and any other versions and sources.
+    version of Python and any other versions, sources and data sets.
     """
-    given = {name for name in ingredients if not name.startswith((VERSION, SOURCE))}
+    given = {name for name in ingredients if not name.startswith((VERSION, SOURCE, DATA))}
     if different := sorted(given ^ INGREDIENTS[kind]):
         raise ValueError(f"the key of a {kind} and its declaration differ in {', '.join(different)}")
     if f"{VERSION}Python" not in ingredients:
@@ -65,10 +67,8 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
             continue  # digests of the same code may differ between versions of Python
         if name == "harness":
             found.append("moatbench's own source changed")
-        elif code:
+        elif code or name == "victim" or name.startswith(DATA):
             found.append(f"the {name} changed")
-        elif name == "victim":
-            found.append("the victim changed")
         else:
             found.append(f"{name.removeprefix(VERSION)} {old} -> {new}")
     return found

@@ -143,6 +143,18 @@ def _set_aside(paths: list[Path]) -> Iterator[None]:
         safe.unlink()
 
 
+def file_digest(name: str, root: Path) -> str:
+    """Return the SHA-256 of those files of a data set that are in ``root``; empty if it has none."""
+    dataset = info(name)
+    paths = [path for split, _ in dataset.official for path in dataset.files.paths(split, root)]
+    digests = []
+    for path in dict.fromkeys(paths):
+        if path.is_file():  # a pool needs one split of several
+            with path.open("rb") as file:
+                digests.append(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}")
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest() if digests else ""
+
+
 def require_split(name: str, split: str, root: Path) -> None:
     """Raise MissingDataError, naming the command that fetches it, unless the split is in ``root``."""
     _require(info(name), [split], root)

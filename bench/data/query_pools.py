@@ -76,9 +76,14 @@ def size(pool_name: str, victim_data: str, sizes: Mapping[str, int]) -> int:
     return DATASETS[pool_name].pool[1]
 
 
+def data_set(pool_name: str) -> str:
+    """Return the name of the data set whose images a pool has, if it has any: its own, or those it blends."""
+    return pool_name.removeprefix("blend:")
+
+
 def require(pool_name: str, root: Path) -> None:
     """Raise MissingDataError if the data set behind a pool is not in ``root``; reads headers only."""
-    name = pool_name.removeprefix("blend:")
+    name = data_set(pool_name)
     if name in DATASETS:
         require_split(name, DATASETS[name].pool[0], root)
 

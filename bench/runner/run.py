@@ -89,7 +89,7 @@ def run(
     with single_thread():
         fingerprints = prepare(tasks, context)
         victims = [_victim_facts(spec, context) for spec in fingerprints]
-    plan = task_keys(tasks, fingerprints, settings.device)
+    plan = task_keys(tasks, fingerprints, settings.device, settings.data_root)
     if fresh:
         store.clear()
     store.set_plan(plan)

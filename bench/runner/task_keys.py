@@ -6,10 +6,13 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from bench import keys, plugins
 from bench.calls import parse_call
+from bench.data import data_files, query_pools
+from bench.data.datasets import DATASETS
 from bench.models import user_victims
 from bench.models.determinism import versions
 from bench.records import PlannedTask
@@ -25,13 +28,16 @@ COVERED = frozenset({"art", "numpy", "pydantic", "scipy", "sklearn", "torch", "t
 
 
 def task_keys(
-    tasks: Sequence[Task], fingerprints: Mapping[VictimSpec, str], device: str = "cpu"
+    tasks: Sequence[Task],
+    fingerprints: Mapping[VictimSpec, str],
+    device: str = "cpu",
+    data_root: Path | None = None,
 ) -> list[PlannedTask]:
     """Return each task with its key; the ingredients of the key are all that the result depends on.
 
-    They are spec, victim, device, the versions of libraries, and the code: that of the harness as far as
-    tasks of this family import it, and that of plugins and of a user's victim as far as it is not the
-    harness's. So a result is never reused after an edit of what computed it.
+    They are spec, victim, device, the files of the data sets, the versions of libraries, and the code: that
+    of the harness as far as tasks of this family import it, and that of plugins and of a user's victim as far
+    as it is not the harness's. So a result is never reused after an edit of what computed it.
     """
     harness, code_of = cache(harness_code), cache(code)
 
@@ -43,6 +49,8 @@ def task_keys(
         return f"{keys.SOURCE}{kind} {name}", own.digest(without=harness(family).modules), libraries
 
     harness_digest = cache(lambda family: harness(family).digest())
+    root = data_files.data_root(data_root)
+    data = cache(lambda name: data_files.file_digest(name, root))
     attack_family = cache(lambda text: plugins.attacks.get(parse_call(text)[0]).family)
     found = []
     for task in tasks:
@@ -63,11 +71,19 @@ def task_keys(
             "harness": harness_digest(family),
             "device": device,
             **{name: " ".join(digests) for name, digests in parts.items()},
+            **{f"{keys.DATA}{name}": data(name) for name in _data_sets(task)},
             **keys.versions_of(libraries | versions()),
         }
         key = keys.compose("result", {"kind": task.kind, "spec": task.spec(), **ingredients})
         found.append(PlannedTask(key, task, ingredients))
     return found
+
+
+def _data_sets(task: Task) -> list[str]:
+    """Return the data sets that a task reads from files: the victim's and those of the pools."""
+    pools = [task.threat.pool] if isinstance(task, Cell) else task.pools
+    names = dict.fromkeys((task.victim.data, *(query_pools.data_set(pool) for pool in pools)))
+    return [name for name in names if name in DATASETS and DATASETS[name].fetchable]
 
 
 def _modules(kind: str, text: str) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ import logging
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from caches import document_module, edit_module
+from images import shrink, write_mnist_like
 
 from bench import keys
 from bench.plan.matrix import load_matrix
@@ -144,6 +146,26 @@ def test_an_edited_victim_file_is_another_key_even_if_its_answers_stay(tasks, tm
         spec = replace(tasks[0].victim, data=f"{tmp_path / 'victim.py'}:make", architecture="")
         found.append(task_keys([replace(tasks[0], victim=spec)], {spec: "a"})[0].key)
     assert found[0] != found[1] == found[2]
+
+
+def test_other_files_of_a_data_set_change_the_keys_of_the_tasks_that_read_it(tasks, tmp_path, monkeypatch):
+    shrink(monkeypatch, "mnist", 40, 12)
+    shrink(monkeypatch, "kmnist", 40, 12)
+    cell = next(task for task in tasks if isinstance(task, Cell))
+    spec = replace(cell.victim, data="mnist")
+    own = replace(cell, victim=spec)
+    pools = [replace(own, threat=replace(cell.threat, pool=pool)) for pool in ("kmnist", "blend:kmnist")]
+    planned = [own, *pools, cell]
+
+    def found(kmnist):
+        for folder, value in (("MNIST", 0), ("KMNIST", kmnist)):
+            for stem, rows in (("train", 40), ("t10k", 12)):
+                write_mnist_like(tmp_path / folder / "raw", stem, np.full((rows, 28, 28), value))
+        return [each.key for each in task_keys(planned, {spec: "a", cell.victim: "a"}, "cpu", tmp_path)]
+
+    before, after, again = found(0), found(1), found(0)
+    assert before == again
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False, True]
 
 
 def edited(planned, **ingredients):
