@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -43,7 +42,7 @@ from bench.runner import run as execute
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
-from bench.runner.local_backend import LocalBackend, WorkerSettings
+from bench.runner.local_backend import LocalBackend, WorkerSettings, available_cores
 from bench.runner.timing import memory_mib
 from bench.store import Store
 from bench.tasks import Cell, ThreatModel, VictimSpec
@@ -153,7 +152,7 @@ class Threads:
 def best(call, trial=None):
     """Return ``call`` at the number of threads that suits it, of one and all, by ``trial`` or itself."""
     found = {}
-    for number in {1, len(os.sched_getaffinity(0))}:
+    for number in {1, available_cores()}:
         with Threads(number):
             (trial or call)()
             found[number] = min(seconds(trial or call) for _ in range(2))
@@ -299,7 +298,7 @@ def matrix(bench, job, what, least, aim, *, training_cache, device="cpu"):
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.sqlite", create=True) as store:
             shared = Path(folder) / "memo" if training_cache else None
             setting = WorkerSettings(bench.data_root, shared, device=device)
-            jobs = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+            jobs = available_cores() if device == "cpu" else 1
             counts = execute.run(tasks, store, setting, jobs=jobs)
             assert counts == {"ok": len(tasks)}, counts
 

@@ -67,7 +67,7 @@ def moatbench(here, monkeypatch, capsys, fresh_workers):
         raise SystemExitOfTheTest
 
     monkeypatch.setattr(Session, "run", planned_only)
-    monkeypatch.setattr(store_report, "write_report", lambda *given: given[-1] / "report.md")
+    monkeypatch.setattr(store_report, "write_report", lambda _records, _meta, out, *_: out / "report.md")
     monkeypatch.setenv("MOATBENCH_CACHE", str(here / "cache"))
 
     def hangs(*_):
