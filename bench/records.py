@@ -181,14 +181,6 @@ class Meta(Typed):
     finished: float | None = None
     ran: int | None = None
 
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, values: Any) -> Any:
-        # Baselines of format 1 hold null for what the run did not know.
-        if not isinstance(values, Mapping):
-            return values
-        return {name: value for name, value in values.items() if value is not None}
-
 
 @dataclass(frozen=True)
 class Outcome:

@@ -113,13 +113,14 @@ class Session:
                     backend=backend,
                     progress=watched,
                 )
-        try:
-            return counts, write_store_report(self.store, self.out)
-        except OSError as error:
-            raise UsageError(
-                f"the results are stored, but the report cannot be written ({described(error)}); "
-                f"moatbench report {shlex.quote(str(self.store))} --out DIR writes it to another folder"
-            ) from error
+            try:
+                # While no other run can change the plan.
+                return counts, write_store_report(self.store, self.out)
+            except OSError as error:
+                raise UsageError(
+                    f"the results are stored, but the report cannot be written ({described(error)}); "
+                    f"moatbench report {shlex.quote(str(self.store))} --out DIR writes it to another folder"
+                ) from error
 
 
 @contextmanager

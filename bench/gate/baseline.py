@@ -208,10 +208,15 @@ def _of_export(path: Path) -> Baseline:
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's content as format 2 has it: format 1 keeps latencies in ``info``."""
-    if content["version"] != 1 or not isinstance(content.get("groups"), list):
+    """Return a file's content as format 2 has it.
+
+    Format 1 has latencies in ``info``, and null for what the run did not know.
+    """
+    if content["version"] != 1:
         return content
-    for group in content["groups"]:
+    if isinstance(meta := content.get("meta"), dict):
+        content["meta"] = {name: value for name, value in meta.items() if value is not None}
+    for group in groups if isinstance(groups := content.get("groups"), list) else ():
         for each in group.get("repeats", ()) if isinstance(group, dict) else ():
             info = each.get("info") if isinstance(each, dict) else None
             if isinstance(info, dict) and "latency_us" in info:

@@ -79,7 +79,7 @@ def test_a_page_has_title_conclusion_and_source_first_and_how_it_was_made_last(t
 
 def test_a_study_without_a_page_is_a_section_of_the_usual_report(run, text, tmp_path):
     _, records, meta = run
-    inside = write_report(records, meta | {"study": meta["study"] | {"page": False}}, tmp_path)
+    inside = write_report(records, meta.with_values(study=meta.study | {"page": False}), tmp_path)
     usual = inside.read_text(encoding="utf-8")
     assert "## Summary" in usual
     own = section(usual, "A made study")
@@ -165,7 +165,7 @@ def test_what_is_missing_or_failed_is_shown_in_its_row(run, tmp_path):
         for r in records
         if not (r.kind == "audit" and len(r.spec["defense"]) == 2)
     ]
-    page = write_report(gone, meta | {"counts": {"failed": 60}}, tmp_path).read_text(encoding="utf-8")
+    page = write_report(gone, meta, tmp_path).read_text(encoding="utf-8")
     assert "failed: ValueError: &lt;nan&gt; \\" in line(page, "MSE on log-softmax, no defense")[2]
     assert line(page, "honest accuracy behind the stack")[1:] == ["not run", "–"]
     assert "here (failed), by" in page
@@ -208,7 +208,7 @@ def test_the_comment_holds_what_an_index_needs_and_cannot_end_itself(run, text, 
     assert told["headline"]["measured"].startswith("87.")
     assert told["headline"]["competent_label"] == "the rule, no defense"
     _, records, meta = run
-    sly = meta | {"study": meta["study"] | {"verdict": "a --> b\n-- c"}}
+    sly = meta.with_values(study=meta.study | {"verdict": "a --> b\n-- c"})
     page = write_report(records, sly, tmp_path).read_text(encoding="utf-8")
     comment = re.search(r"^<!-- study: (.*) -->$", page, re.MULTILINE)[1]
     assert "--" not in comment
