@@ -66,7 +66,7 @@ def test_the_report_says_where_it_is_behind_and_which_interpretation_it_chose(tm
 
 def test_the_section_is_named_after_whichever_attack_declares_that_it_matches_the_others(tmp_path):
     renamed = [
-        replace(each, spec=each.spec | {"attack": "allround(depth=2)"})
+        replace(each, task=replace(each.task, attack="allround(depth=2)"))
         if each.spec["attack"] == AUTO
         else each
         for each in records()

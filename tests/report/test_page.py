@@ -29,6 +29,7 @@ from records import (
 from bench.analysis.display_names import short_names
 from bench.analysis.findings import Findings
 from bench.metrics.flags import MEANING
+from bench.records import Meta
 from bench.report.figures.label_placement import name_points
 from bench.report.page import write_report
 from bench.report.sentences import summary_sentences
@@ -277,7 +278,7 @@ def test_how_it_was_made_can_be_traced(text):
 
 
 def test_a_run_without_results_still_has_a_report(tmp_path):
-    text = write_report([], {}, tmp_path).read_text(encoding="utf-8")
+    text = write_report([], Meta(), tmp_path).read_text(encoding="utf-8")
     assert "No cell has a result yet" in text
 
 
