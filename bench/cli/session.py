@@ -87,7 +87,7 @@ class Session:
         check_outputs(
             files={"--store": self.store, "the report": self.out / "report.md"}, folders={"--out": self.out}
         )
-        backend = _dask_backend(cluster) if cluster else None
+        backend = None if cluster is None else _dask_backend(cluster)
         with Store(self.store, create=True) as store:
             store.set_meta(
                 Meta(
@@ -155,4 +155,6 @@ def _dask_backend(address: str) -> Backend:
         from bench.runner.dask_backend import DaskBackend
     except ImportError as error:
         raise UsageError("a Dask cluster needs pip install 'moatbench[dask]'") from error
-    return DaskBackend(address)
+    backend = DaskBackend(address)
+    backend.check()
+    return backend

@@ -21,7 +21,7 @@ import cloudpickle
 from distributed import Client, Worker, WorkerPlugin, as_completed
 from distributed.scheduler import KilledWorker
 
-from bench.errors import UsageError
+from bench.errors import UsageError, one_line
 from bench.files import write_atomically
 from bench.models.determinism import versions
 from bench.records import Record
@@ -94,6 +94,17 @@ class DaskBackend:
 
     address: str
 
+    def check(self) -> None:
+        """Raise UsageError as :meth:`records` does, so that it is known before victims are trained."""
+        with self._client() as client:
+            _require_workers(client, self.address)
+
+    def _client(self) -> Client:
+        try:
+            return Client(self.address, timeout=TIMEOUT_SECONDS, name="moatbench")
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(f"no Dask scheduler answers at {self.address} ({one_line(error)})") from error
+
     def records(
         self, todo: Sequence[Item], settings: WorkerSettings, context: WorkerContext
     ) -> Iterator[Record]:
@@ -102,13 +113,7 @@ class DaskBackend:
         Raises UsageError if no scheduler answers, if no worker joins, or if a worker has other versions of
         the packages that results depend on.
         """
-        try:
-            client = Client(self.address, timeout=TIMEOUT_SECONDS, name="moatbench")
-        except (OSError, ValueError, TypeError) as error:
-            raise UsageError(
-                f"no Dask scheduler answers at {self.address} ({error or type(error).__name__})"
-            ) from error
-        with client:
+        with self._client() as client:
             _require_workers(client, self.address)
             run = uuid.uuid4().hex
             plugins = {path.name: path.read_text(encoding="utf-8") for path in settings.plugins}

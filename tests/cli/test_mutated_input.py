@@ -42,6 +42,7 @@ def planned(monkeypatch):
         return Counter(ok=len(tasks))
 
     monkeypatch.setattr(session, "run_tasks", run_tasks)
+    monkeypatch.setattr(session, "_dask_backend", lambda _: None)
     monkeypatch.setattr(session, "write_store_report", lambda _, out: out / "report.md")
     monkeypatch.setattr(provenance, "commit", dict)
     monkeypatch.setattr(provenance, "machine", dict)

@@ -11,6 +11,7 @@ import in_process
 import pytest
 
 from bench.errors import StoreError, UsageError
+from bench.runner import context as worker_contexts
 from bench.runner import dask_backend
 from bench.runner.context import WorkerContext
 from bench.runner.dask_backend import DaskBackend
@@ -119,6 +120,16 @@ def test_an_address_at_which_nobody_answers_is_named(tmp_path, monkeypatch):
     )
     with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         next(records)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nothing", "x://y", "tcp://:::", ""])
+def test_an_address_that_leads_nowhere_ends_a_run_before_a_victim_is_trained(tmp_path, monkeypatch, address):
+    monkeypatch.setattr(dask_backend, "TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(worker_contexts, "load_victim", lambda *_: pytest.fail("a victim was trained"))
+    code, text = in_process.moatbench(tmp_path, "run", "smoke", "--dask", address)
+    assert code == 2, text
+    assert "no Dask scheduler answers at" in text.splitlines()[-1]
+    assert not list(tmp_path.rglob("store.sqlite"))
 
 
 def test_a_scheduler_without_workers_times_out(scheduler, tmp_path, monkeypatch):
