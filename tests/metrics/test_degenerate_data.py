@@ -1,6 +1,7 @@
 """Numbers stay numbers where data do not vary, are few, are all alike or were all rejected."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from bench.analysis import study_results
 from bench.metrics import utility
 from bench.metrics.extraction import extraction
 from bench.metrics.flags import cell_flags
@@ -181,6 +183,15 @@ def test_a_metric_that_is_no_number_fails_its_cell_and_is_read_as_not_measured(v
         store.put(Record("k", task, "ok", {"honest.nll": value, "honest.ece": 0.1}))
         (record,) = store.records()
     assert record.metrics == {"honest.nll": None, "honest.ece": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "share"), [(0.5, 0.25, 0.5), (0.0, 0.25, None), (-0.1, 0.2, None)]
+)
+def test_a_loss_as_a_share_is_measured_of_positive_values_alone(first, second, share):
+    """Of a negative value, such as an accuracy lost, the share would have the wrong sign."""
+    found = study_results._apply(SimpleNamespace(difference=False), first, second)
+    assert math.isnan(found) if share is None else found == share
 
 
 def test_equal_infinite_scores_are_classified_alike():
