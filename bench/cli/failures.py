@@ -151,4 +151,4 @@ def _report(error: BaseException) -> str:
 def _packages() -> str:
     from bench.cli import provenance
 
-    return ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
+    return ", ".join(f"{name} {version}" for name, version in provenance.installed_versions().items())

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import __version__
 
-PACKAGES = (
+DISTRIBUTIONS = (
     "moatbench",
     "adversarial-robustness-toolbox",
     "torch",
@@ -27,9 +27,9 @@ GIT_SECONDS = 30
 """git that takes longer, for example on a network drive, is not waited for."""
 
 
-def versions() -> dict[str, str]:
-    """Return the installed versions of ``PACKAGES`` by name."""
-    return {name: _version(name) for name in PACKAGES}
+def installed_versions() -> dict[str, str]:
+    """Return the installed versions of ``DISTRIBUTIONS`` by name."""
+    return {name: _version(name) for name in DISTRIBUTIONS}
 
 
 def _version(package: str) -> str:

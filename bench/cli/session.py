@@ -99,7 +99,7 @@ class Session:
                     study=self.study.model_dump() if self.study else None,
                     command=command,
                     machine=provenance.machine(),
-                    packages=provenance.versions(),
+                    packages=provenance.installed_versions(),
                     **provenance.commit(),
                 )
             )

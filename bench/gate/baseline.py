@@ -25,7 +25,7 @@ from bench.tasks import Cell, Task
 FORMAT = 2
 """Version of the file. Files of version 1, which have no checksum, are still read."""
 NAME = "moatbench baseline"
-METRICS = ("extraction.fidelity", "honest.", "contract.", "detection.")
+EXPORTED_METRICS = ("extraction.fidelity", "honest.", "contract.", "detection.")
 """Metrics that a comparison needs, or how their names begin."""
 INFO = {"claims", "flags", "resolved", "drawn"}
 """Fields of ``Record.info`` that a comparison needs."""
@@ -73,7 +73,9 @@ class ExportedRepeat(_Strict):
     @classmethod
     def of(cls, record: Record) -> Self:
         """Return what a comparison needs of a record, numbers with ten digits."""
-        metrics = {name: _plain(value) for name, value in record.metrics.items() if name.startswith(METRICS)}
+        metrics = {
+            name: _plain(value) for name, value in record.metrics.items() if name.startswith(EXPORTED_METRICS)
+        }
         info = {name: value for name, value in record.info.values().items() if name in INFO and value}
         found: dict[str, Any] = {"metrics": metrics, "info": Info(**info)}
         if taken := record.costs.latency_us:

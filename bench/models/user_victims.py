@@ -13,9 +13,8 @@ import numpy as np
 from bench.data.datasets import Labelled, Splits
 from bench.errors import UsageError, shown, user_code
 from bench.plugins import load_file
+from bench.sources import OWN_PACKAGES
 
-OWN_PACKAGES = {"bench", "attacks", "defenses", "moatbench"}
-"""Top-level modules of moatbench, which hide modules of the same name in the working directory."""
 PARTS = ("train", "calibration", "pool", "test")
 """The splits of a victim."""
 
@@ -116,6 +115,7 @@ def _import_dotted(module_name: str, name: str) -> Any:
     """Return the module, which may lie in the working directory; installed modules come first."""
     top = module_name.partition(".")[0]
     here = Path.cwd()
+    # These hide modules of the same name in the working directory.
     if top in OWN_PACKAGES and ((here / top).is_dir() or (here / f"{top}.py").is_file()):
         file = module_name.replace(".", "/") + ".py"
         if not Path(importlib.import_module(top).__file__ or "").resolve().is_relative_to(here.resolve()):

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 Images = NDArray[np.float32]
 Predict = Callable[[Images], Any]
 Features = Callable[[Images], Sequence[NDArray[np.float32]]]
-Perturb = Callable[[float, int], Predict]
+PerturbModel = Callable[[float, int], Predict]
 
 SKLEARN_ARCHITECTURES = ("logistic", "tree")
 """Architectures that scikit-learn trains; torch trains all others."""
@@ -59,7 +59,7 @@ class TrainedModel:
     features: Features | None = None
     parameters: int | None = None
     linear: bool | None = None
-    perturb: Perturb | None = None
+    perturb: PerturbModel | None = None
     fingerprint: str = ""
 
 

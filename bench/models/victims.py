@@ -20,11 +20,11 @@ from bench.models.determinism import CHUNK, in_chunks, single_thread
 from bench.models.plugin_guard import PluginCall, generator
 from bench.models.prediction_cache import PredictionCache
 from bench.models.promises import SAME
+from bench.models.victim_training import Features
 from bench.tasks import VictimSpec
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
-Features = Callable[[Images], Sequence[NDArray[np.float32]]]
 Perturb = Callable[[float, int], Callable[[Images], Array]]
 
 REMEMBERED = 64 * 2**20
@@ -259,7 +259,7 @@ def _own_victim(spec: VictimSpec, splits: Splits) -> Victim:
     )
 
 
-def _checked_perturb(perturb: victim_training.Perturb, splits: Splits, name: str) -> Perturb:
+def _checked_perturb(perturb: victim_training.PerturbModel, splits: Splits, name: str) -> Perturb:
     """Return ``perturb`` with answers evaluated in chunks, cached and checked as those of any victim."""
 
     def perturbed(scale: float, seed: int) -> Callable[[Images], Array]:

@@ -21,7 +21,7 @@ _OWN_SPLIT = "in-distribution"
 
 
 @dataclass(frozen=True)
-class VictimFacts:
+class PlannedVictim:
     """What a plan has to know of a victim.
 
     ``shape``: channels, height and width of an input. ``sizes``: inputs of the splits "train",
@@ -32,18 +32,18 @@ class VictimFacts:
     sizes: Mapping[str, int]
 
 
-def built_in(spec: VictimSpec) -> VictimFacts:
+def built_in(spec: VictimSpec) -> PlannedVictim:
     """Return what is known of a built-in victim without its data."""
     official = spec.splits == "official"
-    return VictimFacts(datasets.info(spec.data).shape, datasets.split_sizes(spec.data, official=official))
+    return PlannedVictim(datasets.info(spec.data).shape, datasets.split_sizes(spec.data, official=official))
 
 
-def check_victim(spec: VictimSpec, facts: VictimFacts) -> None:
+def check_victim(spec: VictimSpec, facts: PlannedVictim) -> None:
     """Raise UsageError for a victim whose network cannot take inputs of its data's shape."""
     _check_shape("victim", spec.architecture, spec, facts)
 
 
-def check_cell(cell: Cell, attack: Any, facts: VictimFacts) -> None:
+def check_cell(cell: Cell, attack: Any, facts: PlannedVictim) -> None:
     """Raise UsageError, "KEY = VALUE: what is allowed", for a cell that would fail whatever its data hold.
 
     ``attack``: the built attack of the cell. It does not depend on the defense, the training or the repeat.
@@ -77,7 +77,7 @@ def check_cell(cell: Cell, attack: Any, facts: VictimFacts) -> None:
         )
 
 
-def not_applicable(cell: Cell, attack: Any, facts: VictimFacts) -> str:
+def not_applicable(cell: Cell, attack: Any, facts: PlannedVictim) -> str:
     """Return why a membership cell has too few records to run on, or an empty string."""
     if attack.family != "membership":
         return ""
@@ -98,7 +98,7 @@ def not_applicable(cell: Cell, attack: Any, facts: VictimFacts) -> str:
     )
 
 
-def _check_shape(key: str, architecture: str, victim: VictimSpec, facts: VictimFacts) -> None:
+def _check_shape(key: str, architecture: str, victim: VictimSpec, facts: PlannedVictim) -> None:
     smallest, (_, height, width) = SMALLEST.get(architecture, 1), facts.shape
     if min(height, width) < smallest:
         raise UsageError(

@@ -14,15 +14,15 @@ from bench.runner.context import WorkerContext
 from bench.tasks import Cell
 
 Runner = Callable[[Sequence[Cell], Any, WorkerContext], list[Outcome]]
-FAMILIES: dict[str, Runner] = {"extraction": extraction.run, "membership": membership.run}
+RUNNERS: dict[str, Runner] = {"extraction": extraction.run, "membership": membership.run}
 """The function that runs and measures the repeats of a cell, by the family of its attack."""
 
 
 def run_cells(cells: Sequence[Cell], context: WorkerContext) -> list[Outcome]:
     """Run all repeats of a cell; raises NotApplicable where its attack does not apply."""
     attack = build(plugins.attacks, cells[0].attack)
-    if attack.family not in FAMILIES:
+    if attack.family not in RUNNERS:
         raise UsageError(
-            f"attack {attack.name!r} is of family {attack.family!r}; {nearest(attack.family, FAMILIES)}"
+            f"attack {attack.name!r} is of family {attack.family!r}; {nearest(attack.family, RUNNERS)}"
         )
-    return FAMILIES[attack.family](cells, attack, context)
+    return RUNNERS[attack.family](cells, attack, context)

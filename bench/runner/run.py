@@ -60,9 +60,11 @@ def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, s
     return fingerprints
 
 
-def _facts(victim: Victim) -> feasibility.VictimFacts:
+def _facts(victim: Victim) -> feasibility.PlannedVictim:
     parts = ("train", "calibration", "pool", "test")
-    return feasibility.VictimFacts(victim.shape, {part: len(getattr(victim.splits, part)) for part in parts})
+    return feasibility.PlannedVictim(
+        victim.shape, {part: len(getattr(victim.splits, part)) for part in parts}
+    )
 
 
 def run(

@@ -16,7 +16,7 @@ from bench.data.datasets import DATASETS
 from bench.models import user_victims
 from bench.models.determinism import versions
 from bench.records import PlannedTask
-from bench.runner.cells import FAMILIES
+from bench.runner.cells import RUNNERS
 from bench.runner.defense_evaluation import evaluate_defense
 from bench.sources import Code, code, module_digest
 from bench.tasks import Cell, Task, VictimSpec
@@ -107,7 +107,7 @@ def _distributions() -> Mapping[str, list[str]]:
 
 def harness_code(family: str) -> Code:
     """Return the code that runs and measures cells of an attack's ``family``; defense evaluations for ""."""
-    runner: Any = FAMILIES.get(family) if family else evaluate_defense
+    runner: Any = RUNNERS.get(family) if family else evaluate_defense
     found = code(runner.__module__) if runner else Code({})
     return Code(found.modules | {name: module_digest(name) for name in SHARED}, found.libraries)
 

@@ -93,8 +93,11 @@ def test_provenance_needs_neither_proc_nor_sysconf_nor_git(monkeypatch):
 
 
 def test_packages_that_are_not_installed_are_named_as_such(monkeypatch):
-    monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-package-of-this-name"))
-    assert provenance.versions() == {"numpy": np.__version__, "no-package-of-this-name": "not installed"}
+    monkeypatch.setattr(provenance, "DISTRIBUTIONS", ("numpy", "no-package-of-this-name"))
+    assert provenance.installed_versions() == {
+        "numpy": np.__version__,
+        "no-package-of-this-name": "not installed",
+    }
 
 
 @pytest.fixture

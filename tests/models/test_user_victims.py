@@ -12,6 +12,7 @@ from bench.errors import UsageError, VictimError
 from bench.models.determinism import torch_seed
 from bench.models.user_victims import check_splits
 from bench.models.victims import load_victim
+from bench.plugins import load_file
 from bench.tasks import VictimSpec
 
 THEIRS = """
@@ -306,7 +307,7 @@ def test_a_users_perturbed_victim_is_checked_as_the_victim_is(here):
 def test_the_splits_of_a_victim_are_not_those_that_its_module_keeps(here):
     (here / "mine.py").write_text(dedent(THEIRS))
     victim = bring("mine.py:factory")
-    theirs = next(m for n, m in sys.modules.items() if n.startswith("moatbench_file_mine")).splits
+    theirs = load_file(here / "mine.py").splits
     before = victim.splits.test.x.copy()
     for part in ("train", "calibration", "pool", "test"):
         getattr(theirs, part).x[...] = 0
