@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import logging
 import os
 import shlex
@@ -222,10 +223,9 @@ class _OfficialSplit:
         return lambda here: _convert(data, rows[here])
 
     def _key(self, rows: Indices) -> str:
-        """Return the key of these rows of these files, as they are now."""
-        states = [
-            (path.resolve(), path.stat()) for path in self._dataset.files.paths(self._split, self._root)
-        ]
+        """Return the key of these rows of these files, as they are now, after one of their names alone."""
+        files = [path.resolve() for path in self._dataset.files.paths(self._split, self._root)]
+        states = [(path, path.stat()) for path in files]
         stamps = [[str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns] for path, at in states]
         ingredients = {
             "files": stamps,  # the last of these times, that of a change of state, is set by the system alone
@@ -233,7 +233,8 @@ class _OfficialSplit:
             "code": _code(),
             **keys.versions_of({name: importlib.metadata.version(name) for name in ("numpy", "torchvision")}),
         }
-        return keys.compose("images", ingredients)[:32]
+        same = hashlib.sha256(json.dumps([ingredients["rows"], [str(path) for path in files]]).encode())
+        return f"{same.hexdigest()[:16]}-{keys.compose('images', ingredients)[:32]}"
 
 
 @cache

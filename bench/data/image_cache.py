@@ -39,10 +39,11 @@ def cached_images(
 ) -> tuple[Images, Labels, str]:
     """Return memory-mapped images (rows, …), their labels (rows,), and the SHA-256 of both.
 
-    ``key``: everything that they depend on, as part of a file name. ``read`` is called if they are not in
-    the cache, or if their checksum is wrong; it returns a function from a slice to these rows. A checksum is
-    compared once in a process. Writing to the images changes them in this process alone. Raises OSError if
-    the cache cannot be written to.
+    ``key``: everything that they depend on, as part of a file name. Files that are equal up to its first "-"
+    are older versions of these images, and are removed when new ones are written. ``read`` is called if the
+    images are not in the cache, or if their checksum is wrong; it returns a function from a slice to these
+    rows. A checksum is compared once in a process. Writing to the images changes them in this process alone.
+    Raises OSError if the cache cannot be written to.
     """
     path = cache_root() / "images" / f"{name}-{key}.images"
     try:
@@ -53,6 +54,9 @@ def cached_images(
         pass  # none yet, or none that can be read, which writing them finds out as well
     with replacement(path) as part:
         _write(part, rows, read())
+    for old in path.parent.glob(f"{name}-{key.partition('-')[0]}-*.images"):
+        if old != path:
+            old.unlink(missing_ok=True)
     try:
         return _open(path, rows)
     except ValueError as error:

@@ -1,6 +1,9 @@
 """Lists that are kept between calls, as long as the lines are that made them."""
 
 import importlib.metadata
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,17 @@ def test_other_peoples_plugins_are_looked_up_each_time(monkeypatch):
 def test_a_cache_that_cannot_be_written_costs_time_alone(monkeypatch):
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no")))
     assert [listing_cache.table("attacks") for _ in range(2)] == ["attacks: 1", "attacks: 2"]
+
+
+@pytest.mark.slow
+def test_python_without_docstrings_does_not_spoil_the_list(tmp_path):
+    env = os.environ | {"MOATBENCH_CACHE": str(tmp_path), "PYTHONPATH": str(listing_cache.HOME)}
+    texts = []
+    for words in ((), ("-OO",), ()):
+        call = [sys.executable, *words, "-m", "bench", "list", "defenses"]
+        texts.append(subprocess.run(call, env=env, capture_output=True, text=True, check=True).stdout)
+    assert texts[0] == texts[2] != texts[1]
+    assert "rounded" in texts[1]
 
 
 def test_the_list_that_is_kept_is_the_list():

@@ -93,6 +93,19 @@ def test_other_seeds_and_other_files_are_other_images(root):
     assert not equal(one, load_splits("mnist", 0, root))
 
 
+def test_images_of_other_code_or_of_older_files_take_the_place_of_theirs(root, monkeypatch):
+    load_splits("mnist", 0, root)
+    load_splits("mnist", 1, root)
+    before = kept(root)
+    for path in (root / "MNIST" / "raw").iterdir():
+        os.utime(path, ns=(1, 1))
+    monkeypatch.setattr(data_files, "_code", lambda: "other code")
+    load_splits("mnist", 0, root)
+    after = kept(root)
+    assert len(after) == len(before)
+    assert len(set(after) - set(before)) == len(PARTS)
+
+
 def test_a_pool_of_another_data_set_is_mapped_too(root, monkeypatch):
     seen = reads(monkeypatch)
     first, again = load_pool_source("mnist", root), load_pool_source("mnist", root)
