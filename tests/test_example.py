@@ -82,3 +82,26 @@ def test_the_action_gives_every_input_to_the_gate(tmp_path):
         f"run my matrix.toml; echo no --store {store} --out {tmp_path}/moatbench --victim v.py:make",
         f"gate b.json {store} --tolerance 1 --allow victim --allow versions --strict",
     ]
+
+
+@pytest.mark.parametrize(
+    ("run", "gate", "code", "calls"),
+    [
+        (0, 0, 0, "run gate"),
+        (0, 1, 1, "run gate"),
+        (2, 0, 2, "run"),
+        (3, 0, 3, "run gate"),
+        (3, 1, 1, "run gate"),
+        (70, 1, 70, "run"),
+    ],
+)
+def test_the_action_ends_with_the_code_that_matters_most(tmp_path, run, gate, code, calls):
+    fake = tmp_path / "moatbench"
+    fake.write_text(f'#!/bin/sh\necho "$1" >> "$CALLS"\ntest "$1" = run && exit {run}\nexit {gate}\n')
+    fake.chmod(0o755)
+    names = ("MATRIX", "BASELINE", "VICTIM", "TOLERANCE", "ALLOW", "STRICT")
+    env = dict.fromkeys(names, "") | {"RUNNER_TEMP": str(tmp_path), "CALLS": str(tmp_path / "calls")}
+    env["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    script = (ROOT / "action.yml").read_text().split("run: |\n")[1]
+    assert subprocess.run(["bash", "-e", "-c", script], env=env, check=False).returncode == code
+    assert (tmp_path / "calls").read_text().split() == calls.split()

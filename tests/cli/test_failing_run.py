@@ -3,6 +3,8 @@
 import errno
 import os
 import shlex
+import subprocess
+import sys
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -105,6 +107,24 @@ def test_names_that_are_no_utf8_reach_the_report_as_escapes(folder):
     code, said = moatbench(folder, "run", f"{odd}.toml", "--jobs", "1", "--repeats", "1", "--out", odd)
     assert code == 0, said
     assert r"moatbench run 'odd\udcff.toml'" in (folder / odd / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_store_that_another_process_writes_is_one_sentence_before_work_starts(folder, monkeypatch):
+    monkeypatch.setattr(session, "run_tasks", None)
+    hold = (
+        "import sys; from pathlib import Path; from bench.store import Store\n"
+        "with Store(Path('busy.sqlite'), create=True): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        code, said = moatbench(folder, *RUN, "--store", "busy.sqlite")
+    assert code == 2
+    (complaint,) = complaints(said)
+    assert "busy.sqlite" in complaint
+    assert str(holder.pid) in complaint
 
 
 @pytest.mark.slow
