@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from attacks.base import FAMILIES
 from bench.data import datasets, query_pools
 from bench.errors import UsageError, nearest, shown, user_code
+from bench.models.training_config import parse_training
 from bench.tasks import Cell, VictimSpec
 
 SMALLEST = {"lenet": 20, "cnn": 4}
 """Smallest height and width of inputs, by architecture, where there is one."""
 MOST_QUERIES = 1_000_000_000
 """Largest budget of a cell."""
+KNOWLEDGE = ("none", "family", "full")
+"""What an attacker can know of a defense."""
 MIN_RECORDS = 20
 """Fewest members, and non-members, on which a membership attack is trained and evaluated."""
 _OWN_SPLIT = "in-distribution"
@@ -43,21 +46,43 @@ def check_victim(spec: VictimSpec, facts: PlannedVictim) -> None:
     _check_shape("victim", spec.architecture, spec, facts)
 
 
+def budgets(attack: Any, text: str, listed: Sequence[int]) -> list[int]:
+    """Return the budgets to run of the attack that ``text`` builds, of those that a matrix lists.
+
+    Raises UsageError, with file and line for an error in the plugin, if what it declares is not usable.
+    """
+    origin = f"attack = {shown(text)}"
+    with user_code(origin):
+        family, knowledge = getattr(attack, "family", None), attack.knowledge
+        found = list(attack.budgets(listed))
+    if family not in FAMILIES:
+        raise UsageError(f"{origin}: its family is {shown(family)}; {nearest(str(family), FAMILIES)}")
+    if isinstance(knowledge, str) or not all(each in KNOWLEDGE for each in knowledge):
+        raise UsageError(f"{origin}: knowledge = {shown(knowledge)}; a tuple of {KNOWLEDGE} is allowed")
+    for budget in found:
+        if not isinstance(budget, int) or not 0 <= budget <= MOST_QUERIES:
+            sends = f"{budget:,}" if isinstance(budget, int) else shown(budget)
+            raise UsageError(f"{origin}: it sends {sends} queries; [0, {MOST_QUERIES:,}] is allowed")
+    return found
+
+
+def check_training(attack: Any, text: str, trainings: Sequence[str]) -> None:
+    """Raise UsageError where a membership attack would train on unqueried inputs, which it has none of."""
+    if attack.family != "membership":
+        return
+    for each in trainings:
+        if parse_training(each).semi_supervised:
+            raise UsageError(
+                f"training = {shown(each)}: {shown(text)} extracts its surrogate without unqueried inputs; "
+                "give membership attacks a block with unlabelled=unused"
+            )
+
+
 def check_cell(cell: Cell, attack: Any, facts: PlannedVictim) -> None:
     """Raise UsageError, "KEY = VALUE: what is allowed", for a cell that would fail whatever its data hold.
 
     ``attack``: the built attack of the cell. It does not depend on the defense, the training or the repeat.
     """
-    if attack.family not in FAMILIES:
-        raise UsageError(
-            f"attack = {shown(cell.attack)}: its family is {shown(attack.family)}; "
-            f"{nearest(str(attack.family), FAMILIES)}"
-        )
-    if cell.budget > MOST_QUERIES:
-        raise UsageError(
-            f"attack = {shown(cell.attack)}: it sends {cell.budget:,} queries; at most {MOST_QUERIES:,} "
-            "are allowed"
-        )
     extracts = attack.family == "extraction" or getattr(attack, "target", "") == "surrogate"
     if extracts:
         _check_shape("surrogate", cell.threat.surrogate, cell.victim, facts)
@@ -70,7 +95,8 @@ def check_cell(cell: Cell, attack: Any, facts: PlannedVictim) -> None:
         raise UsageError(f"pool = {pool!r}: it has no inputs that {shown(cell.attack)} could send")
     with user_code(f"attack = {shown(cell.attack)}"):
         supply = attack.supply(size) if attack.family == "extraction" else size
-    if supply is not None and cell.budget > supply:
+        short = supply is not None and cell.budget > supply
+    if short:
         raise UsageError(
             f"budget = {cell.budget}: it is larger than what pool {pool!r} supplies to {shown(cell.attack)} "
             f"({supply} inputs); [1, {supply}] is allowed"

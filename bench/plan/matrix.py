@@ -242,6 +242,8 @@ class Matrix(pydantic.BaseModel):
         with self.complaints(f"{key}pool: "):
             pools = _present(block.pool, root)
         with self.complaints(key):
+            for text, attack in attacks:
+                feasibility.check_training(attack, text, trainings)
             planned = list(self._planned(block, victims, attacks, pools))
         for victim, threat, text, budget, queries in planned:
             # An attack without queries does not depend on the defense: one cell, at budget 0.
@@ -262,7 +264,7 @@ class Matrix(pydantic.BaseModel):
             if known:
                 feasibility.check_victim(spec, known)
         for text, attack in attacks:
-            reasons = []
+            budgets, reasons = feasibility.budgets(attack, text, block.budget), []
             threats = itertools.product(victims, pools, block.knowledge, block.surrogate, block.shows)
             for victim, pool, knowledge, surrogate, shows in threats:
                 if knowledge not in attack.knowledge:
@@ -272,7 +274,7 @@ class Matrix(pydantic.BaseModel):
                     )
                 access = query_pools.access(pool, victim.data)
                 threat = ThreatModel(pool, access, knowledge, surrogate, shows)
-                for budget in attack.budgets(block.budget):
+                for budget in budgets:
                     if known := facts[victim]:
                         cell = Cell(victim, (), threat, text, budget, 0, 1, self.seed)
                         feasibility.check_cell(cell, attack, known)

@@ -55,7 +55,7 @@ class WorkerSupplies(WorkerPlugin):
     """
 
     def __init__(
-        self, run: str, context: bytes, plugins: Mapping[str, str], *, training_cache: bool, device: str
+        self, run: str, context: bytes, plugins: Mapping[str, bytes], *, training_cache: bool, device: str
     ) -> None:
         self.name = f"moatbench-{run}"
         self.run, self.context, self.plugins = run, context, dict(plugins)
@@ -72,9 +72,9 @@ class WorkerSupplies(WorkerPlugin):
             raise UsageError(f"this worker has {other}: results would differ")
         self.folder = Path(tempfile.mkdtemp(prefix="moatbench-"))
         files = []
-        for name, text in self.plugins.items():
+        for name, content in self.plugins.items():
             files.append(self.folder / name)
-            write_atomically(files[-1], text)
+            write_atomically(files[-1], content)
         training_cache = self.folder / "training-cache" if self.training_cache else None
         settings = WorkerSettings(self.folder, training_cache, tuple(files), self.device)
         with _one_task_at_a_time:
@@ -116,7 +116,9 @@ class DaskBackend:
         with self._client() as client:
             _require_workers(client, self.address)
             run = uuid.uuid4().hex
-            plugins = {path.name: path.read_text(encoding="utf-8") for path in settings.plugins}
+            # Numbered, since two folders may each have a file of one name.
+            files = {f"{number}_{path.name}": path for number, path in enumerate(settings.plugins)}
+            plugins = {name: path.read_bytes() for name, path in files.items()}
             supplies = WorkerSupplies(
                 run,
                 _pickled(todo, context),

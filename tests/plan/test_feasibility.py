@@ -48,7 +48,7 @@ def planned(matrix_file, text):
         ('attack = "copycat"\nvictim = "lenet"\nbudget = 9', "block.0.victim = 'lenet': .*20×20.*8×8; mlp"),
         (
             'attack = "membership_label_only(members=9223372036854775807)"\nbudget = 9',
-            "block.0.attack = .*at most 1,000,000,000 are allowed",
+            r"block.0.attack = .*it sends [\d,]+ queries; \[0, 1,000,000,000\] is allowed",
         ),
         (
             'attack = "membership_threshold"\npool = "train"\nbudget = 9',
@@ -84,15 +84,39 @@ def test_a_setting_that_no_block_can_meet_is_refused(matrix_file, line, message)
         planned(matrix_file, f"{line}\n{BLOCK}")
 
 
-def test_a_plugin_of_a_family_that_nobody_measures_is_refused(matrix_file, tmp_path):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("family = 'extractoin'", "its family is 'extractoin'; did you mean 'extraction'"),
+        ("family = None", "its family is None; known: extraction, membership"),
+        ("knowledge = ('full')", r"knowledge = 'full'; a tuple of \('none', 'family', 'full'\) is allowed"),
+        ("knowledge = ('all',)", r"knowledge = \('all',\); a tuple of"),
+        ("budgets = lambda self, listed: 1 / 0", "mine.py, line 4: ZeroDivisionError"),
+        ("budgets = lambda self, listed: [1.5]", r"it sends 1.5 queries; \[0, 1,000,000,000\] is allowed"),
+        ("budgets = lambda self, listed: [-1]", r"it sends -1 queries; \[0, 1,000,000,000\] is allowed"),
+        ("budgets = lambda self, listed: None", "TypeError: 'NoneType' object is not iterable"),
+        ("supply = lambda self, size: 1 / 0", "mine.py, line 4: ZeroDivisionError"),
+        ("supply = lambda self, size: 'many'", "TypeError: '>' not supported"),
+    ],
+)
+def test_a_plugin_whose_declarations_cannot_be_used_is_refused(matrix_file, tmp_path, line, message):
     (tmp_path / "mine.py").write_text(
         "from moatbench import Extraction\n"
         "class Mine(Extraction):\n"
-        "    name, family = 'mine', 'extractoin'\n"
+        "    name = 'mine'\n"
+        f"    {line}\n"
         "    def acquire(self, api, pool, surrogates, seeds): ...\n"
     )
-    with pytest.raises(UsageError, match=r"block.0.attack = 'mine': .*did you mean 'extraction'"):
+    with pytest.raises(UsageError, match=rf"tiny.toml: block.0.attack = 'mine'.*{message}"):
         planned(matrix_file, 'plugins = ["mine.py"]\n' + BLOCK.replace("copycat", "mine"))
+
+
+def test_a_training_that_membership_attacks_could_not_follow_is_refused(matrix_file):
+    text = '[[block]]\nattack = ["labels", "membership_threshold"]\nbudget = 9\n'
+    with pytest.raises(
+        UsageError, match=r"block.0.training = 'rule\(unlabelled=pseudo-labels\)': .*unqueried"
+    ):
+        planned(matrix_file, f'{text}training = ["rule", "rule(unlabelled=pseudo-labels)"]\n')
 
 
 def test_where_one_pool_of_a_product_is_too_small_the_cells_of_the_others_stay(matrix_file):
