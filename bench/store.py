@@ -29,6 +29,7 @@ import pydantic
 from filelock import BaseFileLock, FileLock, Timeout
 
 from bench.errors import StoreError
+from bench.files import replacement
 from bench.records import Arrays, Costs, Info, Meta, Metrics, PlannedTask, Record, Typed, task_of
 from bench.tasks import Task
 
@@ -130,28 +131,33 @@ class Store:
             raise StoreError(f"no store at {path}; moatbench run creates one")
         if not fresh:
             _require_access(path, write=create)
-            self.schema = self._recognised(create=create)
+            self.schema = self._recognised()
         if create:
             self._lock = _locked(path)
         try:
             with self._errors():
-                self._open(fresh=fresh, write=create)
+                self._open(write=create)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, *, fresh: bool, write: bool) -> None:
+    def _open(self, *, write: bool) -> None:
+        if write and not self.path.exists():
+            # In one step: a file that a killed run left behind must not be taken for another program's.
+            with replacement(self.path) as part:
+                self._db = _connected(part, write=True)
+                with self._transaction():
+                    self._make_tables()
+                self._db.close()
         self._db = _connected(self.path, write=write)
         if not write:
             return
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = normal")
-        if fresh:
-            with self._transaction():
-                self._make_tables()
-        elif self.schema < SCHEMA:
+        # Now that this is the only writer: another one may have made or upgraded it since.
+        (self.schema,) = self._db.execute("pragma user_version").fetchone()
+        if self.schema < SCHEMA:
             self._upgrade()
-        self.schema = SCHEMA
         writer = Writer(pid=os.getpid(), host=socket.gethostname(), command=_command(), since=_now())
         with self._transaction():
             self._write_fact(WRITER, writer.as_json())
@@ -162,7 +168,7 @@ class Store:
         for table in TABLES.values():
             self._db.execute(table)
 
-    def _recognised(self, *, create: bool) -> int:
+    def _recognised(self) -> int:
         """Return the version of an existing store's tables; the file is not changed."""
         path = self.path
         try:

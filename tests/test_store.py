@@ -224,7 +224,6 @@ def test_a_second_run_on_a_store_ends_before_work_with_exit_code_2(holder, matri
     assert code == 2
     assert f"is being written by process {holder.pid} on" in said
     assert (tmp_path / "s.sqlite").read_bytes() == before
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -340,7 +339,7 @@ RECORDS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @given(records=st.lists(RECORDS, max_size=4, unique_by=lambda each: each.key))
 def test_whatever_a_record_holds_is_read_back_to_the_bit(records):
     with tempfile.TemporaryDirectory() as folder:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal, Self
 
+import pydantic
 from tabulate import tabulate
 
 from bench.gate.compare import Comparison
 from bench.gate.decisions import ALPHA
 from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.intervals import Interval
+from bench.records import Typed
 from bench.report.markdown import DASH, markdown
 
 LABELS = {
@@ -101,16 +103,58 @@ def summary(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+class JsonRow(Typed):
+    """A row as other programs read it. Shares are in [0, 1]; ``difference``: value, low, high."""
+
+    family: RowKind
+    verdict: Decision
+    place: str
+    what: str
+    unit: str
+    note: str
+    before: pydantic.FiniteFloat | None
+    after: pydantic.FiniteFloat | None
+    difference: list[pydantic.FiniteFloat | None] | None
+
+    @classmethod
+    def of(cls, row: ComparisonRow) -> Self:
+        """Return the row; limits that are no number are None."""
+        limits = (row.difference.value, row.difference.low, row.difference.high) if row.difference else ()
+        return cls(
+            family=row.kind,
+            verdict=row.decision,
+            place=row.condition,
+            what=row.what,
+            unit=row.unit,
+            note=row.note,
+            before=row.before,
+            after=row.after,
+            difference=[value if math.isfinite(value) else None for value in limits] or None,
+        )
+
+
+class JsonComparison(Typed):
+    """A comparison as other programs read it; ``version`` changes with the meaning of a field."""
+
+    version: Literal[1]
+    outcome: str
+    tolerance: float
+    paired: bool
+    notes: list[str]
+    rows: list[JsonRow]
+
+
 def as_json(comparison: Comparison, notes: Sequence[str] = ()) -> str:
-    """Return the comparison as JSON: outcome, basis, and a list of rows; shares are in [0, 1]."""
-    content = {
-        "outcome": headline(comparison),
-        "tolerance": comparison.tolerance,
-        "paired": comparison.paired,
-        "notes": list(notes),
-        "rows": [dict(_fields(row)) for row in ordered(comparison)],
-    }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    """Return the comparison as JSON, as :class:`JsonComparison` reads it."""
+    whole = JsonComparison(
+        version=1,
+        outcome=headline(comparison),
+        tolerance=comparison.tolerance,
+        paired=comparison.paired,
+        notes=list(notes),
+        rows=[JsonRow.of(row) for row in ordered(comparison)],
+    )
+    return json.dumps(whole.values(), indent=1, allow_nan=False) + "\n"
 
 
 def ordered(comparison: Comparison) -> list[ComparisonRow]:
@@ -120,14 +164,6 @@ def ordered(comparison: Comparison) -> list[ComparisonRow]:
         comparison.rows,
         key=lambda row: (order.index(row.decision), kinds.index(row.kind), row.condition, row.what),
     )
-
-
-def _fields(row: ComparisonRow) -> Iterator[tuple[str, Any]]:
-    yield from (("family", row.kind.value), ("verdict", row.decision.value))
-    yield from (("place", row.condition), ("what", row.what), ("unit", row.unit), ("note", row.note))
-    yield from (("before", row.before), ("after", row.after))
-    limits = (row.difference.value, row.difference.low, row.difference.high) if row.difference else ()
-    yield "difference", [value if math.isfinite(value) else None for value in limits] or None
 
 
 def _cells(row: ComparisonRow) -> list[str]:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import pydantic
 
 from bench.errors import UsageError
 from bench.files import write_atomically
 from bench.report.markdown import DASH, markdown
+from bench.report.study_comment import StudyComment
 from bench.report.templates import rendered
-
-_COMMENT = re.compile(r"^<!-- study: (.*) -->$", re.MULTILINE)
-_HEADLINE = ("label", "published", "measured", "competent_label", "competent")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The page of a replication. ``headline``: the texts for the index by name, or None."""
+    """The page of a replication, and what its comment says."""
 
     path: Path
-    title: str
-    verdict: str
-    headline: Mapping[str, str] | None
+    comment: StudyComment
 
 
 def write_index(folder: Path) -> Path:
@@ -53,14 +47,14 @@ def headline_table(folder: Path, prefix: str = "") -> str:
     """
     rows = [
         [
-            entry.title,
-            f"{headline['published']} ({headline['label']})",
-            headline["measured"],
-            f"**{headline['competent']}** ({headline['competent_label']})",
+            entry.comment.title,
+            f"{headline.published} ({headline.label})",
+            headline.measured,
+            f"**{headline.competent}** ({headline.competent_label})",
             f"[report]({prefix}{_link(entry.path, folder)})",
         ]
         for entry in studies(folder)
-        if (headline := entry.headline)
+        if (headline := entry.comment.headline)
     ]
     headers = ["replication", "published", "same configuration here", "tuned attack", ""]
     return markdown(headers, rows, text=len(headers))
@@ -72,29 +66,26 @@ def studies(folder: Path) -> list[Entry]:
 
 
 def _entry(path: Path) -> Entry:
-    found = _COMMENT.search(_text(path))
-    if found is None:
-        raise UsageError(f"{path} has no line <!-- study: … -->; write it again with moatbench report")
     try:
-        content: Any = json.loads(found[1])
-        headline = content["headline"]
-        kept = None if headline is None else {name: str(headline[name]) for name in _HEADLINE}
-        return Entry(path, str(content["title"]), str(content["verdict"]), kept)
-    except (ValueError, KeyError, TypeError) as error:
+        comment = StudyComment.found_in(_text(path))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"].lower()]))
         raise UsageError(
-            f"{path}: its line <!-- study: … --> is broken ({type(error).__name__}: {error}); "
-            "write it again with moatbench report"
+            f"{path}: its line <!-- study: … --> is broken ({reason}); write it again with moatbench report"
         ) from error
+    if comment is None:
+        raise UsageError(f"{path} has no line <!-- study: … -->; write it again with moatbench report")
+    return Entry(path, comment)
 
 
 def _table(entries: list[Entry], folder: Path) -> str:
     rows = []
     for entry in entries:
-        headline = entry.headline or dict.fromkeys(_HEADLINE, DASH)
-        title = f"[{entry.title}]({_link(entry.path, folder)})"
-        rows.append(
-            [title, headline["published"], headline["measured"], headline["competent"], entry.verdict]
-        )
+        comment, shown = entry.comment, [DASH] * 3
+        if comment.headline:
+            shown = [comment.headline.published, comment.headline.measured, comment.headline.competent]
+        rows.append([f"[{comment.title}]({_link(entry.path, folder)})", *shown, comment.verdict])
     headers = ["replication", "published", "same configuration here", "tuned attack", "conclusion"]
     return markdown(headers, rows, text=len(headers))
 

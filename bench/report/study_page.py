@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -20,6 +19,7 @@ from bench.report.context import ReportContext
 from bench.report.figures import study as study_figures
 from bench.report.figures.style import save
 from bench.report.markdown import DASH, markdown
+from bench.report.study_comment import Headline, StudyComment
 from bench.report.templates import rendered
 
 
@@ -53,20 +53,17 @@ def replication(context: ReportContext) -> dict[str, Any] | None:
 
 def _comment(study: Study, values: Mapping[str, Value]) -> str:
     """Return what an index needs of this page, as a Markdown comment."""
-    verdict = " ".join(filled(study.verdict, values).split())
-    content: dict[str, Any] = {"title": study.title, "verdict": verdict, "headline": None}
+    verdict, headline = " ".join(filled(study.verdict, values).split()), None
     if study.headline:
         value, best = values[study.headline.published], values[study.headline.competent]
-        content["headline"] = {
-            "label": value.row.label,
-            "published": published(value.row),
-            "measured": value.text,
-            "competent_label": best.row.label,
-            "competent": best.text,
-        }
-    # A comment must not hold its own end.
-    text = json.dumps(content, ensure_ascii=False).replace("--", "-\\u002d").replace(">", "\\u003e")
-    return f"<!-- study: {text} -->"
+        headline = Headline(
+            label=value.row.label,
+            published=published(value.row),
+            measured=value.text,
+            competent_label=best.row.label,
+            competent=best.text,
+        )
+    return StudyComment(title=study.title, verdict=verdict, headline=headline).as_comment()
 
 
 def filled(text: str, values: Mapping[str, Value]) -> str:

@@ -334,6 +334,15 @@ def test_a_kind_without_rows_is_an_error(tmp_path):
             gate(path, path, tolerance=2)
 
 
+def test_the_json_is_read_back_as_it_was_written():
+    comparison = compare(standard(1), standard(1, labels=0.97))
+    text = render.as_json(comparison, ["a note"])
+    back = render.JsonComparison.model_validate_json(text)
+    assert back.rows == [render.JsonRow.of(row) for row in render.ordered(comparison)]
+    assert json.loads(text) == back.values()
+    assert (back.version, back.notes) == (1, ["a note"])
+
+
 def test_a_summary_goes_where_it_is_asked_for(tmp_path, monkeypatch):
     export(standard(1), tmp_path / "a.json")
     export(standard(1, labels=0.97), tmp_path / "b.json")
