@@ -1,5 +1,6 @@
 import ast
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -34,6 +35,25 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path):
         _ = part.write_text("half of the n"), fail(KeyboardInterrupt())
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+@pytest.mark.parametrize("point", ["fsync", "replace"])
+def test_a_killed_writer_leaves_the_old_file(point, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    child = os.fork()
+    if not child:
+        place = os if point == "fsync" else Path
+        monkeypatch.setattr(place, point, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            write_atomically(path, "new")
+        finally:
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert path.read_text() == "old"
+    write_atomically(path, "newer")
+    assert path.read_text() == "newer"
 
 
 def test_two_writers_at_once_end_with_the_whole_file_of_the_last(tmp_path):
