@@ -6,10 +6,10 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
-from attacks.base import MembershipInference, Pool, RandomSeeds
+from attacks.base import Extraction, MembershipInference, Pool, RandomSeeds
 from bench.data import query_pools
 from bench.data.datasets import Labelled
-from bench.errors import BudgetError, NotApplicable
+from bench.errors import BudgetError, NotApplicable, PluginError
 from bench.metrics import membership as member_metrics
 from bench.plugins import attacks
 from bench.records import QueryCounts
@@ -118,7 +118,9 @@ def test_records_depend_on_the_repeat_and_the_pool_alone(cell, context):
 
 
 def test_streams_are_those_of_every_family(cell, context, digits_pool):
-    class Buyer:
+    class Buyer(Extraction):
+        row_by_row = False
+
         def acquire(self, api, pool, learner, streams):
             self.streams = streams
             return attacks.build("own_labels").acquire(api, pool, learner, streams)
@@ -252,9 +254,9 @@ def test_the_metrics_are_those_of_the_scores(cell, context, digits_victim):
 
 @pytest.mark.parametrize("bad", [np.nan, 1.5, -0.1])
 def test_scores_outside_0_to_1_are_an_error(cell, context, bad):
-    with pytest.raises(ValueError, match=r"'spy' must return \(100,\) scores in \[0, 1\]"):
+    with pytest.raises(PluginError, match=r"'spy'.* must return scores in \[0, 1\], but 100 of 100 are not"):
         spied(cell, context, scores=lambda asked: np.full(len(asked), bad))
-    with pytest.raises(ValueError, match="must return"):
+    with pytest.raises(PluginError, match=r"must return \(100,\) scores, but returned shape \(99,\)"):
         spied(cell, context, scores=lambda asked: np.full(len(asked) - 1, 0.5))
 
 
@@ -311,7 +313,7 @@ def test_the_victims_answers_are_billed_and_capped(cell, run):
         assert set(outcome.costs.cpu_seconds) == set(outcome.costs.seconds)
         assert outcome.costs.memory_mib > 0
         assert outcome.costs.shared is False
-    with pytest.raises(BudgetError):
+    with pytest.raises(PluginError, match="BudgetError: .* 99 left of a budget of 199"):
         run(replace(cell, budget=199))
 
 
