@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
 from bench.tasks import Cell, Task
+
+log = logging.getLogger(__name__)
 
 Item = tuple[Task, str]
 """A task and its key."""
@@ -66,9 +69,22 @@ def worker_context(settings: WorkerSettings) -> WorkerContext:
     return WorkerContext(settings.data_root, settings.training_cache)
 
 
+def _can_start_workers() -> bool:
+    """Return whether worker processes can be started; they need semaphores, and so a writable /dev/shm."""
+    from joblib import effective_n_jobs
+
+    if effective_n_jobs(2) > 1:
+        return True
+    log.warning("no worker processes can be started on this machine: cells run one after another")
+    return False
+
+
 @dataclass(frozen=True)
 class LocalBackend:
-    """Runs tasks on this machine, in ``jobs`` worker processes; with ``jobs`` = 1, in this process."""
+    """Runs tasks on this machine, in ``jobs`` worker processes; with ``jobs`` = 1, in this process.
+
+    Also in this process where no others can be started.
+    """
 
     jobs: int
 
@@ -79,7 +95,7 @@ class LocalBackend:
 
         ``context`` is not used: every process makes its own by :func:`worker_context`.
         """
-        if self.jobs == 1:
+        if self.jobs == 1 or not _can_start_workers():
             for items in grouped(todo):
                 yield from run_group(settings, items)
             return

@@ -127,6 +127,18 @@ def test_a_store_that_another_process_writes_is_one_sentence_before_work_starts(
     assert str(holder.pid) in complaint
 
 
+def test_a_machine_without_semaphores_runs_cells_one_after_another(folder, monkeypatch, caplog):
+    import joblib
+
+    # What joblib answers where /dev/shm is read-only, as on some hosts of functions.
+    monkeypatch.setattr(joblib, "effective_n_jobs", lambda _: 1)
+    monkeypatch.setattr(joblib, "Parallel", None)
+    code, said = moatbench(folder, *RUN[:-1], "2")
+    assert code == 0, said
+    assert "3 ok" in said
+    assert "one after another" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_full_disk_under_the_store_keeps_the_results_that_it_had_room_for(folder):
     require_small_disk(folder)

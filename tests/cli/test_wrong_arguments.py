@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import program
 from records import META, fake_run
 
 from bench.cli import main
@@ -51,6 +52,10 @@ def here(run_files, tmp_path, monkeypatch):
     Path("loop").symlink_to("loop")
     Path("dangling").symlink_to("nowhere/at/all")
     os.mkfifo("pipe")
+    for name in ("latin", "blocked"):
+        Path(name, "one").mkdir(parents=True)
+        Path(name, "one/report.md").write_bytes(b"# caf\xe9\n" if name == "latin" else b"# One\n")
+    Path("blocked/README.md").mkdir()
     other = sqlite3.connect("other.sqlite")
     other.execute("create table notes (text)")
     other.commit()
@@ -170,7 +175,7 @@ CASES = [
         for path in (*PATHS, "store.sqlite", "baseline.json")
     ),
     *(("gate", *words) for words in ((), ("baseline.json",), ("a", "b", "c"))),
-    *(("index", path) for path in PATHS),
+    *(("index", path) for path in (*PATHS, "latin", "blocked")),
     *(("list", text) for text in (*TEXTS, "attack", "Attacks")),
     *(("data", "list", "--data-root", path) for path in PATHS),
     *(("data", "fetch", text) for text in TEXTS),
@@ -184,6 +189,10 @@ CASES = [
 """Commands that are wrong, or at least odd."""
 
 
+def complaints(said):
+    return [line for line in said.splitlines() if line.startswith(("moatbench: ", "Error: "))]
+
+
 COMMANDS = ("run", "report", "baseline", "gate", "index", "list", "data", "other")
 
 
@@ -194,8 +203,17 @@ def test_a_wrong_argument_is_one_sentence_and_exit_code_2(moatbench, command):
         if command != (words[0] if words and words[0] in COMMANDS else "other"):
             continue
         code, out, err = moatbench(*words)
-        complaints = [line for line in err.splitlines() if line.startswith(("moatbench: ", "Error: "))]
-        no_complaint = code == 2 and len(complaints) != 1 and words not in {(), ("data",)}
+        no_complaint = code == 2 and len(complaints(err)) != 1 and words not in {(), ("data",)}
         if code not in (0, 2, 130) or no_complaint or "Traceback" in out + err:
             failures.append(f"{[word[:40] for word in words]}: {code} {err[-300:]!r}")
     assert not failures, "\n".join(failures)
+
+
+def test_files_that_the_user_may_not_read_are_one_sentence(here):
+    for name in ("store.sqlite", "baseline.json", "blocked/one/report.md"):
+        Path(name).chmod(0)
+    for words in ("report store.sqlite --out new", "gate baseline.json baseline.json", "index blocked"):
+        done = program(here, *words.split(), obey_permissions=True)
+        assert done.returncode == 2
+        assert len(complaints(done.stderr)) == 1
+        assert "Traceback" not in done.stderr
