@@ -313,7 +313,7 @@ def test_the_victims_answers_are_billed_and_capped(cell, run):
         assert set(outcome.costs.cpu_seconds) == set(outcome.costs.seconds)
         assert outcome.costs.memory_mib > 0
         assert outcome.costs.shared is False
-    with pytest.raises(PluginError, match="BudgetError: .* 99 left of a budget of 199"):
+    with pytest.raises(PluginError, match=r"BudgetError: .* 99 left of a budget of 199"):
         run(replace(cell, budget=199))
 
 
