@@ -31,7 +31,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,10 @@ def _sketch(width: int, seed: int) -> csr_array:
     columns = rng.permutation(width) % WIDEST
     signs = rng.choice((-1.0, 1.0), width)
     return csr_array((signs, (np.arange(width), columns)), shape=(width, WIDEST))
+
+
+def _equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one is other or np.array_equal(one, other)
 
 
 class Mahalanobis(ScreenDefense):
@@ -216,7 +220,9 @@ class Mahalanobis(ScreenDefense):
         """
         if not hasattr(self, "thresholds_"):
             raise NotFittedError("call fit with a calibration split before mahalanobis judges a query")
-        if batch.inputs is self._calibrated.inputs and batch.raw is self._calibrated.probabilities:
+        if _equal(batch.inputs, self._calibrated.inputs) and _equal(
+            batch.raw, self._calibrated.probabilities
+        ):
             return self._calibration_scores  # queried repeatedly while a strength is searched
         return self._scores(self._distances(batch.inputs, batch.read_features), batch.raw)
 

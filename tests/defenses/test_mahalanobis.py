@@ -101,6 +101,15 @@ def test_doubt_alone_is_enough_to_be_flagged():
     assert defense.judge(unsure).all()
 
 
+@pytest.mark.parametrize("layers", ["all", "input", "penultimate"])
+def test_scores_of_the_calibration_split_are_kept_and_equal_those_of_a_query(layers):
+    defense, data = gate(300, layers=layers), calibration(300)
+    again = batch(data.inputs.copy())
+    kept = defense.scores(again)
+    defense._calibrated = replace(data, inputs=data.inputs[:1])
+    assert defense.scores(again).tobytes() == kept.tobytes()
+
+
 @pytest.mark.parametrize("layers", ["input", "penultimate"])
 def test_the_controls_ignore_the_probabilities(layers):
     defense = gate(layers=layers)
