@@ -7,6 +7,7 @@ from typing import Literal, get_args, get_origin
 import numpy as np
 import pytest
 
+from bench.errors import PluginError
 from bench.metrics.membership import auc
 from bench.plugins import defenses
 from bench.runner.defense_evaluation import DetectorScores, Measurements
@@ -40,6 +41,9 @@ class Blobs:
 
     def features(self, x):
         return [x.reshape(len(x), -1)[:, ::2], np.log(self.probabilities(x) + 1e-9).astype(np.float32)]
+
+    def reader(self, *, cached):
+        return self.features
 
     @property
     def calibration(self):
@@ -158,5 +162,5 @@ def test_scores_of_another_shape_are_named():
     calibration = Blobs().calibration
     detector.fit(calibration)
     detector.thresholds_ = np.zeros(3)
-    with pytest.raises(ValueError, match=r"scores of shape \(300, 2\) for 300 queries and 3 thresholds"):
+    with pytest.raises(PluginError, match=r"scores of shape \(300, 2\) for 300 queries and 3 thresholds"):
         DetectorScores.of(DefenseStack((detector,)), calibration)
