@@ -19,7 +19,7 @@ TOGETHER = 256
 """Answers that are checked together."""
 PROBES = 8
 """Inputs that a fitted defense is checked with."""
-LONG = 16
+LONG = 256
 """Queries from which a call takes long enough to guard all of the process' settings."""
 
 

@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -289,6 +289,31 @@ PASSED = (NotApplicable, PluginError, VictimError)
 """Errors that pass unchanged: a reason, and those that name the one who failed already."""
 
 
+def _put_back(who: str, hook: str, settings: Sequence[Setting], read: Sequence[Any], modules: int) -> None:
+    """Put back the settings that are not as ``read``, with a note; ``modules``: loaded when they were read."""
+    for setting, before in zip(settings, read, strict=True):
+        if setting.read() != before:
+            outcome = "it was undone"
+            try:
+                setting.restore(before)
+            except (OSError, ValueError) as problem:
+                outcome = f"it cannot be undone ({problem})"
+            # A library that is imported for the first time may change these, and nobody is to blame.
+            if not setting.imports or len(sys.modules) == modules:
+                _note(f"{who} changed {setting.name} in {hook}; {outcome}")
+
+
+@contextmanager
+def kept_settings(who: str, hook: str) -> Iterator[None]:
+    """Put back, after the block, the settings that were changed inside it and not put back at once."""
+    settings = (*FAST, *SLOW)
+    read, modules = [setting.read() for setting in settings], len(sys.modules)
+    try:
+        yield
+    finally:
+        _put_back(who, hook, settings, read, modules)
+
+
 class PluginCall:
     """The block is a call of the method ``hook`` of ``who``: a plugin, by :func:`describe`, or a victim.
 
@@ -336,7 +361,8 @@ class PluginCall:
         self._torch = torch.default_generator.get_state()
         if self._settings is not FAST:
             self._python = random.getstate()
-            self._threads, self._modules = set(threading.enumerate()), len(sys.modules)
+            self._threads = set(threading.enumerate())
+        self._modules = len(sys.modules)
         self._read = [setting.read() for setting in self._settings]
         return self
 
@@ -361,16 +387,7 @@ class PluginCall:
 
     def _restore(self) -> None:
         """Put back the settings that changed, and note which."""
-        for setting, before in zip(self._settings, self._read, strict=True):
-            if setting.read() != before:
-                outcome = "it was undone"
-                try:
-                    setting.restore(before)
-                except (OSError, ValueError) as problem:
-                    outcome = f"it cannot be undone ({problem})"
-                # A library that is imported for the first time may change these, and nobody is to blame.
-                if not setting.imports or len(sys.modules) == self._modules:
-                    _note(f"{self._who} changed {setting.name} in {self._hook}; {outcome}")
+        _put_back(self._who, self._hook, self._settings, self._read, self._modules)
         if self._settings is not FAST:
             left = [each.name for each in threading.enumerate() if each not in self._threads]
             if left:

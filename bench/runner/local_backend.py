@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.calls import parse_call
 from bench.errors import NotApplicable, PluginError, UsageError
 from bench.models.determinism import on_device, single_thread
-from bench.models.plugin_guard import collected_notes, is_signal, watched_signals
+from bench.models.plugin_guard import collected_notes, is_signal, kept_settings, watched_signals
 from bench.plugins import attacks, defenses, file_module
 from bench.records import Info, Outcome, Record, Status
 from bench.runner.cells import run_cells
@@ -133,7 +133,7 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
     context, first = worker_context(settings), items[0][0]
     with watched_signals(), collected_notes() as notes:
         try:
-            with single_thread(), on_device(settings.device):
+            with kept_settings("a plugin", "this cell"), single_thread(), on_device(settings.device):
                 if isinstance(first, Cell):
                     outcomes = dict(zip(first.group(), run_cells(first.group(), context), strict=True))
                     records = [
