@@ -10,6 +10,7 @@ from caches import document_module, edit_module
 from images import shrink, write_mnist_like
 
 from bench import keys
+from bench.errors import UsageError
 from bench.plan.matrix import load_matrix
 from bench.records import PlannedTask
 from bench.runner import task_keys as module
@@ -239,3 +240,35 @@ def test_a_run_says_before_it_starts_how_many_results_no_longer_match(
         run(tasks, store, setting, jobs=1)
         assert "no longer match" not in caplog.text
     worker_context.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_workers")
+@pytest.mark.parametrize("edited_file", ["mine.py", "victim.py"])
+def test_a_worker_says_that_a_file_has_changed_since_the_run_started(edited_file, tasks, tmp_path):
+    (tmp_path / "victim.py").write_text("x = 1")
+    spec = replace(tasks[0].victim, data=f"{tmp_path / 'victim.py'}:make", architecture="")
+    settings = WorkerSettings(tmp_path, None, (tmp_path / "mine.py",))
+    settings = settings.as_they_are([replace(tasks[0], victim=spec)])
+    worker_context(settings)
+    worker_context.cache_clear()
+    with (tmp_path / edited_file).open("a") as file:
+        file.write("\nx = 2\n")
+    with pytest.raises(UsageError, match=rf"{edited_file} has changed since the run started"):
+        worker_context(settings)
+
+
+@pytest.mark.usefixtures("fresh_workers")
+def test_a_plugin_file_edited_between_two_runs_of_a_process_is_what_runs(matrix_file, tmp_path):
+    text = MATRIX.replace('"none", "rounded(decimals=1)", ', "").replace(
+        '["copycat", "membership_threshold(members=20)"]', '"copycat"'
+    )
+    found = []
+    plugin = PLUGIN.replace("import helper_of_mine\n", "")
+    for factor in ("* 1", "* 0"):
+        (tmp_path / "mine.py").write_text(plugin.replace("* 1", factor))
+        matrix = load_matrix(str(matrix_file(text)))
+        settings = WorkerSettings(tmp_path, None, tuple(matrix.plugin_files))
+        with Store(tmp_path / "one.sqlite", create=True) as store:
+            run(matrix.tasks(), store, settings, jobs=1)
+            found.append({record.status for record in store.records()})
+    assert found == [{"ok"}, {"failed"}]  # rows of zeros are no distributions
