@@ -151,6 +151,8 @@ class Store:
                 self._db.close()
         self._db = _connected(self.path, write=write)
         if not write:
+            # One snapshot for everything that is read, while a run may go on writing.
+            self._db.execute("begin")
             return
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = normal")

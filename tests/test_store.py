@@ -208,6 +208,23 @@ def test_a_second_writer_is_told_who_writes_and_readers_are_not_stopped(holder, 
     assert [each.name for each in tmp_path.iterdir()] == ["s.sqlite"]
 
 
+def test_a_reader_sees_one_moment_of_a_store_that_is_being_written(tmp_path):
+    with Store(tmp_path / "s.sqlite", create=True) as writer:
+        writer.set_plan(planned("a", "b"))
+        writer.put(record("a"))
+        with Store(tmp_path / "s.sqlite") as reader:
+            assert reader.meta() == Meta()
+            writer.set_meta(Meta(jobs=3))
+            writer.set_plan(planned("b", "c"))
+            writer.put(record("b"))
+            assert [each.key for each in reader.records()] == ["a"]
+            assert len(reader.missing()) == 1
+            assert reader.meta() == Meta()
+        with Store(tmp_path / "s.sqlite") as reader:
+            assert [each.key for each in reader.records()] == ["b"]
+            assert reader.meta() == Meta(jobs=3)
+
+
 def test_a_killed_writer_holds_nothing_up(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
