@@ -290,7 +290,7 @@ PASSED = (NotApplicable, PluginError, VictimError)
 
 
 def _put_back(who: str, hook: str, settings: Sequence[Setting], read: Sequence[Any], modules: int) -> None:
-    """Put back the settings that are not as ``read``, with a note; ``modules``: loaded when they were read."""
+    """Put back the settings that are not as ``read``, with a note; ``modules``: how many there were."""
     for setting, before in zip(settings, read, strict=True):
         if setting.read() != before:
             outcome = "it was undone"
