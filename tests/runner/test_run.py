@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from in_process import moatbench
 from bench import plugins as registry
 from bench.analysis.adaptive_check import universal_attacks
 from bench.analysis.findings import Findings
-from bench.errors import BudgetError, MissingDataError
+from bench.errors import MissingDataError, UsageError
 from bench.plan.matrix import load_matrix
 from bench.runner import local_backend
 from bench.runner import run as execute
@@ -218,9 +219,9 @@ def test_a_repeat_alone_equals_the_same_repeat_among_all(tiny, setting):
     assert [a.comparable()[1:] for a in alone] == [t.comparable()[1:] for t in together]
 
 
-def test_a_budget_larger_than_the_pool_is_an_error_before_anything_runs(matrix_file, setting, tmp_path):
-    tasks = load_matrix(str(matrix_file(TINY.replace("[20, 40]", "[501]")))).tasks()
-    with pytest.raises(BudgetError, match=r"501 is larger than what pool 'in-distribution' supplies.*500"):
+def test_a_budget_larger_than_the_pool_is_an_error_before_anything_runs(tiny, setting, tmp_path):
+    tasks = [replace(task, budget=501) for task in tiny if isinstance(task, Cell)]
+    with pytest.raises(UsageError, match=r"501: it is larger than what pool 'in-distribution' supplies.*500"):
         results(tasks, tmp_path / "one.sqlite", setting)
 
 
