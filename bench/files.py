@@ -29,6 +29,8 @@ HEAD = b"moatbench checked file 1 "
 """How a checked file begins; a SHA-256 in hexadecimal and a line break follow."""
 LINE = len(HEAD) + 65
 """Length of that first line."""
+CACHES = ("victims", "images", "lists")
+"""Folders in the cache folder, which may hold other things."""
 LEFTOVER_SECONDS = 3600
 """Age from which an unfinished file belongs to a process that was killed; writing one takes seconds."""
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
@@ -188,7 +190,10 @@ def warn_unwritable(folder: Path, error: OSError, consequence: str = "the work g
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left unfinished in ``folder`` and below, an hour ago or earlier."""
     oldest = time.time() - LEFTOVER_SECONDS
-    for path in folder.rglob("*.part"):
+    unfinished: list[Path] = []
+    with suppress(OSError):
+        unfinished = list(folder.rglob("*.part"))
+    for path in unfinished:
         with suppress(OSError):
             if _UNFINISHED.fullmatch(path.name[-22:]) and path.stat().st_mtime < oldest:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -13,7 +13,7 @@ from typing import Protocol
 from bench import plugins
 from bench.data import data_files, query_pools
 from bench.errors import UsageError
-from bench.files import cache_root, remove_leftovers
+from bench.files import CACHES, cache_root, remove_leftovers
 from bench.models.determinism import single_thread, versions
 from bench.models.victims import Victim
 from bench.plan import feasibility
@@ -87,7 +87,8 @@ def run(
     started = time.time()
     settings = settings.as_they_are(tasks)
     context = worker_context(settings)
-    remove_leftovers(cache_root())
+    for folder in CACHES:
+        remove_leftovers(cache_root() / folder)
     with single_thread():
         fingerprints = prepare(tasks, context)
         victims = [_victim_facts(spec, context) for spec in fingerprints]
