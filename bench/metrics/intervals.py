@@ -206,8 +206,7 @@ def _limits(
         share_low, share_high = (1 - alpha ** (1 / table.shape[1]) for alpha in (lower_alpha, upper_alpha))
         low = min(low, mean - share_low * (mean - span[0]))
         high = max(high, mean + share_high * (span[1] - mean))
-    # Student's t knows no span, and is far beyond it for a handful of inputs.
-    return (max(low, span[0]), min(high, span[1])) if span else (low, high)
+    return low, high
 
 
 def _variance_parts(table: Floats, few: bool) -> tuple[float, float]:

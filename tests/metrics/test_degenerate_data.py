@@ -63,10 +63,11 @@ def check_interval(found, smallest, largest):
 
 @MANY
 @given(pair=pairs())
-def test_intervals_of_agreement_contain_the_value_and_stay_in_range(pair):
+def test_intervals_of_agreement_contain_the_value_and_those_of_shares_stay_in_range(pair):
     a, b = pair
     check_interval(mean_interval(a), 0, 1)
-    check_interval(paired_difference(a, b), -1, 1)
+    # Student's t knows no span: for a handful of inputs its limits lie beyond it.
+    check_interval(paired_difference(a, b), -math.inf, math.inf)
     check_interval(unpaired_difference(a, b), -1, 1)
     check_interval(best_attack({"a": a, "b": b}).interval, 0, 1)
 
