@@ -27,11 +27,12 @@ the penultimate layer alone misses most on both. The controls ``layers="input"``
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,8 +111,8 @@ def _sketch(width: int, seed: int) -> csr_array:
     return csr_array((signs, (np.arange(width), columns)), shape=(width, WIDEST))
 
 
-def _equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return one is other or np.array_equal(one, other)
+def _digest(inputs: Images) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(inputs).data).digest()
 
 
 class Mahalanobis(ScreenDefense):
@@ -176,7 +177,8 @@ class Mahalanobis(ScreenDefense):
         distances = self._distances(calibration.inputs, read)
         spread = distances.std(axis=0)
         self._centre, self._scale = distances.mean(axis=0), np.where(spread > 0, spread, 1.0)
-        self._calibrated = calibration
+        # Not the inputs themselves: a detector would keep as many as the data set has.
+        self._calibrated = calibration.probabilities, _digest(calibration.inputs)
         self._calibration_scores = self._scores(distances, calibration.probabilities)
         held_out = len(distances)
         if self._allowed(held_out) < 0:
@@ -220,9 +222,8 @@ class Mahalanobis(ScreenDefense):
         """
         if not hasattr(self, "thresholds_"):
             raise NotFittedError("call fit with a calibration split before mahalanobis judges a query")
-        if _equal(batch.inputs, self._calibrated.inputs) and _equal(
-            batch.raw, self._calibrated.probabilities
-        ):
+        probabilities, digest = self._calibrated
+        if np.array_equal(batch.raw, probabilities) and _digest(batch.inputs) == digest:
             return self._calibration_scores  # queried repeatedly while a strength is searched
         return self._scores(self._distances(batch.inputs, batch.read_features), batch.raw)
 
