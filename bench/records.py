@@ -128,60 +128,6 @@ class Costs(Typed):
     undone: list[str] = pydantic.Field(default_factory=list)
 
 
-class SplitSizes(Typed):
-    """Numbers of inputs in the splits of a victim."""
-
-    train: int | None = None
-    calibration: int | None = None
-    pool: int | None = None
-    test: int | None = None
-
-
-class VictimFacts(Typed):
-    """What a store keeps of a victim. Accuracies are in [0, 1]; ``fingerprint``: of its model and data."""
-
-    victim: str
-    seed: int = 0
-    splits: str = "disjoint"
-    accuracy: float | None = None
-    expected: float | None = None
-    fingerprint: str = ""
-    sizes: SplitSizes = pydantic.Field(default_factory=SplitSizes)
-    parameters: int | None = None
-
-    @property
-    def identity(self) -> str:
-        """The victim's name with its splits and its seed, as :func:`victim_name` gives it for a task."""
-        return _identity(self.victim, self.seed)
-
-
-class Meta(Typed):
-    """Facts on a run. ``study``: as :class:`bench.plan.study.Study` writes and reads it.
-
-    ``packages``: versions of what is installed; ``versions``: of what results depend on. ``started`` and
-    ``finished``: seconds since 1970. ``ran``: the number of tasks that this run had to do.
-    """
-
-    matrix: str | None = None
-    matrix_text: str | None = None
-    description: str | None = None
-    reference_budget: dict[str, int] = pydantic.Field(default_factory=dict)
-    sentinels: list[str] = pydantic.Field(default_factory=list)
-    study: dict[str, Any] | None = None
-    command: str | None = None
-    machine: dict[str, str | int | None] = pydantic.Field(default_factory=dict)
-    packages: dict[str, str] = pydantic.Field(default_factory=dict)
-    commit: str | None = None
-    dirty: bool | None = None
-    victims: list[VictimFacts] = pydantic.Field(default_factory=list)
-    versions: dict[str, str] = pydantic.Field(default_factory=dict)
-    jobs: int | None = None
-    device: str | None = None
-    started: float | None = None
-    finished: float | None = None
-    ran: int | None = None
-
-
 @dataclass(frozen=True)
 class Outcome:
     """The result of a task. ``arrays`` hold 0 and 1; ``costs`` hold what differs from run to run.
@@ -294,8 +240,9 @@ def kind_of(spec: Mapping[str, Any]) -> str:
 
 def victim_name(victim: VictimSpec) -> str:
     """Return the victim's name with its splits, and with its seed where that is not 0."""
-    return _identity(str(victim), victim.seed)
+    return victim_identity(str(victim), victim.seed)
 
 
-def _identity(name: str, seed: int) -> str:
+def victim_identity(name: str, seed: int) -> str:
+    """Return a victim's name, in which its splits stand, with its seed where that is not 0."""
     return f"{name} (seed {seed})" if seed else name

@@ -30,7 +30,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from bench.errors import StoreError
 from bench.files import replacement
-from bench.records import Arrays, Costs, Info, Meta, Metrics, PlannedTask, Record, Typed, task_of
+from bench.records import Arrays, Costs, Info, Metrics, PlannedTask, Record, Typed, task_of
+from bench.run_facts import Meta
 from bench.tasks import Task
 
 log = logging.getLogger(__name__)

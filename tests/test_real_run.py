@@ -17,7 +17,8 @@ from bench.gate.baseline import export, read
 from bench.gate.compare import compare
 from bench.gate.runs import differences
 from bench.models import victim_training
-from bench.records import AttackDeclarations, ClaimsRecord, Costs, Info, Meta, VictimFacts
+from bench.records import AttackDeclarations, ClaimsRecord, Costs, Info
+from bench.run_facts import Meta, VictimFacts
 from bench.seeds import derive
 from bench.store import SCHEMA, Store
 from defenses.base import Claims

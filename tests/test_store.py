@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from in_process import moatbench
 
 from bench.errors import StoreError
-from bench.records import (
-    ClaimsRecord,
-    Costs,
-    Info,
-    Meta,
-    PlannedTask,
-    QueryCounts,
-    Record,
-    VictimFacts,
-    task_of,
-)
+from bench.records import ClaimsRecord, Costs, Info, PlannedTask, QueryCounts, Record, task_of
+from bench.run_facts import Meta, VictimFacts
 from bench.store import SCHEMA, Store
 from bench.tasks import Cell, DefenseEvaluation, ThreatModel, VictimSpec
 

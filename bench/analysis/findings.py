@@ -29,7 +29,8 @@ from bench.analysis.threat_models import (
 )
 from bench.metrics.intervals import BestAttack
 from bench.metrics.query_multiplier import Multiplier, query_multiplier
-from bench.records import ClaimsRecord, Meta, Record
+from bench.records import ClaimsRecord, Record
+from bench.run_facts import Meta
 from bench.seeds import derive
 from bench.tasks import Cell
 

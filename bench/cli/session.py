@@ -20,8 +20,9 @@ from bench.plan.matrix import Matrix, load_matrix
 from bench.plan.select import select
 from bench.plan.study import Study
 from bench.plan.study_validation import validated
-from bench.records import Meta, Record
+from bench.records import Record
 from bench.report.store_report import write_store_report
+from bench.run_facts import Meta
 from bench.runner.local_backend import WorkerSettings, available_cores
 from bench.runner.run import Backend
 from bench.runner.run import run as run_tasks

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from bench.errors import StoreError, UsageError
 from bench.files import write_atomically
-from bench.records import Costs, Info, Meta, Record, Status, kind_of, task_of
+from bench.records import Costs, Info, Record, Status, kind_of, task_of
+from bench.run_facts import Meta
 from bench.store import Store
 from bench.tasks import Cell, Task
 

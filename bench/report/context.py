@@ -13,7 +13,8 @@ from bench.analysis.membership_results import Inference, inferences
 from bench.analysis.study_results import Value, evaluate
 from bench.analysis.threat_models import VictimThreatModel
 from bench.plan.study import Study
-from bench.records import Meta, Record
+from bench.records import Record
+from bench.run_facts import Meta
 from bench.tasks import Task
 
 

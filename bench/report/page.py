@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.analysis.pareto import panels
 from bench.files import write_atomically
-from bench.records import Meta, Record
+from bench.records import Record
 from bench.report import membership, sections, study_page, tables
 from bench.report.context import ReportContext
 from bench.report.figures import extraction
@@ -17,6 +17,7 @@ from bench.report.figures.style import clear
 from bench.report.sentences import title
 from bench.report.summary import summary
 from bench.report.templates import rendered
+from bench.run_facts import Meta
 from bench.tasks import Task
 
 Values = Callable[[ReportContext], Mapping[str, Any] | None]

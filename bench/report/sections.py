@@ -14,7 +14,6 @@ from bench.analysis.findings import Findings
 from bench.analysis.row_flags import row_flags
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.flags import FLAGS, label
-from bench.records import Meta, VictimFacts
 from bench.report import run_tables
 from bench.report.context import ReportContext
 from bench.report.markdown import DASH, markdown, ranged
@@ -24,6 +23,7 @@ from bench.report.utility_tables import (
     resolved_table,
     utility_table,
 )
+from bench.run_facts import Meta, VictimFacts
 
 
 def title(context: ReportContext) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from bench.files import CACHES, cache_root, remove_leftovers
 from bench.models.determinism import single_thread, versions
 from bench.models.victims import Victim
 from bench.plan import feasibility
-from bench.records import Meta, Record, SplitSizes, VictimFacts
+from bench.records import Record
+from bench.run_facts import Meta, SplitSizes, VictimFacts
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import Item, LocalBackend, WorkerSettings, worker_context
 from bench.runner.task_keys import outdated, task_keys

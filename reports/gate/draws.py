@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.gate.baseline import Baseline
-from bench.records import Info, Meta, Record
+from bench.records import Info, Record
+from bench.run_facts import Meta
 from bench.tasks import Cell
 
 Hits = NDArray[np.uint8]

@@ -33,10 +33,11 @@ from bench.models.networks import build
 from bench.models.training_config import parse_training
 from bench.plan.matrix import load_matrix
 from bench.plugins import attacks, defenses
-from bench.records import Meta, Record
+from bench.records import Record
 from bench.report.markdown import markdown
 from bench.report.page import written
 from bench.report.store_report import write_store_report
+from bench.run_facts import Meta
 from bench.runner import extraction
 from bench.runner import run as execute
 from bench.runner.cells import run_cells

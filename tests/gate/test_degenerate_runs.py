@@ -17,7 +17,8 @@ from bench.gate.decisions import decide, repeats_needed
 from bench.gate.defense_rows import noise_error
 from bench.gate.rows import Decision, RowKind
 from bench.metrics.pooled_difference import Contrast, Prior
-from bench.records import Costs, Info, Meta, Record, task_of
+from bench.records import Costs, Info, Record, task_of
+from bench.run_facts import Meta
 
 SPEC = {"victim": "digits/mlp", "victim_seed": 0, "data": "digits", "splits": "disjoint", "seed": 0}
 THREAT = {"pool": "p", "access": "near", "knowledge": "none", "surrogate": "mlp", "shows": "probabilities"}

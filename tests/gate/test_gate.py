@@ -16,7 +16,8 @@ from bench.gate.decisions import holm
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
 from bench.metrics.pooled_difference import Contrast, Prior, common_prior, contrast
-from bench.records import Costs, Info, Meta, Record, VictimFacts, task_of
+from bench.records import Costs, Info, Record, task_of
+from bench.run_facts import Meta, VictimFacts
 
 SOFT, LABELS = "copycat(use_probability=true)", "labels"
 REPEATS, INPUTS = 20, 447

@@ -7,7 +7,8 @@ from measure import APART, PAIRED, PLANTED, caught, coverage, everywhere
 
 from bench.gate.baseline import Baseline
 from bench.gate.rows import RowKind
-from bench.records import Info, Meta, Record, task_of
+from bench.records import Info, Record, task_of
+from bench.run_facts import Meta
 
 INPUTS, WHOLE = 120, 40
 SOFT = "copycat(use_probability=true)"

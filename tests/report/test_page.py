@@ -29,10 +29,10 @@ from records import (
 from bench.analysis.display_names import short_names
 from bench.analysis.findings import Findings
 from bench.metrics.flags import MEANING
-from bench.records import Meta
 from bench.report.figures.label_placement import name_points
 from bench.report.page import write_report
 from bench.report.sentences import summary_sentences
+from bench.run_facts import Meta
 
 
 @pytest.fixture(scope="module")

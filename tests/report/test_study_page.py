@@ -17,11 +17,12 @@ from bench.plan import matrix
 from bench.plan.matrix import shipped
 from bench.plan.study import PublishedValue
 from bench.plan.study_validation import validated
-from bench.records import Meta, PlannedTask, Record, task_of
+from bench.records import PlannedTask, Record, task_of
 from bench.report import membership
 from bench.report.figures import study as study_figures
 from bench.report.page import write_report
 from bench.report.store_report import write_store_report as write_from
+from bench.run_facts import Meta
 from bench.store import Store
 
 

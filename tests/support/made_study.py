@@ -4,7 +4,8 @@ import numpy as np
 
 from bench.plan.matrix import load_matrix
 from bench.plan.study_validation import validated
-from bench.records import ClaimsRecord, Costs, Info, Meta, Record
+from bench.records import ClaimsRecord, Costs, Info, Record
+from bench.run_facts import Meta
 
 MATRIX = """
 repeats = 5

@@ -7,7 +7,8 @@ import numpy as np
 
 from bench.calls import parse_call
 from bench.plugins import attacks, defenses
-from bench.records import AttackDeclarations, ClaimsRecord, Costs, Info, Meta, QueryCounts, Record, task_of
+from bench.records import AttackDeclarations, ClaimsRecord, Costs, Info, QueryCounts, Record, task_of
+from bench.run_facts import Meta
 
 LABELS, SOFT = "copycat(use_probability=false)", "copycat(use_probability=true)"
 RANDOM = "knockoff(reward=all, sampling_strategy=random, use_probability=true)"
