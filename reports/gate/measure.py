@@ -41,7 +41,7 @@ PLANTED = {
         "reverse_sigmoid(beta=1.0, gamma=0.5)": "reverse_sigmoid(beta=0.3, gamma=0.5)"
     },
     "Mahalanobis' thresholds doubled": {SHIPPED[5]: SHIPPED[5].replace("mahalanobis", "mahalanobis_doubled")},
-    "label-only answers by ART's `ClassLabels`, wrong in batches": {"label_only": "class_labels"},
+    "label-only answers read from rounded ones": {"label_only": "label_only_of_rounded"},
     "noise drawn once an input, not once a query": {NOISY: "gaussian_noise_by_input(scale=0.2)"},
 }
 """Changes of a defense, each by what stands in its place in the bank."""

@@ -3,23 +3,27 @@
 from typing import Any
 
 import numpy as np
-from art.defences.postprocessor import ClassLabels as ArtClassLabels
 
 from bench.seeds import legacy_numpy
-from defenses.base import Answers, Batch
+from defenses.base import Answers, Batch, Claims
 from defenses.gaussian_noise import GaussianNoise
 from defenses.label_only import LabelOnly
 from defenses.mahalanobis import Mahalanobis
 
 
-class ClassLabels(LabelOnly):
-    """Label-only answers as ART has them: a column that wins in one row of a batch is marked in all."""
+class LabelOnlyOfRounded(LabelOnly):
+    """Labels of answers that were rounded to whole numbers: where no class has half of the mass, class 0."""
 
-    name = "class_labels"
+    name = "label_only_of_rounded"
+
+    @property
+    def claims(self) -> Claims:
+        """One-hot answers, some of another class than the victim's."""
+        return Claims(one_hot=True, keeps_label=False)
 
     def __call__(self, preds: Any) -> Any:
-        """Return (n, classes), ones in every column that wins somewhere."""
-        return ArtClassLabels()(np.asarray(preds))
+        """Return one-hot rows (n, classes)."""
+        return super().__call__(np.round(preds))
 
 
 class GaussianNoiseByInput(GaussianNoise):

@@ -93,7 +93,7 @@ def test_a_bank_with_gaps_is_rejected():
 
 def test_a_large_change_is_caught_and_none_is_not(whole):
     bank = whole.cut()
-    found = caught(bank, whole, {"label_only": "class_labels"}, PAIRED, 4)
+    found = caught(bank, whole, {"label_only": "label_only_of_rounded"}, PAIRED, 4)
     assert found.strength == pytest.approx(20, abs=3)
     assert found.by[RowKind.strength] == 1
     assert found.any == 1
