@@ -77,7 +77,7 @@ def test_a_file_that_is_no_python_counts_byte_by_byte():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Return a function that writes modules of packages, by path, and gives the digest of "mine.start"."""
+    """Return a function that writes modules of packages, by path, and gives the digest of "edited.start"."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def digest(files):
@@ -86,7 +86,7 @@ def package(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(dedent(text))
         importlib.invalidate_caches()
-        return code("mine.start").digest()
+        return code("edited.start").digest()
 
     return digest
 
@@ -94,46 +94,46 @@ def package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "start",
     [
-        "import mine.deep.other",
-        "from mine.deep import other",
+        "import edited.deep.other",
+        "from edited.deep import other",
         "from .deep import other",
-        "from mine.deep.other import x as y",
-        "def f():\n    from mine.deep.other import x",
-        "try:\n    import mine.deep.other\nexcept ImportError:\n    pass",
-        "from mine.between import x",
+        "from edited.deep.other import x as y",
+        "def f():\n    from edited.deep.other import x",
+        "try:\n    import edited.deep.other\nexcept ImportError:\n    pass",
+        "from edited.between import x",
         "if True:\n    pass\nelse:\n    from . import between",
     ],
 )
 def test_an_edit_of_what_is_imported_counts_directly_and_through_others(start, package):
     files = {
-        "mine/__init__.py": "",
-        "mine/start.py": start,
-        "mine/between.py": "from .deep.other import x",
-        "mine/deep/__init__.py": "",
-        "mine/deep/other.py": "x = 1",
-        "mine/aside.py": "x = 1",
+        "edited/__init__.py": "",
+        "edited/start.py": start,
+        "edited/between.py": "from .deep.other import x",
+        "edited/deep/__init__.py": "",
+        "edited/deep/other.py": "x = 1",
+        "edited/aside.py": "x = 1",
     }
     before = package(files)
-    assert package({"mine/aside.py": "x = 2"}) == before
-    assert package({"mine/deep/other.py": "'''Text.'''\nx = 1  # the same"}) == before
-    assert package({"mine/deep/other.py": "x = 2"}) != before
-    assert package({"mine/deep/other.py": "x = 1", "mine/deep/__init__.py": "y = 1"}) != before
+    assert package({"edited/aside.py": "x = 2"}) == before
+    assert package({"edited/deep/other.py": "'''Text.'''\nx = 1  # the same"}) == before
+    assert package({"edited/deep/other.py": "x = 2"}) != before
+    assert package({"edited/deep/other.py": "x = 1", "edited/deep/__init__.py": "y = 1"}) != before
 
 
 def test_imports_for_type_checkers_do_not_count_and_nothing_is_imported(package):
     files = {
-        "mine/__init__.py": "",
-        "mine/start.py": """
+        "edited/__init__.py": "",
+        "edited/start.py": """
             from typing import TYPE_CHECKING
-            import mine.stops
+            import edited.stops
             if TYPE_CHECKING:
-                from mine.other import x
+                from edited.other import x
             """,
-        "mine/stops.py": "raise SystemExit",
-        "mine/other.py": "x = 1",
+        "edited/stops.py": "raise SystemExit",
+        "edited/other.py": "x = 1",
     }
-    assert package(files) == package({"mine/other.py": "x = 2"})
-    assert "mine" not in sys.modules
+    assert package(files) == package({"edited/other.py": "x = 2"})
+    assert "edited" not in sys.modules
 
 
 def test_a_file_counts_with_the_modules_beside_it_and_wherever_it_lies(tmp_path):
@@ -149,7 +149,7 @@ def test_a_file_counts_with_the_modules_beside_it_and_wherever_it_lies(tmp_path)
 
 
 def test_an_edited_file_is_another_module_and_its_digest_is_that_of_what_was_loaded(tmp_path):
-    path = tmp_path / "mine.py"
+    path = tmp_path / "edited.py"
     path.write_text("factor = 0.5")
     first = load_file(path)
     before = code(first.__name__).digest()

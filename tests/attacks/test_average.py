@@ -11,6 +11,7 @@ from attacks import average
 from attacks.average import Average, QueryLog, best_plan, even_counts, input_numbers, noise_model, with_noise
 from attacks.base import Known
 from attacks.copycat import Copycat
+from bench.models.checked_stack import CheckedStack
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 from defenses.base import Answers, Claims, Defense, DefenseStack
@@ -175,7 +176,7 @@ def test_votes_are_counted(acquire):
 
 def test_what_was_answered_is_averaged_where_a_repeat_was_rejected(api, digits_pool):
     seller = api(budget=40)
-    seller._stack = DefenseStack((Odd(),))
+    seller._stack = CheckedStack(DefenseStack((Odd(),)), 0)
     log = QueryLog(seller, digits_pool.x[:10])
     log.query(even_counts(10, 20))
     log.query(np.array([3] + [2] * 8))
@@ -190,7 +191,7 @@ def test_what_was_answered_is_averaged_where_a_repeat_was_rejected(api, digits_p
 
 def test_a_wall_is_survived(api, digits_pool):
     seller = api(budget=50)
-    seller._stack = DefenseStack((Wall(),))
+    seller._stack = CheckedStack(DefenseStack((Wall(),)), 0)
     transfer_set = Average().acquire(seller, digits_pool, Rehearsal(float), SEEDS)
     assert seller.account.sent == seller.account.refused == 50
     assert transfer_set.x.shape == (0, 1, 8, 8)

@@ -55,6 +55,14 @@ def plugins():
     defenses.add_file(FILE)
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C as a terminal has it: a program in the background starts with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def results(context, tasks=HONEST):
     """Return everything that tasks give but their costs."""
     found = []
@@ -311,10 +319,5 @@ def test_a_plugin_that_ends_the_program_fails_its_cell_alone(how, ends):
 
 
 def test_ctrl_c_while_a_plugin_runs_ends_the_run(ends):
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            ends(cell("ends(how=signal)"))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        ends(cell("ends(how=signal)"))
