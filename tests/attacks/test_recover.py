@@ -37,13 +37,14 @@ SURE = [
     "mahalanobis(action=refuse)",
     "rate_limit(limit=6, window=10)",
 ]
+# The quick cases alternate: those with a sigmoid, of which the parameters take longest to fit, know them.
 STACKED = [
     "rounded(decimals=1) + normalise",
-    "top_k(k=3) + normalise",
     "reverse_sigmoid + rounded(decimals=3)",
+    "top_k(k=3) + normalise",
     "model_switch + reverse_sigmoid(gamma=0.3)",
-    "reverse_sigmoid(gamma=0.3) + mahalanobis(action=refuse)",
     "top_k(k=2) + gaussian_noise(scale=0.3) + rounded(decimals=2)",
+    "reverse_sigmoid(gamma=0.3) + mahalanobis(action=refuse)",
 ]
 
 
@@ -156,10 +157,14 @@ def test_answers_come_to_the_same_inputs_as_copycats(acquire):
     assert transfer_set.y.tobytes() != plain.y.tobytes()
 
 
-def test_the_fitted_parameters_are_facts(acquire):
+@pytest.mark.slow
+def test_the_fitted_parameters_of_a_sigmoid_are_facts(acquire):
     transfer_set, _ = acquire("reverse_sigmoid(beta=0.7, gamma=0.3)", "family", 300)
     assert transfer_set.facts["beta"] == pytest.approx(0.7, rel=0.01)
     assert transfer_set.facts["gamma"] == pytest.approx(0.3, rel=0.01)
+
+
+def test_the_fitted_parameters_are_facts(acquire):
     assert acquire("top_k(k=3)", "family")[0].facts["k"] == 3
     assert acquire("rounded(decimals=2)", "family")[0].facts["decimals"] == 2
     assert set(acquire("rounded(decimals=2)", "full")[0].facts) == {"recovered"}
@@ -182,11 +187,10 @@ def told_of(stack, raw):
 
 @pytest.mark.parametrize(
     "stack",
-    [
-        "top_k(k=1)",
-        "reverse_sigmoid(gamma=0.3)",
-        "reverse_sigmoid(gamma=0.3) + normalise",
-    ],
+    slow_unless(
+        lambda stack: stack != "reverse_sigmoid(gamma=0.3)",
+        ["top_k(k=1)", "reverse_sigmoid(gamma=0.3)", "reverse_sigmoid(gamma=0.3) + normalise"],
+    ),
 )
 def test_what_it_makes_of_answers_is_nearer_to_what_was_said(stack, said, surrogates):
     x, raw = said
@@ -339,12 +343,15 @@ def test_forward_of_flattening_is_its_mean_answer(said):
     np.testing.assert_allclose(inverse_of("softmax_flattening")(found).forward(raw[:1])[0], mean, atol=4e-3)
 
 
-@pytest.mark.parametrize("knowledge", slow_unless(lambda knowledge: knowledge == "full", ["full", "family"]))
-def test_it_extracts_more_from_a_known_defense(knowledge, context, digits_spec, threat):
+@pytest.mark.parametrize(
+    ("knowledge", "repeats"),
+    slow_unless(lambda _, repeats: repeats == 1, [("full", 1), ("full", 3), ("family", 3)]),
+)
+def test_it_extracts_more_from_a_known_defense(knowledge, repeats, context, digits_spec, threat):
     sigmoid = (defenses.canonical("reverse_sigmoid(gamma=0.5)"),)
 
     def fidelity(attack, knowledge, defense):
-        cell = Cell(digits_spec, defense, replace(threat, knowledge=knowledge), attack, 200, 0, 3, 0)
+        cell = Cell(digits_spec, defense, replace(threat, knowledge=knowledge), attack, 200, 0, repeats, 0)
         return np.mean([each.metrics["extraction.fidelity"] for each in run_cells(cell.group(), context)])
 
     plain = attacks.canonical("copycat(use_probability=true)")

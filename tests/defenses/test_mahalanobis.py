@@ -334,6 +334,7 @@ def real(data_root):
     return share_flagged
 
 
+@pytest.mark.slow
 def test_on_mnist_at_five_per_cent_noise_fashion_and_kmnist_are_caught(real):
     share = real(0.05)
     assert share["honest"] <= 0.06
@@ -342,6 +343,7 @@ def test_on_mnist_at_five_per_cent_noise_fashion_and_kmnist_are_caught(real):
     assert share["kmnist"] >= 0.97
 
 
+@pytest.mark.slow
 def test_on_mnist_at_one_per_cent_benign_queries_pass_and_noise_does_not(real):
     share = real(0.01)
     assert share["honest"] <= 0.015
