@@ -36,6 +36,7 @@ def test_the_example_passes_as_committed(committed):
     assert "Regression" not in text
 
 
+@pytest.mark.slow
 def test_a_weaker_defense_fails_the_gate(committed, tmp_path):
     # What ran without the defense need not run again.
     folder = shutil.copytree(committed[0], tmp_path / "guarded-model")

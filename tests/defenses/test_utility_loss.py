@@ -138,7 +138,9 @@ def test_no_answer_to_the_calibration_split_costs_more_than_the_bound(name, cali
     assert paid.mean() < 0.28
 
 
-def test_a_bound_on_a_random_defense_holds_for_what_was_drawn(calibration):
+def test_a_bound_on_a_random_defense_holds_for_what_was_drawn(quick_calibration, monkeypatch):
+    calibration = quick_calibration
+    monkeypatch.setattr("defenses.tuning.utility_loss.ANSWERS", 3_000)
     bounded, meant = (found(f"gaussian_noise({key}=0.3)", calibration) for key in ("l1_max", "l1"))
     assert bounded.effective.scale < meant.effective.scale / 2
     paid = distances(bounded, calibration, draws=5)
@@ -202,7 +204,8 @@ def test_the_same_cost_on_the_same_victim_finds_the_same_bits(text, quick_calibr
     assert (np.random.get_state()[1] == state).all()
 
 
-def test_costs_that_were_measured_are_not_measured_again(calibration, monkeypatch):
+def test_costs_that_were_measured_are_not_measured_again(quick_calibration, monkeypatch):
+    calibration = quick_calibration
     found("output_noise(l1=0.1)", calibration)
     monkeypatch.setattr("defenses.tuning.utility_loss._distances", lambda *_: pytest.fail("measured again"))
     found("output_noise(l1=0.1)", calibration)
@@ -299,9 +302,9 @@ def test_a_cost_out_of_reach_is_said_with_the_nearest_one(text, said, quick_cali
         defense.answer(Batch(calibration.inputs[:1], calibration.probabilities[:1], np.ones((1, 10)) / 10))
 
 
-def test_the_costliest_strength_is_named_where_it_is_not_the_strongest(calibration):
+def test_the_costliest_strength_is_named_where_it_is_not_the_strongest(quick_calibration):
     with pytest.raises(NotApplicable, match=r"scale=[\d.]+, its costliest, costs 1\.\d"):
-        found("output_noise(l1=1.9)", calibration)
+        found("output_noise(l1=1.9)", quick_calibration)
 
 
 def test_a_victim_that_a_defense_does_not_fit_is_said_as_without_a_cost(context):
@@ -327,7 +330,8 @@ def test_before_it_is_fitted_it_promises_what_every_strength_keeps(name):
             assert getattr(claims, risk) >= getattr(each, risk), risk
 
 
-def test_once_fitted_it_is_the_defense_that_was_found(calibration):
+def test_once_fitted_it_is_the_defense_that_was_found(quick_calibration):
+    calibration = quick_calibration
     defense = defenses.build("output_noise(keep_label=false, consistent=true, l1=0.3)")
     assert defense.effective is defense
     defense.fit(calibration)
@@ -359,11 +363,16 @@ def test_a_fit_that_fails_leaves_nothing_of_the_one_before(calibration, two_clas
     assert defense.effective is defense
 
 
-def test_noise_is_that_of_the_cell_and_not_of_the_search(context, digits_spec, digits_pool):
+def test_noise_is_that_of_the_cell_and_not_of_the_search(
+    context, digits_spec, digits_pool, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("defenses.tuning.utility_loss.ANSWERS", 1_000)
+    bench = WorkerContext(tmp_path, None)
+    bench._kept |= {digits_spec: context.victim(digits_spec)}
     x = digits_pool.x[:5]
     stacks = [("gaussian_noise(l1=0.1)",), ("gaussian_noise(l1=0.100001)",)]
-    one, other = (context.api(digits_spec, stack, 0, 0).predict(x) for stack in stacks)
-    again = context.api(digits_spec, stacks[0], 0, 0).predict(x)
+    one, other = (bench.api(digits_spec, stack, 0, 0).predict(x) for stack in stacks)
+    again = bench.api(digits_spec, stacks[0], 0, 0).predict(x)
     assert (one == again).all()
     assert not np.allclose(one, other, atol=1e-3)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import in_process
 import pytest
@@ -18,6 +19,17 @@ from bench.runner.dask_backend import DaskBackend
 from bench.runner.local_backend import WorkerSettings
 from bench.store import Store
 
+SMALL = """
+name = "spread"
+plugins = ["mine.py"]
+[[block]]
+data = "digits"
+victim = "logistic"
+surrogate = "logistic"
+attack = "copycat"
+defense = ["halve", "gaussian_noise(scale=0.2)"]
+budget = 20
+"""
 MATRIX = """
 name = "spread"
 description = "enough cells to lose a worker in the middle of them"
@@ -49,7 +61,7 @@ def started(*command):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scheduler():
     process = started("scheduler", "--host", "127.0.0.1", "--port", "0")
     address = next(
@@ -60,28 +72,41 @@ def scheduler():
     process.communicate()
 
 
-@pytest.fixture
-def workers(scheduler, tmp_path, request):
+@contextmanager
+def started_workers(scheduler, tmp_path, *names):
     # Each in a folder of its own, without data: what it needs reaches it over the wire.
     environment = os.environ | {"MOATBENCH_CACHE": str(tmp_path / "nothing"), "MOATBENCH_DATA": str(tmp_path)}
     command = [sys.executable, "-m", "dask", "worker", scheduler, "--no-nanny", "--nthreads", "2"]
     processes = []
-    for name in getattr(request, "param", ("a", "b")):
+    for name in names:
         (tmp_path / name).mkdir()
         processes.append(
             subprocess.Popen(
                 [*command, "--no-dashboard"], cwd=tmp_path / name, env=environment, stderr=subprocess.DEVNULL
             )
         )
-    yield processes
-    for process in processes:
-        process.kill()
-        process.wait()
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def worker(scheduler, tmp_path_factory):
+    """A worker for all tests that leave it alive."""
+    with started_workers(scheduler, tmp_path_factory.mktemp("worker"), "alone") as (process,):
+        yield process
+
+
+def write_matrix(tmp_path, text):
+    (tmp_path / "spread.toml").write_text(text)
+    (tmp_path / "mine.py").write_text(PLUGIN)
 
 
 def moatbench(tmp_path, *options):
-    (tmp_path / "spread.toml").write_text(MATRIX)
-    (tmp_path / "mine.py").write_text(PLUGIN)
+    write_matrix(tmp_path, MATRIX)
     command = [sys.executable, "-m", "bench", "run", str(tmp_path / "spread.toml"), *map(str, options)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -94,23 +119,49 @@ def finished(path):
         return 0
 
 
-def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, workers, tmp_path):
-    far, near = tmp_path / "far.sqlite", tmp_path / "near.sqlite"
-    running = moatbench(tmp_path, "--store", far, "--out", tmp_path / "far", "--dask", scheduler)
-    while not finished(far) and running.poll() is None:
-        time.sleep(0.05)
-    done = finished(far)
-    workers[0].send_signal(signal.SIGKILL)
-    told, _ = running.communicate(timeout=600)
-    assert running.returncode == 0, told
-    assert 0 < done < 39, "the worker was to die in the middle"
-    options = map(str, ("--store", near, "--out", tmp_path / "near", "--jobs", 1))
+def run_here(tmp_path, store, *options):
+    options = map(str, ("--store", store, "--out", store.with_suffix(""), *options))
     code, told = in_process.moatbench(tmp_path, "run", str(tmp_path / "spread.toml"), *options)
     assert code == 0, told
-    with Store(far) as one, Store(near) as other:
-        found, wanted = ({r.key: r.comparable() for r in store.records()} for store in (one, other))
-    assert len(found) == 39
-    assert found == wanted
+
+
+def results(path):
+    with Store(path) as store:
+        return {record.key: record.comparable() for record in store.records()}
+
+
+def test_a_scheduler_without_workers_times_out(scheduler, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_backend, "TIMEOUT_SECONDS", 2)
+    records = DaskBackend(scheduler).records([], WorkerSettings(tmp_path, None), WorkerContext(tmp_path))
+    with pytest.raises(UsageError, match="no worker has joined the scheduler"):
+        next(records)
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, tmp_path):
+    far, near = tmp_path / "far.sqlite", tmp_path / "near.sqlite"
+    with started_workers(scheduler, tmp_path, "a", "b") as workers:
+        running = moatbench(tmp_path, "--store", far, "--out", tmp_path / "far", "--dask", scheduler)
+        while not finished(far) and running.poll() is None:
+            time.sleep(0.05)
+        done = finished(far)
+        workers[0].send_signal(signal.SIGKILL)
+        told, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, told
+    assert 0 < done < 39, "the worker was to die in the middle"
+    run_here(tmp_path, near, "--jobs", 1)
+    assert len(results(far)) == 39
+    assert results(far) == results(near)
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_results_of_a_worker_are_those_of_a_local_run(scheduler, tmp_path):
+    far, near = tmp_path / "far.sqlite", tmp_path / "near.sqlite"
+    write_matrix(tmp_path, SMALL)
+    run_here(tmp_path, far, "--dask", scheduler)
+    run_here(tmp_path, near, "--jobs", 1)
+    assert {record[3] for record in results(far).values()} == {"ok"}
+    assert results(far) == results(near)
 
 
 def test_an_address_at_which_nobody_answers_is_named(tmp_path, monkeypatch):
@@ -132,13 +183,6 @@ def test_an_address_that_leads_nowhere_ends_a_run_before_a_victim_is_trained(tmp
     assert not list(tmp_path.rglob("store.sqlite"))
 
 
-def test_a_scheduler_without_workers_times_out(scheduler, tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_backend, "TIMEOUT_SECONDS", 2)
-    records = DaskBackend(scheduler).records([], WorkerSettings(tmp_path, None), WorkerContext(tmp_path))
-    with pytest.raises(UsageError, match="no worker has joined the scheduler"):
-        next(records)
-
-
 def test_a_worker_that_joins_late_with_other_versions_is_rejected(monkeypatch):
     supplies = dask_backend.WorkerSupplies("run", b"", {}, training_cache=False, device="cpu")
     monkeypatch.setattr(dask_backend, "versions", lambda: supplies.versions | {"numpy": "0.1"})
@@ -147,8 +191,7 @@ def test_a_worker_that_joins_late_with_other_versions_is_rejected(monkeypatch):
     assert "run" not in dask_backend._settings
 
 
-@pytest.mark.parametrize("workers", [("a",)], indirect=True)
-@pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("worker")
 def test_an_error_of_unpacking_on_a_worker_is_reported(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "_pickled", lambda *_: b"no pickle")
     records = DaskBackend(scheduler).records([], WorkerSettings(tmp_path, None), WorkerContext(tmp_path))

@@ -441,6 +441,7 @@ def test_a_pool_of_training_data_is_flagged_for_surrogate_attacks_alone(cell, ru
     assert run(replace(published, attack=STOLEN))[0].info.flags == ["overlap"]
 
 
+@pytest.mark.slow
 def test_handwriting_of_another_post_office_is_another_data_set(cell, data_root):
     outcome = run_cells(of(cell, "usps").group(), WorkerContext(data_root))[0]
     assert outcome.metrics["membership.without_victim_accuracy"] > 0.9

@@ -23,6 +23,7 @@ budget = 20
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_workers")
 def test_two_runs_that_share_an_empty_cache_both_finish_with_right_results(matrix_file, tmp_path):
     file = matrix_file(MATRIX)
