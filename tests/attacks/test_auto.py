@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cases import slow_unless
 
 from attacks.auto import (
     Auto,
@@ -222,7 +223,7 @@ def test_few_queries_are_read_as_labels_and_it_says_so(pool):
     assert Auto().acquire(Shop(200), pool, Nearest(), STREAMS).facts["small_budget"] == 0
 
 
-@pytest.mark.parametrize("knowledge", ["none", "full"])
+@pytest.mark.parametrize("knowledge", slow_unless(lambda knowledge: knowledge == "none", ["none", "full"]))
 def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, context, digits_spec):
     from bench.plugins import attacks, defenses
     from bench.runner import extraction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from functools import cache
 from textwrap import dedent
@@ -12,6 +13,7 @@ import pytest
 import torch
 from art.defences import postprocessor as art
 from art.estimators.classification import PyTorchClassifier
+from cases import slow_unless
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +55,7 @@ VARIANTS = [
     "top_k(k=99)",
 ]
 EVERY = [*defenses.names(), *VARIANTS]
+OWN_CODE = re.compile(r"action=|layers=input|rule=|\((consistent|keep_label)=")
 OUTPUT = [name for name in defenses.names() if issubclass(defenses.get(name), OutputDefense)]
 
 
@@ -280,7 +283,10 @@ def probability_rows(draw):
 AWKWARD = [[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0.2496, 0.2504, 0.25, 0.25]]
 
 
-@pytest.mark.parametrize("text", EVERY)
+# Each defense, and each choice with code of its own; the limits of numbers are slow.
+@pytest.mark.parametrize(
+    "text", slow_unless(lambda text: text in defenses.names() or OWN_CODE.search(text), EVERY)
+)
 @settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(rows=probability_rows())
 @example(rows=AWKWARD)

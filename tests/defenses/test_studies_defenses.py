@@ -415,7 +415,7 @@ def test_more_noise_on_the_parameters_is_a_worse_model(kind, victim_of):
     assert accuracy(badly, victim) < victim.accuracy() - 0.3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_unless(lambda kind: kind != "cnn", KINDS))
 def test_a_perturbed_victim_answers_one_by_one_as_in_a_batch_to_the_last_bit(kind, victim_of):
     victim = victim_of(kind)
     x = victim.splits.test.x[:60]

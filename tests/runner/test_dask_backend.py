@@ -21,13 +21,14 @@ from bench.store import Store
 
 SMALL = """
 name = "spread"
+repeats = 1
 plugins = ["mine.py"]
 [[block]]
 data = "digits"
 victim = "logistic"
 surrogate = "logistic"
 attack = "copycat"
-defense = ["halve", "gaussian_noise(scale=0.2)"]
+defense = "halve"
 budget = 20
 """
 MATRIX = """

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from caches import document_module, edit_module
+from cases import slow_unless
 from images import shrink, write_mnist_like
 
 from bench import keys
@@ -117,7 +118,11 @@ def test_the_victims_answers_and_the_device_change_all_keys(tasks, before):
 
 
 @pytest.mark.parametrize(
-    "library", ["adversarial-robustness-toolbox", "torch", "torchvision", "numpy", "scipy", "scikit-learn"]
+    "library",
+    slow_unless(
+        lambda library: library in {"torch", "numpy"},
+        ["adversarial-robustness-toolbox", "torch", "torchvision", "numpy", "scipy", "scikit-learn"],
+    ),
 )
 def test_another_version_changes_all_keys(library, tasks, before, monkeypatch):
     installed = module.versions()
