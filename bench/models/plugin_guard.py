@@ -138,15 +138,46 @@ def _default_device() -> str:
     return str(torch.empty(0).device)
 
 
+HOOKS = tuple(
+    hooks
+    # torch.optim has no attribute of that name
+    for module in (torch.nn.modules.module, importlib.import_module("torch.optim.optimizer"))
+    for name, hooks in sorted(vars(module).items())
+    if name.startswith("_global_") and isinstance(hooks, dict)
+)
+"""Where torch keeps the hooks of all modules and all optimisers."""
+
+
+def _read_hooks() -> list[dict[Any, Any]]:
+    return [dict(hooks) if hooks else {} for hooks in HOOKS]
+
+
+def _restore_hooks(before: list[dict[Any, Any]]) -> None:
+    for hooks, content in zip(HOOKS, before, strict=True):
+        hooks.clear()
+        hooks.update(content)
+
+
+def _read_autocast() -> tuple[bool, bool]:
+    return torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
+
+def _set_autocast(before: tuple[bool, bool]) -> None:
+    for device, enabled in zip(("cpu", "cuda"), before, strict=True):
+        torch.set_autocast_enabled(device, enabled)
+
+
 FAST = (
     Setting("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
     Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
     Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
     Setting("flushing of denormal numbers", lambda: TINY * 1.0 == 0, torch.set_flush_denormal),
+    Setting("torch's automatic mixed precision", _read_autocast, _set_autocast),
+    Setting("the hooks of all modules or optimisers of torch", _read_hooks, _restore_hooks),
     Setting("NumPy's handling of errors", np.geterr, lambda before: np.seterr(**before)),
 )
 """Settings that change the arithmetic of whatever runs next; read around every call."""
-SLOW = (
+TORCH = (
     Setting(
         "torch's default device",
         _default_device,
@@ -167,6 +198,10 @@ SLOW = (
     ),
     Setting("torch's detection of anomalies", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     Setting("cuDNN's flags", _read_cudnn, _set_cudnn),
+)
+"""Further settings of torch; read around calls that take long, and around imports."""
+SLOW = (
+    *TORCH,
     Setting(
         "environment variables", lambda: dict(vars(os.environ)["_data"]), _restore_environment, imports=True
     ),
@@ -312,6 +347,25 @@ def kept_settings(who: str, hook: str) -> Iterator[None]:
         yield
     finally:
         _put_back(who, hook, settings, read, modules)
+
+
+@contextmanager
+def guarded_import(who: str) -> Iterator[None]:
+    """Import the code of ``who`` inside the block: settings of arithmetic and random generators are put back.
+
+    Other settings stay as the import leaves them: a plugin may need an environment variable or a folder on
+    Python's import path later.
+    """
+    settings = (*FAST, *TORCH)
+    read, modules = [setting.read() for setting in settings], len(sys.modules)
+    numpy_state, python_state, torch_state = np.random.get_state(), random.getstate(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        torch.default_generator.set_state(torch_state)
+        _put_back(who, "its import", settings, read, modules)
 
 
 class PluginCall:

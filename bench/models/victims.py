@@ -16,8 +16,8 @@ from bench.data.data_files import load_splits
 from bench.data.datasets import Labelled, Splits, info
 from bench.errors import VictimError
 from bench.models import user_victims, victim_training
-from bench.models.determinism import CHUNK, in_chunks, single_thread
-from bench.models.plugin_guard import PluginCall, generator
+from bench.models.determinism import CHUNK, in_chunks, single_thread, torch_seed
+from bench.models.plugin_guard import PluginCall, generator, guarded_import
 from bench.models.prediction_cache import PredictionCache
 from bench.models.promises import SAME
 from bench.models.victim_training import Features
@@ -27,6 +27,8 @@ Images = NDArray[np.float32]
 Array = NDArray[np.float64]
 Perturb = Callable[[float, int], Callable[[Images], Array]]
 
+OF_BATCH = 1e-3
+"""Difference of answers from which they depend on the batch. In single precision, last bits may."""
 REMEMBERED = 64 * 2**20
 """Bytes of a victim's answers to cache, and of its features."""
 
@@ -176,9 +178,16 @@ class Victim:
         with self._call("predict", full=True):
             answers = self.probabilities(splits.test.x)
             few = splits.test.x[:CHUNK]
-            self._check_again("answers", [answers[: len(few)]], [self._evaluate(few.copy())])
+            first = [answers[: len(few)]]
+            # Torch's generator is put back after each call, so that dropout would drop the same again.
+            with torch_seed(1):
+                self._check_again("answers", first, [self._evaluate(few.copy())])
+            if half := len(few) // 2:
+                self._check_alone(first[0][:half], self._evaluate(few[:half].copy()))
             if self.features is not None:
-                self._check_again("features", self._read(few), self._read(few))
+                with torch_seed(1):
+                    again = self._read(few)
+                self._check_again("features", self._read(few), again)
         if not self.fingerprint:
             h = hashlib.sha256(answers.tobytes())
             for name in user_victims.PARTS:
@@ -199,6 +208,15 @@ class Victim:
                 f"differ by up to {apart:.2g}; switch off dropout and other randomness"
             )
 
+    def _check_alone(self, among: Array, alone: Array) -> None:
+        """Raise VictimError if answers (n, classes) are others when the rest of the batch is another."""
+        apart = float(np.abs(among - alone).max())
+        if apart > OF_BATCH:
+            raise VictimError(
+                f"victim {self.name} answers an input otherwise when the rest of its batch is another: by up "
+                f"to {apart:.2g}; batch normalisation has to be in evaluation mode (eval())"
+            )
+
     def accuracy(self) -> float:
         """Return the share of test inputs whose top-1 is the true label."""
         test = self.splits.test
@@ -212,7 +230,8 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
     """
     with single_thread():
         if spec.is_reference:
-            returned = user_victims.call_factory(spec.data)
+            with guarded_import(f"victim {spec.data}"):
+                returned = user_victims.call_factory(spec.data)
             if isinstance(returned, Victim):
                 victim = returned
             else:

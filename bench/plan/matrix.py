@@ -20,6 +20,7 @@ from bench.data import data_files, datasets, query_pools
 from bench.errors import MissingDataError, UsageError, nearest, shown
 from bench.files import user_file, user_text
 from bench.models import training_config
+from bench.models.plugin_guard import guarded_import
 from bench.models.sklearn_surrogates import ESTIMATORS
 from bench.models.user_victims import check_reference
 from bench.plan import feasibility
@@ -387,8 +388,11 @@ def _parsed(text: str, name: str) -> Matrix:
 def _register(files: Iterable[Path]) -> None:
     """Register the plugins of the files; raises UsageError for a file without, and for a name used twice."""
     owners: dict[str, Path] = {}
+    with guarded_import("an installed plugin"):
+        plugins.attacks.names(), plugins.defenses.names()
     for path in files:
-        names = [*plugins.attacks.add_file(path), *plugins.defenses.add_file(path)]
+        with guarded_import(f"plugin file {path}"):
+            names = [*plugins.attacks.add_file(path), *plugins.defenses.add_file(path)]
         if not names:
             raise UsageError(f"{path} defines no attack and no defense")
         for each in names:

@@ -13,7 +13,13 @@ from pathlib import Path
 from bench.calls import parse_call
 from bench.errors import NotApplicable, PluginError, UsageError
 from bench.models.determinism import on_device, single_thread
-from bench.models.plugin_guard import collected_notes, is_signal, kept_settings, watched_signals
+from bench.models.plugin_guard import (
+    collected_notes,
+    guarded_import,
+    is_signal,
+    kept_settings,
+    watched_signals,
+)
 from bench.plugins import attacks, defenses, file_module
 from bench.records import Info, Outcome, Record, Status
 from bench.runner.cells import run_cells
@@ -60,9 +66,12 @@ def available_cores() -> int:
 @cache
 def worker_context(settings: WorkerSettings) -> WorkerContext:
     """Return the context of ``settings`` in this process, after registering the plugin files."""
+    with guarded_import("an installed plugin"):
+        attacks.names(), defenses.names()
     for path in settings.plugins:
-        attacks.add_file(path)
-        defenses.add_file(path)
+        with guarded_import(f"plugin file {path}"):
+            attacks.add_file(path)
+            defenses.add_file(path)
     for path, name in settings.files:
         if file_module(path) != name:
             raise UsageError(f"{path} has changed since the run started; run the same command again")

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from bench.data.datasets import Labelled, Splits, info
 from bench.errors import BudgetError, MissingDataError, UsageError, VictimError
 from bench.models import training
 from bench.models.defended_api import DefendedAPI
+from bench.models.determinism import torch_seed
 from bench.models.victims import Victim, load_victim
 from bench.tasks import VictimSpec
 from defenses.base import DefenseStack
@@ -222,6 +224,29 @@ def test_a_victim_that_is_not_deterministic_says_so():
     victim = replace(brought(uniform), features=lambda x: [drifting(x)])
     with pytest.raises(VictimError, match=r"its features differ by up to 1; switch off dropout"):
         victim.check()
+
+
+def probabilities_of(network):
+    def model(x):
+        with torch.no_grad():
+            return torch.softmax(network(torch.from_numpy(x)), dim=1).numpy()
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [(nn.Dropout(), "is not deterministic"), (nn.BatchNorm1d(9), "when the rest of its batch is another")],
+)
+def test_a_network_in_training_mode_is_rejected(layer, said):
+    with torch_seed(0):
+        network = nn.Sequential(nn.Flatten(), nn.LazyLinear(9), layer, nn.Linear(9, 3))
+        network(torch.zeros(2, *splits().test.x.shape[1:]))
+    victim = brought(probabilities_of(network))
+    with pytest.raises(VictimError, match=f"victim theirs .*{said}"):
+        victim.check()
+    network.eval()
+    brought(probabilities_of(network)).check()
 
 
 @pytest.mark.parametrize(

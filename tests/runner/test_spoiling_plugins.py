@@ -169,6 +169,8 @@ def process():
             str(torch.empty(0).device),
             torch.are_deterministic_algorithms_enabled(),
             torch.get_num_threads(),
+            torch.is_autocast_enabled("cpu"),
+            dict(torch.nn.modules.module._global_forward_hooks),
         ),
         "denormals": spoiling_tiny() * 1.0,
         "numpy": np.geterr(),
@@ -223,6 +225,23 @@ def test_what_an_attack_changes_in_the_process_is_undone_and_said(settings):
             assert f"attack 'changes_as_attack' (spoiling_plugins.py) {verb}" in said[0]
     for module in [each for name, each in sys.modules.items() if name.startswith("moatbench_file_spoiling")]:
         module.stopped.set()  # ends the thread
+
+
+@pytest.mark.parametrize("what", ["default dtype", "hooks", "mixed precision", "generators"])
+def test_what_an_import_changes_in_the_process_is_undone_and_said(what, tmp_path, caplog):
+    path = tmp_path / "imported.py"
+    path.write_text(
+        f"import sys; sys.path.insert(0, {str(FILE.parent)!r})\n"
+        f"from spoiling_plugins import CHANGES, ChangesAsAttack as Base\nCHANGES[{what!r}]()\n"
+        "class Imported(Base):\n    name = 'imported'\n"
+    )
+    before = process()
+    local_backend.worker_context(WorkerSettings(tmp_path, None, (path,)))
+    after = process()
+    assert {key for key in before if before[key] != after[key]} <= {"path"}
+    said = [line for line in caplog.messages if "imported.py changed" in line]
+    assert len(said) == (what != "generators"), caplog.messages
+    sys.path.remove(str(FILE.parent))
 
 
 @pytest.mark.parametrize(

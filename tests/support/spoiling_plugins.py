@@ -136,6 +136,8 @@ CHANGES = {
     "deterministic": lambda: torch.use_deterministic_algorithms(True),
     "threads of torch": lambda: torch.set_num_threads(3),
     "denormals": lambda: torch.set_flush_denormal(True),
+    "mixed precision": lambda: torch.set_autocast_enabled("cpu", True),
+    "hooks": lambda: torch.nn.modules.module.register_module_forward_hook(lambda *given: given[2] * 0),
     "numpy errors": lambda: np.seterr(all="raise"),
     "environment": lambda: os.environ.update(MOATBENCH_SPOILT="1", PATH=""),
     "working folder": lambda: os.chdir("/"),
