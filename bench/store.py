@@ -490,13 +490,20 @@ def _require_access(path: Path, *, write: bool) -> None:
         raise StoreError(
             f"{path} may not be written by this user; copy it, or name another file with --store"
         )
-    if write and not os.access(path.parent, os.W_OK):
-        raise StoreError(f"{path.parent} may not be written by this user; name another file with --store")
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
+    if write and not os.access(folder, os.W_OK):
+        raise StoreError(f"{folder} may not be written by this user; name another file with --store")
+    if write and path.stat().st_nlink > 1:
+        # Each name would have its own lock and its own log, so that two runs could write at once.
+        raise StoreError(
+            f"{path} has {path.stat().st_nlink} names (hard links) and cannot be written safely; copy it, "
+            "or name another file with --store"
+        )
 
 
 def _unopened(path: Path) -> str:
     """Return why a store that may be read cannot be opened."""
-    if Path(f"{path}-wal").exists():
+    if Path(f"{os.path.realpath(path)}-wal").exists():
         return "the run that wrote it did not end, and this user may not write in its folder; copy both files"
     return "name another file"
 
@@ -512,7 +519,7 @@ def _connected(path: Path, *, write: bool) -> sqlite3.Connection:
             db.execute("select 1 from sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             db.close()
-            if "unable to open" not in str(error) or Path(f"{path}-wal").exists():
+            if "unable to open" not in str(error) or Path(f"{path.resolve()}-wal").exists():
                 raise
             # A folder in which this user may not write; nobody writes the store, or there would be a log.
             db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
@@ -522,7 +529,8 @@ def _connected(path: Path, *, write: bool) -> sqlite3.Connection:
 
 def _locked(path: Path) -> BaseFileLock:
     """Return the lock of a store's only writer; raises StoreError that names who has it."""
-    lock = FileLock(f"{path}.lock", timeout=0)
+    # By the file itself: links to it are other names of the same store.
+    lock = FileLock(f"{os.path.realpath(path)}.lock", timeout=0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

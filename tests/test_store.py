@@ -199,6 +199,25 @@ def test_a_second_writer_is_told_who_writes_and_readers_are_not_stopped(holder, 
     assert [each.name for each in tmp_path.iterdir()] == ["s.sqlite"]
 
 
+def test_a_link_to_a_store_is_the_same_store_to_a_second_writer(tmp_path):
+    path, link, hard = tmp_path / "s.sqlite", tmp_path / "link.sqlite", tmp_path / "hard.sqlite"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.symlink_to(tmp_path, target_is_directory=True)
+    with Store(path, create=True):
+        link.symlink_to(path)
+        for other in (link, elsewhere / "s.sqlite"):
+            with pytest.raises(StoreError, match=f"is being written by process {os.getpid()} on"):
+                Store(other, create=True)
+        hard.hardlink_to(path)
+        with pytest.raises(StoreError, match=r"has 2 names \(hard links\) and cannot be written safely"):
+            Store(hard, create=True)
+        hard.unlink()
+    with Store(link, create=True) as store:
+        store.set_meta(Meta(jobs=2))
+    with Store(path) as store:
+        assert store.meta() == Meta(jobs=2)
+
+
 def test_a_reader_sees_one_moment_of_a_store_that_is_being_written(tmp_path):
     with Store(tmp_path / "s.sqlite", create=True) as writer:
         writer.set_meta(Meta(jobs=2))
