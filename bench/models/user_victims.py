@@ -72,6 +72,20 @@ def model_and_splits(returned: Any, reference: str) -> tuple[Any, ...]:
     return returned
 
 
+def check_model(model: Any, reference: str) -> None:
+    """Raise UsageError, with what to return instead, for a torch Module or a scikit-learn classifier."""
+    from sklearn.base import BaseEstimator
+    from torch.nn import Module
+
+    instead = ""
+    if isinstance(model, Module) and not hasattr(model, "predict"):
+        instead = "got a torch Module; return a function from images to probabilities"
+    elif isinstance(model, BaseEstimator) and hasattr(model, "predict"):
+        instead = "got a scikit-learn classifier; return its predict_proba on flattened images"
+    if instead:
+        raise UsageError(f"--victim {reference}: {instead}")
+
+
 def check_splits(splits: Any, reference: str) -> None:
     """Raise UsageError, naming the split and what is allowed, unless they can be a victim's splits."""
     for problem in _problems(splits):

@@ -42,8 +42,9 @@ class Victim:
     float32, shallow to deep, the logits last. ``linear``: whether its log-odds are linear in the
     input; None if unknown. ``perturb(scale, seed)``: optional; returns a function from inputs to the
     probabilities of a perturbed victim: one with normal noise on its parameters, of ``scale`` times each
-    tensor's own standard deviation. Raises VictimError from :meth:`check` if the model's answers are not
-    probabilities.
+    tensor's own standard deviation. ``fingerprint``: optional; a text that changes where the model does. The
+    fingerprint of a user's victim covers its answers and its splits as well. Raises VictimError from
+    :meth:`check` if the model's answers are not probabilities.
     """
 
     model: Any
@@ -155,9 +156,11 @@ class Victim:
         sums = answers.sum(axis=1, dtype=np.float64)
         worst = int(np.abs(sums - 1).argmax())
         if answers.min() < -1e-6 or abs(sums[worst] - 1) > 1e-3:
+            logits = answers.min() < -1e-6 or answers.max() > 1 + 1e-6
+            advice = "these look like logits, return softmax of them" if logits else "rows must sum to 1"
             return (
                 f"smallest entry {answers.min():.4g}, largest {answers.max():.4g}, a row sums to "
-                f"{sums[worst]:.4g}; these look like logits, return softmax of them"
+                f"{sums[worst]:.4g}; {advice}"
             )
         return ""
 
@@ -236,8 +239,14 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
                 victim = returned
             else:
                 victim = Victim(*user_victims.model_and_splits(returned, spec.data))
+            user_victims.check_model(victim.model, spec.data)
             user_victims.check_splits(victim.splits, spec.data)
+            stated = str(victim.fingerprint)
             victim = _brought_victim(victim, spec.data)
+            victim.check()
+            if stated:
+                # Together with the content: a text that its owner forgot to change hides no other model.
+                victim.fingerprint = hashlib.sha256(f"{victim.fingerprint} {stated}".encode()).hexdigest()
         else:
             official = spec.splits == "official"
             splits = load_splits(spec.data, spec.seed, data_root, official=official)
@@ -245,7 +254,7 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
             dataset = info(spec.data)
             expected = dataset.expected_official if official else dataset.expected
             victim.expected = expected.get(spec.architecture)
-        victim.check()
+            victim.check()
     return victim
 
 
@@ -259,7 +268,7 @@ def _brought_victim(victim: Victim, name: str) -> Victim:
     own = Splits(**copies, classes=given.classes)
     perturb = victim.perturb
     checked = None if perturb is None else _checked_perturb(perturb, own, f"{name} with noise")
-    return replace(victim, splits=own, name=name, perturb=checked)
+    return replace(victim, splits=own, name=name, perturb=checked, fingerprint="")
 
 
 def _own_victim(spec: VictimSpec, splits: Splits) -> Victim:

@@ -67,6 +67,21 @@ def a_number():
 def four():
     return model, splits, features, 1
 
+def stated():
+    return Victim(model, splits, fingerprint="v1")
+
+def module():
+    import torch
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)), splits
+
+def module_in_victim():
+    return Victim(module()[0], splits)
+
+def classifier():
+    from sklearn.linear_model import LogisticRegression
+    train = splits.train
+    return LogisticRegression().fit(train.x.reshape(len(train.x), -1), train.y), splits
+
 def logits():
     return (lambda x: np.full((len(x), 3), 5.0)), splits
 """
@@ -159,6 +174,35 @@ def test_what_a_factory_must_return_is_said(name, here):
         UsageError, match=rf"--victim mine.py:{name}: the factory must return \(model, splits\)"
     ):
         bring(f"mine.py:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("module", "got a torch Module; return a function from images to probabilities"),
+        ("module_in_victim", "got a torch Module; return a function from images to probabilities"),
+        ("classifier", "got a scikit-learn classifier; return its predict_proba on flattened images"),
+    ],
+)
+def test_a_model_that_takes_no_images_is_told_what_to_return(name, said, here):
+    (here / "mine.py").write_text(dedent(THEIRS))
+    with pytest.raises(UsageError, match=f"^--victim mine.py:{name}: {said}$"):
+        bring(f"mine.py:{name}")
+
+
+def test_a_stated_fingerprint_does_not_hide_another_model(here):
+    texts = [
+        THEIRS,
+        THEIRS.replace("1 / 3)", "1 / 3) + [[0.1, 0, -0.1]]"),
+        THEIRS.replace("default_rng(0)", "default_rng(1)"),
+        THEIRS.replace('"v1"', '"v2"'),
+    ]
+    prints = []
+    for text in [*texts, THEIRS]:
+        (here / "mine.py").write_text(dedent(text))
+        prints.append(bring("mine.py:stated").fingerprint)
+    assert len(set(prints)) == len(texts)
+    assert prints[0] == prints[-1]
 
 
 def test_a_users_victim_that_returns_logits_is_rejected(here):

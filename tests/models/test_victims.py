@@ -151,7 +151,8 @@ def nan(x):
             lambda x: uniform(x) * 10 - 4,
             r"smallest entry -0.6667, largest -0.6667, .*; these look like logits",
         ),
-        (lambda x: uniform(x) * 2, r"smallest entry 0.6667, .* a row sums to 2; .* return softmax of them"),
+        (lambda x: uniform(x) * 2, "smallest entry 0.6667, .* a row sums to 2; rows must sum to 1$"),
+        (lambda x: uniform(x) * 0.97, "smallest entry 0.3233, .* a row sums to 0.97; rows must sum to 1$"),
         (
             lambda x: np.tile([1.5, -0.5, 0.0], (len(x), 1)),
             "smallest entry -0.5, largest 1.5, a row sums to 1;",
