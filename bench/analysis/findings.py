@@ -219,7 +219,9 @@ class Findings:
             for name, sample in self.attack_results.get((source, defense, budget), {}).items():
                 if name not in found or not equal_agreement(found[name], sample):
                     found[name + note] = sample
-        if self.carries_over(threat, defense):
+        # Without a defense only beside what was run: as the one reference, label_only's results would be
+        # compared with themselves.
+        if (defense or found) and self.carries_over(threat, defense):
             for stack in self._label_only:
                 for name, sample in self.candidates(threat, stack, budget).items():
                     if name not in found or not equal_agreement(found[name], sample):

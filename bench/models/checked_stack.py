@@ -107,7 +107,8 @@ class CheckedDefense:
         if differs(before, again) and (decided or not self.claims.may_flag):
             raise PluginError(
                 f"{self.who} answers a query differently when it is asked again later, alone, with the same "
-                "seed and number"
+                "seed and number; a defense keeps no state between queries, but may use batch.client and "
+                "batch.number"
             )
 
 

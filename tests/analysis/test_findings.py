@@ -157,6 +157,16 @@ def test_results_carried_over_from_label_only_are_non_adaptive():
     assert not any(sample.adaptive for sample in replayed.values())
 
 
+def test_without_cells_of_the_undefended_victim_no_reduction_is_claimed():
+    cells = [record for record in static() if tuple(record.spec["defense"]) != NONE]
+    found = Findings([*AUDITED, *cells], {"digits": 200})
+    (threat,) = found.threats
+    assert NONE not in found.conditions[threat]
+    assert not found.candidates(threat, NONE, 200)
+    for defense in (LABEL_ONLY, SIGMOID, USELESS):
+        assert row_of(found, "none", defense).results[200].reduction is None
+
+
 def renamed(records, old, new, **claims):
     """The same run of a defense of another name; ``claims``: those in its evaluation."""
     made = []
