@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ FORMAT = 2
 NAME = "moatbench baseline"
 EXPORTED_METRICS = ("extraction.fidelity", "honest.", "contract.", "detection.")
 """Metrics that a comparison needs, or how their names begin."""
+SHARES = {"honest.accuracy", "honest.accuracy_undefended", "honest.top1_kept"}
+"""Metrics of a defense evaluation that are shares, as all fidelities are."""
 INFO = {"claims", "flags", "resolved", "drawn"}
 """Fields of ``Record.info`` that a comparison needs."""
 META = {"matrix", "matrix_text", "reference_budget", "sentinels", "victims", "versions", "machine", "commit"}
@@ -63,7 +66,7 @@ class ExportedRepeat(_Strict):
     ``agreement`` holds one bit for each of ``inputs`` test inputs, packed and in base64.
     """
 
-    repeat: int
+    repeat: Annotated[int, pydantic.Field(ge=0)]
     status: Status
     metrics: dict[str, pydantic.FiniteFloat | None]
     info: Info
@@ -91,6 +94,9 @@ class ExportedRepeat(_Strict):
     def _complete(self) -> Self:
         if self.agreement is not None and len(self.agreement) != (self.inputs + 7) // 8:
             raise ValueError(f"agreement holds {len(self.agreement)} bytes for {self.inputs} inputs")
+        for name, value in self.metrics.items():
+            if value is not None and _is_share(name) and not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}, which is no share in [0, 1]")
         return self
 
     @pydantic.field_serializer("agreement")
@@ -134,8 +140,11 @@ class Export(_Strict):
     groups: list[ExportedGroup]
 
     def baseline(self) -> Baseline:
-        """Return the run; raises ValueError for a spec that is none."""
+        """Return the run; raises ValueError for a spec that is none, and for two results of one task."""
         records = [record for group in self.groups for record in group.records()]
+        for task, times in Counter(record.task for record in records).items():
+            if times > 1:
+                raise ValueError(f"it has {times} results of {task.kind} {json.dumps(task.spec())}")
         return Baseline(self.meta, records, [task_of(kind_of(spec), spec) for spec in self.planned])
 
 
@@ -238,6 +247,10 @@ def _groups(records: Sequence[Record]) -> Iterator[ExportedGroup]:
         repeats = [ExportedRepeat.of(record) for record in sorted(group, key=lambda each: each.repeat)]
         kind: Literal["cell", "audit"] = "cell" if isinstance(task, Cell) else "audit"
         yield ExportedGroup(kind=kind, spec=spec, repeats=repeats)
+
+
+def _is_share(metric: str) -> bool:
+    return metric.startswith("extraction.fidelity") or metric in SHARES
 
 
 def _plain(value: float | None) -> float | None:

@@ -10,7 +10,7 @@ from bench.analysis.display_names import weaker_note
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
 from bench.gate.baseline import Baseline
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
-from bench.records import Record
+from bench.records import Record, victim_name
 from bench.tasks import Cell, Task
 
 
@@ -64,9 +64,17 @@ def differences(before: Baseline, after: Baseline) -> dict[str, str]:
     others = sorted(
         name for name in prints[0].keys() & prints[1].keys() if prints[0][name] != prints[1][name]
     )
+    texts = []
     if others:
         are = "is another model, or has" if len(others) == 1 else "are other models, or have"
-        found["victim"] = f"{', '.join(others)} {are} other data"
+        texts.append(f"{', '.join(others)} {are} other data")
+    attacked = [{victim_name(record.task.victim) for record in side.records} for side in (before, after)]
+    for side, known in zip(("baseline", "candidate"), prints, strict=True):
+        # Without a fingerprint nobody can tell whether it is the same.
+        if unknown := sorted((attacked[0] & attacked[1]) - known.keys()):
+            texts.append(f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} unknown in the {side}")
+    if texts:
+        found["victim"] = "; ".join(texts)
     versions = [side.meta.versions for side in (before, after)]
     moved = [
         f"{name} {versions[0][name]} against {versions[1][name]}"
@@ -79,7 +87,8 @@ def differences(before: Baseline, after: Baseline) -> dict[str, str]:
 
 
 def _fingerprints(side: Baseline) -> dict[str, str]:
-    return {each.identity: each.fingerprint for each in side.meta.victims}
+    """Return the fingerprints that a run knows, by victim."""
+    return {each.identity: each.fingerprint for each in side.meta.victims if each.fingerprint}
 
 
 def _major(version: str) -> str:

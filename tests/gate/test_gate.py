@@ -9,7 +9,7 @@ import pytest
 
 from bench.errors import StoreError, UsageError
 from bench.gate import render
-from bench.gate.baseline import Baseline, export, read
+from bench.gate.baseline import Baseline, _checksum, export, read
 from bench.gate.command import exit_code, gate
 from bench.gate.compare import compare
 from bench.gate.decisions import holm
@@ -295,6 +295,51 @@ def test_a_file_that_is_no_baseline_is_rejected_in_one_sentence(spoil, said, tmp
         gate(good, bad, tolerance=2, summary=tmp_path / "summary.md")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "summary.md").exists()
+
+
+def share(group, metric, value):
+    def spoil(content):
+        each = next(each for each in content["groups"] if each["kind"] == group)
+        each["repeats"][0]["metrics"][metric] = value
+
+    return spoil
+
+
+def repeat(number):
+    def spoil(content):
+        next(each for each in content["groups"] if each["kind"] == "cell")["repeats"][1]["repeat"] = number
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda content: content["groups"].append(content["groups"][0]), r"it has 2 results of \w+ \{"),
+        (repeat(0), r"it has 2 results of cell \{"),
+        (repeat(-1), r"repeats.1.repeat: input should be greater than or equal to 0"),
+        (share("cell", "extraction.fidelity", 97.0), r"extraction.fidelity is 97.0, which is no share in"),
+        (share("audit", "honest.accuracy", -0.5), r"honest.accuracy is -0.5, which is no share in \[0, 1\]"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_results_that_cannot_be_are_refused_in_every_format(spoil, said, version, tmp_path):
+    path = tmp_path / "base.json"
+    export(standard(1), path)
+    content = json.loads(first_format(path.read_text(), spoil)) | {"version": version}
+    content["checksum"] = _checksum(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=f"is damaged .*{said}") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("victims", [[], [VictimFacts(victim="digits/mlp")]])
+def test_a_victim_that_one_run_does_not_know_is_not_taken_for_the_same(victims):
+    whole = standard(1)
+    unknown = run(*[whole.records[:]], victims=victims)
+    assert differences(unknown, whole) == {"victim": "digits/mlp is unknown in the baseline"}
+    assert differences(whole, unknown) == {"victim": "digits/mlp is unknown in the candidate"}
 
 
 def test_runs_about_other_things_are_not_compared_unless_allowed(tmp_path, capsys):
