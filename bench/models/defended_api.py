@@ -24,6 +24,9 @@ from defenses.base import Answers, Batch, DefenseStack
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
 
+ROUNDING = 1e-6
+"""How far a query may lie outside [0, 1], as rounding leaves it."""
+
 
 @dataclass
 class QueryAccount:
@@ -84,10 +87,11 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         self._seed_of = cache(partial(derive, seed))
 
     def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
-        """Return (n, classes) float64 answers to queries (n, channels, height, width).
+        """Return (n, classes) float64 answers to queries (n, channels, height, width) in [0, 1].
 
         Rows of NaN are rejected queries. ``batch_size`` is ART's and has no effect. Raises BudgetError,
-        before anything is answered, if the budget does not allow all of ``x``.
+        before anything is answered, if the budget does not allow all of ``x``, and ValueError for queries of
+        another shape or outside [0, 1].
         """
         return self.query(x, client).probabilities
 
@@ -98,8 +102,10 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         x = np.array(x, dtype=np.float32, order="C")  # a copy, since the sender may change it later
         if x.shape[1:] != self._victim.shape:
             raise ValueError(f"queries must be (n, {self._victim.shape}), got {x.shape}")
-        if not np.isfinite(x).all():
-            raise ValueError("queries must be finite, got NaN or infinity")
+        if x.size and not -ROUNDING <= x.min() <= x.max() <= 1 + ROUNDING:  # also where there are NaN
+            if not np.isfinite(x).all():
+                raise ValueError("queries must be finite, got NaN or infinity")
+            raise ValueError(f"queries must be in [0, 1], got {x.min():.7g} to {x.max():.7g}")
         if self._closed:
             raise BudgetError("the attack has returned its result, after which the API answers nothing more")
         if self.budget is not None and self.account.sent + len(x) > self.budget:

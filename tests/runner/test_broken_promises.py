@@ -133,6 +133,7 @@ FORGED = {
     "own fidelity": "returned the fact 'fidelity', which is the name of a metric",
     "overspends": "failed in acquire: BudgetError: the attack asked for 500 answers with 40 left",
     "asks nan": "failed in acquire: ValueError: queries must be finite, got NaN or infinity",
+    "asks outside": "failed in acquire: ValueError: queries must be in [0, 1], got 0.5 to 1.5",
     "surrogate shape": "has a surrogate that must answer in shape (447, 10), but answered in (10, 10)",
     "surrogate nan": "has a surrogate that answers with NaN or infinity",
     "surrogate logits": "has a surrogate whose answers are no probabilities",

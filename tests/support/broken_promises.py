@@ -103,6 +103,8 @@ class Forger(Extraction):
         x = pool.x[order[: api.budget]]
         if self.how == "asks nan":
             api.predict(x * np.nan)
+        if self.how == "asks outside":
+            api.predict(x + 0.5)
         if self.how == "hides":
             try:
                 y = api.predict(x).astype(np.float32)
