@@ -30,6 +30,7 @@ def committed(tmp_path_factory):
     return folder, gated(folder)
 
 
+@pytest.mark.slow
 def test_the_example_passes_as_committed(committed):
     code, text = committed[1]
     assert code == 0, text

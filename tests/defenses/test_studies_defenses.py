@@ -425,7 +425,7 @@ def test_a_perturbed_victim_answers_one_by_one_as_in_a_batch_to_the_last_bit(kin
     assert one_by_one(x[:0]).shape == (0, 10)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_unless(lambda kind: kind != "cnn", KINDS))
 def test_perturbing_the_victim_leaves_the_victim_and_the_global_generators_alone(kind, victim_of):
     victim = victim_of(kind)
     x = victim.splits.test.x[:20]

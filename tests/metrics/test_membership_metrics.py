@@ -137,7 +137,7 @@ class TestErrors:
             name for name in membership.membership(MEMBER, SCORE) if "fpr" not in name
         }
 
-    @pytest.mark.parametrize("levels", [None, 4])
+    @pytest.mark.parametrize("levels", [None, pytest.param(4, marks=pytest.mark.slow)])
     def test_they_are_what_fresh_records_vary_by(self, levels):
         # 400 draws know a standard deviation to 3.5 %; 20 % is more than five times that.
         draws = [drawn(seed, 300, 1_200, 1.5, levels) for seed in range(400)]

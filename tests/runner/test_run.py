@@ -106,6 +106,7 @@ def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bi
     assert one == two
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_training_cache(tiny, finished, setting, tmp_path):
     shared = comparable(finished)
     alone = results(tiny, tmp_path / "two.sqlite", WorkerSettings(setting.data_root, None))
@@ -268,7 +269,8 @@ def wait_for_records(path, number, process):
 LONGER = TINY.replace("[20, 40]", "[20, 40, 60]")
 
 
-@pytest.mark.parametrize("jobs", slow_unless(lambda jobs: jobs == "1", ["1", "2"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_run_killed_in_the_middle_resumes_to_the_same_results(jobs, matrix_file, tmp_path, setting):
     file = matrix_file(LONGER)
     path = tmp_path / "killed.sqlite"
