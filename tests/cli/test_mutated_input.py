@@ -54,6 +54,8 @@ def check(folder, words):
     """Run a command line; fail unless it ends with 0, or with 2 and one short sentence."""
     with limited():
         code, text = moatbench(folder, *words)
+    # As the standard streams of a command write it.
+    text = text.encode("utf-8", "backslashreplace").decode()
     shown = f"moatbench {' '.join(repr(word[:200]) for word in words)}\n{text[-3_000:]}"
     assert code in {0, 2}, shown
     assert "Traceback" not in text, shown

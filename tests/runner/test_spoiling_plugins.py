@@ -255,7 +255,10 @@ def test_what_a_defense_changes_in_the_process_is_undone_and_said(what, settings
     assert record.arrays["agreement"].tobytes() == plain.arrays["agreement"].tobytes()
     said = record.costs.undone
     assert bool(said) == (what != "generators")
-    assert all("defense 'changes' (spoiling_plugins.py) changed " in each for each in said)
+    named = "defense 'changes' (spoiling_plugins.py) changed "
+    assert any(named in each for each in said) or not said
+    # What short calls leave is put back when the cell ends, when nobody knows any more whose it was.
+    assert all(named in each or each.startswith("a plugin changed ") for each in said)
 
 
 def test_a_defense_that_seeds_the_global_generators_leaves_the_draws_of_an_attack_alone(settings):
