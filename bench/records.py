@@ -76,6 +76,33 @@ class ClaimsRecord(Typed):
     may_flag: bool = False
 
 
+class PredicateRecord(Typed):
+    """What came of a predicate that a defense claims of every answer.
+
+    ``worst``: the largest violation; up to ``tolerance`` the predicate holds. ``broken``: how many of the
+    ``answers`` that were checked exceed it.
+    """
+
+    worst: float
+    broken: int
+    answers: int
+    tolerance: float = 0.0
+
+
+class IndependenceRecord(Typed):
+    """Whether noise is drawn anew: how far residuals of the same input agree where one thing differs.
+
+    ``agreement``: their correlation, 0 if they are independent. ``chance``: the one-sided p-value of it, by
+    permutation. ``inputs``: number of inputs. ``equal``: how many answers are equal to the bit; None where
+    noise is discrete, so that coincidences are normal.
+    """
+
+    agreement: float
+    chance: float
+    inputs: int
+    equal: int | None = None
+
+
 # Records without them share these: making one for each takes as long as reading all the rest.
 _UNDECLARED = AttackDeclarations()
 _NO_CLAIMS = ClaimsRecord()
@@ -91,9 +118,12 @@ class Info(Typed):
 
     Defense evaluations: 95 % ``intervals`` by metric; ``drawn``, the value of each repeat by metric, where
     noise is drawn; ``claims``; ``resolved``, the defense that was found for one given by its utility loss;
-    ``known_by``, the attacks that are declared to know each defense, by its plugin.
+    ``known_by``, the attacks that are declared to know each defense, by its plugin; ``predicates``, what came
+    of each that the stack claims, by its name with parameters; ``independence`` of noise across "queries",
+    "repeats", "clients" and "inputs"; ``retrained``, the value of each metric for each victim that was
+    trained anew by the same recipe with other rounding errors.
 
-    Failures: the ``traceback``.
+    Failures: the ``traceback``; ``broken_claim``, the name of a claim that answers broke, if that was it.
     """
 
     queries: QueryCounts | None = None
@@ -109,7 +139,11 @@ class Info(Typed):
     claims: ClaimsRecord = pydantic.Field(default_factory=lambda: _NO_CLAIMS)
     resolved: dict[str, str] = pydantic.Field(default_factory=dict)
     known_by: dict[str, list[str]] = pydantic.Field(default_factory=dict)
+    predicates: dict[str, PredicateRecord] = pydantic.Field(default_factory=dict)
+    independence: dict[str, IndependenceRecord] = pydantic.Field(default_factory=dict)
+    retrained: dict[str, list[float]] = pydantic.Field(default_factory=dict)
     traceback: str | None = None
+    broken_claim: str | None = None
 
 
 class Costs(Typed):

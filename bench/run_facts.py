@@ -18,8 +18,23 @@ class SplitSizes(Typed):
     test: int | None = None
 
 
+class ReferenceAnswers(Typed):
+    """A victim's undefended answers to its first test inputs, which tell whether another is the same.
+
+    ``values``: (rows, classes) float32, little-endian, row by row, in base64.
+    """
+
+    rows: int
+    classes: int
+    values: str
+
+
 class VictimFacts(Typed):
-    """What a store keeps of a victim. Accuracies are in [0, 1]; ``fingerprint``: of its model and data."""
+    """What a store keeps of a victim. Accuracies are in [0, 1]; ``fingerprint``: of its model and data.
+
+    ``recipe``: how it was trained, as text; empty for a victim of the user's own. ``data``: digest of its
+    splits. ``answers``: its answers to the first test inputs.
+    """
 
     victim: str
     seed: int = 0
@@ -27,6 +42,9 @@ class VictimFacts(Typed):
     accuracy: float | None = None
     expected: float | None = None
     fingerprint: str = ""
+    recipe: str = ""
+    data: str = ""
+    answers: ReferenceAnswers | None = None
     sizes: SplitSizes = pydantic.Field(default_factory=SplitSizes)
     parameters: int | None = None
 

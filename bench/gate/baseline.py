@@ -31,7 +31,16 @@ EXPORTED_METRICS = ("extraction.fidelity", "honest.", "contract.", "detection.")
 """Metrics that a comparison needs, or how their names begin."""
 SHARES = {"honest.accuracy", "honest.accuracy_undefended", "honest.top1_kept"}
 """Metrics of a defense evaluation that are shares, as all fidelities are."""
-INFO = {"claims", "flags", "resolved", "drawn"}
+INFO = {
+    "claims",
+    "flags",
+    "resolved",
+    "drawn",
+    "predicates",
+    "independence",
+    "retrained",
+    "broken_claim",
+}
 """Fields of ``Record.info`` that a comparison needs."""
 META = {"matrix", "matrix_text", "reference_budget", "sentinels", "victims", "versions", "machine", "commit"}
 """Fields of the run's meta data that a comparison needs."""

@@ -84,8 +84,9 @@ def test_a_promise_that_is_kept_at_fit_and_broken_later_is_found(how, run):
 
 def test_a_defense_that_comes_to_answer_otherwise_is_found_at_the_end(run):
     record = run(cell(defense=("liar(how=later, later=true)",)))
-    assert record.error.endswith(
+    assert (
         "answers a query differently when it is asked again later, alone, with the same seed and number"
+        in record.error
     )
 
 
