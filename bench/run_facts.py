@@ -21,12 +21,12 @@ class SplitSizes(Typed):
 class ReferenceAnswers(Typed):
     """A victim's undefended answers to its first test inputs, which tell whether another is the same.
 
-    ``values``: (rows, classes) float32, little-endian, row by row, in base64.
+    ``floats``: (rows, classes) float32, little-endian, row by row, in base64.
     """
 
     rows: int
     classes: int
-    values: str
+    floats: str
 
 
 class VictimFacts(Typed):

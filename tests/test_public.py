@@ -140,6 +140,7 @@ def test_the_harness_names_no_plugin():
         assert not modules & set(imports(path)), path.name
 
 
+@pytest.mark.slow
 def test_importing_the_public_page_needs_no_figures():
     import subprocess
 

@@ -178,6 +178,7 @@ def test_what_cannot_change_a_result_is_no_part_of_a_family(family):
         assert not [name for name in modules if f"{name}.".startswith(f"bench.{package}.")]
 
 
+@pytest.mark.slow
 def test_all_modules_that_python_imports_for_a_family_are_part_of_it():
     program = f"import sys, {', '.join(FAMILIES)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

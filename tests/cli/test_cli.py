@@ -151,6 +151,7 @@ def test_data_list_shows_what_is_here(moatbench, tmp_path):
     assert "1797" in out.replace(",", "")
 
 
+@pytest.mark.slow
 def test_a_victim_of_the_users_own_runs_through_any_matrix(moatbench, matrix_file, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"

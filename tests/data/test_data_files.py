@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import slow_unless
 from images import PARTS, shrink, write_mnist_like
 
 from bench.data import datasets
@@ -71,7 +72,9 @@ class TestDigits:
 
 
 class TestRealFiles:
-    @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "usps"])
+    @pytest.mark.parametrize(
+        "name", slow_unless(lambda name: name == "mnist", ["mnist", "fashion-mnist", "usps"])
+    )
     def test_splits_are_well_formed_and_share_no_image(self, data_root: Path, name: str) -> None:
         splits = load_splits(name, 0, data_root)
         seen: set[bytes] = set()
@@ -83,7 +86,11 @@ class TestRealFiles:
             seen |= hashes
 
     @pytest.mark.parametrize(
-        ("name", "size"), [("mnist", 10_000), ("fashion-mnist", 10_000), ("kmnist", 10_000), ("usps", 7_291)]
+        ("name", "size"),
+        slow_unless(
+            lambda name, _: name != "usps",
+            [("mnist", 10_000), ("fashion-mnist", 10_000), ("kmnist", 10_000), ("usps", 7_291)],
+        ),
     )
     def test_pool_sources_are_well_formed(self, data_root: Path, name: str, size: int) -> None:
         assert_well_formed(load_pool_source(name, data_root), size, name)

@@ -130,9 +130,7 @@ class TestLoad:
         ("victim", "pool"),
         slow_unless(
             # One data set of each shape; in colour, those that take no time to draw.
-            lambda victim, pool: (
-                victim in {"digits", "usps", "mnist"} or (victim == "cifar10" and pool not in DRAWN)
-            ),
+            lambda victim, pool: victim in {"digits", "mnist"} or (victim == "cifar10" and pool not in DRAWN),
             product(
                 DATASETS,
                 [

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from bench.data.torchvision_compat import define_missing, load_torchvision
 
 
@@ -12,6 +14,7 @@ def run_python(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_in_fresh_processes_torchvision_imports_and_missing_operators_are_defined_once() -> None:
     # Two processes, of which one is a fork: torch, which takes seconds, is imported once.
     code = (

@@ -1,6 +1,7 @@
 import cloudpickle
 import numpy as np
 import pytest
+from cases import slow_unless
 
 from bench.models.determinism import CHUNK
 from bench.models.prediction_cache import ROW_OVERHEAD, PredictionCache
@@ -105,7 +106,9 @@ def test_a_pickled_cache_keeps_outputs_and_shares_announced_rows(rows):
     assert there._evaluate.calls[-1] == 700 - 2 * CHUNK
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "cnn", "logistic", "tree"])
+@pytest.mark.parametrize(
+    "architecture", slow_unless(lambda name: name != "cnn", ["mlp", "cnn", "logistic", "tree"])
+)
 def test_a_victims_answers_do_not_depend_on_the_order_of_queries(context, architecture):
     spec = VictimSpec("digits", architecture, 0)
     pool, victim = context.pool(spec, "in-distribution", 0), context.victim(spec)

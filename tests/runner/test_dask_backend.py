@@ -155,6 +155,7 @@ def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, 
     assert results(far) == results(near)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 def test_the_results_of_a_worker_are_those_of_a_local_run(scheduler, tmp_path):
     far, near = tmp_path / "far.sqlite", tmp_path / "near.sqlite"
@@ -192,6 +193,7 @@ def test_a_worker_that_joins_late_with_other_versions_is_rejected(monkeypatch):
     assert "run" not in dask_backend._settings
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 def test_an_error_of_unpacking_on_a_worker_is_reported(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "_pickled", lambda *_: b"no pickle")

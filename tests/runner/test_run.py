@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cases import slow_unless
 from in_process import moatbench
 
 from bench import plugins as registry
@@ -94,6 +93,7 @@ def comparable(path):
     return [record.comparable() for record in stored_records(path)]
 
 
+@pytest.mark.slow
 def test_the_same_matrix_twice_and_with_one_and_two_jobs_is_equal_to_the_last_bit(
     tiny, finished, setting, tmp_path
 ):
@@ -122,6 +122,7 @@ def test_equal_trainings_are_shared_and_say_so(first_run):
     assert not (first_run / "training-cache").exists(), "the training cache serves one run"
 
 
+@pytest.mark.slow
 def test_records_say_what_their_attacks_and_defenses_declare(matrix_file, setting, tmp_path):
     text = TINY.replace('"gaussian_noise(scale=0.2)"', '["rounded(decimals=2)", "gaussian_noise(l1=0.2)"]')
     text = text.replace('"copycat(use_probability=false)"', '"auto", "membership_threshold(members=20)"')
@@ -303,7 +304,8 @@ def assert_no_process_of(session):
     pytest.fail(f"still running: {listed.stdout}")
 
 
-@pytest.mark.parametrize("name", slow_unless(lambda name: name == "SIGTERM", ["SIGINT", "SIGTERM"]))
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.slow
 def test_an_interrupt_keeps_results_and_prints_the_command_that_resumes(name, matrix_file, tmp_path):
     path = tmp_path / "stopped.sqlite"
     words = ("run", str(matrix_file(LONGER)), "--store", str(path), "--jobs", "2", "--fresh")
