@@ -99,7 +99,8 @@ def exit_code(comparison: Comparison, *, strict: bool = False) -> int:
 
     ``strict``: changed answers count as a regression, and inconclusive rows as not compared.
     """
-    regression, lost = [Decision.weaker, Decision.costlier], [Decision.failed, Decision.missing]
+    regression = [Decision.broken, Decision.weaker, Decision.costlier]
+    lost = [Decision.failed, Decision.missing]
     if strict:
         regression.append(Decision.changed)
         lost.append(Decision.cannot_tell)

@@ -12,7 +12,20 @@ from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.pooled_difference import Contrast, Prior
 
 ALPHA = 0.05
-"""Probability of any false alarm, and of deciding that one row is the same if it is not."""
+"""Probability of any false alarm in all families, and of deciding that one row is the same if it is not."""
+CHANGES = 0.005
+"""The part of ``ALPHA`` for changed answer statistics, which fail only with ``--strict``."""
+ALARMS = ALPHA - CHANGES
+"""The part of ``ALPHA`` for all other tests, which fail by default."""
+WORSE = {
+    RowKind.strength: Decision.weaker,
+    RowKind.sentinel: Decision.weaker,
+    RowKind.detection: Decision.weaker,
+    RowKind.claim: Decision.broken,
+    RowKind.honest: Decision.costlier,
+    RowKind.contract: Decision.changed,
+}
+"""What a row is if its test finds it worse, or for answer statistics different."""
 
 
 MANY = 10_000
@@ -24,34 +37,44 @@ class RowTest:
     """A row with its p-values before correction for multiple comparisons."""
 
     row: ComparisonRow
-    weaker: float = 1.0
-    stronger: float = 1.0
+    worse: float = 1.0
+    """That the row is what :data:`WORSE` says of its kind."""
+    better: float = 1.0
     apart: float = 1.0
     """That the difference is within the tolerance: the larger of two one-sided p-values."""
     still: Callable[[float], str] = lambda _: ""
-    """Returns how many repeats a decision would need, for a share of ALPHA."""
+    """Returns how many repeats a decision would need, for a share of the probability of an error."""
     settled: bool = False
     """Whether the row has its decision already, without a test."""
 
 
 def decide(tests: Sequence[RowTest]) -> list[ComparisonRow]:
-    """Return the rows with their decisions, by Holm's procedure over all tested rows in each direction."""
-    tested = [test for test in tests if not test.settled]
-    weaker, stronger = holm([test.weaker for test in tested]), holm([test.stronger for test in tested])
+    """Return the rows with their decisions, by Holm's procedure in each direction.
+
+    Tests of answer statistics, which fail only with ``--strict``, are a family with ``CHANGES`` of the
+    probability of an error, all others one with ``ALARMS``: together they keep ``ALPHA``.
+    """
     rows = [test.row for test in tests if test.settled]
-    for test, worse, better in zip(tested, weaker, stronger, strict=True):
-        honest = test.row.kind is RowKind.honest
-        if worse:
-            decision, note = Decision.costlier if honest else Decision.weaker, ""
-        elif better:
-            decision, note = Decision.stronger, ""
-        elif test.apart <= ALPHA:
-            decision, note = Decision.same, test.row.note
-        else:
-            decision, note = Decision.cannot_tell, test.still(ALPHA / len(tested))
-        row = replace(test.row, decision=decision, note=note)
-        rows.append(note_if_lower(row) if honest else row)
+    tested = [test for test in tests if not test.settled]
+    statistics = [test for test in tested if test.row.kind is RowKind.contract]
+    others = [test for test in tested if test.row.kind is not RowKind.contract]
+    for family, alpha in ((others, ALARMS), (statistics, CHANGES)):
+        worse, better = (
+            holm([each.worse for each in family], alpha),
+            holm([each.better for each in family], alpha),
+        )
+        rows += [_decided(*each, alpha / len(family)) for each in zip(family, worse, better, strict=True)]
     return rows
+
+
+def _decided(test: RowTest, worse: bool, better: bool, alpha: float) -> ComparisonRow:
+    if worse:
+        return replace(test.row, decision=WORSE[test.row.kind])
+    if better:
+        return note_if_lower(replace(test.row, decision=Decision.stronger, note=""))
+    if test.apart <= ALPHA:
+        return replace(test.row, decision=Decision.same)
+    return replace(test.row, decision=Decision.cannot_tell, note=test.still(alpha))
 
 
 def holm(chances: list[float], alpha: float = ALPHA) -> list[bool]:
@@ -83,6 +106,6 @@ def repeats_needed(each: Contrast, prior: Prior, tolerance: float, alpha: float)
 
 
 def note_if_lower(row: ComparisonRow) -> ComparisonRow:
-    """Return a row on utility loss, with a note if the loss is lower."""
-    note = "lower utility loss"
-    return replace(row, note=note) if row.decision is Decision.stronger else row
+    """Return a row; on a utility loss that is lower, with a note that says so."""
+    lower = row.kind is RowKind.honest and row.decision is Decision.stronger
+    return replace(row, note="lower utility loss") if lower else row

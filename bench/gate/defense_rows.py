@@ -1,131 +1,217 @@
-"""Rows on defense evaluations, which need no training: utility loss and answer statistics."""
+"""Rows on defense evaluations, which need no training: utility loss, detection rates, answer statistics.
+
+Where nothing random differs between the two runs, a difference is a fact and is compared with its limit.
+Noise, and a victim that is not equal to the bit, make a test of it (:mod:`bench.gate.spread`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-
-import numpy as np
-from scipy import special
 
 from bench.gate.decisions import RowTest, note_if_lower, repeats_needed
 from bench.gate.rows import ComparisonRow, Decision, RowKind
-from bench.metrics.definitions import find, shown_in
-from bench.metrics.intervals import Interval
-from bench.metrics.pooled_difference import Contrast, Prior, p_value_above, p_value_below
+from bench.gate.spread import (
+    ROUNDING,
+    Difference,
+    Sides,
+    as_contrast,
+    difference,
+    finite,
+    two_sided,
+)
+from bench.metrics.definitions import find, matching, shown_in
+from bench.metrics.pooled_difference import Prior, p_value_above, p_value_below
 from bench.records import Record
 
 NATS = 0.05
 """Tolerated difference of the mean negative log-likelihood on the test split."""
 STATISTIC_CHANGE = 0.01
 """Difference of an answer statistic (a share, nats, a distance) above which it has changed."""
-ROUNDING = 1e-12
-"""Tolerated rounding error in comparisons with a limit, and between two draws."""
+LATENCY_CHANGE = 1
+"""The same of the latency, in powers of ten."""
+LATENCY = "contract.latency"
+ALL_STATISTICS = "all answer statistics"
+FLAGGED, REJECTED = "detection.*", "contract.refused.*"
+"""Metrics of what a detector does to a pool; ``detection.test`` is the false alarms, a utility loss."""
 
 
-def utility_rows(
-    where: str, old: Record, new: Record, tolerance: float, *, paired: bool
-) -> Iterator[RowTest]:
-    """Yield a row for each measure of utility loss for benign users, on the same test inputs.
-
-    Without noise the difference is exact. Where noise is drawn, it has the error of the draws;
-    ``paired``: draw r has the same random seed in both runs.
-    """
+def utility_rows(where: str, old: Record, new: Record, tolerance: float, sides: Sides) -> Iterator[RowTest]:
+    """Yield a row for each measure of utility loss for benign users, on the same test inputs."""
     for metric in shown_in("gate difference"):
-        name, label, way = metric.name, metric.words_for(metric.name), -1 if metric.higher_is_better else 1
+        name, way = metric.name, -1 if metric.higher_is_better else 1
         limit, unit = (NATS, "nats") if metric.unit == "nats" else (tolerance, "%")
         before, after = finite(old.metrics.get(name)), finite(new.metrics.get(name))
+        label = metric.words_for(name)
         row = ComparisonRow(RowKind.honest, where, label, Decision.same, before, after, unit=unit)
-        if before is None or after is None:
-            if before is not after:
-                yield RowTest(replace(row, decision=Decision.missing), settled=True)
-            continue
-        drawn = [evaluation.info.drawn.get(name, ()) for evaluation in (old, new)]
-        spread = None if drawn[0] == drawn[1] else noise_error(*drawn, paired=paired)
-        if spread is None:
-            worse = way * (after - before)
-            row = replace(row, difference=Interval(after - before, math.nan, math.nan))
-            if abs(worse) > limit + ROUNDING:
-                row = replace(row, decision=Decision.costlier if worse > 0 else Decision.stronger)
-            yield RowTest(note_if_lower(row), settled=True)
-        else:
-            yield _noisy(row, Contrast(way * (after - before), *spread), way, limit)
+        bits = "flagged.test" if name == "honest.flagged" else ""
+        each = difference(name, old, new, sides, bits)
+        if each is not None:
+            yield _tested(row, each, way, limit)
+        elif before is not after:
+            yield RowTest(replace(row, decision=Decision.missing), settled=True)
 
 
-def finite(value: float | None) -> float | None:
-    """Return a metric's value; None, as for one that was not measured, where it is NaN or infinite.
+def detection_rows(where: str, old: Record, new: Record, tolerance: float, sides: Sides) -> Iterator[RowTest]:
+    """Yield a row for each pool's share of flagged queries, and of rejected ones where that is another.
 
-    No difference from NaN exceeds a tolerance, so that any change to it would pass as none.
+    A stack that cannot flag, by its claims, flags nothing. False alarms are a utility loss.
     """
-    return value if value is not None and math.isfinite(value) else None
+    flagged = _rates(old, new, FLAGGED)
+    rejected = _rates(old, new, REJECTED)
+    for pool, values in flagged.items():
+        yield from _rate(where, f"detection.{pool}", pool, (old, new), values, tolerance, sides)
+    for pool, values in rejected.items():
+        if values != flagged.get(pool):
+            yield from _rate(where, f"contract.refused.{pool}", "", (old, new), values, tolerance, sides)
 
 
-def noise_error(
-    old: Sequence[float], new: Sequence[float], *, paired: bool = False
-) -> tuple[float, int, float, float, int] | None:
-    """Return the error that noise adds to the difference of two means of draws; None if there is none.
-
-    The values are those of :class:`~bench.metrics.pooled_difference.Contrast` after the first. A side whose
-    draws are all equal counts as one draw; one without draws has no noise. ``paired``: where both sides
-    vary, draw r of one belongs to draw r of the other.
-    """
-    sides = [np.asarray(side, dtype=np.float64) for side in (old, new)]
-    moving = [side for side in sides if len(side) > 1 and np.ptp(side) > 0]
-    weight = sum(1 / len(side) if np.ptp(side) > 0 else 1.0 for side in sides if len(side))
-    if paired and len(moving) == 2 and len(old) == len(new):
-        moving, weight = [moving[1] - moving[0]], 1 / len(old)
-        if np.ptp(moving[0]) <= ROUNDING:
-            return None
-    if not moving:
-        return None
-    freedom = sum(len(side) - 1 for side in moving)
-    spread = sum(float(side.var(ddof=1)) * (len(side) - 1) for side in moving) / freedom
-    return spread, freedom, weight, 0.0, min(len(side) for side in moving)
+def _rates(old: Record, new: Record, metric: str) -> dict[str, tuple[float | None, float | None]]:
+    """Return the rates of both sides by pool, without the test split."""
+    found: dict[str, tuple[float | None, float | None]] = {}
+    start = metric.removesuffix("*")
+    for name in dict.fromkeys([*old.metrics, *new.metrics]):
+        if any(each.name == metric for each in matching(name)) and name != "detection.test":
+            before, after = (_rate_of(name, each) for each in (old, new))
+            if before is not None or after is not None:
+                found[name.removeprefix(start)] = before, after
+    return found
 
 
-def _noisy(row: ComparisonRow, each: Contrast, way: int, limit: float) -> RowTest:
-    error = Prior().error(each)
-    half = float(special.stdtrit(error.freedom, 0.975)) * error.size
-    value = way * each.value
+def _rate_of(name: str, evaluation: Record) -> float | None:
+    """Return a rate; 0 where the stack claims that it cannot flag or reject, so that none was measured."""
+    known = "claims" in evaluation.info.model_fields_set
+    claims = evaluation.info.claims
+    can = claims.may_flag if name.startswith("detection.") else claims.may_refuse
+    if known and not can and name not in evaluation.metrics:
+        return 0.0
+    return finite(evaluation.metrics.get(name))
+
+
+def _rate(
+    where: str,
+    name: str,
+    pool: str,
+    evaluations: tuple[Record, Record],
+    values: tuple[float | None, float | None],
+    tolerance: float,
+    sides: Sides,
+) -> Iterator[RowTest]:
+    before, after = values
+    label = find(name).words_for(name)
+    row = ComparisonRow(RowKind.detection, where, label, Decision.same, before, after)
+    if before is None:
+        note = "the baseline does not have it"
+        yield RowTest(replace(row, decision=Decision.cannot_tell, note=note), settled=True)
+    elif after is None:
+        yield RowTest(replace(row, decision=Decision.missing), settled=True)
+    else:
+        old, new = (
+            replace(each, metrics=each.metrics | {name: value})
+            for each, value in zip(evaluations, (before, after), strict=True)
+        )
+        each = difference(name, old, new, sides, f"flagged.{pool}" if pool else "")
+        if each is not None:
+            yield _tested(row, each, -1, tolerance)
+
+
+def _tested(row: ComparisonRow, each: Difference, way: int, limit: float) -> RowTest:
+    """Return the test of a difference against ``limit``; ``way``: 1 if a higher value is worse, else -1."""
+    worse = way * each.value
+    row = replace(row, before=each.before, after=each.after, difference=each.interval)
+    beyond = abs(worse) > limit + ROUNDING
+    if each.unknown:
+        decision = Decision.cannot_tell if beyond else Decision.same
+        return RowTest(replace(row, decision=decision, note=each.unknown if each.value else ""), settled=True)
+    if each.error is None or each.error.size == 0:
+        if beyond:
+            higher = Decision.costlier if row.kind is RowKind.honest else Decision.weaker
+            row = replace(row, decision=higher if worse > 0 else Decision.stronger)
+        return RowTest(note_if_lower(row), settled=True)
+    contrast, error = as_contrast(each, way)
     return RowTest(
-        replace(row, difference=Interval(value, value - half, value + half)),
-        p_value_above(each, error, limit),
-        p_value_below(each, error, -limit),
-        max(p_value_below(each, error, limit), p_value_above(each, error, -limit)),
-        lambda alpha: repeats_needed(each, Prior(), limit, alpha),
+        row,
+        p_value_above(contrast, error, limit),
+        p_value_below(contrast, error, -limit),
+        max(p_value_below(contrast, error, limit), p_value_above(contrast, error, -limit)),
+        lambda alpha: _needed(row, each, limit, alpha),
     )
 
 
-def answer_rows(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
-    """Yield a row for each answer statistic that has changed, or one row that none has."""
-    facts = [stored_answer_statistics(old), stored_answer_statistics(new)]
-    rows = []
+def _needed(row: ComparisonRow, each: Difference, limit: float, alpha: float) -> str:
+    """Return what a decision would need, as text."""
+    if each.noise is not None:
+        return repeats_needed(each.noise, Prior(), limit, alpha)
+    size = each.error.size if each.error else math.nan
+    error = f"{100 * size:.1f} pp" if row.unit == "%" else f"{size:.2g} {row.unit}".strip()
+    return f"the victim is not equal to the bit, which gives the difference a standard error of {error}"
+
+
+def answer_rows(where: str, old: Record, new: Record, sides: Sides) -> Iterator[RowTest]:
+    """Yield a row for each answer statistic, tested in both directions; see :func:`without_same`."""
+    facts = [answer_statistics(old), answer_statistics(new)]
+    yield RowTest(
+        ComparisonRow(RowKind.contract, where, ALL_STATISTICS, Decision.same, unit=""), settled=True
+    )
     for name in dict.fromkeys([*facts[0], *facts[1]]):
         before, after = facts[0].get(name), facts[1].get(name)
+        row = ComparisonRow(
+            RowKind.contract, where, find(name).words_for(name), Decision.same, before, after, unit=""
+        )
         if before is None and after is None:
             continue
-        label = find(name).words_for(name)
         if before is None or after is None:
-            rows.append(
-                ComparisonRow(RowKind.contract, where, label, Decision.changed, before, after, unit="")
-            )
-        elif abs(after - before) > (1 if name == "contract.latency" else STATISTIC_CHANGE) + ROUNDING:
-            away = Interval(after - before, math.nan, math.nan)
-            rows.append(
-                ComparisonRow(RowKind.contract, where, label, Decision.changed, before, after, away, "")
-            )
-    same = ComparisonRow(RowKind.contract, where, "all answer statistics", Decision.same, unit="")
-    yield from rows or [same]
+            yield RowTest(replace(row, decision=Decision.changed), settled=True)
+        elif name == LATENCY:
+            if abs(after - before) > LATENCY_CHANGE + ROUNDING:
+                row = replace(row, decision=Decision.changed, difference=Difference(before, after).interval)
+            yield RowTest(row, settled=True)
+        elif (each := difference(name, old, new, sides)) is not None:
+            yield _statistic(row, each)
 
 
-def stored_answer_statistics(evaluation: Record) -> dict[str, float | None]:
+def _statistic(row: ComparisonRow, each: Difference) -> RowTest:
+    row = replace(row, before=each.before, after=each.after, difference=each.interval)
+    beyond, limit = abs(each.value) > STATISTIC_CHANGE + ROUNDING, STATISTIC_CHANGE
+    if each.unknown:
+        note = each.unknown if beyond else ""
+        decision = Decision.cannot_tell if beyond else Decision.same
+        return RowTest(replace(row, decision=decision, note=note), settled=True)
+    if each.error is None or each.error.size == 0:
+        return RowTest(replace(row, decision=Decision.changed if beyond else Decision.same), settled=True)
+    contrast, error = as_contrast(each)
+    return RowTest(
+        row,
+        two_sided(each, limit),
+        apart=max(p_value_below(contrast, error, limit), p_value_above(contrast, error, -limit)),
+        still=lambda alpha: _needed(row, each, limit, alpha / 2),
+    )
+
+
+def without_same(rows: Iterable[ComparisonRow]) -> Iterator[ComparisonRow]:
+    """Yield the rows, but of answer statistics that are the same one for all where no other is left."""
+    kept = list(rows)
+    told = {
+        row.condition for row in kept if row.kind is RowKind.contract and row.decision is not Decision.same
+    }
+    for row in kept:
+        same = row.kind is RowKind.contract and row.decision is Decision.same
+        if not same or (row.what == ALL_STATISTICS and row.condition not in told):
+            yield row
+
+
+def answer_statistics(evaluation: Record) -> dict[str, float | None]:
     """Return the answer statistics of a defense evaluation by metric name; None where one is not finite."""
     facts = shown_in("gate fact")
     found = {fact.name: evaluation.metrics[fact.name] for fact in facts if fact.name in evaluation.metrics}
     shown = evaluation.metrics.items()
-    found |= {name: value for name, value in shown if "gate fact" in find(name).tables}
+    found |= {
+        name: value
+        for name, value in shown
+        if "gate fact" in find(name).tables and find(name).name not in (FLAGGED, REJECTED)
+    }
     taken = evaluation.costs.latency_us.get("256")
     if taken is not None and math.isfinite(taken):
-        found["contract.latency"] = float(round(math.log10(max(taken, 0.1))))
+        found[LATENCY] = float(round(math.log10(max(taken, 0.1))))
     return {name: finite(value) for name, value in found.items()}

@@ -12,27 +12,40 @@ import pydantic
 from tabulate import tabulate
 
 from bench.gate.compare import Comparison
-from bench.gate.decisions import ALPHA
+from bench.gate.decisions import ALARMS, ALPHA
 from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.intervals import Interval
 from bench.records import Typed
 from bench.report.markdown import DASH, markdown
 
 LABELS = {
-    Decision.failed: "failed",
-    Decision.missing: "missing from the candidate",
+    Decision.broken: "claims broken",
     Decision.weaker: "easier to extract",
     Decision.costlier: "higher utility loss",
+    Decision.failed: "failed",
+    Decision.missing: "missing from the candidate",
     Decision.changed: "answers changed",
     Decision.cannot_tell: "inconclusive",
     Decision.stronger: "better",
     Decision.same: "the same",
 }
 """What a decision means, for the line that counts them; the worst first, as everywhere."""
+REGRESSIONS = (Decision.broken, Decision.weaker, Decision.costlier)
+LOST = (Decision.failed, Decision.missing)
+INTENDED = "if it is intended, export the baseline again: moatbench baseline STORE --out BASELINE --force"
+TODO = {
+    REGRESSIONS: f"Find the change that made a row worse and undo it; {INTENDED}.",
+    LOST: "Run the candidate's matrix again, which retries what failed or is missing, and compare again.",
+    (Decision.changed,): f"Check the changed answers, which fail with --strict; {INTENDED}.",
+    (Decision.cannot_tell,): "The last column says what an inconclusive comparison would need.",
+}
+"""What to do about rows with some decisions."""
 HEADERS = ("decision", "comparison", "condition", "baseline", "candidate", "difference", "")
 KIND_NOTES = {
     RowKind.strength: "the best attack against a defense, by threat model and budget",
     RowKind.sentinel: "tracked attacks, which the matrix names because they react to what a defense is for",
+    RowKind.claim: "what a defense claims of its answers, checked on each of them; that noise is drawn anew",
+    RowKind.detection: "shares of each pool that a detector flags or rejects",
     RowKind.honest: "utility loss for benign users, on the same test inputs",
     RowKind.contract: "answer statistics, on frozen probe inputs",
 }
@@ -40,57 +53,66 @@ KIND_NOTES = {
 
 def headline(comparison: Comparison) -> str:
     """Return the outcome in one sentence."""
-    alarms = comparison.of(Decision.weaker, Decision.costlier)
-    lost = comparison.of(Decision.failed, Decision.missing)
     unsure = comparison.of(Decision.cannot_tell)
-    if alarms:
-        return f"Regression: {_count(comparison, Decision.weaker, Decision.costlier)}."
-    if lost:
+    if comparison.of(*REGRESSIONS):
+        return f"Regression: {_count(comparison, *REGRESSIONS)}."
+    if comparison.of(*LOST):
         return f"No regression found, but not everything was compared: {_count(comparison, *LOST)}."
     if unsure:
         return f"No regression found; {len(unsure)} of {len(comparison.rows)} comparisons are inconclusive."
     return "No regression."
 
 
-LOST = (Decision.failed, Decision.missing)
+def todo(comparison: Comparison) -> list[str]:
+    """Return what to do, a sentence each; empty if all rows are the same or better."""
+    return [text for decisions, text in TODO.items() if comparison.of(*decisions)]
 
 
 def _count(comparison: Comparison, *decisions: Decision) -> str:
-    found = Counter(row.decision for row in comparison.of(*decisions))
-    return ", ".join(f"{found[decision]} {LABELS[decision]}" for decision in decisions if found[decision])
+    rows = sorted(comparison.of(*decisions), key=lambda row: list(Decision).index(row.decision))
+    found = Counter(_label(row) for row in rows)
+    return ", ".join(f"{number} {label}" for label, number in found.items())
+
+
+def _label(row: ComparisonRow) -> str:
+    detection = row.kind is RowKind.detection and row.decision is Decision.weaker
+    return "lower detection rate" if detection else LABELS[row.decision]
 
 
 def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
     """Return the basis of the decisions, a sentence each: tolerance, error probability, pairing, notes."""
     held = (
         f"Tolerance {100 * comparison.tolerance:g} pp; the probability of any false alarm in strength, "
-        f"tracked attacks and the utility loss by drawn noise is at most {ALPHA:.0%} (Holm)."
+        "tracked attacks, independence of noise, and utility loss and detection rates that noise or a "
+        f"retrained victim changes is at most {ALARMS:.1%} (Holm), with answer statistics {ALPHA:.0%}."
     )
     pairs = (
         "Undefended surrogates are equal to the bit in both runs, so repeats are compared in pairs."
         if comparison.paired
         else "Undefended surrogates differ between the runs (or there are none), so repeats are not paired."
     )
-    return [
-        held,
-        pairs,
-        *notes,
-    ]
+    victims = ", ".join(comparison.retrained)
+    retrained = (
+        f"Not equal to the bit in both runs: {victims}. Utility loss, detection rates and answer statistics "
+        "there have the error of a victim that is trained anew."
+    )
+    return [held, pairs, *([retrained] if victims else []), *notes]
 
 
 def terminal(comparison: Comparison, notes: Sequence[str] = ()) -> str:
-    """Return the comparison for a terminal: the rows that are not the same, then the outcome."""
+    """Return the comparison for a terminal: the outcome, what to do, and the rows that are not the same."""
     rows = [_cells(row) for row in ordered(comparison) if row.decision is not Decision.same]
     table = [tabulate(rows, headers=HEADERS, disable_numparse=True)] if rows else []
-    counts = _count(comparison, *Decision)
-    return "\n\n".join([*table, "\n".join([counts, *basis(comparison, notes), headline(comparison)])])
+    first = [headline(comparison), *todo(comparison), _count(comparison, *Decision) + "."]
+    return "\n\n".join(["\n".join(first), *table, "\n".join(basis(comparison, notes))])
 
 
 def summary(comparison: Comparison, notes: Sequence[str] = ()) -> str:
-    """Return the comparison as Markdown."""
+    """Return the comparison as Markdown, in the same order."""
     different = [row for row in ordered(comparison) if row.decision is not Decision.same]
     same = [row for row in ordered(comparison) if row.decision is Decision.same]
-    parts = ["# moatbench gate", f"**{headline(comparison)}**", _count(comparison, *Decision) + "."]
+    parts = ["# moatbench gate", f"**{headline(comparison)}**", *todo(comparison)]
+    parts.append(_count(comparison, *Decision) + ".")
     if different:
         parts.append(markdown(HEADERS, [_cells(row) for row in different], text=len(HEADERS)))
     parts.append("\n".join(f"- {line}" for line in basis(comparison, notes)))
@@ -134,12 +156,18 @@ class JsonRow(Typed):
 
 
 class JsonComparison(Typed):
-    """A comparison as other programs read it; ``version`` changes with the meaning of a field."""
+    """A comparison as other programs read it; ``version`` changes with the meaning of a field.
 
-    version: Literal[1]
+    Version 2 added ``todo``, ``retrained``, the families "claim" and "detection" and the verdict
+    "claim broken".
+    """
+
+    version: Literal[2]
     outcome: str
+    todo: list[str]
     tolerance: float
     paired: bool
+    retrained: list[str]
     notes: list[str]
     rows: list[JsonRow]
 
@@ -147,10 +175,12 @@ class JsonComparison(Typed):
 def as_json(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     """Return the comparison as JSON, as :class:`JsonComparison` reads it."""
     whole = JsonComparison(
-        version=1,
+        version=2,
         outcome=headline(comparison),
+        todo=todo(comparison),
         tolerance=comparison.tolerance,
         paired=comparison.paired,
+        retrained=list(comparison.retrained),
         notes=list(notes),
         rows=[JsonRow.of(row) for row in ordered(comparison)],
     )

@@ -19,23 +19,31 @@ class RowKind(StrEnum):
 
     strength = "strength"
     sentinel = "sentinel"
+    claim = "claim"
+    detection = "detection"
     honest = "honest cost"
     contract = "contract"
 
     @property
     def label(self) -> str:
         """The kind as people read it."""
-        labels = {"sentinel": "tracked attack", "honest": "utility loss", "contract": "answer statistics"}
+        labels = {
+            "sentinel": "tracked attack",
+            "detection": "detection rate",
+            "honest": "utility loss",
+            "contract": "answer statistics",
+        }
         return labels.get(self.name, self.value)
 
 
 class Decision(StrEnum):
-    """What is decided about a row."""
+    """What is decided about a row; regressions first, then what was not compared."""
 
-    failed = "failed"
-    missing = "missing"
+    broken = "claim broken"
     weaker = "weaker"
     costlier = "costlier"
+    failed = "failed"
+    missing = "missing"
     changed = "changed"
     cannot_tell = "cannot tell"
     stronger = "stronger"

@@ -91,6 +91,12 @@ def _fingerprints(side: Baseline) -> dict[str, str]:
     return {each.identity: each.fingerprint for each in side.meta.victims if each.fingerprint}
 
 
+def victims_equal(before: Baseline, after: Baseline) -> dict[str, bool]:
+    """Return whether each victim is equal to the bit in both runs, by its name with splits and seed."""
+    prints = [_fingerprints(side) for side in (before, after)]
+    return {name: prints[0].get(name) == prints[1].get(name) for name in prints[0].keys() | prints[1].keys()}
+
+
 def _major(version: str) -> str:
     """Return the major version; for 0.x it includes the x."""
     parts = str(version).split(".")
@@ -122,11 +128,22 @@ def missing_rows(before: Run, after: Run, names: Names) -> Iterable[ComparisonRo
         others = after.groups.get(group, [])
         wrong = [record for record in others if record.status == "failed"]
         here, there = (sum(record.status == "ok" for record in side) for side in (records, others))
-        if here and wrong:
+        claim = next((each.info.broken_claim for each in wrong if each.info.broken_claim), None)
+        if here and claim:
+            yield _broken(records[0], wrong[0], claim, names)
+        elif here and wrong:
             reason = (wrong[0].error or "").strip().splitlines()
             yield _without(records[0], names, Decision.failed, reason[0] if reason else "")
         elif there < here:
             yield _without(records[0], names, Decision.missing, "")
+
+
+def _broken(record: Record, failed: Record, claim: str, names: Names) -> ComparisonRow:
+    """Return the row of a task that failed because answers broke a claim."""
+    lines = (failed.error or "").strip().splitlines()
+    row = _without(record, names, Decision.broken, lines[0] if lines else "")
+    what = row.what if isinstance(record.task, Cell) else "defense evaluation"
+    return replace(row, kind=RowKind.claim, what=f"{claim} ({what})")
 
 
 def _without(record: Record, names: Names, decision: Decision, note: str) -> ComparisonRow:

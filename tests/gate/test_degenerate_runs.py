@@ -14,8 +14,8 @@ from bench.gate.baseline import Baseline
 from bench.gate.command import exit_code
 from bench.gate.compare import compare
 from bench.gate.decisions import decide, repeats_needed
-from bench.gate.defense_rows import noise_error
 from bench.gate.rows import Decision, RowKind
+from bench.gate.spread import noise_error
 from bench.metrics.pooled_difference import Contrast, Prior
 from bench.records import Costs, Info, Record, task_of
 from bench.run_facts import Meta

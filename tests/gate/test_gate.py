@@ -16,7 +16,7 @@ from bench.gate.decisions import holm
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
 from bench.metrics.pooled_difference import Contrast, Prior, common_prior, contrast
-from bench.records import Costs, Info, Record, task_of
+from bench.records import Costs, Info, PredicateRecord, Record, task_of
 from bench.run_facts import Meta, VictimFacts
 
 SOFT, LABELS = "copycat(use_probability=true)", "labels"
@@ -59,7 +59,8 @@ def evaluation(defense, **metrics):
     values = {"honest.accuracy": 0.95, "honest.top1_kept": 1.0, "honest.nll": 0.2, "honest.l1_mean": 0.1}
     values |= {name.replace("__", "."): value for name, value in metrics.items()}
     task = task_of("audit", SPEC | {"defense": stack, "pools": [], "repeats": 5})
-    return Record("", task, "ok", values, costs=Costs(latency_us={"1": 80.0, "256": 3.0}))
+    info = Info(predicates={"mass": PredicateRecord(worst=0.0, broken=0, answers=INPUTS)})
+    return Record("", task, "ok", values, info=info, costs=Costs(latency_us={"1": 80.0, "256": 3.0}))
 
 
 def run(*parts, sentinels=(SOFT,), **meta):
@@ -79,7 +80,7 @@ def standard(seed, *, none=0.97, soft=0.70, labels=0.92):
         cells(SOFT, "reverse_sigmoid", soft, seed),
         cells(LABELS, "reverse_sigmoid", labels, seed),
         evaluation("none"),
-        evaluation("reverse_sigmoid", honest__l1_mean=1.5),
+        evaluation("reverse_sigmoid", honest__l1_mean=1.5, detection__synthetic=0.8),
     )
 
 
@@ -386,7 +387,7 @@ def test_the_json_is_read_back_as_it_was_written():
     back = render.JsonComparison.model_validate_json(text)
     assert back.rows == [render.JsonRow.of(row) for row in render.ordered(comparison)]
     assert json.loads(text) == back.values()
-    assert (back.version, back.notes) == (1, ["a note"])
+    assert (back.version, back.notes) == (2, ["a note"])
 
 
 def test_a_summary_goes_where_it_is_asked_for(tmp_path, monkeypatch):
