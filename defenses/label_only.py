@@ -7,11 +7,13 @@ ART's ``ClassLabels`` is the same idea, but in a batch it sets the top-1 column 
 this one sets one column in each row.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from defenses.base import Claims, OutputDefense
+from defenses import predicates
+from defenses.base import Claims, OutputDefense, Predicate
 
 
 class LabelOnly(OutputDefense):
@@ -25,6 +27,11 @@ class LabelOnly(OutputDefense):
     def claims(self) -> Claims:
         """The label stays, and nothing else."""
         return Claims(one_hot=True)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """One-hot rows, of which there are as many as classes."""
+        return predicates.one_hot(), predicates.distinct()
 
     def __call__(self, preds: Any) -> Any:
         """Return one-hot rows (n, classes) in the dtype of ``preds`` (n, classes)."""

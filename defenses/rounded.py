@@ -3,12 +3,15 @@
 The arithmetic is ART's.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
 from art.defences.postprocessor import Rounded as ArtRounded
 from pydantic import Field
 
-from defenses.base import Claims, OutputDefense, StrengthRange
+from defenses import predicates
+from defenses.base import Array, Claims, OutputDefense, Predicate, StrengthRange
 
 
 class Rounded(OutputDefense, ArtRounded):  # type: ignore[misc]  # ART is untyped
@@ -26,3 +29,18 @@ class Rounded(OutputDefense, ArtRounded):  # type: ignore[misc]  # ART is untype
     def claims(self) -> Claims:
         """Rounding can tie the top-1 with a class of lower index, and rows need not sum to 1."""
         return Claims(keeps_label=False, ties=True, distribution=False)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """Multiples of the unit, the nearest ones."""
+        decimals = self.decimals
+
+        def expected(before: Array) -> Array:
+            nearest: Array = np.round(before, decimals)
+            return nearest
+
+        name = "rounded to {decimals} decimals"
+        return (
+            predicates.multiples(decimals),
+            predicates.formula(name, expected, predicates.LAST_BIT, decimals=decimals),
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from bench.models.promises import check_answers, differs, own_answers, probe
 from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, DefenseStack
 
 Images = NDArray[np.float32]
+Watch = Callable[[int, Array, Answers], None]
 TOGETHER = 256
 """Answers that are checked together."""
 PROBES = 8
@@ -27,10 +29,19 @@ class CheckedDefense:
     """A defense of a stack, with the answers that are still to be checked.
 
     ``regular``: whether the defenses before it claim that their answers are distributions. ``bits`` takes the
-    place of NumPy's global generator while the defense runs. ``seconds``, ``cpu``: time that it took so far.
+    place of NumPy's global generator while the defense runs. ``watch``: gets the answers before it,
+    (n, classes), and its answers, once they are checked. ``seconds``, ``cpu``: time that it took so far.
     """
 
-    def __init__(self, defense: Defense, bits: np.random.BitGenerator, *, regular: bool) -> None:
+    def __init__(
+        self,
+        defense: Defense,
+        bits: np.random.BitGenerator,
+        *,
+        regular: bool,
+        watch: Callable[[Array, Answers], None] | None = None,
+    ) -> None:
+        self._watch = watch
         self.who, self._defense, self._bits, self._regular = describe(defense), defense, bits, regular
         self.claims = checked_claims(self.who, defense, bits)
         self.seconds = self.cpu = 0.0
@@ -93,6 +104,8 @@ class CheckedDefense:
                 np.concatenate([each.flagged for each in given]),
             )
         check_answers(self.who, self.claims, before, raw, answers, regular=self._regular)
+        if self._watch is not None:
+            self._watch(before, answers)
 
     def ask_again(self) -> None:
         """Ask the first query once more, alone; raises PluginError if its answer is another one now."""
@@ -124,15 +137,17 @@ def checked_claims(who: str, defense: Defense, bits: np.random.BitGenerator) -> 
 class CheckedStack:
     """A fitted stack of defenses that answers, and checks what each defense promises.
 
-    ``seed``: of the generator that takes the place of NumPy's global one while a defense runs.
+    ``seed``: of the generator that takes the place of NumPy's global one while a defense runs. ``watch``:
+    gets a member's position, the answers before it and its answers, once they are checked.
     """
 
-    def __init__(self, stack: DefenseStack, seed: int) -> None:
+    def __init__(self, stack: DefenseStack, seed: int, watch: Watch | None = None) -> None:
         self._stack = stack
         self._members: list[CheckedDefense] = []
         bits, regular = generator("defense", seed), True
-        for defense in stack.defenses:
-            member = CheckedDefense(defense, bits, regular=regular)
+        for position, defense in enumerate(stack.defenses):
+            own = None if watch is None else partial(watch, position)
+            member = CheckedDefense(defense, bits, regular=regular, watch=own)
             self._members.append(member)
             regular = member.claims.normalises or (member.claims.distribution and regular)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from attacks.base import Known
 from bench.errors import BudgetError
-from bench.models.checked_stack import CheckedStack
+from bench.models.checked_stack import CheckedStack, Watch
 from bench.models.victims import Victim
 from bench.records import QueryCounts
 from bench.seeds import derive
@@ -56,6 +56,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
     ``seed``: base of the defense's noise. ``shows``: "probabilities" or "labels" (one-hot answers).
     ``knowledge``: what the attacker knows of the defenses, "none", "family" or "full"; ``known`` then holds
     it (:func:`known_defenses`), or None for "none". ``recorded``: keep what :meth:`queries` returns.
+    ``watch``: gets what each defense answered to what (:class:`bench.models.checked_stack.CheckedStack`).
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         shows: str = "probabilities",
         knowledge: str = "none",
         recorded: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(
             predict_fn=self.predict,
@@ -78,7 +80,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         self.budget = budget
         self.account = QueryAccount()
         self.known = None if knowledge == "none" else known_defenses(stack, parameters=knowledge == "full")
-        self._victim, self._stack, self._shows = victim, CheckedStack(stack, seed), shows
+        self._victim, self._stack, self._shows = victim, CheckedStack(stack, seed, watch), shows
         self._read_features = victim.reader()
         self._log: list[tuple[Images, Array]] | None = [] if recorded else None
         self._failure: Exception | None = None

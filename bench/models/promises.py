@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.base import TransferSet
-from bench.errors import PluginError
+from bench.errors import BrokenClaimError, PluginError
 from defenses.base import Answers, Array, Batch, Calibration, Claims, Mask
 
 Images = NDArray[np.float32]
@@ -26,10 +26,13 @@ SAME = 1e-6
 """Entries of answers that differ by less are equal: a model's last bits may depend on the batch."""
 
 
-def require(kept: object, who: str, broken: str) -> None:
-    """Raise PluginError, saying that ``who`` has ``broken`` a promise, unless it was ``kept``."""
+def require(kept: object, who: str, broken: str, claim: str = "") -> None:
+    """Raise PluginError, saying that ``who`` has ``broken`` a promise, unless it was ``kept``.
+
+    ``claim``: the defense's claim that was broken, if the promise was one; then it is a BrokenClaimError.
+    """
     if not kept:
-        raise PluginError(f"{who} {broken}")
+        raise BrokenClaimError(f"{who} {broken}", claim) if claim else PluginError(f"{who} {broken}")
 
 
 # --- defenses
@@ -69,9 +72,13 @@ def check_answers(
     """
     n, refused, flagged = len(raw), given.refused, given.flagged
     if not claims.may_refuse and refused.any():
-        raise PluginError(f"{who} claims may_refuse=False, but rejected {refused.sum()} of {n} queries")
+        raise BrokenClaimError(
+            f"{who} claims may_refuse=False, but rejected {refused.sum()} of {n} queries", "may_refuse"
+        )
     if not claims.may_flag and flagged.any():
-        raise PluginError(f"{who} claims may_flag=False, but flagged {flagged.sum()} of {n} queries")
+        raise BrokenClaimError(
+            f"{who} claims may_flag=False, but flagged {flagged.sum()} of {n} queries", "may_flag"
+        )
     live = ~(refused | np.isnan(before).any(axis=1))
     if live.all():
         rows, got, truth = given.probabilities, before, raw
@@ -96,7 +103,10 @@ def _check_tops(who: str, claims: Claims, got: Array, rows: Array, truth: Array,
     if claims.one_hot:
         more = ((rows != 0) & (rows != 1)).any(axis=1) | (rows.sum(axis=1) != 1)
         require(
-            not more.any(), who, f"claims one_hot=True, but {more.sum()} of {n} answers say more than a label"
+            not more.any(),
+            who,
+            f"claims one_hot=True, but {more.sum()} of {n} answers say more than a label",
+            "one_hot",
         )
     if claims.keeps_label:
         _check_labels(who, got, rows, truth, n)
@@ -107,9 +117,13 @@ def _check_tops(who: str, claims: Claims, got: Array, rows: Array, truth: Array,
 def _check_range(who: str, claims: Claims, got: Array, low: float, high: float) -> None:
     # A victim's own answers may be off by a rounding error, which a defense may hand on.
     if low < -TOLERANCE and (claims.normalises or low < got.min() - TOLERANCE):
-        raise PluginError(f"{who} answered with an entry of {low:.4g}; answers are probabilities in [0, 1]")
+        raise BrokenClaimError(
+            f"{who} answered with an entry of {low:.4g}; answers are probabilities in [0, 1]", "range"
+        )
     if high > 1 + TOLERANCE and (claims.normalises or high > got.max() + TOLERANCE):
-        raise PluginError(f"{who} answered with an entry of {high:.4g}; answers are probabilities in [0, 1]")
+        raise BrokenClaimError(
+            f"{who} answered with an entry of {high:.4g}; answers are probabilities in [0, 1]", "range"
+        )
 
 
 def _check_sums(who: str, claims: Claims, got: Array, rows: Array) -> None:
@@ -121,8 +135,8 @@ def _check_sums(who: str, claims: Claims, got: Array, rows: Array) -> None:
     worst = int(error.argmax())
     if error[worst] > TOLERANCE:
         claim = "normalises" if claims.normalises else "distribution"
-        raise PluginError(
-            f"{who} claims {claim}=True, but answered with a row that sums to {rows[worst].sum():.4g}"
+        raise BrokenClaimError(
+            f"{who} claims {claim}=True, but answered with a row that sums to {rows[worst].sum():.4g}", claim
         )
 
 
@@ -136,6 +150,7 @@ def _check_labels(who: str, got: Array, rows: Array, truth: Array, n: int) -> No
             not lost.any(),
             who,
             f"claims keeps_label=True, but changed the top-1 of {lost.sum()} of {n} answers",
+            "keeps_label",
         )
 
 
@@ -152,6 +167,7 @@ def _check_ties(who: str, got: Array, rows: Array, n: int) -> None:
             not tied.any(),
             who,
             f"claims ties=False, but in {tied.sum()} of {n} answers several entries share the maximum",
+            "ties",
         )
 
 
@@ -202,12 +218,13 @@ def probe(
         require(not differs(alone, among), who, "answers a query alone differently than in a batch")
     if not claims.stochastic:
         other = ask(batch(every, seed=1))
-        require(not differs(whole, other), who, "claims stochastic=False, but its answers depend on the seed")
+        broken = "claims stochastic=False, but its answers depend on the seed"
+        require(not differs(whole, other), who, broken, "stochastic")
     if not claims.counts_queries and (claims.consistent_noise or not claims.stochastic):
         later = ask(batch(every, number=105))
-        claim = "consistent_noise=True" if claims.stochastic else "counts_queries=False"
-        broken = f"claims {claim}, but its answers depend on the running number of the query"
-        require(not differs(whole, later), who, broken)
+        claim = "consistent_noise" if claims.stochastic else "counts_queries"
+        broken = "but its answers depend on the running number of the query"
+        require(not differs(whole, later), who, f"claims {claim}={claims.stochastic}, {broken}", claim)
     if claims.normalises:
         for before in (raw / 2, raw - raw.mean(), np.zeros_like(raw)):
             given = ask(batch(every, before=before))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attacks.base import Pool
 from bench import plugins
 from bench.data import query_pools
-from bench.models.checked_stack import fit_stack
+from bench.models.checked_stack import Watch, fit_stack
 from bench.models.defended_api import DefendedAPI
 from bench.models.plugin_guard import build
 from bench.models.victims import Victim, load_victim
@@ -137,6 +137,7 @@ class WorkerContext:
         shows: str = "probabilities",
         knowledge: str = "none",
         recorded: bool = False,
+        watch: Watch | None = None,
     ) -> DefendedAPI:
         """Return a new API: without queries so far, and with the defense's noise stream at its start."""
         return DefendedAPI(
@@ -147,6 +148,7 @@ class WorkerContext:
             shows=shows,
             knowledge=knowledge,
             recorded=recorded,
+            watch=watch,
         )
 
     def deployed(

@@ -19,11 +19,14 @@ from bench.models.victims import Victim
 from bench.records import ClaimsRecord, Costs, Info, Outcome
 from bench.runner.answer_probes import answer_statistics
 from bench.runner.context import CLIENT_QUERIES, WorkerContext
+from bench.runner.predicate_checks import PredicateChecks
 from bench.seeds import derive
 from bench.tasks import DefenseEvaluation
 from defenses.base import Answers, Batch, Calibration, DefenseStack, ScoredDetector
 
 Array = NDArray[np.float64]
+OWN_POOL = "in-distribution"
+"""The pool on which predicates are checked besides those of the evaluation: the victim's pool split."""
 RESAMPLES = 200
 """Bootstrap samples for the intervals of L1, likelihood, calibration error and risk-coverage."""
 
@@ -36,7 +39,8 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
     repeats = evaluation.repeats if claims.stochastic else 1
     test = victim.splits.test
     raw = victim.probabilities(test.x)
-    traffic = [_query(evaluation, context, test.x, repeat) for repeat in range(repeats)]
+    checks = PredicateChecks(stack)
+    traffic = [_query(evaluation, context, test.x, repeat, checks) for repeat in range(repeats)]
 
     measured = Measurements()
     _utility(measured, [answers.probabilities for answers in traffic], raw, test.y, evaluation.seed)
@@ -45,13 +49,18 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
     measured.add_client_share("honest.client_refused", traffic[0].refused)
     measured.add_client_share("honest.client_flagged", traffic[0].flagged)
     measured.values |= answer_statistics(evaluation, context, [answers.probabilities for answers in traffic])
+    _check_again(checks, evaluation, context, traffic[0])
+    pools = {
+        name: _query(evaluation, context, context.pool(evaluation.victim, name, evaluation.seed).x, 0, checks)
+        for name in dict.fromkeys((*evaluation.pools, OWN_POOL))
+    }
     if claims.may_flag:
         measured.add_detection("test", traffic[0].flagged)
         detectors = DetectorScores.of(stack, context.calibration(evaluation.victim, evaluation.seed))
         benign = detectors.positions(victim, test.x)
         for name in evaluation.pools:
             pool = context.pool(evaluation.victim, name, evaluation.seed)
-            pool_answers = _query(evaluation, context, pool.x, 0)
+            pool_answers = pools[name]
             measured.add_detection(name, pool_answers.flagged)
             measured.values[f"contract.refused.{name}"] = float(pool_answers.refused.mean())
             measured.add_auroc(name, benign, detectors.positions(victim, pool.x))
@@ -61,6 +70,7 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
             intervals=measured.intervals,
             drawn=measured.drawn,
             claims=ClaimsRecord(**vars(claims)),
+            predicates=checks.records(),
             # The parameters found for defenses that are given by their utility loss.
             resolved={repr(d): repr(d.effective) for d in stack.defenses if d.effective is not d},
         ),
@@ -69,20 +79,48 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
 
 
 def _query(
-    evaluation: DefenseEvaluation, context: WorkerContext, x: NDArray[np.float32], repeat: int
+    evaluation: DefenseEvaluation,
+    context: WorkerContext,
+    x: NDArray[np.float32],
+    repeat: int,
+    checks: PredicateChecks | None = None,
+    *,
+    times: int = 1,
 ) -> Answers:
-    """Send ``x`` (n, …) as clients of 100 queries each, all to one API."""
-    api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, repeat)
-    parts = [
-        api.query(x[start : start + CLIENT_QUERIES], f"honest-{start}")
-        for start in range(0, len(x), CLIENT_QUERIES)
-    ]
+    """Send ``x`` (n, …) as clients of 100 queries each, all to one API; return the answers.
+
+    ``times``: how often each client sends its queries; the last answers are returned. ``checks``: get all
+    answers.
+    """
+    watch = None if checks is None else checks.watch
+    api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, repeat, watch=watch)
+    parts = []
+    for start in range(0, len(x), CLIENT_QUERIES):
+        rows, client = x[start : start + CLIENT_QUERIES], f"honest-{start}"
+        parts.append([api.query(rows, client) for _ in range(times)][-1])
     api.close()
-    return Answers(
+    answers = Answers(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.refused for part in parts]),
         np.concatenate([part.flagged for part in parts]),
     )
+    if checks is not None:
+        checks.add(context.victim(evaluation.victim).probabilities(x), answers)
+    return answers
+
+
+def _check_again(
+    checks: PredicateChecks, evaluation: DefenseEvaluation, context: WorkerContext, first: Answers
+) -> None:
+    """Check claims on a second answer to the test inputs: with another seed, and when they are sent again."""
+    claims = context.stack(evaluation.victim, evaluation.defense, evaluation.seed).claims
+    x = context.victim(evaluation.victim).splits.test.x
+    if not claims.stochastic:
+        # Other streams than those of repeat 0, whatever the number of repeats.
+        checks.add_equal("the same for any seed", first, _query(evaluation, context, x, 1, checks))
+    if not claims.counts_queries and (claims.consistent_noise or not claims.stochastic):
+        again = _query(evaluation, context, x, 0, times=2)
+        checks.add_equal("the same when sent again", first, again)
 
 
 @dataclass(frozen=True)

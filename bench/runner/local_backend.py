@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from bench.calls import parse_call
-from bench.errors import NotApplicable, PluginError, UsageError
+from bench.errors import BrokenClaimError, NotApplicable, PluginError, UsageError
 from bench.models.determinism import on_device, single_thread
 from bench.models.plugin_guard import (
     collected_notes,
@@ -157,7 +157,10 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
                 raise
             # Whatever a plugin raises must not stop the others.
             text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            records = failed_records(items, text, Info(traceback=traceback.format_exc()))
+            info = Info(traceback=traceback.format_exc())
+            if isinstance(error, BrokenClaimError):
+                info = info.with_values(broken_claim=error.claim)
+            records = failed_records(items, text, info)
     return (
         [replace(each, costs=each.costs.with_values(undone=notes)) for each in records] if notes else records
     )

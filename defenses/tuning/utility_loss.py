@@ -16,7 +16,7 @@ alone, on the victim's own answers, whatever defenses are before or after it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -28,7 +28,17 @@ from bench.calls import format_call
 from bench.errors import NotApplicable, UsageError
 from bench.parameters import validate
 from bench.seeds import derive, legacy_numpy
-from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, DefenseStack, OutputDefense
+from defenses.base import (
+    Answers,
+    Array,
+    Batch,
+    Calibration,
+    Claims,
+    Defense,
+    DefenseStack,
+    OutputDefense,
+    Predicate,
+)
 
 TARGETS = {"l1": "a mean L1", "l1_max": "a largest L1"}
 """The kinds of target, and their names in messages."""
@@ -124,6 +134,11 @@ class UtilityLossTarget(Defense):
         return (
             DefenseStack(tuple(self._members)).claims if self._effective is None else self._effective.claims
         )
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """The predicates of the defense that was found; none before ``fit``."""
+        return () if self._effective is None else self._effective.predicates
 
     def _require_found(self) -> Defense:
         if self._effective is None:

@@ -211,19 +211,22 @@ def test_the_same_evaluation_twice_is_equal(name, audit_of, context, digits_spec
     assert again.info == audit_of(name).info
 
 
-def test_a_deterministic_defense_is_queried_once(context, digits_spec, monkeypatch):
+def test_a_deterministic_defense_is_measured_once_and_asked_again_with_another_seed(
+    context, digits_spec, monkeypatch
+):
     asked = []
     query = evaluations._query
 
-    def count(evaluation, bench, x, repeat):
-        asked.append(repeat)
-        return query(evaluation, bench, x, repeat)
+    def count(evaluation, bench, x, repeat, *rest, times=1):
+        if len(x) == 447:
+            asked.append((repeat, times))
+        return query(evaluation, bench, x, repeat, *rest, times=times)
 
     monkeypatch.setattr(evaluations, "_query", count)
     evaluate_defense(DefenseEvaluation(digits_spec, (), (), 3, 0), context)
-    assert asked == [0]
+    assert asked == [(0, 1), (1, 1), (0, 2)]
     evaluate_defense(DefenseEvaluation(digits_spec, STACKS["gaussian_noise"], (), 3, 0), context)
-    assert asked == [0, 0, 1, 2]
+    assert asked[3:] == [(0, 1), (1, 1), (2, 1)]
 
 
 def test_repeats_of_an_input_are_resampled_together():
