@@ -32,6 +32,17 @@ PERMISSIONS = {
     "may_flag": "no query is flagged",
 }
 """Claims that promise something where they are false."""
+SHOWN_BY = {
+    "keeps_label": ("the victim's top-1",),
+    "distribution": ("no entry below 0", "no entry above 1", "entries sum to 1"),
+    "normalises": ("no entry below 0", "no entry above 1", "entries sum to 1"),
+    "one_hot": ("one-hot",),
+    "ties": ("one entry has the maximum",),
+    "stochastic": ("the same for any seed",),
+    "may_refuse": ("no query rejected",),
+    "may_flag": ("no query flagged",),
+}
+"""The predicates that show whether a promise is kept, as :mod:`defenses.predicates` names them."""
 EXPORT = "export the baseline again"
 
 
@@ -117,17 +128,24 @@ def _share(predicate: PredicateRecord) -> str:
 
 
 def _dropped(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
-    """Yield a row for each promise that the baseline makes and the candidate does not."""
+    """Yield a row for each promise that the baseline makes and the candidate does not.
+
+    Promises that a predicate of the baseline shows have rows of their own. For others, it is enough that the
+    candidate's answers keep them.
+    """
     if not all("claims" in each.info.model_fields_set for each in (old, new)):
         return
     before, after = old.info.claims, new.info.claims
     for texts, promised in ((PROMISES, True), (PERMISSIONS, False)):
         for name, text in texts.items():
             was, now = getattr(before, name), getattr(after, name)
-            if was is promised and now is (not promised):
-                yield ComparisonRow(
-                    RowKind.claim, where, text, Decision.broken, note=f"no longer claimed ({name})"
-                )
+            shown = SHOWN_BY.get(name, ())
+            if was is not promised or now is not (not promised) or old.info.predicates.keys() & set(shown):
+                continue
+            found = [new.info.predicates.get(each) for each in shown]
+            if not found or any(each is None or each.broken for each in found):
+                note = f"no longer claimed ({name})"
+                yield ComparisonRow(RowKind.claim, where, text, Decision.broken, unit="", note=note)
 
 
 def _noise(where: str, old: Record, new: Record, alpha: float) -> Iterator[RowTest]:
