@@ -20,11 +20,18 @@ TOLERANCE = 1e-9
 
 
 def answer_statistics(
-    evaluation: DefenseEvaluation, context: WorkerContext, answers: Sequence[Array]
+    evaluation: DefenseEvaluation,
+    context: WorkerContext,
+    answers: Sequence[Array],
+    repeat: int = 0,
+    *,
+    singly: bool = True,
 ) -> dict[str, float | None]:
     """Return the statistics by name, as metrics ``contract.…``.
 
     ``answers``: (n, classes) to the test inputs, in each repeat; rows of NaN are rejected queries.
+    ``repeat``: whose noise the queries one by one and again get. ``singly``: whether any are sent one by one,
+    which takes long; else ``alone`` is 1.
     ``support``: mean number of nonzero entries of an answer. ``entropy``: mean entropy of the normalised
     answers, in nats. ``alone``: share of inputs with the same answer alone as in a batch. ``again``: share of
     inputs with the same answer the second time.
@@ -34,12 +41,13 @@ def answer_statistics(
     x = context.victim(evaluation.victim).splits.test.x[:PROBES]
 
     def query(*batches: NDArray[np.float32]) -> Array:
-        api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, 0)
+        api = context.api(evaluation.victim, evaluation.defense, evaluation.seed, repeat)
         answers = np.concatenate([api.query(batch, "probe").probabilities for batch in batches])
         api.close()
         return answers
 
-    once, alone, twice = query(x), query(*(row[None] for row in x)), query(x, x)
+    once, twice = query(x), query(x, x)
+    alone = query(*(row[None] for row in x)) if singly else once
     statistics: dict[str, float | None] = {
         "contract.alone": _share_of_equal(once, alone),
         "contract.again": _share_of_equal(twice[: len(x)], twice[len(x) :]),

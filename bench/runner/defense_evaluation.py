@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,14 +48,26 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
     measured.add_mean("honest.flagged", np.stack([answers.flagged for answers in traffic]))
     measured.add_client_share("honest.client_refused", traffic[0].refused)
     measured.add_client_share("honest.client_flagged", traffic[0].flagged)
-    measured.values |= answer_statistics(evaluation, context, [answers.probabilities for answers in traffic])
+    shown = [answers.probabilities for answers in traffic]
+    measured.values |= answer_statistics(evaluation, context, shown)
+    if repeats > 1:
+        singly = measured.values["contract.alone"] != 1
+        measured.add_drawn(
+            [
+                answer_statistics(evaluation, context, [each], repeat, singly=singly)
+                for repeat, each in enumerate(shown)
+            ]
+        )
     _check_again(checks, evaluation, context, traffic[0])
     pools = {
         name: _query(evaluation, context, context.pool(evaluation.victim, name, evaluation.seed).x, 0, checks)
         for name in dict.fromkeys((*evaluation.pools, OWN_POOL))
     }
+    flagged = {}
     if claims.may_flag:
         measured.add_detection("test", traffic[0].flagged)
+        flagged = {f"flagged.{name}": pools[name].flagged for name in evaluation.pools}
+        flagged["flagged.test"] = traffic[0].flagged
         detectors = DetectorScores.of(stack, context.calibration(evaluation.victim, evaluation.seed))
         benign = detectors.positions(victim, test.x)
         for name in evaluation.pools:
@@ -64,8 +76,11 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
             measured.add_detection(name, pool_answers.flagged)
             measured.values[f"contract.refused.{name}"] = float(pool_answers.refused.mean())
             measured.add_auroc(name, benign, detectors.positions(victim, pool.x))
+        if repeats > 1:
+            measured.add_drawn(_drawn_detection(evaluation, context, traffic, measured.values))
     return Outcome(
         metrics=measured.values,
+        arrays={name: marks.astype(np.uint8) for name, marks in flagged.items()},
         info=Info(
             intervals=measured.intervals,
             drawn=measured.drawn,
@@ -107,6 +122,36 @@ def _query(
     if checks is not None:
         checks.add(context.victim(evaluation.victim).probabilities(x), answers)
     return answers
+
+
+def _drawn_detection(
+    evaluation: DefenseEvaluation,
+    context: WorkerContext,
+    traffic: Sequence[Answers],
+    measured: Mapping[str, float | None],
+) -> list[dict[str, float | None]]:
+    """Return, for each repeat, the flagged and rejected shares of the test inputs and the pools.
+
+    The pools are queried again only if decisions on the test inputs depend on the noise.
+    """
+    rejected = "contract.refused."
+    found: list[dict[str, float | None]] = [
+        {"detection.test": float(answers.flagged.mean())} for answers in traffic
+    ]
+    first = traffic[0]
+    moved = any(
+        not (np.array_equal(each.flagged, first.flagged) and np.array_equal(each.refused, first.refused))
+        for each in traffic
+    )
+    for repeat, values in enumerate(found):
+        for name in evaluation.pools:
+            shares = measured[f"detection.{name}"], measured[rejected + name]
+            if moved and repeat:
+                x = context.pool(evaluation.victim, name, evaluation.seed).x
+                answers = _query(evaluation, context, x, repeat)
+                shares = float(answers.flagged.mean()), float(answers.refused.mean())
+            values[f"detection.{name}"], values[rejected + name] = shares
+    return found
 
 
 def _check_again(
@@ -192,6 +237,14 @@ class Measurements:
         if len(values) > 1:
             self.drawn[name] = [float(each) for each in values.mean(axis=1)]
 
+    def add_drawn(self, repeats: Sequence[Mapping[str, float | None]]) -> None:
+        """Keep the values of each repeat by name; a value that one of them lacks is left out."""
+        for name in repeats[0]:
+            values = [each[name] for each in repeats]
+            present = [float(value) for value in values if value is not None]
+            if len(present) == len(values):
+                self.drawn[name] = present
+
     def add_client_share(self, name: str, marks: NDArray[np.bool_]) -> None:
         """Keep the share of clients with at least one mark; ``marks`` (n,) are those of one repeat.
 
@@ -259,6 +312,9 @@ def _utility(
     loss = utility.negative_log_likelihood(likely, truth[index])
     confidence, correct = likely.max(axis=1), answered.argmax(axis=1) == truth[index]
     measured.values["honest.l1_max"] = float(distance.max())
+    every = len(answers) > 1 and bool((position >= 0).any(axis=1).all())
+    if every:
+        measured.drawn["honest.l1_max"] = [float(distance[each[each >= 0]].max()) for each in position]
     measures: dict[str, Callable[[NDArray[np.int64]], float]] = {
         "honest.l1_mean": lambda r: float(distance[r].mean()),
         "honest.nll": lambda r: float(loss[r].mean()),
@@ -272,7 +328,7 @@ def _utility(
     draws = [draw[draw >= 0] for draw in drawn]
     for name, measure in measures.items():
         value = measure(np.arange(len(index)))
-        if len(answers) > 1 and (position >= 0).any(axis=1).all():
+        if every:
             measured.drawn[name] = [measure(each[each >= 0]) for each in position]
         low, high = np.percentile([measure(draw) for draw in draws], [2.5, 97.5])
         # Resampling increases a small calibration error, sometimes above the measured one.
