@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+from typing import Any, Self
 
+import numpy as np
 import pydantic
+from numpy.typing import NDArray
 
 from bench.records import Typed, victim_identity
+
+REFERENCE_ROWS = 256
+"""Largest number of test inputs whose answers are kept."""
+REFERENCE_VALUES = 4_096
+"""Largest number of values that are kept of them, so that an exported baseline stays small."""
 
 
 class SplitSizes(Typed):
@@ -28,12 +36,41 @@ class ReferenceAnswers(Typed):
     classes: int
     floats: str
 
+    @classmethod
+    def of(cls, answers: NDArray[Any]) -> Self:
+        """Return what is kept of a victim's answers (n, classes) to its test inputs: the first rows."""
+        classes = answers.shape[1]
+        kept = answers[: min(REFERENCE_ROWS, max(1, REFERENCE_VALUES // classes))].astype("<f4")
+        floats = base64.b64encode(kept.tobytes()).decode()
+        return cls(rows=len(kept), classes=classes, floats=floats)
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.array()
+        return self
+
+    def array(self) -> NDArray[np.float32]:
+        """Return the answers (rows, classes); raises ValueError if they are not as many."""
+        values = np.frombuffer(base64.b64decode(self.floats, validate=True), dtype="<f4")
+        return values.reshape(self.rows, self.classes)
+
+
+class DataSketch(Typed):
+    """What two victims' data can be compared by where inputs differ in their last bits.
+
+    ``labels``: digest of the labels of all splits, with their sizes. ``inputs``: a projection of the inputs
+    of each split, see :func:`projection`.
+    """
+
+    labels: str
+    inputs: list[float]
+
 
 class VictimFacts(Typed):
     """What a store keeps of a victim. Accuracies are in [0, 1]; ``fingerprint``: of its model and data.
 
     ``recipe``: how it was trained, as text; empty for a victim of the user's own. ``data``: digest of its
-    splits. ``answers``: its answers to the first test inputs.
+    splits; ``sketch``: what else they can be told apart by. ``answers``: to the first test inputs.
     """
 
     victim: str
@@ -44,6 +81,7 @@ class VictimFacts(Typed):
     fingerprint: str = ""
     recipe: str = ""
     data: str = ""
+    sketch: DataSketch | None = None
     answers: ReferenceAnswers | None = None
     sizes: SplitSizes = pydantic.Field(default_factory=SplitSizes)
     parameters: int | None = None

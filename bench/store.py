@@ -185,7 +185,8 @@ class Store:
                 check = db.execute("pragma quick_check").fetchone()[0] if application == APPLICATION else b""
             finally:
                 db.close()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            # The latter where a damaged table's name, which SQLite's message quotes, is no UTF-8.
             if "unable to open" in str(error):
                 raise StoreError(f"{path} cannot be opened ({error}): {_unopened(path)}") from error
             raise StoreError(f"{path} is not a moatbench store ({error}); name another file") from error
@@ -234,7 +235,7 @@ class Store:
         """Turn errors of SQLite into a StoreError in one sentence."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             reason = str(error).replace("\n", " ")
             if isinstance(error, sqlite3.OperationalError):
                 raise StoreError(f"{self.path} cannot be read or written ({reason})") from error

@@ -135,6 +135,8 @@ def test_a_baseline_of_the_first_format_is_read(real, tmp_path):
     for group in text["groups"]:
         for each in group["repeats"]:
             each["info"] |= each.pop("costs", {})
+            for array in each.pop("arrays", {}).values():
+                each |= {"inputs": array["size"], "agreement": array["bits"]}
     (tmp_path / "old.json").write_text(json.dumps(text))
     old, new = read(tmp_path / "old.json"), read(real.parent / "baseline.json")
     assert differences(old, new) == {}

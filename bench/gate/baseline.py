@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +25,15 @@ from bench.run_facts import Meta
 from bench.store import Store
 from bench.tasks import Cell, Task
 
-FORMAT = 2
-"""Version of the file. Files of version 1, which have no checksum, are still read."""
+log = logging.getLogger(__name__)
+
+FORMAT = 3
+"""Version of the file. Files of versions 1, which has no checksum, and 2 are still read."""
 NAME = "moatbench baseline"
 EXPORTED_METRICS = ("extraction.fidelity", "honest.", "contract.", "detection.")
 """Metrics that a comparison needs, or how their names begin."""
+EXPORTED_ARRAYS = ("agreement", "flagged.")
+"""Arrays that a comparison needs, or how their names begin."""
 SHARES = {"honest.accuracy", "honest.accuracy_undefended", "honest.top1_kept"}
 """Metrics of a defense evaluation that are shares, as all fidelities are."""
 INFO = {
@@ -69,10 +74,37 @@ class _Strict(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="ignore", strict=True)
 
 
-class ExportedRepeat(_Strict):
-    """One record of a group: its results, and for a cell on which test inputs the surrogate agrees.
+class PackedBits(_Strict):
+    """An array (size,) of 0 and 1; ``bits``: packed, and in base64."""
 
-    ``agreement`` holds one bit for each of ``inputs`` test inputs, packed and in base64.
+    size: Annotated[int, pydantic.Field(ge=0)]
+    bits: Annotated[bytes, pydantic.BeforeValidator(_decoded)]
+
+    @classmethod
+    def of(cls, array: NDArray[np.uint8]) -> Self:
+        """Return an array of 0 and 1, packed."""
+        return cls(size=int(array.size), bits=np.packbits(array).tobytes())
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(self.bits) != (self.size + 7) // 8:
+            raise ValueError(f"an array holds {len(self.bits)} bytes for {self.size} inputs")
+        return self
+
+    @pydantic.field_serializer("bits")
+    def _encoded(self, bits: bytes) -> str:
+        return base64.b64encode(bits).decode()
+
+    def array(self) -> NDArray[np.uint8]:
+        """Return the array."""
+        return np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8), count=self.size)
+
+
+class ExportedRepeat(_Strict):
+    """One record of a group: its results.
+
+    ``arrays``: by name, for a cell on which test inputs the surrogate agrees ("agreement"), for a defense
+    evaluation which inputs it flags ("flagged.POOL").
     """
 
     repeat: Annotated[int, pydantic.Field(ge=0)]
@@ -80,8 +112,7 @@ class ExportedRepeat(_Strict):
     metrics: dict[str, pydantic.FiniteFloat | None]
     info: Info
     costs: Costs = Costs()
-    inputs: Annotated[int, pydantic.Field(ge=0)] = 0
-    agreement: Annotated[bytes, pydantic.BeforeValidator(_decoded)] | None = None
+    arrays: dict[str, PackedBits] = {}
 
     @classmethod
     def of(cls, record: Record) -> Self:
@@ -95,29 +126,21 @@ class ExportedRepeat(_Strict):
             # To the next power of ten: finer differences occur between runs of the same code.
             rounded = {batch: 10.0 ** round(math.log10(max(us, 0.1))) for batch, us in taken.items()}
             found["costs"] = Costs(latency_us=rounded)
-        if (array := record.arrays.get("agreement")) is not None:
-            found |= {"inputs": int(array.size), "agreement": np.packbits(array).tobytes()}
+        arrays = {
+            name: PackedBits.of(array)
+            for name, array in record.arrays.items()
+            if name.startswith(EXPORTED_ARRAYS)
+        }
+        if arrays:
+            found["arrays"] = arrays
         return cls(repeat=record.repeat, status=record.status, **found)
 
     @pydantic.model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.agreement is not None and len(self.agreement) != (self.inputs + 7) // 8:
-            raise ValueError(f"agreement holds {len(self.agreement)} bytes for {self.inputs} inputs")
+    def _has_shares(self) -> Self:
         for name, value in self.metrics.items():
             if value is not None and _is_share(name) and not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}, which is no share in [0, 1]")
         return self
-
-    @pydantic.field_serializer("agreement")
-    def _encoded(self, agreement: bytes | None) -> str | None:
-        return None if agreement is None else base64.b64encode(agreement).decode()
-
-    def arrays(self) -> dict[str, NDArray[np.uint8]]:
-        """Return the agreement as an array (inputs,) of 0 and 1 by its name; empty if there is none."""
-        if self.agreement is None:
-            return {}
-        packed = np.frombuffer(self.agreement, dtype=np.uint8)
-        return {"agreement": np.unpackbits(packed, count=self.inputs)}
 
 
 class ExportedGroup(_Strict):
@@ -132,7 +155,8 @@ class ExportedGroup(_Strict):
         for each in self.repeats:
             spec = self.spec | ({"repeat": each.repeat} if self.kind == "cell" else {})
             task = task_of(self.kind, spec)
-            yield Record("", task, each.status, each.metrics, each.arrays(), each.info, each.costs)
+            arrays = {name: bits.array() for name, bits in each.arrays.items()}
+            yield Record("", task, each.status, each.metrics, arrays, each.info, each.costs)
 
 
 class Export(_Strict):
@@ -142,7 +166,7 @@ class Export(_Strict):
     """
 
     format: str
-    version: Literal[1, 2]
+    version: Literal[1, 2, 3]
     checksum: str = ""
     meta: Meta
     planned: list[dict[str, Any]]
@@ -179,6 +203,9 @@ def export(baseline: Baseline, out: Path, *, force: bool = False) -> None:
     groups = [each.model_dump(exclude_unset=True) for each in _groups(baseline.records)]
     if not groups:
         raise UsageError("the run has no results to export; moatbench run makes some")
+    lost = len(baseline.planned) + sum(record.status == "failed" for record in baseline.records)
+    if lost:
+        log.warning("warning: %d results failed or are missing; the gate cannot compare them", lost)
     meta = {name: value for name, value in baseline.meta.values().items() if name in META}
     head = {"format": NAME, "version": FORMAT, "meta": meta}
     head["planned"] = [task.spec() for task in baseline.planned]
@@ -229,20 +256,27 @@ def _of_export(path: Path) -> Baseline:
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's content as format 2 has it.
+    """Return a file's content as this format has it.
 
-    Format 1 has latencies in ``info``, and null for what the run did not know.
+    Up to format 2 a repeat has one array, ``agreement``, of ``inputs`` values. Format 1 has latencies in
+    ``info``, and null for what the run did not know.
     """
-    if content["version"] != 1:
-        return content
-    if isinstance(meta := content.get("meta"), dict):
+    version = content.get("version")
+    if version == 1 and isinstance(meta := content.get("meta"), dict):
         content["meta"] = {name: value for name, value in meta.items() if value is not None}
-    for group in groups if isinstance(groups := content.get("groups"), list) else ():
-        for each in group.get("repeats", ()) if isinstance(group, dict) else ():
-            info = each.get("info") if isinstance(each, dict) else None
-            if isinstance(info, dict) and "latency_us" in info:
-                each["costs"] = {"latency_us": info["latency_us"]}
+    for each in _repeats(content):
+        if version in (1, 2) and each.get("agreement") is not None:
+            each["arrays"] = {"agreement": {"size": each.get("inputs", 0), "bits": each["agreement"]}}
+        if version == 1 and isinstance(info := each.get("info"), dict) and "latency_us" in info:
+            each["costs"] = {"latency_us": info["latency_us"]}
     return content
+
+
+def _repeats(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield all repeats of a file's content, which may be damaged."""
+    for group in groups if isinstance(groups := content.get("groups"), list) else ():
+        repeats = group.get("repeats") if isinstance(group, dict) else None
+        yield from (each for each in (repeats if isinstance(repeats, list) else ()) if isinstance(each, dict))
 
 
 def _groups(records: Sequence[Record]) -> Iterator[ExportedGroup]:

@@ -16,7 +16,7 @@ from bench.gate import render
 from bench.gate.baseline import Baseline, read
 from bench.gate.compare import Comparison, compare, is_named
 from bench.gate.rows import Decision, RowKind
-from bench.gate.runs import differences
+from bench.gate.runs import differences, unclear_victims, victim_notes
 from bench.tasks import Cell
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def gate(
         flags = " ".join(f"--allow {kind}" for kind in forbidden)
         raise UsageError(f"the runs differ ({reasons}); to compare them anyway, add {flags}")
     notes = [f"The runs differ in their {kind}: {text}." for kind, text in found.items()]
+    notes += victim_notes(before, after)
     comparison = compare(before, after, tolerance / 100)
     _check_rows(comparison, before, after)
     # The decision comes first: no file that cannot be written may hide it or change the exit code.
@@ -69,7 +70,10 @@ def gate(
     if name := os.environ.get(SUMMARY):
         with _warned(f"${SUMMARY}", Path(name)), Path(name).open("a", encoding="utf-8") as file:
             file.write(text)
-    return exit_code(comparison, strict=strict)
+    code = exit_code(comparison, strict=strict)
+    if code == ExitCode.FINE and strict and unclear_victims(before, after):
+        return ExitCode.INCOMPLETE
+    return code
 
 
 @contextmanager
@@ -83,10 +87,14 @@ def _warned(option: str, path: Path) -> Iterator[None]:
 
 
 def _check_rows(comparison: Comparison, *runs: Baseline) -> None:
-    """Raise UsageError if there is no row of some kind, so that its regressions would go unnoticed."""
+    """Raise UsageError if there is no row of some kind, so that its regressions would go unnoticed.
+
+    Where results are lost, their rows say so.
+    """
     found = {row.kind for row in comparison.rows}
+    lost = comparison.of(Decision.failed, Decision.missing)
     for kind, wanted in ((RowKind.strength, "attacked cells"), (RowKind.contract, "defense evaluations")):
-        if kind not in found:
+        if kind not in found and not lost:
             raise UsageError(f"the runs share no {wanted}, so there is no {kind.label} to compare")
     attacks = {each.task.attack for run in runs for each in run.records if isinstance(each.task, Cell)}
     for text in {text for run in runs for text in run.meta.sentinels}:

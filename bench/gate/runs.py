@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from bench.analysis.attacker_results import AttackerResult, Condition, results_by_condition
+from bench.analysis.attacker_results import AttackerResult, Condition, agreement_of, results_by_condition
 from bench.analysis.display_names import weaker_note
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
 from bench.gate.baseline import Baseline
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
+from bench.gate.victims import Sameness, match_victims, moved_versions
+from bench.metrics.matched_repeats import chance_of_match
 from bench.records import Record, victim_name
 from bench.tasks import Cell, Task
+
+MATCH = 0.01
+"""Largest p-value at which repeats of two runs are taken to belong together."""
 
 
 class Run:
@@ -60,70 +65,85 @@ def differences(before: Baseline, after: Baseline) -> dict[str, str]:
     if planned[0] != planned[1]:
         lost, new = len(planned[0] - planned[1]), len(planned[1] - planned[0])
         found["matrix"] = f"{lost} groups of cells are in the baseline alone, {new} in the candidate alone"
-    prints = [_fingerprints(side) for side in (before, after)]
-    others = sorted(
-        name for name in prints[0].keys() & prints[1].keys() if prints[0][name] != prints[1][name]
-    )
-    texts = []
-    if others:
-        are = "is another model, or has" if len(others) == 1 else "are other models, or have"
-        texts.append(f"{', '.join(others)} {are} other data")
+    matches = match_victims(before.meta, after.meta)
+    texts = [f"{name} {each.text}" for name, each in matches.items() if each.sameness is Sameness.other]
     attacked = [{victim_name(record.task.victim) for record in side.records} for side in (before, after)]
-    for side, known in zip(("baseline", "candidate"), prints, strict=True):
+    for side, run in (("baseline", before), ("candidate", after)):
+        known = {each.identity for each in run.meta.victims if each.fingerprint}
         # Without a fingerprint nobody can tell whether it is the same.
-        if unknown := sorted((attacked[0] & attacked[1]) - known.keys()):
+        if unknown := sorted((attacked[0] & attacked[1]) - known):
             texts.append(f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} unknown in the {side}")
     if texts:
         found["victim"] = "; ".join(texts)
-    versions = [side.meta.versions for side in (before, after)]
-    moved = [
-        f"{name} {versions[0][name]} against {versions[1][name]}"
-        for name in sorted(versions[0].keys() & versions[1].keys())
-        if _major(versions[0][name]) != _major(versions[1][name])
-    ]
+    moved = moved_versions(before.meta.versions, after.meta.versions)
     if moved:
-        found["versions"] = "; ".join(moved)
+        found["versions"] = "; ".join(f"{name} {old} against {new}" for name, (old, new) in moved.items())
     return found
 
 
-def _fingerprints(side: Baseline) -> dict[str, str]:
-    """Return the fingerprints that a run knows, by victim."""
-    return {each.identity: each.fingerprint for each in side.meta.victims if each.fingerprint}
-
-
 def victims_equal(before: Baseline, after: Baseline) -> dict[str, bool]:
-    """Return whether each victim is equal to the bit in both runs, by its name with splits and seed."""
-    prints = [_fingerprints(side) for side in (before, after)]
-    return {name: prints[0].get(name) == prints[1].get(name) for name in prints[0].keys() | prints[1].keys()}
+    """Return for each victim that both runs know, by :func:`victim_name`, whether it is equal to the bit.
+
+    Then facts on the same inputs can be compared as facts. False: it was trained anew, its answers agree
+    within the tolerance only, or it is not known to be the same.
+    """
+    matches = match_victims(before.meta, after.meta)
+    return {name: each.sameness is Sameness.equal for name, each in matches.items()}
 
 
-def _major(version: str) -> str:
-    """Return the major version; for 0.x it includes the x."""
-    parts = str(version).split(".")
-    return ".".join(parts[:2]) if parts[0] == "0" else parts[0]
+def victim_notes(before: Baseline, after: Baseline) -> list[str]:
+    """Return a sentence for each victim that is taken for the same and is not equal to the bit."""
+    matches = match_victims(before.meta, after.meta)
+    told = (Sameness.retrained, Sameness.close, Sameness.unclear)
+    return [f"Victim {name} {each.text}." for name, each in matches.items() if each.sameness in told]
+
+
+def unclear_victims(before: Baseline, after: Baseline) -> list[str]:
+    """Return the victims of which too little is known to say whether they are the same."""
+    matches = match_victims(before.meta, after.meta)
+    return [name for name, each in matches.items() if each.sameness is Sameness.unclear]
 
 
 def same_surrogates(before: Run, after: Run) -> bool:
     """Return whether all undefended surrogates of the two runs are equal to the bit.
 
-    Then every other difference is due to a defense, and repeat r can be compared with repeat r.
+    Then every other difference is due to a defense.
     """
-    met = False
+    pairs = [*_undefended(before, after)]
+    return bool(pairs) and all(
+        old.repeats == new.repeats and old.agreement.tobytes() == new.agreement.tobytes()
+        for old, new in pairs
+    )
+
+
+def same_streams(before: Run, after: Run) -> bool:
+    """Return whether repeat r of one run belongs to repeat r of the other, so that both can be compared.
+
+    So it is where all random seeds were the same and only rounding differs. Records hold no seeds of what
+    happened in a cell; but then undefended surrogates of equal repeats agree more than those of others. This
+    is tested by permuting repeats. Pairs are valid whatever comes of it: repeats that are independent are
+    pairs like any other, with half of the degrees of freedom.
+    """
+    if same_surrogates(before, after):
+        return True
+    pairs = [*_undefended(before, after)]
+    repeats = [set(side.repeats) for pair in pairs for side in pair]
+    both = sorted(set.intersection(*repeats)) if repeats else []
+    tables = [(agreement_of(old, both), agreement_of(new, both)) for old, new in pairs]
+    alike = [(old, new) for old, new in tables if old.shape == new.shape]
+    return len(both) > 1 and chance_of_match(alike) <= MATCH
+
+
+def _undefended(before: Run, after: Run) -> Iterator[tuple[AttackerResult, AttackerResult]]:
+    """Yield the undefended attacks that both runs have."""
     for condition, attacks in before.samples.items():
-        if condition[1] != UNDEFENDED:
-            continue
-        for attack, sample in attacks.items():
-            other = after.samples.get(condition, {}).get(attack)
-            if other is None:
-                continue
-            if sample.repeats != other.repeats or sample.agreement.tobytes() != other.agreement.tobytes():
-                return False
-            met = True
-    return met
+        if condition[1] == UNDEFENDED:
+            others = after.samples.get(condition, {})
+            yield from ((attacks[attack], others[attack]) for attack in attacks if attack in others)
 
 
 def missing_rows(before: Run, after: Run, names: Names) -> Iterable[ComparisonRow]:
-    """Yield a row for each group of repeats with a result in the baseline and none in the candidate."""
+    """Yield a row for each group of repeats of which one run has a result and the other none."""
     for group, records in before.groups.items():
         others = after.groups.get(group, [])
         wrong = [record for record in others if record.status == "failed"]
@@ -136,6 +156,10 @@ def missing_rows(before: Run, after: Run, names: Names) -> Iterable[ComparisonRo
             yield _without(records[0], names, Decision.failed, reason[0] if reason else "")
         elif there < here:
             yield _without(records[0], names, Decision.missing, "")
+    for group in before.planned & after.groups.keys():
+        found = [record for record in after.groups[group] if record.status == "ok"]
+        if found and not any(record.status == "ok" for record in before.groups.get(group, [])):
+            yield _without(found[0], names, Decision.cannot_tell, "the baseline has no result of it")
 
 
 def _broken(record: Record, failed: Record, claim: str, names: Names) -> ComparisonRow:

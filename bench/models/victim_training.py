@@ -52,7 +52,8 @@ class TrainedModel:
     """A trained model with the fields that a :class:`bench.models.victims.Victim` takes from it.
 
     ``perturb(scale, seed)`` returns a copy of the model with noise on its parameters. ``fingerprint`` is
-    empty where the victim's answers have to give one.
+    empty where the victim's answers have to give one. ``recipe``: how it is trained, as text: no version of
+    a package and no digest of code, so that it is the same on every machine.
     """
 
     model: Predict
@@ -61,6 +62,7 @@ class TrainedModel:
     linear: bool | None = None
     perturb: PerturbModel | None = None
     fingerprint: str = ""
+    recipe: str = ""
 
 
 def trained_model(spec: VictimSpec, splits: Splits) -> TrainedModel:
@@ -117,6 +119,7 @@ def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
         linear=False,
         perturb=perturb,
         fingerprint=hashlib.sha256(content + identity.encode()).hexdigest(),
+        recipe=_recipe(spec, splits, str(schedule)),
     )
 
 
@@ -129,7 +132,8 @@ def _trained_estimator(spec: VictimSpec, splits: Splits) -> TrainedModel:
         model: Any = LogisticRegression(max_iter=300)
     else:
         model = DecisionTreeClassifier(min_samples_leaf=2, random_state=derive(spec.seed, "tree") % 2**31)
-    path = _cache_path(spec, splits, repr(model), ".skops")
+    schedule = repr(model)
+    path = _cache_path(spec, splits, schedule, ".skops")
     cached = _read_sklearn(path, model)
     if cached is None:
         log.info("training victim %s (%s)", spec, model)
@@ -152,7 +156,12 @@ def _trained_estimator(spec: VictimSpec, splits: Splits) -> TrainedModel:
 
     # No fingerprint from the file, which holds times and addresses; the check takes one from the answers.
     linear = spec.architecture == "logistic"
-    return TrainedModel(predictor(model), linear=linear, perturb=perturb if linear else None)
+    return TrainedModel(
+        predictor(model),
+        linear=linear,
+        perturb=perturb if linear else None,
+        recipe=_recipe(spec, splits, schedule),
+    )
 
 
 def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) -> NDArray[Any]:
@@ -160,6 +169,12 @@ def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) ->
     noise = scale * tensor.std() * rng.normal(size=tensor.shape)
     noisy: NDArray[Any] = tensor + noise.astype(tensor.dtype)
     return noisy
+
+
+def _recipe(spec: VictimSpec, splits: Splits, schedule: str) -> str:
+    """Return how a victim is trained, as text: its architecture, data set, splits, seed and schedule."""
+    sizes = "/".join(str(len(getattr(splits, part))) for part in ("train", "calibration", "pool", "test"))
+    return f"{spec.architecture} on {spec.data}, {spec.splits} splits {sizes}, seed {spec.seed}; {schedule}"
 
 
 def _identity(spec: VictimSpec, splits: Splits, schedule: str, suffix: str) -> str:

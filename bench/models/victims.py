@@ -43,7 +43,8 @@ class Victim:
     input; None if unknown. ``perturb(scale, seed)``: optional; returns a function from inputs to the
     probabilities of a perturbed victim: one with normal noise on its parameters, of ``scale`` times each
     tensor's own standard deviation. ``fingerprint``: optional; a text that changes where the model does. The
-    fingerprint of a user's victim covers its answers and its splits as well. Raises VictimError from
+    fingerprint of a user's victim covers its answers and its splits as well. ``recipe``: how a shipped
+    victim is trained, as text; empty for a user's. Raises VictimError from
     :meth:`check` if the model's answers are not probabilities.
     """
 
@@ -56,6 +57,7 @@ class Victim:
     linear: bool | None = None
     perturb: Perturb | None = None
     fingerprint: str = ""
+    recipe: str = field(default="", init=False)
     _widths: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -275,7 +277,7 @@ def _own_victim(spec: VictimSpec, splits: Splits) -> Victim:
     """Return a victim that moatbench trains, before its answers are checked."""
     trained = victim_training.trained_model(spec, splits)
     perturb = trained.perturb
-    return Victim(
+    victim = Victim(
         model=trained.model,
         splits=splits,
         features=trained.features,
@@ -285,6 +287,8 @@ def _own_victim(spec: VictimSpec, splits: Splits) -> Victim:
         perturb=None if perturb is None else _checked_perturb(perturb, splits, f"{spec} with noise"),
         fingerprint=trained.fingerprint,
     )
+    victim.recipe = trained.recipe
+    return victim
 
 
 def _checked_perturb(perturb: victim_training.PerturbModel, splits: Splits, name: str) -> Perturb:

@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Protocol
 
 from bench import plugins
-from bench.data import data_files, query_pools
+from bench.data import data_files, query_pools, sketches
 from bench.errors import UsageError
 from bench.files import CACHES, cache_root, remove_leftovers
 from bench.models.determinism import single_thread, versions
 from bench.models.victims import Victim
 from bench.plan import feasibility
 from bench.records import Record
-from bench.run_facts import Meta, SplitSizes, VictimFacts
+from bench.run_facts import Meta, ReferenceAnswers, SplitSizes, VictimFacts
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import Item, LocalBackend, WorkerSettings, worker_context
 from bench.runner.task_keys import outdated, task_keys
@@ -138,6 +138,10 @@ def _victim_facts(spec: VictimSpec, context: WorkerContext) -> VictimFacts:
         accuracy=accuracy,
         expected=victim.expected,
         fingerprint=victim.fingerprint,
+        recipe=victim.recipe,
+        data=sketches.data_digest(splits),
+        sketch=sketches.data_sketch(splits),
+        answers=ReferenceAnswers.of(victim.probabilities(splits.test.x)),
         sizes=SplitSizes(
             train=len(splits.train.x),
             calibration=len(splits.calibration.x),

@@ -69,7 +69,7 @@ def run(*parts, sentinels=(SOFT,), **meta):
         "matrix": "made",
         "sentinels": list(sentinels),
         "versions": {"torch": "2.13.0", "moatbench": "0.1.0"},
-        "victims": [VictimFacts(victim="digits/mlp", fingerprint="abc")],
+        "victims": [VictimFacts(victim="digits/mlp", fingerprint="abc", accuracy=0.95)],
     }
     return Baseline(Meta(**(facts | meta)), records, [])
 
@@ -268,6 +268,8 @@ def first_format(text, spoil=lambda _: None):
     for group in content["groups"]:
         for each in group["repeats"]:
             each["info"] |= each.pop("costs", {})
+            for array in each.pop("arrays", {}).values():
+                each |= {"inputs": array["size"], "agreement": array["bits"]}
     spoil(content)
     return json.dumps(content)
 
@@ -278,9 +280,9 @@ def first_format(text, spoil=lambda _: None):
         (lambda text: text[: len(text) // 2], "nor complete JSON"),
         (lambda _: "[1, 2]", "no baseline of moatbench"),
         (lambda _: '{"version": 1, "packages": {}}', "no baseline of moatbench"),
-        (lambda text: text.replace('"version": 2', '"version": 3'), "newer"),
+        (lambda text: text.replace('"version": 3', '"version": 4'), "newer"),
         (lambda text: text.replace('"honest.accuracy": 0.95', '"honest.accuracy": NaN'), "damaged"),
-        (lambda text: text.replace('"agreement": "', '"agreement": "AAAA'), "damaged"),
+        (lambda text: text.replace('"bits": "', '"bits": "AAAA'), "damaged"),
         (lambda text: text.replace('"kind": "cell"', '"kind": "sell"'), "damaged"),
         (lambda text: text.replace('"groups"', '"loops"'), "damaged"),
         (lambda text: first_format(text, lambda content: content["groups"].clear()), "no results"),
@@ -345,9 +347,10 @@ def test_a_victim_that_one_run_does_not_know_is_not_taken_for_the_same(victims):
 
 def test_runs_about_other_things_are_not_compared_unless_allowed(tmp_path, capsys):
     whole = standard(1)
+    another = VictimFacts(victim="digits/mlp", fingerprint="xyz", accuracy=0.5)
     assert differences(whole, whole) == {}
     others = {
-        "victim": run(*[whole.records[:]], victims=[VictimFacts(victim="digits/mlp", fingerprint="xyz")]),
+        "victim": run(*[whole.records[:]], victims=[another]),
         "versions": run(*[whole.records[:]], versions={"torch": "3.0.0", "moatbench": "0.1.0"}),
         "matrix": Baseline(whole.meta, [*whole.records, evaluation("top_k")], []),
     }

@@ -5,21 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from records import LABEL_ONLY, META, fake_run
+from records import LABEL_ONLY, fake_run, stored
 
 from bench.errors import UsageError
 from bench.gate import command
-from bench.records import PlannedTask
-from bench.store import Store
-
-
-def stored(path, records):
-    with Store(path, create=True) as store:
-        store.set_meta(META)
-        store.set_plan(PlannedTask(each.key, each.task) for each in records)
-        for record in records:
-            store.put(record)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,18 @@ import numpy as np
 
 from bench.calls import parse_call
 from bench.plugins import attacks, defenses
-from bench.records import AttackDeclarations, ClaimsRecord, Costs, Info, QueryCounts, Record, task_of
+from bench.records import (
+    AttackDeclarations,
+    ClaimsRecord,
+    Costs,
+    Info,
+    PlannedTask,
+    QueryCounts,
+    Record,
+    task_of,
+)
 from bench.run_facts import Meta
+from bench.store import Store
 
 LABELS, SOFT = "copycat(use_probability=false)", "copycat(use_probability=true)"
 RANDOM = "knockoff(reward=all, sampling_strategy=random, use_probability=true)"
@@ -190,6 +200,16 @@ META = Meta.model_validate(
         "jobs": 2,
     }
 )
+
+
+def stored(path, records):
+    """Write records to a new store; return its path."""
+    with Store(path, create=True) as store:
+        store.set_meta(META)
+        store.set_plan(PlannedTask(each.key, each.task) for each in records)
+        for record in records:
+            store.put(record)
+    return path
 
 
 def section(text, heading):
