@@ -87,7 +87,7 @@ def test_what_the_baseline_could_not_run_is_inconclusive(folder, tmp_path, caplo
         code, said = gate(folder, baseline, "run.sqlite")
         assert code == 0
         assert said.count("the baseline has no result of it") > 1
-        assert "inconclusive" in said.splitlines()[-1]
+        assert "inconclusive" in said
         assert gate(folder, baseline, "run.sqlite", "--strict")[0] == 3
 
 
@@ -105,7 +105,7 @@ def test_a_candidate_with_failed_cells_is_decided_and_incomplete(folder, tmp_pat
     candidate = stored(tmp_path / "candidate.sqlite", records)
     code, said = gate(folder, "baseline.json", candidate)
     assert code == 3
-    assert "not everything was compared" in said.splitlines()[-1]
+    assert "not everything was compared" in said
     assert "ValueError: no luck" in said
 
 
@@ -118,7 +118,7 @@ def test_a_regression_next_to_failed_cells_is_a_regression(folder, tmp_path):
     candidate = stored(tmp_path / "candidate.sqlite", [other(each) for each in whole()])
     code, said = gate(folder, "baseline.json", candidate)
     assert code == 1
-    assert said.splitlines()[-1].startswith("Regression")
+    assert "Regression: " in said
 
 
 @pytest.mark.parametrize("option", ["--summary", "--json"])
