@@ -17,7 +17,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from bench.tasks import Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
+from bench.tasks import Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec, architecture_and_splits
 
 Status = Literal["ok", "failed", "not_applicable"]
 Metrics = dict[str, float | None]
@@ -242,7 +242,6 @@ _TASKS: dict[str, pydantic.TypeAdapter[Any]] = {
     task.kind: pydantic.TypeAdapter(task) for task in (Cell, DefenseEvaluation)
 }
 _AXES = tuple(axis.name for axis in fields(ThreatModel))
-_OFFICIAL = " (official splits)"
 
 
 def task_of(kind: str, spec: Mapping[str, Any]) -> Task:
@@ -254,12 +253,12 @@ def task_of(kind: str, spec: Mapping[str, Any]) -> Task:
         raise ValueError(f"no task is of kind {kind!r}")
     values = dict(spec)
     name, data = str(values.pop("victim", "")), str(values.get("data", ""))
-    own = name == data
+    architecture, splits = architecture_and_splits(name, data)
     values["victim"] = {
         "data": values.pop("data", None),
-        "architecture": "" if own else name.removesuffix(_OFFICIAL).removeprefix(f"{data}/"),
+        "architecture": architecture,
         "seed": values.pop("victim_seed", 0),
-        "splits": values.pop("splits", "official" if name.endswith(_OFFICIAL) else "disjoint"),
+        "splits": values.pop("splits", splits),
     }
     if kind == Cell.kind:
         values["threat"] = {axis: values.pop(axis, None) for axis in _AXES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +11,9 @@ from typing import Any
 class VictimSpec:
     """A victim: a data set, an architecture and a seed; or a reference ``file.py:factory`` as ``data``.
 
-    ``splits``: "disjoint", or "official" as in published studies. An official victim is trained on the
-    whole official training split, so calibration and pool data are part of its training data.
+    ``splits``: "disjoint", the sizes of four disjoint splits as "500/150/297/850", or "official" as in
+    published studies. An official victim is trained on the whole official training split, so calibration
+    and pool data are part of its training data.
     """
 
     data: str
@@ -27,12 +29,27 @@ class VictimSpec:
     def __str__(self) -> str:
         if self.is_reference:
             return self.data
-        published = " (official splits)" if self.splits == "official" else ""
-        return f"{self.data}/{self.architecture}{published}"
+        of = "" if self.splits == "disjoint" else f" ({self.splits} splits)"
+        return f"{self.data}/{self.architecture}{of}"
 
     def fields(self) -> dict[str, Any]:
         """Return the victim as JSON values."""
         return {"victim": str(self), "victim_seed": self.seed, "data": self.data, "splits": self.splits}
+
+
+def architecture_and_splits(name: str, data: str) -> tuple[str, str]:
+    """Return the architecture and the splits in the name of a victim, which is ``str`` of its VictimSpec.
+
+    ``data``: its data set. The architecture of a user's own victim is empty.
+    """
+    if name == data:
+        return "", "disjoint"
+    found = _SPLITS.search(name)
+    splits = found[1] if found else "disjoint"
+    return _SPLITS.sub("", name).removeprefix(f"{data}/"), splits
+
+
+_SPLITS = re.compile(r" \(([^()]+) splits\)$")
 
 
 @dataclass(frozen=True)

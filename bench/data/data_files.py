@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bench import keys
 from bench.data.datasets import (
     DATASETS,
+    DISJOINT,
     DatasetInfo,
     Images,
     Indices,
@@ -58,15 +59,15 @@ def data_root(override: Path | None = None) -> Path:
     return user_cache(appauthor=False) / "data"
 
 
-def load_splits(name: str, seed: int, root: Path, *, official: bool = False) -> Splits:
-    """Return a victim's data: four splits, a function of name and seed; see :func:`split_indices`.
+def load_splits(name: str, seed: int, root: Path, splits: str = DISJOINT) -> Splits:
+    """Return a victim's data: four splits, a function of name, seed and splits; see :func:`split_indices`.
 
     Raises MissingDataError, naming the command that fetches it, where an official split is missing.
     CIFAR-10 comes as pickles; torchvision unpickles them, after comparing their MD5 with its own.
     """
     dataset = info(name)
     _require(dataset, [split for split, _ in dataset.official], root)
-    rows = split_indices(name, seed, official=official)
+    rows = split_indices(name, seed, splits)
     first = _OfficialSplit(dataset, dataset.official[0][0], root)
     last = first if len(dataset.official) == 1 else _OfficialSplit(dataset, dataset.official[1][0], root)
     return Splits(

@@ -5,6 +5,7 @@ Nothing here touches a file; :mod:`bench.data.data_files` does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from bench.data.file_layouts import (
     idx_files,
 )
 from bench.data.image_cache import digest
-from bench.errors import UsageError, nearest
+from bench.errors import UsageError, nearest, shown
 from bench.seeds import derive
 
 Images = NDArray[np.float32]
@@ -220,16 +221,54 @@ def info(name: str) -> DatasetInfo:
     return DATASETS[name]
 
 
+DISJOINT, OFFICIAL = "disjoint", "official"
+SIZES = re.compile(r"\d{1,9}(/\d{1,9}){3}")
+"""Splits that are given by their sizes."""
 OFFICIAL_TRAIN = 0.8
 """Share of a data set without official splits that published studies train on: most often this."""
 
 
-def split_sizes(name: str, *, official: bool = False) -> dict[str, int]:
-    """Return the numbers of images that :func:`split_indices` gives to train, calibration, pool and test."""
+PARTS = ("train", "calibration", "pool", "test")
+
+
+def requested_sizes(name: str, splits: str) -> tuple[int, int, int, int]:
+    """Return how many images go to train, calibration, pool and test.
+
+    ``splits``: "disjoint" for the data set's own sizes, or four sizes as "500/150/297/850". Raises
+    UsageError for any other text, and for more images than the data set has.
+    """
     dataset = info(name)
-    sizes = dict(zip(("train", "calibration", "pool", "test"), dataset.sizes, strict=True))
-    if not official:
-        return sizes
+    if splits == DISJOINT:
+        return dataset.sizes
+    if not SIZES.fullmatch(splits):
+        raise UsageError(
+            f"splits {shown(splits)} is not known; disjoint, official, or the sizes of training, "
+            "calibration, pool and test split are allowed, as 700/150/500/447"
+        )
+    train, calibration, pool, test = (int(size) for size in splits.split("/"))
+    if not all((train, calibration, pool, test)):
+        raise UsageError(f"splits {splits} leave a split without images")
+    first, last = train + calibration + pool, test
+    has, *rest = [images for _, images in dataset.official]
+    if not rest and first + last > has:
+        raise UsageError(f"splits {splits} ask for {first + last:,} images; {name} has {has:,}")
+    if rest and (first > has or last > rest[0]):
+        raise UsageError(
+            f"splits {splits} ask for {first:,} and {last:,} images; {name} has {has:,} for training, "
+            f"calibration and pool, and {rest[0]:,} for test"
+        )
+    return train, calibration, pool, test
+
+
+def split_sizes(name: str, splits: str = DISJOINT) -> dict[str, int]:
+    """Return the numbers of images that :func:`split_indices` gives to train, calibration, pool and test.
+
+    Raises UsageError as :func:`requested_sizes` does.
+    """
+    dataset = info(name)
+    if splits != OFFICIAL:
+        return dict(zip(PARTS, requested_sizes(name, splits), strict=True))
+    sizes = dict(zip(PARTS, dataset.sizes, strict=True))
     every = dataset.official[0][1]
     if len(dataset.official) > 1:
         return sizes | {"train": every, "test": dataset.official[1][1]}
@@ -237,18 +276,20 @@ def split_sizes(name: str, *, official: bool = False) -> dict[str, int]:
     return sizes | {"train": known, "test": every - known}
 
 
-def split_indices(name: str, seed: int, *, official: bool = False) -> dict[str, Indices]:
-    """Return the row numbers of train, calibration, pool and test, a function of name and seed.
+def split_indices(name: str, seed: int, splits: str = DISJOINT) -> dict[str, Indices]:
+    """Return the row numbers of train, calibration, pool and test, a function of name, seed and splits.
 
-    "test" numbers rows of the official test split, the others those of the training split; digits has
-    only one split. The four are disjoint, unless ``official``: then "train" and "test" are the whole
-    official splits (digits: 80 % and the rest), and calibration and pool are drawn from "train".
+    ``splits``: "disjoint", four sizes as "500/150/297/850", or "official". "test" numbers rows of the
+    official test split, the others those of the training split; digits has only one split. The four are
+    disjoint, unless they are official: then "train" and "test" are the whole official splits (digits: 80 %
+    and the rest), and calibration and pool are drawn from "train". Raises UsageError as
+    :func:`requested_sizes` does.
     """
     dataset = info(name)
     rng = np.random.default_rng(derive("splits", name, seed))
-    train, calibration, pool, test = dataset.sizes
     rows = rng.permutation(dataset.official[0][1])
-    if official:
+    if splits == OFFICIAL:
+        _, calibration, pool, _ = dataset.sizes
         single = len(dataset.official) == 1
         known, rest = np.split(rows, [int(OFFICIAL_TRAIN * len(rows))]) if single else (rows, rows[:0])
         return {
@@ -257,6 +298,7 @@ def split_indices(name: str, seed: int, *, official: bool = False) -> dict[str, 
             "pool": known[calibration : calibration + pool],
             "test": np.sort(rest) if single else np.arange(dataset.official[1][1]),
         }
+    train, calibration, pool, test = requested_sizes(name, splits)
     first, second, third, rest = np.split(rows, np.cumsum([train, calibration, pool]))
     if len(dataset.official) > 1:
         rest = rng.permutation(dataset.official[1][1])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.data_files import load_splits
-from bench.data.datasets import Labelled, Splits, info
+from bench.data.datasets import OFFICIAL, Labelled, Splits, info
 from bench.errors import VictimError
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread, torch_seed
@@ -250,12 +250,13 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
                 # Together with the content: a text that its owner forgot to change hides no other model.
                 victim.fingerprint = hashlib.sha256(f"{victim.fingerprint} {stated}".encode()).hexdigest()
         else:
-            official = spec.splits == "official"
-            splits = load_splits(spec.data, spec.seed, data_root, official=official)
+            splits = load_splits(spec.data, spec.seed, data_root, spec.splits)
             victim = _own_victim(spec, splits)
             dataset = info(spec.data)
-            expected = dataset.expected_official if official else dataset.expected
-            victim.expected = expected.get(spec.architecture)
+            expected = dataset.expected_official if spec.splits == OFFICIAL else dataset.expected
+            # What is expected holds for at least as many training images as the data set's own splits have.
+            if spec.splits == OFFICIAL or len(splits.train.x) >= dataset.sizes[0]:
+                victim.expected = expected.get(spec.architecture)
             victim.check()
     return victim
 

@@ -36,9 +36,11 @@ class PlannedVictim:
 
 
 def built_in(spec: VictimSpec) -> PlannedVictim:
-    """Return what is known of a built-in victim without its data."""
-    official = spec.splits == "official"
-    return PlannedVictim(datasets.info(spec.data).shape, datasets.split_sizes(spec.data, official=official))
+    """Return what is known of a built-in victim without its data.
+
+    Raises UsageError for splits that the data set does not have.
+    """
+    return PlannedVictim(datasets.info(spec.data).shape, datasets.split_sizes(spec.data, spec.splits))
 
 
 def check_victim(spec: VictimSpec, facts: PlannedVictim) -> None:

@@ -69,9 +69,7 @@ class Block(pydantic.BaseModel):
 
     data: Texts = ["digits"]
     victim: Texts = ["mlp"]
-    splits: Annotated[list[Literal["disjoint", "official"]], Listed, pydantic.Field(min_length=1)] = [
-        "disjoint"
-    ]
+    splits: Texts = ["disjoint"]
     defense: Annotated[list[str | list[str]], Listed, pydantic.Field(min_length=1)] = ["none"]
     attack: Texts
     pool: Texts = ["in-distribution"]
@@ -221,6 +219,9 @@ class Matrix(pydantic.BaseModel):
                 sets = [datasets.info(data).name for data in block.data]
             with self.complaints(f"{key}victim: "):
                 architectures = [_known("victim", victim, VICTIMS) for victim in block.victim]
+            with self.complaints(f"{key}splits: "):
+                for data, splits in itertools.product(sets, block.splits):
+                    datasets.split_sizes(data, splits)
             victims = [
                 VictimSpec(data, victim, self.seed, splits)
                 for data, victim, splits in itertools.product(sets, architectures, block.splits)

@@ -17,10 +17,10 @@ import pydantic
 
 from bench.calls import parse_call
 from bench.errors import UsageError, shown
+from bench.tasks import architecture_and_splits
 
 MOST_CHOICES = 1_000
 """Largest number of combinations of alternatives that a row can name."""
-OFFICIAL = " (official splits)"
 EVALUATION_PREFIXES = ("honest.", "detection.")
 """Prefixes of the metrics of defense evaluations, which have no attack, pool or budget."""
 COST_PREFIXES = ("seconds.", "cpu_seconds.")
@@ -157,10 +157,11 @@ class Study(_Strict):
 def axis_values(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record's spec by the axes of a matrix; the victim by architecture, a stack as a tuple."""
     victim, data = str(spec["victim"]), str(spec["data"])
+    architecture, splits = architecture_and_splits(victim, data)
     found = {axis: spec[axis] for axis in Where.model_fields if axis in spec}
     return found | {
-        "victim": victim.removesuffix(OFFICIAL).removeprefix(f"{data}/"),
-        "splits": spec.get("splits", "official" if victim.endswith(OFFICIAL) else "disjoint"),
+        "victim": architecture or victim,
+        "splits": spec.get("splits", splits),
         "defense": tuple(text for text in spec["defense"] if text != "none"),
         **({"training": spec.get("training", "rule")} if "attack" in spec else {}),
     }

@@ -63,6 +63,31 @@ class TestSplitIndices:
         assert not np.array_equal(again["train"], other["train"])
         np.testing.assert_array_equal(again["test"], np.arange(10_000))
 
+    @pytest.mark.parametrize("name", ["digits", "mnist"])
+    def test_sizes_of_ones_own_cut_the_same_order_of_images_elsewhere(self, name: str) -> None:
+        rows, usual = datasets.split_indices(name, 0, "500/150/297/850"), datasets.split_indices(name, 0)
+        assert [len(rows[part]) for part in PARTS] == [500, 150, 297, 850]
+        np.testing.assert_array_equal(rows["train"], usual["train"][:500])
+        together = np.concatenate([rows[part] for part in (PARTS if name == "digits" else PARTS[:3])])
+        assert len(np.unique(together)) == len(together)
+        own = "/".join(str(size) for size in info(name).sizes)
+        for part, indices in datasets.split_indices(name, 0, own).items():
+            np.testing.assert_array_equal(indices, usual[part])
+
+    @pytest.mark.parametrize(
+        ("name", "splits", "said"),
+        [
+            ("digits", "500/150/297/851", "ask for 1,798 images; digits has 1,797"),
+            ("mnist", "60000/1/1/10", "ask for 60,002 and 10 images; mnist has 60,000"),
+            ("mnist", "10/10/10/10001", "10,000 for test"),
+            ("digits", "500/0/297/850", "leave a split without images"),
+            *(("digits", text, "is not known") for text in ("", "500/150/297", "500/150/297/x", "whole")),
+        ],
+    )
+    def test_sizes_that_a_data_set_does_not_have_are_refused(self, name: str, splits: str, said: str) -> None:
+        with pytest.raises(UsageError, match=said):
+            datasets.split_indices(name, 0, splits)
+
     def test_data_sets_are_split_independently_of_each_other(self) -> None:
         assert not np.array_equal(
             datasets.split_indices("mnist", 0)["pool"], datasets.split_indices("fashion-mnist", 0)["pool"]
@@ -71,7 +96,7 @@ class TestSplitIndices:
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist"])
 def test_official_splits_train_on_all_that_is_not_test(name):
-    rows, this = datasets.split_indices(name, seed=3, official=True), datasets.info(name)
+    rows, this = datasets.split_indices(name, 3, "official"), datasets.info(name)
     if len(this.official) == 1:
         together = np.concatenate([rows["train"], rows["test"]])
         assert sorted(together) == list(range(1_797))
@@ -86,5 +111,5 @@ def test_official_splits_train_on_all_that_is_not_test(name):
 
 
 def test_official_splits_of_digits_follow_the_seed():
-    one, other = (datasets.split_indices("digits", seed, official=True)["test"] for seed in (0, 1))
+    one, other = (datasets.split_indices("digits", seed, "official")["test"] for seed in (0, 1))
     assert set(one) != set(other)

@@ -268,7 +268,9 @@ class TestLoad:
         with pytest.raises(MissingDataError, match="moatbench data fetch kmnist"):
             load_for("mnist", "kmnist", tmp_path)
 
-    @pytest.mark.parametrize("pool", ["usps", "kmnist", "fashion-mnist"])
+    @pytest.mark.parametrize(
+        "pool", slow_unless(lambda pool: pool != "usps", ["usps", "kmnist", "fashion-mnist"])
+    )
     def test_real_pools_fit_an_mnist_victim(self, pool: str, data_root: Path) -> None:
         made = load_for("mnist", pool, data_root)
         assert made.x.shape == (size(pool, "mnist", SIZES), 1, 28, 28)

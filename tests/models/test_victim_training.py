@@ -77,7 +77,7 @@ def test_training_a_victim_leaves_global_generators_alone(tmp_path, monkeypatch)
     assert torch.equal(before[1], torch.get_rng_state())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_unless(lambda kind: kind != "cnn", KINDS))
 def test_a_cached_victim_is_not_trained_again(kind, victim_of, kept, monkeypatch):
     kept(kind)
     forbid_training(monkeypatch)

@@ -126,10 +126,10 @@ def test_where_one_pool_of_a_product_is_too_small_the_cells_of_the_others_stay(m
 
 
 @pytest.mark.parametrize("name", DATASETS)
-@pytest.mark.parametrize("official", [False, True])
-def test_the_sizes_of_splits_are_known_without_drawing_them(name, official):
-    drawn = {part: len(rows) for part, rows in split_indices(name, 0, official=official).items()}
-    assert split_sizes(name, official=official) == drawn
+@pytest.mark.parametrize("splits", ["disjoint", "official", "500/150/297/850"])
+def test_the_sizes_of_splits_are_known_without_drawing_them(name, splits):
+    drawn = {part: len(rows) for part, rows in split_indices(name, 0, splits).items()}
+    assert split_sizes(name, splits) == drawn
 
 
 @pytest.mark.parametrize("architecture", [*SMALLEST, "mlp", "logistic"])

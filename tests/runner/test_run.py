@@ -184,6 +184,7 @@ def test_a_failed_cell_is_kept_with_its_traceback_and_tried_again_while_others_g
         assert not {record.key for record in failed} & store.done()
 
 
+@pytest.mark.slow
 def test_a_plugin_file_of_a_matrix_reaches_the_workers(matrix_file, tmp_path, setting):
     (tmp_path / "mine.py").write_text(PLUGINS)
     text = TINY.replace("repeats = 2", 'repeats = 1\nplugins = ["mine.py"]').replace("label_only", "deaf")
