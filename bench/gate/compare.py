@@ -29,7 +29,7 @@ from bench.gate.claim_rows import claim_rows
 from bench.gate.decisions import RowTest, decide, repeats_needed
 from bench.gate.defense_rows import answer_rows, detection_rows, utility_rows, without_same
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
-from bench.gate.runs import Run, missing_rows, same_surrogates, victims_equal
+from bench.gate.runs import Pairing, Run, missing_rows, pairing, victims_equal
 from bench.gate.spread import Sides
 from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import (
@@ -51,14 +51,19 @@ TOLERANCE = 0.02
 class Comparison:
     """All rows of a comparison.
 
-    ``paired``: repeats were compared in pairs; ``tolerance``: as a share; ``retrained``: the victims that
-    are not equal to the bit in both runs.
+    ``pairing``: whether repeats were compared in pairs, and why; ``tolerance``: as a share; ``retrained``:
+    the victims that are not equal to the bit in both runs.
     """
 
     rows: list[ComparisonRow]
-    paired: bool
+    pairing: Pairing
     tolerance: float
     retrained: tuple[str, ...] = ()
+
+    @property
+    def paired(self) -> bool:
+        """Whether repeats were compared in pairs."""
+        return self.pairing is not Pairing.broken
 
     def of(self, *decisions: Decision) -> list[ComparisonRow]:
         """Return the rows with one of these decisions."""
@@ -68,7 +73,8 @@ class Comparison:
 def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> Comparison:
     """Compare a candidate (``after``) with a baseline, at a ``tolerance`` given as a share."""
     sides = Run(before), Run(after)
-    paired = same_surrogates(*sides)
+    belong = pairing(*sides)
+    paired = belong is not Pairing.broken
     names = Names([*before.records, *after.records])
     prior = common_prior(_contrasts(*sides, paired=paired))
     named = {text for side in sides for text in side.baseline.meta.sentinels}
@@ -79,14 +85,14 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     for condition in shared:
         where = ", ".join([condition[0], names.stack(condition[1])])
         old, new = sides[0].evaluations[condition], sides[1].evaluations[condition]
-        belong = Sides(paired=paired, equal=equal.get(condition[0], False))
-        tests += utility_rows(where, old, new, tolerance, belong)
-        tests += detection_rows(where, old, new, tolerance, belong)
-        tests += answer_rows(where, old, new, belong)
+        spread = Sides(paired=paired, equal=equal.get(condition[0], False))
+        tests += utility_rows(where, old, new, tolerance, spread)
+        tests += detection_rows(where, old, new, tolerance, spread)
+        tests += answer_rows(where, old, new, spread)
     tests += claim_rows(*sides, names)
     rows = [*missing_rows(*sides, names), *without_same(decide(tests))]
     retrained = tuple(dict.fromkeys(victim for victim, _ in shared if not equal.get(victim, False)))
-    return Comparison(rows, paired, tolerance, retrained)
+    return Comparison(rows, belong, tolerance, retrained)
 
 
 def shared_keys(one: Mapping[K, Any], other: Mapping[K, Any]) -> list[K]:

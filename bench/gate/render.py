@@ -86,17 +86,12 @@ def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
         "tracked attacks, independence of noise, and utility loss and detection rates that noise or a "
         f"retrained victim changes is at most {ALARMS:.1%} (Holm), with answer statistics {ALPHA:.0%}."
     )
-    pairs = (
-        "Undefended surrogates are equal to the bit in both runs, so repeats are compared in pairs."
-        if comparison.paired
-        else "Undefended surrogates differ between the runs (or there are none), so repeats are not paired."
-    )
     victims = ", ".join(comparison.retrained)
     retrained = (
         f"Not equal to the bit in both runs: {victims}. Utility loss, detection rates and answer statistics "
         "there have the error of a victim that is trained anew."
     )
-    return [held, pairs, *([retrained] if victims else []), *notes]
+    return [held, comparison.pairing.value, *([retrained] if victims else []), *notes]
 
 
 def terminal(comparison: Comparison, notes: Sequence[str] = ()) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from enum import Enum
 
 from bench.analysis.attacker_results import AttackerResult, Condition, agreement_of, results_by_condition
 from bench.analysis.display_names import weaker_note
@@ -116,16 +117,35 @@ def same_surrogates(before: Run, after: Run) -> bool:
     )
 
 
-def same_streams(before: Run, after: Run) -> bool:
-    """Return whether repeat r of one run belongs to repeat r of the other, so that both can be compared.
+class Pairing(Enum):
+    """How the repeats of two runs belong together; as a sentence for the basis of a comparison."""
 
-    So it is where all random seeds were the same and only rounding differs. Records hold no seeds of what
-    happened in a cell; but then undefended surrogates of equal repeats agree more than those of others. This
-    is tested by permuting repeats. Pairs are valid whatever comes of it: repeats that are independent are
-    pairs like any other, with half of the degrees of freedom.
-    """
+    equal = "Undefended surrogates are equal to the bit in both runs, so repeats are compared in pairs."
+    rounding = (
+        "Undefended surrogates had the same random seeds in both runs and differ by rounding, so repeats are "
+        "compared in pairs."
+    )
+    broken = (
+        "Undefended surrogates of equal repeats are not more alike than others (or there are none), so "
+        "repeats are not paired."
+    )
+
+
+def pairing(before: Run, after: Run) -> Pairing:
+    """Return how repeat r of one run belongs to repeat r of the other."""
     if same_surrogates(before, after):
-        return True
+        return Pairing.equal
+    return Pairing.rounding if same_streams(before, after) else Pairing.broken
+
+
+def same_streams(before: Run, after: Run) -> bool:
+    """Return whether the undefended surrogates of equal repeats had the same random seeds.
+
+    Records hold no seed of what happened in a cell. But with the same seeds, surrogates of equal repeats are
+    more alike than those of different ones, however they were rounded; this is tested by permuting repeats.
+    Pairs are valid whatever comes of it: repeats that are independent are pairs like any other, with half of
+    the degrees of freedom.
+    """
     pairs = [*_undefended(before, after)]
     repeats = [set(side.repeats) for pair in pairs for side in pair]
     both = sorted(set.intersection(*repeats)) if repeats else []

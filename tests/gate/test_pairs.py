@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.gate.baseline import Baseline
-from bench.gate.runs import Run, same_streams, same_surrogates
+from bench.gate.runs import Pairing, Run, pairing, same_streams, same_surrogates
 from bench.metrics.matched_repeats import chance_of_match
 from bench.metrics.pooled_difference import contrast
 from bench.records import Record, task_of
@@ -68,6 +68,8 @@ def test_runs_with_the_same_seeds_are_compared_in_pairs_and_others_are_not():
     assert not same_surrogates(side(one), side(rounded))
     assert same_streams(side(one), side(rounded))
     assert not same_streams(side(one), side(other))
+    found = [pairing(side(one), side(each)) for each in (one, rounded, other)]
+    assert found == [Pairing.equal, Pairing.rounding, Pairing.broken]
     assert not same_streams(side(one), side(rounded[::-1]))
     # Repeats that one run lacks are left out.
     assert same_streams(side(one), side(rounded[3:], range(3, 20)))
