@@ -92,11 +92,14 @@ def _fresh(claims: ClaimsRecord) -> bool:
 
 def _predicates(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
     before, after = old.info.predicates, new.info.predicates
-    for name in dict.fromkeys([*before, *after]):
-        was, now = before.get(name), after.get(name)
-        decision, note = _predicate(was, now)
-        worst, now_worst = (None if each is None else each.worst for each in (was, now))
-        yield ComparisonRow(RowKind.claim, where, name, decision, worst, now_worst, unit="", note=note)
+    found = {name: _predicate(before.get(name), after.get(name)) for name in {**before, **after}}
+    for name, (decision, note) in found.items():
+        _, colon, what = name.partition(": ")
+        if colon and decision is not Decision.same and found.get(what, (None,))[0] is decision:
+            # The stack claims what this member claims, which is one thing.
+            continue
+        worst, now = (None if name not in each else each[name].worst for each in (before, after))
+        yield ComparisonRow(RowKind.claim, where, name, decision, worst, now, unit="", note=note)
 
 
 def _predicate(was: PredicateRecord | None, now: PredicateRecord | None) -> tuple[Decision, str]:

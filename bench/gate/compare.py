@@ -52,13 +52,15 @@ class Comparison:
     """All rows of a comparison.
 
     ``pairing``: whether repeats were compared in pairs, and why; ``tolerance``: as a share; ``retrained``:
-    the victims that are not equal to the bit in both runs.
+    the victims that are not equal to the bit in both runs; ``unknown``: those of them without values on
+    retrained victims.
     """
 
     rows: list[ComparisonRow]
     pairing: Pairing
     tolerance: float
     retrained: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def paired(self) -> bool:
@@ -92,7 +94,11 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
     tests += claim_rows(*sides, names)
     rows = [*missing_rows(*sides, names), *without_same(decide(tests))]
     retrained = tuple(dict.fromkeys(victim for victim, _ in shared if not equal.get(victim, False)))
-    return Comparison(rows, belong, tolerance, retrained)
+    known = {
+        victim for side in sides for (victim, _), each in side.evaluations.items() if each.info.retrained
+    }
+    unknown = tuple(victim for victim in retrained if victim not in known)
+    return Comparison(rows, belong, tolerance, retrained, unknown)
 
 
 def shared_keys(one: Mapping[K, Any], other: Mapping[K, Any]) -> list[K]:

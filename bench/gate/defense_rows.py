@@ -122,8 +122,9 @@ def _tested(row: ComparisonRow, each: Difference, way: int, limit: float) -> Row
     row = replace(row, before=each.before, after=each.after, difference=each.interval)
     beyond = abs(worse) > limit + ROUNDING
     if each.unknown:
-        decision = Decision.cannot_tell if beyond else Decision.same
-        return RowTest(replace(row, decision=decision, note=each.unknown if each.value else ""), settled=True)
+        if beyond:
+            row = replace(row, decision=Decision.cannot_tell, note=each.unknown)
+        return RowTest(row, settled=True)
     if each.error is None or each.error.size == 0:
         if beyond:
             higher = Decision.costlier if row.kind is RowKind.honest else Decision.weaker
@@ -145,7 +146,7 @@ def _needed(row: ComparisonRow, each: Difference, limit: float, alpha: float) ->
         return repeats_needed(each.noise, Prior(), limit, alpha)
     size = each.error.size if each.error else math.nan
     error = f"{100 * size:.1f} pp" if row.unit == "%" else f"{size:.2g} {row.unit}".strip()
-    return f"the victim is not equal to the bit, which gives the difference a standard error of {error}"
+    return f"the standard error is {error}, most of it from a victim that is not equal to the bit"
 
 
 def answer_rows(where: str, old: Record, new: Record, sides: Sides) -> Iterator[RowTest]:
@@ -175,9 +176,9 @@ def _statistic(row: ComparisonRow, each: Difference) -> RowTest:
     row = replace(row, before=each.before, after=each.after, difference=each.interval)
     beyond, limit = abs(each.value) > STATISTIC_CHANGE + ROUNDING, STATISTIC_CHANGE
     if each.unknown:
-        note = each.unknown if beyond else ""
-        decision = Decision.cannot_tell if beyond else Decision.same
-        return RowTest(replace(row, decision=decision, note=note), settled=True)
+        if beyond:
+            row = replace(row, decision=Decision.cannot_tell, note=each.unknown)
+        return RowTest(row, settled=True)
     if each.error is None or each.error.size == 0:
         return RowTest(replace(row, decision=Decision.changed if beyond else Decision.same), settled=True)
     contrast, error = as_contrast(each)

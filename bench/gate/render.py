@@ -40,7 +40,7 @@ TODO = {
     (Decision.cannot_tell,): "The last column says what an inconclusive comparison would need.",
 }
 """What to do about rows with some decisions."""
-HEADERS = ("decision", "comparison", "condition", "baseline", "candidate", "difference", "")
+HEADERS = ("decision", "comparison", "condition", "baseline", "candidate", "difference", "note")
 KIND_NOTES = {
     RowKind.strength: "the best attack against a defense, by threat model and budget",
     RowKind.sentinel: "tracked attacks, which the matrix names because they react to what a defense is for",
@@ -86,12 +86,22 @@ def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
         "tracked attacks, independence of noise, and utility loss and detection rates that noise or a "
         f"retrained victim changes is at most {ALARMS:.1%} (Holm), with answer statistics {ALPHA:.0%}."
     )
-    victims = ", ".join(comparison.retrained)
-    retrained = (
-        f"Not equal to the bit in both runs: {victims}. Utility loss, detection rates and answer statistics "
-        "there have the error of a victim that is trained anew."
-    )
-    return [held, comparison.pairing.value, *([retrained] if victims else []), *notes]
+    return [held, comparison.pairing.value, *_victims(comparison), *notes]
+
+
+def _victims(comparison: Comparison) -> list[str]:
+    """Return what a victim that is not equal to the bit means for facts, a sentence each."""
+    known = [victim for victim in comparison.retrained if victim not in comparison.unknown]
+    texts = {
+        "utility loss, detection rates and answer statistics have the error of retraining": known,
+        "no run has values on retrained victims, so utility loss, detection rates and answer statistics are "
+        "the same within the tolerance and inconclusive beyond it": comparison.unknown,
+    }
+    return [
+        f"Not equal to the bit in both runs: {', '.join(victims)}; {text}."
+        for text, victims in texts.items()
+        if victims
+    ]
 
 
 def terminal(comparison: Comparison, notes: Sequence[str] = ()) -> str:
@@ -153,8 +163,8 @@ class JsonRow(Typed):
 class JsonComparison(Typed):
     """A comparison as other programs read it; ``version`` changes with the meaning of a field.
 
-    Version 2 added ``todo``, ``retrained``, the families "claim" and "detection" and the verdict
-    "claim broken".
+    ``basis``: how it was decided, a sentence each. Version 2 added ``todo``, ``basis``, ``retrained``, the
+    families "claim" and "detection" and the verdict "claim broken".
     """
 
     version: Literal[2]
@@ -163,6 +173,7 @@ class JsonComparison(Typed):
     tolerance: float
     paired: bool
     retrained: list[str]
+    basis: list[str]
     notes: list[str]
     rows: list[JsonRow]
 
@@ -176,6 +187,7 @@ def as_json(comparison: Comparison, notes: Sequence[str] = ()) -> str:
         tolerance=comparison.tolerance,
         paired=comparison.paired,
         retrained=list(comparison.retrained),
+        basis=basis(comparison, ()),
         notes=list(notes),
         rows=[JsonRow.of(row) for row in ordered(comparison)],
     )

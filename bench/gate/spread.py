@@ -81,24 +81,25 @@ def difference(name: str, old: Record, new: Record, sides: Sides, bits: str = ""
     before, after = (finite(each.metrics.get(name)) for each in (old, new))
     if before is None or after is None:
         return None
-    noise, lacking = _noise(name, old, new, sides)
-    if lacking:
-        return Difference(before, after, unknown=NO_DRAWS.format(lacking))
-    marks = [each.arrays[bits] for each in (old, new) if bits in each.arrays]
+    marks = [each.arrays[bits].astype(np.float64) for each in (old, new) if bits in each.arrays]
     if len(marks) == 2 and len(marks[0]) != len(marks[1]):
         return Difference(before, after, unknown=OTHER_INPUTS)
+    of_marks = [of_inputs(marks[1] - marks[0])] if len(marks) == 2 and len(marks[0]) > 1 else []
+    noise, lacking = _noise(name, old, new, sides)
+    if lacking and not of_marks:
+        return Difference(before, after, unknown=NO_DRAWS.format(lacking))
     drawn = [each.info.drawn.get(name, ()) for each in (old, new)]
     if noise is not None and all(len(each) > 1 for each in drawn):
         # What all draws give together need not be the mean of what each gives, as of a maximum.
         before, after = (float(np.mean(each)) for each in drawn)
-    retraining: list[Part] = []
+    parts: list[Part] = []
     if not sides.equal:
-        retraining = of_retraining(*(each.info.retrained.get(name, ()) for each in (old, new)))
-        if not retraining:
+        parts = of_retraining(*(each.info.retrained.get(name, ()) for each in (old, new)))
+        if not parts:
             return Difference(before, after, unknown=NO_RETRAININGS)
-    parts = list(retraining)
-    if retraining and len(marks) == 2 and len(marks[0]) > 1:
-        parts.append(of_inputs(marks[1].astype(np.float64) - marks[0].astype(np.float64)))
+    if lacking or parts:
+        # Noise that is independent from input to input is part of this.
+        parts += of_marks
     if noise is None:
         return Difference(before, after, combined(parts) if parts else None)
     error = combined([*parts, Part(noise[0] * noise[2], noise[1])])

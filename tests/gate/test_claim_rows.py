@@ -49,6 +49,13 @@ def test_a_wider_tolerance_does_not_hide_a_broken_predicate():
     assert "tolerance was 0 before" in row.note
 
 
+def test_what_a_stack_and_its_member_both_claim_has_one_row():
+    _, row = predicates(
+        {"one-hot": HOLDS, "label_only: one-hot": HOLDS}, {"one-hot": BREAKS, "label_only: one-hot": BREAKS}
+    )
+    assert row.what == "one-hot"
+
+
 def test_kept_predicates_are_one_row():
     comparison, row = predicates({"one-hot": HOLDS}, {"one-hot": HOLDS})
     assert (row.what, row.decision, row.note) == ("all predicates", Decision.same, "2 predicates")

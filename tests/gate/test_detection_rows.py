@@ -6,6 +6,7 @@ from evaluations import CLAIMS, evaluation, run
 
 from bench.gate.command import exit_code
 from bench.gate.compare import compare
+from bench.gate.render import basis
 from bench.gate.rows import Decision, RowKind
 
 SCREEN = CLAIMS.with_values(may_flag=True, may_refuse=True)
@@ -75,8 +76,8 @@ def test_a_fall_that_retraining_explains_is_inconclusive():
     comparison, rows = rows_of(*sides, anew=True)
     row = rows["flagged, synthetic"]
     assert row.decision is Decision.cannot_tell
-    assert "not equal to the bit" in row.note
-    assert "standard error" in row.note
+    assert "standard error is" in row.note
+    assert "a victim that is not equal to the bit" in row.note
     assert (exit_code(comparison), exit_code(comparison, strict=True)) == (0, 3)
 
 
@@ -102,13 +103,23 @@ def test_one_side_with_retrainings_is_enough():
     assert exit_code(comparison) == 1
 
 
-@pytest.mark.parametrize(("after", "decision"), [(0.685, Decision.cannot_tell), (0.85, Decision.same)])
-def test_without_retrainings_a_fall_under_another_victim_is_inconclusive_and_says_why(after, decision):
-    comparison, rows = rows_of(screen(0.856), screen(after), anew=True)
-    row = rows["flagged, synthetic"]
-    assert row.decision is decision
-    assert "no run has its values on retrained victims" in row.note
+def test_without_retrainings_a_fall_under_another_victim_is_inconclusive_and_says_why():
+    comparison, rows = rows_of(screen(0.856), screen(0.685), anew=True)
+    assert rows["flagged, synthetic"].decision is Decision.cannot_tell
+    assert "no run has its values on retrained victims" in rows["flagged, synthetic"].note
     assert exit_code(comparison) == 0
+    comparison, rows = rows_of(screen(0.856), screen(0.85), anew=True)
+    assert rows["flagged, synthetic"].decision is Decision.same
+    assert comparison.unknown == ("digits/mlp",)
+    assert any("no run has values on retrained victims" in text for text in basis(comparison, ()))
+
+
+def test_noise_besides_a_detector_does_not_hide_a_fall():
+    claims = SCREEN.with_values(stochastic=True)
+    sides = [screen(share, inputs=2000, claims=claims) for share in (0.856, 0.685)]
+    assert rows_of(*sides)[1]["flagged, synthetic"].decision is Decision.weaker
+    sides = [screen(share, claims=claims) for share in (0.856, 0.685)]
+    assert rows_of(*sides)[1]["flagged, synthetic"].decision is Decision.cannot_tell
 
 
 def test_a_detector_that_can_no_longer_flag_flags_nothing():
