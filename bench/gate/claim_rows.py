@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from bench.gate.decisions import ALPHA, RowTest
+from bench.gate.decisions import RowTest
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
 from bench.gate.runs import Run
-from bench.records import ClaimsRecord, IndependenceRecord, PredicateRecord, Record
+from bench.records import ClaimsRecord, PredicateRecord, Record
 
 Evaluations = Mapping[tuple[str, tuple[str, ...]], Record]
 
@@ -54,7 +54,6 @@ def claim_rows(before: Run, after: Run, names: Names) -> Iterator[RowTest]:
         old, new = ([run.evaluations[condition] for condition in own] for run in (before, after))
         yield from _lacking(victim, old, new)
         known = any(each.info.predicates for each in old) and any(each.info.predicates for each in new)
-        noise = [each for record in old for each in record.info.independence.values()]
         for condition, was, now in zip(own, old, new, strict=True):
             where = ", ".join([victim, names.stack(condition[1])])
             rows = [*_dropped(where, was, now)]
@@ -66,7 +65,7 @@ def claim_rows(before: Run, after: Run, names: Names) -> Iterator[RowTest]:
                 note = f"{kept} predicate{'s' if kept > 1 else ''}"
                 found = [ComparisonRow(RowKind.claim, where, "all predicates", Decision.same, note=note)]
             yield from (RowTest(row, settled=True) for row in found)
-            yield from _noise(where, was, now, ALPHA / max(len(noise), 1))
+            yield from _noise(where, was, now)
 
 
 def _lacking(victim: str, old: list[Record], new: list[Record]) -> Iterator[RowTest]:
@@ -151,11 +150,8 @@ def _dropped(where: str, old: Record, new: Record) -> Iterator[ComparisonRow]:
                 yield ComparisonRow(RowKind.claim, where, text, Decision.broken, unit="", note=note)
 
 
-def _noise(where: str, old: Record, new: Record, alpha: float) -> Iterator[RowTest]:
-    """Yield the rows on the independence of noise.
-
-    ``alpha``: up to which p-value the baseline itself shows dependence.
-    """
+def _noise(where: str, old: Record, new: Record) -> Iterator[RowTest]:
+    """Yield the rows on the independence of noise."""
     before, after = old.info.independence, new.info.independence
     row = ComparisonRow(RowKind.claim, where, "noise is new for every query", Decision.same, unit="")
     if before and not _fresh(new.info.claims):
@@ -174,15 +170,11 @@ def _noise(where: str, old: Record, new: Record, alpha: float) -> Iterator[RowTe
             yield RowTest(replace(row, decision=Decision.missing), settled=True)
             continue
         row = replace(row, after=now.agreement, note=f"{now.inputs:,} inputs, p = {now.chance:.2g}")
-        if was.chance <= alpha or was.equal:
-            note = f"the baseline shows dependence itself (p = {was.chance:.2g})"
-            yield RowTest(replace(row, decision=Decision.cannot_tell, note=note), settled=True)
-        elif _repeats_answers(was, now):
+        if was.equal == 0 and now.equal is None:
+            note = "no longer claimed to be continuous, so that answers may repeat"
+            yield RowTest(replace(row, decision=Decision.broken, note=note), settled=True)
+        elif was.equal == 0 and now.equal:
             note = f"{now.equal:,} of {now.inputs:,} answers are equal to the bit"
             yield RowTest(replace(row, decision=Decision.broken, note=note), settled=True)
         else:
-            yield RowTest(row, worse=now.chance, apart=0.0)
-
-
-def _repeats_answers(was: IndependenceRecord, now: IndependenceRecord) -> bool:
-    return was.equal == 0 and bool(now.equal)
+            yield RowTest(row, worse=now.chance, already=was.chance, apart=0.0)

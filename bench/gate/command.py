@@ -92,7 +92,7 @@ def _check_rows(comparison: Comparison, *runs: Baseline) -> None:
     Where results are lost, their rows say so.
     """
     found = {row.kind for row in comparison.rows}
-    lost = comparison.of(Decision.failed, Decision.missing)
+    lost = comparison.of(Decision.broken, Decision.failed, Decision.missing)
     for kind, wanted in ((RowKind.strength, "attacked cells"), (RowKind.contract, "defense evaluations")):
         if kind not in found and not lost:
             raise UsageError(f"the runs share no {wanted}, so there is no {kind.label} to compare")

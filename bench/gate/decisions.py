@@ -44,6 +44,8 @@ class RowTest:
     """That the difference is within the tolerance: the larger of two one-sided p-values."""
     still: Callable[[float], str] = lambda _: ""
     """Returns how many repeats a decision would need, for a share of the probability of an error."""
+    already: float = 1.0
+    """The p-value ``worse`` of the baseline itself, where it has one."""
     settled: bool = False
     """Whether the row has its decision already, without a test."""
 
@@ -68,6 +70,9 @@ def decide(tests: Sequence[RowTest]) -> list[ComparisonRow]:
 
 
 def _decided(test: RowTest, worse: bool, better: bool, alpha: float) -> ComparisonRow:
+    if worse and test.already <= max(test.worse, alpha):
+        note = f"the baseline shows the same (p = {test.already:.2g})"
+        return replace(test.row, decision=Decision.cannot_tell, note=note)
     if worse:
         return replace(test.row, decision=WORSE[test.row.kind])
     if better:

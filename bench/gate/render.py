@@ -19,7 +19,7 @@ from bench.records import Typed
 from bench.report.markdown import DASH, markdown
 
 LABELS = {
-    Decision.broken: "claims broken",
+    Decision.broken: "broken claim",
     Decision.weaker: "easier to extract",
     Decision.costlier: "higher utility loss",
     Decision.failed: "failed",
@@ -30,6 +30,8 @@ LABELS = {
     Decision.same: "the same",
 }
 """What a decision means, for the line that counts them; the worst first, as everywhere."""
+MANY = {"broken claim": "broken claims", "lower detection rate": "lower detection rates"}
+"""Plurals of labels."""
 REGRESSIONS = (Decision.broken, Decision.weaker, Decision.costlier)
 LOST = (Decision.failed, Decision.missing)
 INTENDED = "if it is intended, export the baseline again: moatbench baseline STORE --out BASELINE --force"
@@ -71,7 +73,9 @@ def todo(comparison: Comparison) -> list[str]:
 def _count(comparison: Comparison, *decisions: Decision) -> str:
     rows = sorted(comparison.of(*decisions), key=lambda row: list(Decision).index(row.decision))
     found = Counter(_label(row) for row in rows)
-    return ", ".join(f"{number} {label}" for label, number in found.items())
+    return ", ".join(
+        f"{number} {label if number == 1 else MANY.get(label, label)}" for label, number in found.items()
+    )
 
 
 def _label(row: ComparisonRow) -> str:

@@ -1,13 +1,15 @@
 """A claim that the baseline keeps is one that the candidate has to make and keep."""
 
+import numpy as np
 import pytest
-from evaluations import CLAIMS, KEPT, evaluation, run
+from evaluations import CELL, CLAIMS, KEPT, evaluation, run
 
 from bench.gate import render
-from bench.gate.command import exit_code
+from bench.gate.baseline import export
+from bench.gate.command import exit_code, gate
 from bench.gate.compare import compare
 from bench.gate.rows import Decision, RowKind
-from bench.records import IndependenceRecord, PredicateRecord
+from bench.records import IndependenceRecord, PredicateRecord, Record, task_of
 
 HOLDS = PredicateRecord(worst=0.0, broken=0, answers=1000)
 BREAKS = PredicateRecord(worst=1e-4, broken=12, answers=1000)
@@ -33,7 +35,7 @@ def test_a_predicate_that_the_candidate_breaks_is_a_regression():
     assert row.note == "by 12 of 1,000 answers, by up to 0.0001"
     assert (row.before, row.after) == (0.0, 1e-4)
     assert exit_code(comparison) == 1
-    assert render.headline(comparison) == "Regression: 1 claims broken."
+    assert render.headline(comparison) == "Regression: 1 broken claim."
 
 
 def test_a_predicate_that_is_no_longer_claimed_is_broken():
@@ -171,11 +173,19 @@ def test_a_baseline_whose_noise_depends_itself_cannot_tell():
     assert exit_code(comparison) == 0
 
 
+def test_a_small_p_value_of_the_baseline_does_not_stop_later_comparisons():
+    """One of many tests has a p-value of 2 % by chance, and a run of the same code has it again."""
+    chances = dict.fromkeys(ASPECTS, 0.5) | {"repeats": 0.02}
+    assert exit_code(claims(noise(chances), noise(chances))[0], strict=True) == 0
+    assert exit_code(claims(noise(chances), noise(chances | {"repeats": 1e-4}))[0]) == 1
+
+
 def test_continuous_noise_that_repeats_answers_is_a_broken_claim():
     fresh = dict.fromkeys(ASPECTS, 0.5)
     assert exit_code(claims(noise(fresh), noise(fresh, equal=3))[0]) == 1
     assert exit_code(claims(noise(fresh, equal=None), noise(fresh, equal=None))[0]) == 0
     assert exit_code(claims(noise(fresh, equal=3), noise(fresh, equal=3))[0]) == 0
+    assert exit_code(claims(noise(fresh), noise(fresh, equal=None))[0]) == 1
 
 
 def test_noise_that_is_gone_is_a_broken_claim():
@@ -208,3 +218,16 @@ def test_a_task_that_fails_because_answers_break_a_claim_is_a_regression():
     assert row.what.startswith("one_hot")
     assert exit_code(comparison) == 1
     assert exit_code(compare(before, run(evaluation("a", status="failed"), evaluation("none")))) == 3
+
+
+def test_a_broken_claim_of_all_evaluations_is_a_decision_and_no_usage_error(tmp_path, capsys):
+    """Then the runs share no answer statistics, without which they would not be compared."""
+    cell = task_of("cell", CELL)
+    attacked = Record("", cell, "ok", {"extraction.fidelity": 1.0}, {"agreement": np.ones(9, np.uint8)})
+    export(run(attacked, evaluation("a")), tmp_path / "a.json")
+    export(run(attacked, evaluation("a", status="failed", broken_claim="ties")), tmp_path / "b.json")
+    assert gate(tmp_path / "a.json", tmp_path / "b.json", tolerance=2, json=tmp_path / "c.json") == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("Regression: 1 broken claim.\nFind the change")
+    worst = render.JsonComparison.model_validate_json((tmp_path / "c.json").read_bytes()).rows[0]
+    assert (worst.family, worst.verdict) == (RowKind.claim, Decision.broken)

@@ -5,6 +5,19 @@ from bench.records import ClaimsRecord, Info, PredicateRecord, Record, task_of
 from bench.run_facts import Meta, VictimFacts
 
 SPEC = {"victim": "digits/mlp", "victim_seed": 0, "data": "digits", "splits": "disjoint", "seed": 0}
+CELL = SPEC | {
+    "defense": ["a"],
+    "pool": "p",
+    "access": "near",
+    "knowledge": "none",
+    "surrogate": "mlp",
+    "shows": "labels",
+    "attack": "labels",
+    "training": "rule",
+    "budget": 50,
+    "repeat": 0,
+    "repeats": 1,
+}
 KEPT = {"no entry below 0": PredicateRecord(worst=0.0, broken=0, answers=1000)}
 CLAIMS = ClaimsRecord(keeps_label=True, distribution=True)
 
