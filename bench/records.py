@@ -71,6 +71,7 @@ class ClaimsRecord(Typed):
     one_hot: bool | None = None
     stochastic: bool = False
     consistent_noise: bool = False
+    continuous: bool = False
     counts_queries: bool = False
     may_refuse: bool = False
     may_flag: bool = False

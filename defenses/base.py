@@ -106,7 +106,9 @@ class Claims:
     may share the maximum. ``distribution``: rows are non-negative and sum to 1. ``normalises``: they are
     so whatever the defense before this one answered. ``one_hot``: an answer says which class has the maximum
     and nothing else. ``stochastic``: answers may depend on the seed.
-    ``consistent_noise``: the same input always gets the same answer. ``counts_queries``: answers depend
+    ``consistent_noise``: the same input always gets the same answer. ``continuous``: noise has so many values
+    that no two answers with other noise are equal to the bit, whatever the answers before, except where
+    clipping leaves a label or nothing. ``counts_queries``: answers depend
     on the client's running number, other than through new noise. ``may_refuse``, ``may_flag``: rows
     may be rejected, flagged.
 
@@ -121,6 +123,7 @@ class Claims:
     one_hot: bool = False
     stochastic: bool = False
     consistent_noise: bool = False
+    continuous: bool = False
     counts_queries: bool = False
     may_refuse: bool = False
     may_flag: bool = False
@@ -346,6 +349,8 @@ class DefenseStack:
             one_hot=bool(members_claims) and members_claims[-1].one_hot,
             stochastic=bool(random),
             consistent_noise=bool(random) and all(claims.consistent_noise for claims in random),
+            # Whoever comes after it may round.
+            continuous=bool(members_claims) and members_claims[-1].continuous,
             counts_queries=any(claims.counts_queries for claims in members_claims),
             may_refuse=any(claims.may_refuse for claims in members_claims),
             may_flag=any(claims.may_flag for claims in members_claims),

@@ -34,7 +34,7 @@ class GaussianNoise(OutputDefense, ArtGaussianNoise):  # type: ignore[misc]  # A
     @property
     def claims(self) -> Claims:
         """Noise may change labels; rows clipped to zero tie; repeated queries average it out."""
-        return Claims(keeps_label=False, ties=True, stochastic=True)
+        return Claims(keeps_label=False, ties=True, stochastic=True, continuous=True)
 
     def __call__(self, preds: Any) -> Any:
         """Return noisy rows (n, classes), drawn from NumPy's global generator as in ART.

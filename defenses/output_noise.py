@@ -53,6 +53,7 @@ class OutputNoise(NoisyDefense):
             normalises=True,
             stochastic=True,
             consistent_noise=self.consistent,
+            continuous=True,
         )
 
     def weights(self, row: Array, rng: np.random.Generator) -> Array:

@@ -42,7 +42,7 @@ class SoftmaxFlattening(NoisyDefense):
     @property
     def claims(self) -> Claims:
         """The label stays; if ``low`` equals ``high``, nothing is random."""
-        return Claims(normalises=True, stochastic=self.low < self.high)
+        return Claims(normalises=True, stochastic=self.low < self.high, continuous=self.low < self.high)
 
     def weights(self, row: Array, rng: np.random.Generator) -> Array:
         """Return drawn entries (classes,), the one at the first maximum of ``row`` above all others."""

@@ -53,7 +53,8 @@ class CheckedDefense:
     def answer(self, batch: Batch) -> Answers:
         """Return a copy of the answers; raises PluginError if the defense fails, now or at the next check."""
         answers = self.ask(batch)
-        if self._first is None and len(batch):
+        # A defense before this one may have rejected the first queries.
+        if self._first is None and len(batch) and not np.isnan(batch.probabilities[0]).any():
             row = slice(0, 1)
             first = replace(
                 batch, inputs=batch.inputs[row], raw=batch.raw[row], probabilities=batch.probabilities[row]

@@ -19,6 +19,7 @@ from bench.models.victims import Victim
 from bench.records import ClaimsRecord, Costs, Info, Outcome
 from bench.runner.answer_probes import answer_statistics
 from bench.runner.context import CLIENT_QUERIES, WorkerContext
+from bench.runner.noise_checks import noise_independence
 from bench.runner.predicate_checks import PredicateChecks
 from bench.seeds import derive
 from bench.tasks import DefenseEvaluation
@@ -86,6 +87,7 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
             drawn=measured.drawn,
             claims=ClaimsRecord(**vars(claims)),
             predicates=checks.records(),
+            independence=noise_independence(evaluation, context),
             # The parameters found for defenses that are given by their utility loss.
             resolved={repr(d): repr(d.effective) for d in stack.defenses if d.effective is not d},
         ),
