@@ -1,15 +1,22 @@
 """A claim that the baseline keeps is one that the candidate has to make and keep."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from evaluations import CELL, CLAIMS, KEPT, evaluation, run
 
 from bench.gate import render
 from bench.gate.baseline import export
+from bench.gate.claim_rows import PROMISES, SHOWN_BY
 from bench.gate.command import exit_code, gate
 from bench.gate.compare import compare
 from bench.gate.rows import Decision, RowKind
 from bench.records import IndependenceRecord, PredicateRecord, Record, task_of
+from bench.runner import defense_evaluation
+from defenses.base import Claims
+from defenses.predicates import of_claims
 
 HOLDS = PredicateRecord(worst=0.0, broken=0, answers=1000)
 BREAKS = PredicateRecord(worst=1e-4, broken=12, answers=1000)
@@ -231,3 +238,14 @@ def test_a_broken_claim_of_all_evaluations_is_a_decision_and_no_usage_error(tmp_
     assert printed.startswith("Regression: 1 broken claim.\nFind the change")
     worst = render.JsonComparison.model_validate_json((tmp_path / "c.json").read_bytes()).rows[0]
     assert (worst.family, worst.verdict) == (RowKind.claim, Decision.broken)
+
+
+def test_promises_are_shown_by_the_predicates_that_evaluations_write():
+    allowed = Claims(ties=True, may_refuse=True, may_flag=True, keeps_label=False, distribution=False)
+    for name, shown in SHOWN_BY.items():
+        if name == "stochastic":
+            # It needs a second answer, which the evaluation itself compares.
+            assert repr(*shown).replace("'", '"') in Path(defense_evaluation.__file__).read_text()
+            continue
+        claims = replace(allowed, **{name: name in PROMISES})
+        assert shown == tuple(each.name for each in of_claims(claims)), name
