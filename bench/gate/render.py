@@ -36,7 +36,7 @@ REGRESSIONS = (Decision.broken, Decision.weaker, Decision.costlier)
 LOST = (Decision.failed, Decision.missing)
 INTENDED = "if it is intended, export the baseline again: moatbench baseline STORE --out BASELINE --force"
 TODO = {
-    REGRESSIONS: f"Find the change that made a row worse and undo it; {INTENDED}.",
+    REGRESSIONS: f"Find the change that caused it and undo it; {INTENDED}.",
     LOST: "Run the candidate's matrix again, which retries what failed or is missing, and compare again.",
     (Decision.changed,): f"Check the changed answers, which fail with --strict; {INTENDED}.",
     (Decision.cannot_tell,): "The last column says what an inconclusive comparison would need.",
@@ -86,9 +86,9 @@ def _label(row: ComparisonRow) -> str:
 def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
     """Return the basis of the decisions, a sentence each: tolerance, error probability, pairing, notes."""
     held = (
-        f"Tolerance {100 * comparison.tolerance:g} pp; the probability of any false alarm in strength, "
-        "tracked attacks, independence of noise, and utility loss and detection rates that noise or a "
-        f"retrained victim changes is at most {ALARMS:.1%} (Holm), with answer statistics {ALPHA:.0%}."
+        f"Tolerance {100 * comparison.tolerance:g} pp. The probability of any false alarm is at most "
+        f"{ALARMS:.1%} by default (Holm: strength, tracked attacks, independence of noise, and tests of "
+        f"utility loss and detection rates), and {ALPHA:.0%} with --strict (answer statistics too)."
     )
     return [held, comparison.pairing.value, *_victims(comparison), *notes]
 
