@@ -174,7 +174,8 @@ def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) ->
 def _recipe(spec: VictimSpec, splits: Splits, schedule: str) -> str:
     """Return how a victim is trained, as text: its architecture, data set, splits, seed and schedule."""
     sizes = "/".join(str(len(getattr(splits, part))) for part in ("train", "calibration", "pool", "test"))
-    return f"{spec.architecture} on {spec.data}, {spec.splits} splits {sizes}, seed {spec.seed}; {schedule}"
+    splits_of = f"official splits {sizes}" if spec.splits == "official" else f"splits {sizes}"
+    return f"{spec.architecture} on {spec.data}, {splits_of}, seed {spec.seed}; {schedule}"
 
 
 def _identity(spec: VictimSpec, splits: Splits, schedule: str, suffix: str) -> str:
