@@ -1,8 +1,9 @@
 """Runs as the matrix ``ci`` might have given, drawn from a bank of many repeats of every cell.
 
-The bank is taken for the truth: two hundred repeats on the test inputs at hand. A drawn run has twenty
-repeats, with replacement, on as many test inputs as there are, with replacement, the same for both sides
-of a comparison. So its true effects are known: they are the bank's.
+The bank is taken for the truth: two hundred repeats on the test inputs at hand. A drawn run has as many
+repeats as one of the matrix ``ci``, with replacement, on as many test inputs as there are, with replacement,
+the same for both sides of a comparison. So its true effects are known: they are the bank's. Defense
+evaluations are drawn from those under many seeds of the noise (``streams.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.gate.baseline import Baseline
-from bench.records import Info, Record
+from bench.records import Info, PredicateRecord, Record
 from bench.run_facts import Meta
 from bench.tasks import Cell
 
@@ -22,8 +23,9 @@ Hits = NDArray[np.uint8]
 Group = tuple[str, str, str]
 """Pool, attack and defense: what the cells of the bank differ in."""
 
-REPEATS = 20
-"""Repeats of a drawn run: those of the matrix ``ci``."""
+REPEATS, REPEATS_ELSEWHERE = 40, 120
+"""Repeats of a drawn run, those of the matrix ``ci``: for attacks with the victim's data, and without."""
+OWN_POOL = "in-distribution"
 NONE = "none"
 SHIPPED = (
     NONE,
@@ -47,26 +49,28 @@ WORSE = {
 class Bank:
     """A run's cells by group and its audits by defense.
 
-    ``hits``: (repeats, inputs). ``told``: what a record says beside it, by repeat.
+    ``hits``: (repeats, inputs). ``told``: what a record says beside it, by repeat. ``streams``: evaluations
+    under other seeds of the noise, of defenses that have noise; else there is one evaluation.
     """
 
     hits: Mapping[Group, Hits]
     told: Mapping[Group, Sequence[Info]]
     specs: Mapping[Group, Cell]
     evaluations: Mapping[str, Record]
+    streams: Mapping[str, Sequence[Record]]
     meta: Meta
 
     @classmethod
-    def of(cls, run: Baseline) -> Bank:
+    def of(cls, run: Baseline, streams: Sequence[Record] = ()) -> Bank:
         """Sort the records of a run; raises ValueError where it is not whole."""
-        missing = [*run.planned, *(record for record in run.records if record.status != "ok")]
+        missing = [*run.planned, *(each for each in (*run.records, *streams) if each.status != "ok")]
         if missing:
             raise ValueError(f"the bank lacks {len(missing)} results; moatbench run goes on with it")
         rows: dict[Group, dict[int, Record]] = {}
         specs, evaluations = {}, {}
         for record in run.records:
             task = record.task
-            defense = task.defense[0] if task.defense else NONE
+            defense = defense_name(record)
             if not isinstance(task, Cell):
                 evaluations[defense] = record
                 continue
@@ -76,7 +80,10 @@ class Bank:
         order = {group: [each[repeat] for repeat in sorted(each)] for group, each in rows.items()}
         hits = {group: np.stack([each.arrays["agreement"] for each in order[group]]) for group in order}
         told = {group: [Info(flags=each.info.flags) for each in order[group]] for group in order}
-        return cls(hits, told, specs, evaluations, run.meta)
+        noisy: dict[str, list[Record]] = {}
+        for record in streams:
+            noisy.setdefault(defense_name(record), []).append(record)
+        return cls(hits, told, specs, evaluations, noisy, run.meta)
 
     @property
     def repeats(self) -> int:
@@ -88,17 +95,28 @@ class Bank:
         """Number of test inputs."""
         return min(int(table.shape[1]) for table in self.hits.values())
 
-    def cut(self, changes: Mapping[str, str] | None = None) -> Bank:
-        """Return the shipped defenses alone; ``changes``: what stands in the place of some of them."""
-        of = {defense: (changes or {}).get(defense, defense) for defense in SHIPPED}
+    def cut(self, changes: Mapping[str, str] | None = None, beside: Sequence[str] = ()) -> Bank:
+        """Return the shipped defenses alone, and those named by ``beside``.
+
+        ``changes``: what stands in the place of some of them, under their names.
+        """
+        kept = (*SHIPPED, *beside)
+        of = {defense: (changes or {}).get(defense, defense) for defense in kept}
         hits, told, specs = {}, {}, {}
         for pool, attack, defense in self.hits:
             if defense in of:
                 place, source = (pool, attack, defense), (pool, attack, of[defense])
                 hits[place], told[place] = self.hits[source], self.told[source]
                 specs[place] = self.specs[place]
-        evaluations = {defense: self.evaluations[of[defense]] for defense in SHIPPED}
-        return replace(self, hits=hits, told=told, specs=specs, evaluations=evaluations)
+        evaluations = {
+            defense: as_of(self.evaluations[of[defense]], of[defense], defense) for defense in kept
+        }
+        streams = {
+            defense: [as_of(each, of[defense], defense) for each in self.streams[of[defense]]]
+            for defense in kept
+            if of[defense] in self.streams
+        }
+        return replace(self, hits=hits, told=told, specs=specs, evaluations=evaluations, streams=streams)
 
     def lowered(self, points: float, where: set[Group], rng: np.random.Generator) -> Bank:
         """Return the bank with the means of some groups ``points`` lower, to within one hit.
@@ -118,21 +136,79 @@ class Bank:
 
         From draw to draw by between half and one and a half times as much.
         """
-        evaluations = dict(self.evaluations)
+        evaluations, streams = dict(self.evaluations), dict(self.streams)
         for defense in defenses:
-            evaluation = evaluations[defense]
-            metrics, drawn = dict(evaluation.metrics), dict(evaluation.info.drawn)
-            for name, way in WORSE.items():
-                shift = -way * tolerances * (nats if name == "honest.nll" else share)
-                if name in drawn:
-                    metrics[name] = float(metrics[name] or 0) + shift
-                    uneven = np.random.default_rng(len(name)).permutation(
-                        np.linspace(0.5, 1.5, len(drawn[name]))
-                    )
-                    drawn[name] = list(np.asarray(drawn[name]) + shift * uneven)
-            info = evaluation.info.with_values(drawn=drawn)
-            evaluations[defense] = replace(evaluation, metrics=metrics, info=info)
-        return replace(self, evaluations=evaluations)
+            evaluations[defense] = _cheaper(evaluations[defense], tolerances, nats, share)
+            streams[defense] = [_cheaper(each, tolerances, nats, share) for each in streams.get(defense, ())]
+        return replace(self, evaluations=evaluations, streams=streams)
+
+    def detecting(self, points: float, defense: str) -> Bank:
+        """Return the bank with a detector that flags so many ``points`` (a share) more of every pool."""
+        evaluation = self.evaluations[defense]
+        metrics = {
+            name: value + points if value is not None and is_rate(name) else value
+            for name, value in evaluation.metrics.items()
+        }
+        changed = replace(evaluation, metrics=metrics, arrays={})
+        return replace(self, evaluations=dict(self.evaluations) | {defense: changed})
+
+    def retrained(self, number: int) -> Bank:
+        """Return the bank with the evaluations of a victim that was trained anew, the first being 0.
+
+        Which inputs it flags is not kept, nor what its surrogates learn: these are drawn anew instead.
+        """
+        evaluations = {name: _retrained(each, number) for name, each in self.evaluations.items()}
+        streams = {name: [_retrained(each, number) for each in own] for name, own in self.streams.items()}
+        victims = [
+            each.with_values(fingerprint=f"retrained {number}", answers=None) for each in self.meta.victims
+        ]
+        meta = self.meta.with_values(victims=[each.values() for each in victims])
+        return replace(self, evaluations=evaluations, streams=streams, meta=meta)
+
+
+def defense_name(record: Record) -> str:
+    """Return the defense of a record, or "none"."""
+    return record.task.defense[0] if record.task.defense else NONE
+
+
+def is_rate(name: str) -> bool:
+    """Return whether a metric is the share of a pool that a detector flags or rejects."""
+    flagged = name.startswith("detection.") and name.count(".") == 1 and name != "detection.test"
+    return flagged or name.startswith("contract.refused.")
+
+
+def as_of(evaluation: Record, defense: str, place: str) -> Record:
+    """Return an evaluation of ``defense`` as it would be if a change had made it of ``place``."""
+    old, new = (text.partition("(")[0] for text in (defense, place))
+    predicates: dict[str, PredicateRecord] = {}
+    for name, each in evaluation.info.predicates.items():
+        member, colon, rest = name.partition(": ")
+        predicates[f"{new}: {rest}" if colon and member == old else name] = each
+    values = {name: each.values() for name, each in predicates.items()}
+    info = evaluation.info.with_values(predicates=values) if values else evaluation.info
+    return replace(evaluation, info=info)
+
+
+def _cheaper(evaluation: Record, tolerances: float, nats: float, share: float) -> Record:
+    metrics, drawn = dict(evaluation.metrics), dict(evaluation.info.drawn)
+    for name, way in WORSE.items():
+        shift = -way * tolerances * (nats if name == "honest.nll" else share)
+        if name in drawn:
+            metrics[name] = float(metrics[name] or 0) + shift
+            uneven = np.random.default_rng(len(name)).permutation(np.linspace(0.5, 1.5, len(drawn[name])))
+            drawn[name] = list(np.asarray(drawn[name]) + shift * uneven)
+    return replace(evaluation, metrics=metrics, info=evaluation.info.with_values(drawn=drawn))
+
+
+def _retrained(evaluation: Record, number: int) -> Record:
+    metrics, drawn = dict(evaluation.metrics), dict(evaluation.info.drawn)
+    for name, values in evaluation.info.retrained.items():
+        if name in metrics and metrics[name] is not None and number < len(values):
+            shift = values[number] - float(metrics[name] or 0)
+            metrics[name] = values[number]
+            if name in drawn:
+                drawn[name] = [each + shift for each in drawn[name]]
+    return replace(evaluation, metrics=metrics, arrays={}, info=evaluation.info.with_values(drawn=drawn))
 
 
 def lower(table: Hits, points: float, rng: np.random.Generator) -> Hits:
@@ -152,42 +228,38 @@ def lower(table: Hits, points: float, rng: np.random.Generator) -> Hits:
 
 @dataclass(frozen=True)
 class Draw:
-    """Which repeats and inputs of a bank make a run."""
+    """Which repeats and inputs of a bank make a run, and the number of the noise's seed."""
 
     repeats: NDArray[np.int64]
     inputs: NDArray[np.int64]
+    stream: int
 
     @classmethod
     def of(cls, bank: Bank, rng: np.random.Generator) -> Draw:
         """Draw both with replacement."""
-        return cls(rng.integers(bank.repeats, size=REPEATS), rng.integers(bank.inputs, size=bank.inputs))
+        repeats = rng.integers(bank.repeats, size=REPEATS_ELSEWHERE)
+        return cls(repeats, rng.integers(bank.inputs, size=bank.inputs), int(rng.integers(2**31)))
 
     def other_repeats(self, bank: Bank, rng: np.random.Generator) -> Draw:
         """Return another draw on the same inputs: a run whose streams are others."""
-        return replace(self, repeats=rng.integers(bank.repeats, size=REPEATS))
+        repeats = rng.integers(bank.repeats, size=REPEATS_ELSEWHERE)
+        return replace(self, repeats=repeats, stream=int(rng.integers(2**31)))
 
     def run(self, bank: Bank) -> Baseline:
         """Return the run that this draw makes of a bank."""
         records = []
         for group, table in bank.hits.items():
-            cell = replace(bank.specs[group], repeats=REPEATS)
-            rows = table[np.ix_(self.repeats, self.inputs)]
-            told = [bank.told[group][repeat] for repeat in self.repeats]
+            repeats = self.repeats[: REPEATS if group[0] == OWN_POOL else REPEATS_ELSEWHERE]
+            cell = replace(bank.specs[group], repeats=len(repeats))
+            rows = table[np.ix_(repeats, self.inputs)]
+            told = [bank.told[group][repeat] for repeat in repeats]
             records += [
                 Record("", replace(cell, repeat=place), "ok", {}, {"agreement": row}, said)
                 for place, (row, said) in enumerate(zip(rows, told, strict=True))
             ]
         for defense, evaluation in bank.evaluations.items():
             task = replace(evaluation.task, defense=() if defense == NONE else (defense,))
-            records.append(self._audited(replace(evaluation, task=task)))
+            streams = bank.streams.get(defense, ())
+            chosen = streams[self.stream % len(streams)] if streams else evaluation
+            records.append(replace(chosen, task=task))
         return Baseline(bank.meta, records, [])
-
-    def _audited(self, evaluation: Record) -> Record:
-        """Return an audit of twenty draws of noise; every value moves by as much as the mean of its draws."""
-        drawn = {name: np.asarray(values) for name, values in evaluation.info.drawn.items()}
-        kept = {name: values[self.repeats] for name, values in drawn.items()}
-        metrics = dict(evaluation.metrics)
-        for name, values in kept.items():
-            metrics[name] = float(metrics[name] or 0) + float(values.mean() - drawn[name].mean())
-        told = {name: [float(each) for each in values] for name, values in kept.items()}
-        return replace(evaluation, metrics=metrics, info=evaluation.info.with_values(drawn=told))

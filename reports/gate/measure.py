@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
+from bench.exit_codes import ExitCode
+from bench.gate.command import exit_code
 from bench.gate.compare import TOLERANCE, Comparison, compare
 from bench.gate.decisions import ALPHA
 from bench.gate.defense_rows import NATS
@@ -25,38 +27,57 @@ from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
 from bench.metrics.definitions import shown_in
 from bench.metrics.intervals import Interval, mean_interval, paired_difference
 from bench.metrics.pooled_difference import Contrast, common_prior, contrast
+from bench.records import Record
 
-ALARMS = (Decision.weaker, Decision.costlier)
+ALARMS = (Decision.broken, Decision.weaker, Decision.costlier)
 EFFECTS = (0, 1, 2, 3, 4, 5, 6, 8)
 """True effects in points at which power is measured."""
 NOISY = "gaussian_noise(scale=0.2)"
 """The shipped defense whose utility loss is drawn."""
 TESTED = (RowKind.strength, RowKind.sentinel, RowKind.honest)
-"""Families that are tested against the tolerance; what answers look like is seen, not tested."""
+"""Families whose power is always measured; detection rates are a fact where the victim is the same."""
 SHIFTED = {metric.words_for(metric.name) for metric in shown_in("gate difference") if metric.name in WORSE}
+DETECTOR = SHIPPED[5]
+TEMPERED = "tempered"
+"""A defense of the bank that the matrix ``ci`` does not have."""
 PLANTED = {
     "label-only answers to none at all": {"label_only": NONE},
     "`rounded(decimals=1)` to `rounded(decimals=4)`": {"rounded(decimals=1)": "rounded(decimals=4)"},
     "ReverseSigmoid's β from 1 to .3": {
         "reverse_sigmoid(beta=1.0, gamma=0.5)": "reverse_sigmoid(beta=0.3, gamma=0.5)"
     },
-    "Mahalanobis' thresholds doubled": {SHIPPED[5]: SHIPPED[5].replace("mahalanobis", "mahalanobis_doubled")},
+    "Mahalanobis' thresholds doubled": {DETECTOR: DETECTOR.replace("mahalanobis", "mahalanobis_doubled")},
+    "Mahalanobis flags a fifth less of synthetic queries": {
+        DETECTOR: DETECTOR.replace("mahalanobis", "mahalanobis_lenient")
+    },
     "label-only answers read from rounded ones": {"label_only": "label_only_of_rounded"},
+    "label-only answers that show the second class by 1e-4": {
+        "label_only": "label_only_leaking(size=0.0001)"
+    },
+    "the same by 1e-6, within the entry of the top-1": {"label_only": "label_only_hiding(size=1e-06)"},
+    "a softmax with T = .5 where T = 1 is claimed": {TEMPERED: "tempered_sharper"},
     "noise drawn once an input, not once a query": {NOISY: "gaussian_noise_by_input(scale=0.2)"},
+    "noise with one seed for all repeats and clients": {NOISY: "gaussian_noise_one_seed(scale=0.2)"},
+    "noise with sixteen seeds": {NOISY: "gaussian_noise_sixteen_seeds(scale=0.2)"},
+    "noise, a tenth of which is drawn once an input": {NOISY: "gaussian_noise_mixed(scale=0.2, share=0.1)"},
 }
 """Changes of a defense, each by what stands in its place in the bank."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How candidate and baseline belong together: the same seeds, or others."""
+    """How candidate and baseline belong together: the same seeds or others; the same victim or retrained."""
 
     name: str
     paired: bool
+    retrained: bool = False
 
 
 PAIRED = Mode("same seeds", paired=True)
 APART = Mode("other seeds", paired=False)
+ELSEWHERE = Mode("other seeds, retrained victim", paired=False, retrained=True)
+RETRAININGS = 10
+"""Retrained victims of the bank's defense evaluations."""
 
 
 def seeded(*what: Any) -> np.random.Generator:
@@ -69,6 +90,8 @@ def compared(before: Bank, after: Bank, mode: Mode, *what: Any) -> Comparison:
     rng = seeded(mode.name, *what)
     draw = Draw.of(before, rng)
     other = draw if mode.paired else draw.other_repeats(after, rng)
+    if mode.retrained:
+        after = after.retrained(int(rng.integers(RETRAININGS)))
     return compare(draw.run(before), other.run(after))
 
 
@@ -100,15 +123,28 @@ def changeable(bank: Bank, mode: Mode) -> set[Group]:
     return {group for group in bank.hits if not (mode.paired and group[2] == NONE)}
 
 
-def at_tolerance(
-    bank: Bank, mode: Mode, tolerances: float, runs: int
-) -> list[Counter[tuple[RowKind, Decision]]]:
-    """Return the verdicts of runs in which every row's true effect is so many tolerances."""
+@dataclass(frozen=True)
+class Outcome:
+    """The verdicts of one comparison by family, and its exit codes by default and with ``--strict``."""
+
+    verdicts: Counter[tuple[RowKind, Decision]]
+    default: ExitCode
+    strict: ExitCode
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> Outcome:
+        """Return the outcome of a comparison."""
+        default, strict = (ExitCode(exit_code(comparison, strict=strict)) for strict in (False, True))
+        return cls(verdicts(comparison), default, strict)
+
+
+def at_tolerance(bank: Bank, mode: Mode, tolerances: float, runs: int) -> list[Outcome]:
+    """Return the outcomes of runs in which every row's true effect is so many tolerances."""
     before = bank
     if tolerances:
         before = bank.lowered(tolerances * TOLERANCE, changeable(bank, mode), seeded("lowered", tolerances))
         before = before.cheaper(tolerances, NATS, TOLERANCE, {NOISY})
-    return many(before, bank, mode, runs, verdicts, "tolerance", tolerances)
+    return many(before, bank, mode, runs, Outcome.of, "tolerance", tolerances)
 
 
 def largest(bank: Bank, draws: int) -> tuple[float, float, int]:
@@ -160,7 +196,7 @@ def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Pow
     The utility loss is changed where noise is drawn: shares by as many points, likelihood in proportion
     to its own tolerance.
     """
-    names = Names(Draw.of(bank, seeded("names")).run(bank).records)
+    names = Names(records(bank))
     found: dict[RowKind, dict[str, Counter[Decision]]] = defaultdict(lambda: defaultdict(Counter))
 
     def count(before: Bank, place: str, *what: Any) -> None:
@@ -181,6 +217,25 @@ def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Pow
     victim = victim_of(bank.evaluations[NOISY].task)
     count(before, ", ".join([victim, names.stack((NOISY,))]))
     return {family: _power(rows) for family, rows in found.items()}
+
+
+def detection_power(bank: Bank, effect: float, runs: int) -> Power:
+    """Return the power against a detector that flags ``effect`` points less, with a retrained victim."""
+    place = ", ".join([victim_of(bank.evaluations[DETECTOR].task), Names(records(bank)).stack((DETECTOR,))])
+
+    def rates(comparison: Comparison) -> list[ComparisonRow]:
+        return [row for row in comparison.rows if row.kind is RowKind.detection and row.condition == place]
+
+    found: dict[str, Counter[Decision]] = defaultdict(Counter)
+    before = bank.detecting(effect / 100, DETECTOR)
+    for row in chain.from_iterable(many(before, bank, ELSEWHERE, runs, rates, "detecting", effect)):
+        found[row.what][row.decision] += 1
+    return _power(found)
+
+
+def records(bank: Bank) -> Sequence[Record]:
+    """Return the records of one run that is drawn from a bank."""
+    return Draw.of(bank, seeded("names")).run(bank).records
 
 
 def everywhere(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, float]:
@@ -210,19 +265,26 @@ def _power(rows: Mapping[str, Counter[Decision]]) -> Power:
 
 @dataclass(frozen=True)
 class Caught:
-    """A planted change: true effects in points, and the share of runs in which each family spoke."""
+    """A change of defenses, or of nothing but seeds: its true effects in points, and what the gate says.
+
+    ``by``: the share of runs in which each family spoke. ``default``, ``strict``: of runs with exit code 1.
+    """
 
     strength: float
     sentinel: float
-    where: str
     by: dict[RowKind, float]
-    any: float
+    default: float
+    strict: float
     facts: dict[str, int]
 
 
-def caught(bank: Bank, whole: Bank, changes: Mapping[str, str], mode: Mode, runs: int) -> Caught:
-    """Return what the gate says of a change; ``whole`` has the changed defenses too."""
-    after = whole.cut(changes)
+def caught(whole: Bank, changes: Mapping[str, str], mode: Mode, runs: int) -> Caught:
+    """Return what the gate says of a change; ``whole`` has the changed defenses too.
+
+    No changes: a run in which only seeds, or a retrained victim, are others.
+    """
+    beside = [name for name in changes if name not in SHIPPED]
+    bank, after = whole.cut(beside=beside), whole.cut(changes, beside)
     moved = [group for group in bank.hits if group[2] in changes]
     gains = {group: float(after.hits[group].mean() - bank.hits[group].mean()) for group in moved}
     best = {
@@ -230,22 +292,22 @@ def caught(bank: Bank, whole: Bank, changes: Mapping[str, str], mode: Mode, runs
         - max(float(bank.hits[group].mean()) for group in moved if group[0] == pool)
         for pool in {group[0] for group in moved}
     }
-    where = max(best, key=lambda pool: best[pool])
-    spoken = {**dict.fromkeys(ALARMS, 1), Decision.changed: 1}
+    spoken = {*ALARMS, Decision.changed}
 
-    def loud(comparison: Comparison) -> tuple[set[RowKind], set[str]]:
+    def loud(comparison: Comparison) -> tuple[set[RowKind], set[str], bool, bool]:
         rows = [row for row in comparison.rows if row.decision in spoken]
-        return {row.kind for row in rows}, {f"{row.decision}: {row.what}" for row in rows}
+        default, strict = (exit_code(comparison, strict=strict) == 1 for strict in (False, True))
+        return {row.kind for row in rows}, {f"{row.decision}: {row.what}" for row in rows}, default, strict
 
     seen = many(bank, after, mode, runs, loud, "planted", sorted(changes.items()))
-    facts = Counter(chain.from_iterable(rows for _, rows in seen))
+    facts = Counter(chain.from_iterable(each[1] for each in seen))
     told = [gain for group, gain in gains.items() if group[1].startswith("copycat")]
     return Caught(
-        100 * best[where],
-        100 * max(told),
-        where,
-        {family: sum(family in each for each, _ in seen) / runs for family in RowKind},
-        sum(bool(each) for each, _ in seen) / runs,
+        100 * max(best.values(), default=0.0),
+        100 * max(told, default=0.0),
+        {family: sum(family in each[0] for each in seen) / runs for family in RowKind},
+        sum(each[2] for each in seen) / runs,
+        sum(each[3] for each in seen) / runs,
         dict(sorted(facts.items(), key=lambda fact: (-fact[1], fact[0]))),
     )
 

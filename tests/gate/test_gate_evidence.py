@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 from draws import REPEATS, SHIPPED, Bank, Draw, lower
-from measure import APART, PAIRED, PLANTED, caught, coverage, everywhere
+from measure import APART, ELSEWHERE, PAIRED, PLANTED, TEMPERED, caught, coverage, detection_power, everywhere
 
 from bench.gate.baseline import Baseline
 from bench.gate.rows import RowKind
-from bench.records import Info, Record, task_of
-from bench.run_facts import Meta
+from bench.records import ClaimsRecord, Info, PredicateRecord, Record, task_of
+from bench.run_facts import Meta, VictimFacts
 
-INPUTS, WHOLE = 120, 40
+INPUTS, WHOLE, STREAMS = 120, 40, 3
 SOFT = "copycat(use_probability=true)"
 SPEC = {
     "data": "digits",
     "victim": "mlp",
     "victim_seed": 0,
-    "splits": "own",
+    "splits": "disjoint",
     "pool": "in-distribution",
     "access": "in-distribution",
     "knowledge": "none",
@@ -35,18 +35,35 @@ def whole():
     """A bank in which every changed defense is twenty points weaker, and noise costs what it draws."""
     rng = np.random.default_rng(0)
     changed = {new for changes in PLANTED.values() for new in changes.values()} - set(SHIPPED)
-    records = []
-    for defense in (*SHIPPED, *changed):
+    records, streams = [], []
+    for defense in (*SHIPPED, TEMPERED, *sorted(changed)):
         stack = [] if defense == "none" else [defense]
         for repeat in range(WHOLE):
             hits = (rng.random(INPUTS) < (0.9 if defense in changed else 0.7)).astype(np.uint8)
             task = task_of("cell", {**SPEC, "defense": stack, "attack": SOFT, "repeat": repeat})
             records.append(Record("", task, "ok", {}, {"agreement": hits}))
-        drawn = {"honest.accuracy": list(rng.normal(0.9, 0.01, WHOLE))} if defense == NOISE else {}
-        metrics = {"honest.accuracy": float(np.mean(drawn.get("honest.accuracy", 0.9)))}
-        task = task_of("audit", {**SPEC, "defense": stack, "pools": []})
-        records.append(Record("", task, "ok", metrics, {}, Info(drawn=drawn)))
-    return Bank.of(Baseline(Meta(sentinels=[SOFT]), records, []))
+        noisy = defense == NOISE or defense.startswith("gaussian_noise")
+        task = task_of("audit", {**SPEC, "defense": stack, "pools": ["synthetic"]})
+        detected = {"detection.synthetic": 0.7 if "lenient" in defense else 0.9}
+        for number in range(STREAMS + 1):
+            drawn = {"honest.accuracy": list(rng.normal(0.9, 0.01, REPEATS))} if noisy else {}
+            metrics = {"honest.accuracy": float(np.mean(drawn.get("honest.accuracy", 0.9)))}
+            broken = int("leaking" in defense)
+            claim = PredicateRecord(worst=float(broken), broken=broken, answers=9)
+            info = Info(
+                drawn=drawn,
+                claims=ClaimsRecord(stochastic=noisy, may_flag="mahalanobis" in defense),
+                predicates={f"{defense.partition('(')[0]}: one-hot": claim} if "label_only" in defense else {},
+                retrained={"detection.synthetic": list(rng.normal(detected["detection.synthetic"], 0.004, 10))},
+            )
+            found = metrics | (detected if "mahalanobis" in defense else {})
+            record = Record("", task, "ok", found, {}, info)
+            if number == 0:
+                records.append(record)
+            elif noisy:
+                streams.append(record)
+    facts = VictimFacts(victim="digits/mlp", fingerprint="one", recipe="as ever", data="the same")
+    return Bank.of(Baseline(Meta(sentinels=[SOFT], victims=[facts]), records, []), streams)
 
 
 @pytest.mark.parametrize("points", [0.0, 0.02, 0.05, 0.3])
@@ -82,8 +99,9 @@ def test_a_drawn_run_has_the_repeats_of_a_run_and_the_inputs_of_its_pair(whole):
     table = bank.hits["in-distribution", SOFT, "label_only"]
     assert (group[3].arrays["agreement"] == table[draw.repeats[3], draw.inputs]).all()
     (noisy,) = (r for r in run.records if r.kind == "audit" and r.spec["defense"] == [NOISE])
-    assert len(noisy.info.drawn["honest.accuracy"]) == REPEATS
-    assert noisy.metrics["honest.accuracy"] == pytest.approx(np.mean(noisy.info.drawn["honest.accuracy"]))
+    streams = bank.streams[NOISE]
+    assert noisy.info == streams[draw.stream % STREAMS].info
+    assert noisy.info != streams[other.stream % STREAMS].info
 
 
 def test_a_bank_with_gaps_is_rejected():
@@ -92,13 +110,27 @@ def test_a_bank_with_gaps_is_rejected():
 
 
 def test_a_large_change_is_caught_and_none_is_not(whole):
-    bank = whole.cut()
-    found = caught(bank, whole, {"label_only": "label_only_of_rounded"}, PAIRED, 4)
+    found = caught(whole, {"label_only": "label_only_of_rounded"}, PAIRED, 4)
     assert found.strength == pytest.approx(20, abs=3)
     assert found.by[RowKind.strength] == 1
-    assert found.any == 1
+    assert found.default == found.strict == 1
+    bank = whole.cut()
     assert everywhere(bank, APART, 0, 4) == {RowKind.strength: 0, RowKind.sentinel: 0, RowKind.honest: 0}
     assert everywhere(bank, APART, 30, 4)[RowKind.strength] == 1
+
+
+def test_a_change_has_the_name_of_what_it_stands_for(whole):
+    found = caught(whole, {"label_only": "label_only_leaking(size=0.0001)"}, PAIRED, 2)
+    assert found.by[RowKind.claim] == 1
+    same = whole.cut({"label_only": "label_only_hiding(size=1e-06)"}).evaluations["label_only"]
+    assert list(same.info.predicates) == ["label_only: one-hot"]
+
+
+def test_with_a_retrained_victim_a_detection_rate_is_tested(whole):
+    lenient = PLANTED["Mahalanobis flags a fifth less of synthetic queries"]
+    assert caught(whole, lenient, ELSEWHERE, 3).by[RowKind.detection] == 1
+    assert caught(whole, {}, ELSEWHERE, 3).by[RowKind.detection] == 0
+    assert [detection_power(whole.cut(), effect, 3).alarm for effect in (0, 20)] == [0, 1]
 
 
 def test_intervals_of_independent_hits_cover(whole):
