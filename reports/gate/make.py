@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from measure import (
     APART,
+    CHANCE,
     EFFECTS,
     ELSEWHERE,
     NOISY,
@@ -38,6 +39,7 @@ from measure import (
     at_tolerance,
     caught,
     coverage,
+    dependence,
     detection_power,
     everywhere,
     largest,
@@ -56,13 +58,16 @@ from bench.report.markdown import DASH, markdown
 from bench.report.page import written
 from bench.report.templates import rendered
 from bench.store import Store
+from bench.tasks import DefenseEvaluation
 
 HERE = Path(__file__).parent
 ORANGE, GREEN = "#d07a28", "#3c9d5b"
 MODES = (PAIRED, APART)
 PLACES = (PAIRED, APART, ELSEWHERE)
-RUNS = {"alarms": 200, "power": 60, "everywhere": 100, "planted": 100, "coverage": 1000}
+RUNS = {"alarms": 200, "power": 60, "everywhere": 100, "planted": 100, "coverage": 1000, "dependence": 25}
 """Comparisons behind every number; of power, at each place and effect."""
+SHARES = (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
+"""Correlations of noise at which its detection is measured."""
 NEEDED = 3
 """Points beyond the tolerance at which a change should be found in 95 of 100 runs."""
 
@@ -109,6 +114,10 @@ Nominal 95 % intervals over {draws:,} draws. *Repeats*: {repeats} repeats drawn,
 error over repeats. *Inputs*: inputs drawn, all of the bank's repeats, by the error over inputs. *Both*: the
 interval that is shown, which is wider than either. The gate's rows are the shipped defenses next to the
 changed ones."""
+DEPENDENT = """\
+Gaussian noise of which a part is drawn once an input. Its correlation between two queries of one input is
+given; it counts as found at p ≤ {level:g} in any test of its independence, on {inputs} test inputs, over
+{runs} seeds of the noise. {wanted} are found {least}."""
 TIMED = """\
 Medians ± interquartile ranges on one thread of {cpu}, Python {python}. The victim's own answer is part of
 every row, and all of the row `none`; the difference to it is what a defense adds. Numbers of different
@@ -157,6 +166,8 @@ def main() -> None:
         for mode in MODES
         for effect in EFFECTS
     }
+    task = bank.evaluations[NOISY].task
+    shown = dependence(task, SHARES, RUNS["dependence"]) if isinstance(task, DefenseEvaluation) else {}
     found = {
         (what, mode): caught(whole, changes, mode, RUNS["planted"])
         for what, changes in PLANTED.items()
@@ -180,6 +191,7 @@ def main() -> None:
         LARGEST.format(*largest(bank, RUNS["coverage"])),
         *_powers(powers, widely, given.out),
         *_rates(rates),
+        *_dependence(shown, bank.inputs),
         *_planted(found),
         *_coverage(covered),
         *_latency(given.latency),
@@ -365,6 +377,17 @@ def _rates(rates: Mapping[int, Power]) -> list[str]:
         "### Detection rates with a retrained victim",
         "The detector flags so many percentage points less of every pool.",
         markdown(["effect (pp)", "found", "cannot tell", "same"], rows),
+    ]
+
+
+def _dependence(shown: Mapping[float, float], inputs: int) -> list[str]:
+    rows = [[f"{share:.2f}", f"{found:.0%}"] for share, found in shown.items()]
+    sure = next((share for share, found in shown.items() if found >= 0.9), None)
+    least = f"from {sure:g} on" if sure else f"beyond {max(shown):g}"
+    return [
+        "### Noise that is not new",
+        DEPENDENT.format(level=CHANCE, runs=RUNS["dependence"], inputs=inputs, least=least, wanted="90 %"),
+        markdown(["correlation", "found"], rows),
     ]
 
 

@@ -6,9 +6,10 @@ import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
+from bench.data.data_files import data_root
 from bench.exit_codes import ExitCode
 from bench.gate.command import exit_code
 from bench.gate.compare import TOLERANCE, Comparison, compare
@@ -28,8 +30,13 @@ from bench.metrics.definitions import shown_in
 from bench.metrics.intervals import Interval, mean_interval, paired_difference
 from bench.metrics.pooled_difference import Contrast, common_prior, contrast
 from bench.records import Record
+from bench.runner.local_backend import WorkerSettings, worker_context
+from bench.runner.noise_checks import noise_independence
+from bench.tasks import DefenseEvaluation
 
 ALARMS = (Decision.broken, Decision.weaker, Decision.costlier)
+CHANCE = 0.001
+"""p-value at which dependence counts as found: Holm asks for .045 over the number of tests, about thirty."""
 EFFECTS = (0, 1, 2, 3, 4, 5, 6, 8)
 """True effects in points at which power is measured."""
 NOISY = "gaussian_noise(scale=0.2)"
@@ -231,6 +238,30 @@ def detection_power(bank: Bank, effect: float, runs: int) -> Power:
     for row in chain.from_iterable(many(before, bank, ELSEWHERE, runs, rates, "detecting", effect)):
         found[row.what][row.decision] += 1
     return _power(found)
+
+
+def dependence(evaluation: DefenseEvaluation, shares: Sequence[float], seeds: int) -> dict[float, float]:
+    """Return in what share of evaluations noise is found that is drawn once an input, by its share.
+
+    ``shares``: correlations between the noise of two queries of one input. It is found where a p-value of
+    the tests of its independence is at most :data:`CHANCE`.
+    """
+
+    def some(numbers: Sequence[int]) -> list[bool]:
+        settings = WorkerSettings(data_root(), None, (Path(__file__).with_name("planted.py"),))
+        context, found = worker_context(settings), []
+        for number in numbers:
+            share, seed = shares[number // seeds], number % seeds
+            text = f"gaussian_noise_mixed(scale=0.2, share={share})"
+            task = replace(evaluation, defense=(text,), seed=seed)
+            tests = noise_independence(task, context)
+            found.append(min(test.chance for test in tests.values()) <= CHANCE)
+        return found
+
+    told = _spread(some, len(shares) * seeds)
+    return {
+        share: sum(told[place * seeds : (place + 1) * seeds]) / seeds for place, share in enumerate(shares)
+    }
 
 
 def records(bank: Bank) -> Sequence[Record]:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from bench.seeds import legacy_numpy
 from defenses import predicates
 from defenses.base import Answers, Array, Batch, Claims, OutputDefense, Predicate
 from defenses.gaussian_noise import GaussianNoise
@@ -28,20 +27,6 @@ class LabelOnlyOfRounded(LabelOnly):
     def __call__(self, preds: Any) -> Any:
         """Return one-hot rows (n, classes)."""
         return super().__call__(np.round(preds))
-
-
-class GaussianNoiseByInput(GaussianNoise):
-    """Noise that is drawn once an input, and not once a query."""
-
-    name = "gaussian_noise_by_input"
-
-    def answer(self, batch: Batch) -> Answers:
-        """Draw every row's noise from a seed of its input."""
-        answers = np.clip(batch.probabilities, None, 1)
-        for row in range(len(batch)):
-            with legacy_numpy(batch.input_seed(row)):
-                answers[row] = self(answers[row : row + 1])[0]
-        return Answers.of(answers)
 
 
 class MahalanobisDoubled(Mahalanobis):
@@ -166,6 +151,16 @@ class _Seeded(GaussianNoise):
         total = rows.sum(axis=1, keepdims=True)
         uniform = np.full_like(rows, 1 / rows.shape[1])
         return Answers.of(np.divide(rows, total, out=uniform, where=total != 0))
+
+
+class GaussianNoiseByInput(_Seeded):
+    """Noise that is drawn once an input, and not once a query."""
+
+    name = "gaussian_noise_by_input"
+
+    def seed_of(self, batch: Batch, row: int) -> int:
+        """Return a seed of the input."""
+        return batch.input_seed(row)
 
 
 class GaussianNoiseOneSeed(_Seeded):

@@ -44,7 +44,7 @@ def whole():
             records.append(Record("", task, "ok", {}, {"agreement": hits}))
         noisy = defense == NOISE or defense.startswith("gaussian_noise")
         task = task_of("audit", {**SPEC, "defense": stack, "pools": ["synthetic"]})
-        detected = {"detection.synthetic": 0.7 if "lenient" in defense else 0.9}
+        name, rate = defense.partition("(")[0], 0.7 if "lenient" in defense else 0.9
         for number in range(STREAMS + 1):
             drawn = {"honest.accuracy": list(rng.normal(0.9, 0.01, REPEATS))} if noisy else {}
             metrics = {"honest.accuracy": float(np.mean(drawn.get("honest.accuracy", 0.9)))}
@@ -53,10 +53,10 @@ def whole():
             info = Info(
                 drawn=drawn,
                 claims=ClaimsRecord(stochastic=noisy, may_flag="mahalanobis" in defense),
-                predicates={f"{defense.partition('(')[0]}: one-hot": claim} if "label_only" in defense else {},
-                retrained={"detection.synthetic": list(rng.normal(detected["detection.synthetic"], 0.004, 10))},
+                predicates={f"{name}: one-hot": claim} if "label_only" in name else {},
+                retrained={"detection.synthetic": [rate + error for error in rng.normal(0, 0.004, 10)]},
             )
-            found = metrics | (detected if "mahalanobis" in defense else {})
+            found = metrics | ({"detection.synthetic": rate} if "mahalanobis" in name else {})
             record = Record("", task, "ok", found, {}, info)
             if number == 0:
                 records.append(record)

@@ -53,7 +53,7 @@ class Softened(OutputDefense):
 
 
 class StaleNoise(GaussianNoise):
-    """Gaussian noise, a share ``rho`` of it from a generator that is seeded as ``how`` says, the rest fresh."""
+    """Gaussian noise, a share ``rho`` of it from a generator seeded as ``how`` says, the rest fresh."""
 
     name = "stale_noise"
 
