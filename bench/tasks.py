@@ -105,13 +105,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class DefenseEvaluation:
-    """The utility loss of a defense for benign users, and what its detector flags in each pool."""
+    """The utility loss of a defense for benign users, and what its detector flags in each pool.
+
+    ``retrainings``: victims trained anew with other rounding errors, on which it is measured again.
+    """
 
     victim: VictimSpec
     defense: tuple[str, ...]
     pools: tuple[str, ...]
     repeats: int
     seed: int
+    retrainings: int = 0
 
     kind = "audit"
 
@@ -123,6 +127,8 @@ class DefenseEvaluation:
             "pools": list(self.pools),
             "repeats": self.repeats,
             "seed": self.seed,
+            # Left out where there are none, so that older records keep their keys.
+            **({"retrainings": self.retrainings} if self.retrainings else {}),
         }
 
 

@@ -17,7 +17,10 @@ ALLOWED = {
     "attacks": {"attacks.base", "attacks.active_thief", "attacks.labels", "attacks.recover", *HARNESS},
     "defenses": {"defenses.base", *HARNESS},
 }
-SHARED = {"attacks": ("attacks.common", "attacks.inverse"), "defenses": ("defenses.tuning",)}
+SHARED = {
+    "attacks": ("attacks.common", "attacks.inverse"),
+    "defenses": ("defenses.tuning", "defenses.predicates"),
+}
 
 
 RENAMED = [

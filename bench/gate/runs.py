@@ -55,8 +55,8 @@ class Run:
 
 
 def group_of(task: Task) -> Task:
-    """Return the first repeat of a cell; a defense evaluation as it is."""
-    return replace(task, repeat=0) if isinstance(task, Cell) else task
+    """Return the first repeat of a cell; a defense evaluation whatever its number of retrained victims."""
+    return replace(task, repeat=0) if isinstance(task, Cell) else replace(task, retrainings=0)
 
 
 def differences(before: Baseline, after: Baseline) -> dict[str, str]:

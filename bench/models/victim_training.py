@@ -12,7 +12,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,27 @@ def trained_model(spec: VictimSpec, splits: Splits) -> TrainedModel:
     return _trained_network(spec, splits)
 
 
+def retrained_model(spec: VictimSpec, splits: Splits, number: int) -> TrainedModel:
+    """Return the model that the same recipe gives with other rounding errors, trained now and not cached.
+
+    ``number``: which of them. Everything is as in :func:`trained_model`, but initial weights differ by a
+    factor of 1 + 1e-6 z, z normal. Another instruction set adds in another order, which moves sums by some
+    1e-7 of themselves in every step of single precision; training enlarges both alike. Models of a library,
+    in double precision, get inputs that differ by 1e-12.
+    """
+    rng = np.random.default_rng(derive(spec.seed, "other rounding", spec.data, spec.architecture, number))
+    if spec.architecture in SKLEARN_ARCHITECTURES:
+        model, x = _untrained_estimator(spec), _flat(splits.train.x)
+        return _of_estimator(spec, _fitted(model, x * (1 + 1e-12 * rng.normal(size=x.shape)), splits))
+    schedule, seed, network = _untrained_network(spec, splits)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(torch.from_numpy(1 + 1e-6 * rng.normal(size=weight.shape)).to(weight.dtype))
+    _train(network, splits, schedule, seed)
+    network.eval()
+    return _of_network(network)
+
+
 def victim_schedule(n: int) -> training.TrainingSchedule:
     """Return the schedule of a torch victim with ``n`` training inputs: 60 epochs below 5,000, else 12."""
     small = n < 5_000
@@ -81,14 +102,28 @@ def victim_schedule(n: int) -> training.TrainingSchedule:
     )
 
 
-def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
-    shape = info(spec.data).shape
-    schedule = victim_schedule(len(splits.train.x))
-    path = _cache_path(spec, splits, str(schedule), ".safetensors")
-    identity = _identity(spec, splits, str(schedule), ".safetensors")
+def _untrained_network(
+    spec: VictimSpec, splits: Splits
+) -> tuple[training.TrainingSchedule, int, networks.Network]:
+    """Return the schedule and the seed of a victim's training, and its network with initial weights."""
     seed = derive(spec.seed, "victim", spec.data, spec.architecture)
     with torch_seed(seed):
-        network = networks.build(spec.architecture, shape, splits.classes)
+        network = networks.build(spec.architecture, info(spec.data).shape, splits.classes)
+    return victim_schedule(len(splits.train.x)), seed, network
+
+
+def _train(
+    network: networks.Network, splits: Splits, schedule: training.TrainingSchedule, seed: int
+) -> training.Weights:
+    targets = np.eye(splits.classes, dtype=np.float32)[splits.train.y]
+    with torch_seed(seed), on_device("cpu"):
+        return training.train(network, splits.train.x, targets, schedule, seed)[1]
+
+
+def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
+    schedule, seed, network = _untrained_network(spec, splits)
+    path = _cache_path(spec, splits, str(schedule), ".safetensors")
+    identity = _identity(spec, splits, str(schedule), ".safetensors")
     content = read_checked(path, "training it again")
     if content is not None:
         try:
@@ -98,12 +133,18 @@ def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
             content = None
     if content is None:
         log.info("training victim %s (%s)", spec, schedule)
-        targets = np.eye(splits.classes, dtype=np.float32)[splits.train.y]
-        with torch_seed(seed), on_device("cpu"):
-            _, weights = training.train(network, splits.train.x, targets, schedule, seed)
-        content = safetensors.torch.save(weights)
+        content = safetensors.torch.save(_train(network, splits, schedule, seed))
         write_checked(path, content)
     network.eval()
+    return replace(
+        _of_network(network),
+        fingerprint=hashlib.sha256(content + identity.encode()).hexdigest(),
+        recipe=_recipe(spec, splits, str(schedule)),
+    )
+
+
+def _of_network(network: networks.Network) -> TrainedModel:
+    """Return a trained network as a victim's model."""
 
     def perturb(scale: float, seed: int) -> Predict:
         rng, noisy = np.random.default_rng(seed), copy.deepcopy(network)
@@ -118,35 +159,49 @@ def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
         parameters=sum(weight.numel() for weight in network.parameters()),
         linear=False,
         perturb=perturb,
-        fingerprint=hashlib.sha256(content + identity.encode()).hexdigest(),
-        recipe=_recipe(spec, splits, str(schedule)),
     )
 
 
 def _trained_estimator(spec: VictimSpec, splits: Splits) -> TrainedModel:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.tree import DecisionTreeClassifier
-
-    if spec.architecture == "logistic":
-        model: Any = LogisticRegression(max_iter=300)
-    else:
-        model = DecisionTreeClassifier(min_samples_leaf=2, random_state=derive(spec.seed, "tree") % 2**31)
+    model = _untrained_estimator(spec)
     schedule = repr(model)
     path = _cache_path(spec, splits, schedule, ".skops")
     cached = _read_sklearn(path, model)
     if cached is None:
         log.info("training victim %s (%s)", spec, model)
-        with warnings.catch_warnings():
-            # A victim stopped at max_iter is a victim like any other; its accuracy is checked.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(splits.train.x.reshape(len(splits.train.x), -1).astype(np.float64), splits.train.y)
-        write_checked(path, skops.io.dumps(model))
-    model = model if cached is None else cached
+        write_checked(path, skops.io.dumps(_fitted(model, _flat(splits.train.x), splits)))
+    trained = _of_estimator(spec, model if cached is None else cached)
+    return replace(trained, recipe=_recipe(spec, splits, schedule))
+
+
+def _untrained_estimator(spec: VictimSpec) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    if spec.architecture == "logistic":
+        return LogisticRegression(max_iter=300)
+    return DecisionTreeClassifier(min_samples_leaf=2, random_state=derive(spec.seed, "tree") % 2**31)
+
+
+def _fitted(model: Any, x: NDArray[np.float64], splits: Splits) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # A victim stopped at max_iter is a victim like any other; its accuracy is checked.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, splits.train.y)
+
+
+def _flat(x: Images) -> NDArray[np.float64]:
+    return x.reshape(len(x), -1).astype(np.float64)
+
+
+def _of_estimator(spec: VictimSpec, model: Any) -> TrainedModel:
+    """Return a fitted model of scikit-learn as a victim's model."""
 
     def predictor(fitted: Any) -> Predict:
         classifier = SklearnClassifier(fitted)
-        return lambda x: classifier.predict(x.reshape(len(x), -1).astype(np.float64))
+        return lambda x: classifier.predict(_flat(x))
 
     def perturb(scale: float, seed: int) -> Predict:
         rng, noisy = np.random.default_rng(seed), copy.deepcopy(model)
@@ -156,12 +211,7 @@ def _trained_estimator(spec: VictimSpec, splits: Splits) -> TrainedModel:
 
     # No fingerprint from the file, which holds times and addresses; the check takes one from the answers.
     linear = spec.architecture == "logistic"
-    return TrainedModel(
-        predictor(model),
-        linear=linear,
-        perturb=perturb if linear else None,
-        recipe=_recipe(spec, splits, schedule),
-    )
+    return TrainedModel(predictor(model), linear=linear, perturb=perturb if linear else None)
 
 
 def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) -> NDArray[Any]:

@@ -251,7 +251,7 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
                 victim.fingerprint = hashlib.sha256(f"{victim.fingerprint} {stated}".encode()).hexdigest()
         else:
             splits = load_splits(spec.data, spec.seed, data_root, spec.splits)
-            victim = _own_victim(spec, splits)
+            victim = _own_victim(spec, splits, victim_training.trained_model(spec, splits))
             dataset = info(spec.data)
             expected = dataset.expected_official if spec.splits == OFFICIAL else dataset.expected
             # What is expected holds for at least as many training images as the data set's own splits have.
@@ -274,9 +274,14 @@ def _brought_victim(victim: Victim, name: str) -> Victim:
     return replace(victim, splits=own, name=name, perturb=checked, fingerprint="")
 
 
-def _own_victim(spec: VictimSpec, splits: Splits) -> Victim:
+def retrained_victim(spec: VictimSpec, splits: Splits, number: int) -> Victim:
+    """Return what the recipe of a shipped victim gives with other rounding errors; ``number``: which one."""
+    with single_thread():
+        return _own_victim(spec, splits, victim_training.retrained_model(spec, splits, number))
+
+
+def _own_victim(spec: VictimSpec, splits: Splits, trained: victim_training.TrainedModel) -> Victim:
     """Return a victim that moatbench trains, before its answers are checked."""
-    trained = victim_training.trained_model(spec, splits)
     perturb = trained.perturb
     victim = Victim(
         model=trained.model,

@@ -97,6 +97,8 @@ class Matrix(pydantic.BaseModel):
     description: str = ""
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
     repeats: Annotated[int, pydantic.Field(ge=1)] = 5
+    retrainings: Annotated[int, pydantic.Field(ge=0, le=100)] = 0
+    """Times that a shipped victim is trained anew with other rounding errors, for defense evaluations."""
     plugins: list[str] = []
     """Python files with attacks or defenses, relative to the matrix file."""
     detect: list[str] = []
@@ -151,7 +153,14 @@ class Matrix(pydantic.BaseModel):
         victims = dict.fromkeys(cell.victim for cell in order)
         detected = {spec: self._detect(spec, data_root) for spec in victims}
         evaluations = [
-            DefenseEvaluation(victim, defense, detected[victim], repeats or self.repeats, self.seed)
+            DefenseEvaluation(
+                victim,
+                defense,
+                detected[victim],
+                repeats or self.repeats,
+                self.seed,
+                0 if victim.is_reference else self.retrainings,
+            )
             for victim, defense in dict.fromkeys((cell.victim, cell.defense) for cell in order)
         ]
         return [*evaluations, *order]

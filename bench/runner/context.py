@@ -17,7 +17,7 @@ from bench.data import query_pools
 from bench.models.checked_stack import Watch, fit_stack
 from bench.models.defended_api import DefendedAPI
 from bench.models.plugin_guard import build
-from bench.models.victims import Victim, load_victim
+from bench.models.victims import Victim, load_victim, retrained_victim
 from bench.seeds import derive
 from bench.tasks import VictimSpec
 from defenses.base import Calibration, Defense, DefenseStack
@@ -60,6 +60,20 @@ class WorkerContext:
         """Return the trained victim."""
         victim: Victim = self.once(spec, partial(load_victim, spec, self.data_root))
         return victim
+
+    def retrained(self, spec: VictimSpec, number: int) -> WorkerContext:
+        """Return a context in which a shipped victim was trained anew with other rounding errors.
+
+        ``number``: which of them. Victims are kept, what is fitted on them is not; pools are the same.
+        """
+        splits = self.victim(spec).splits
+        victim: Victim = self.once(
+            ("retrained", spec, number), partial(retrained_victim, spec, splits, number)
+        )
+        other = WorkerContext(self.data_root)
+        other.add({key: made for key, made in self._kept.items() if isinstance(made, Pool)})
+        other.add({spec: victim})
+        return other
 
     def truth(self, spec: VictimSpec) -> NDArray[np.float64]:
         """Return the undefended victim's (n, classes) answers to the test split."""

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import PluginError
+from bench.errors import NotApplicable, PluginError
 from bench.metrics import intervals, utility
+from bench.metrics.definitions import find
 from bench.metrics.detection import highest_position
 from bench.metrics.membership import auc, auc_error
 from bench.models.plugin_guard import PluginCall, describe, generator
@@ -28,6 +29,8 @@ from defenses.base import Answers, Batch, Calibration, DefenseStack, ScoredDetec
 Array = NDArray[np.float64]
 OWN_POOL = "in-distribution"
 """The pool on which predicates are checked besides those of the evaluation: the victim's pool split."""
+GATED = frozenset({"gate difference", "gate fact"})
+"""Tables of the metrics that the regression gate compares."""
 RESAMPLES = 200
 """Bootstrap samples for the intervals of L1, likelihood, calibration error and risk-coverage."""
 
@@ -88,11 +91,55 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
             claims=ClaimsRecord(**vars(claims)),
             predicates=checks.records(),
             independence=noise_independence(evaluation, context),
+            retrained=_on_retrained_victims(evaluation, context, measured.values),
             # The parameters found for defenses that are given by their utility loss.
             resolved={repr(d): repr(d.effective) for d in stack.defenses if d.effective is not d},
         ),
         costs=Costs(latency_us=_latency(evaluation, context, test.x)),
     )
+
+
+def _on_retrained_victims(
+    evaluation: DefenseEvaluation, context: WorkerContext, values: Mapping[str, float | None]
+) -> dict[str, list[float]]:
+    """Return each gated metric's values on victims trained anew with other rounding errors, by name.
+
+    They have the noise of repeat 0. Where a defense cannot be fitted on one of the victims, it is left out.
+    """
+    single = replace(evaluation, repeats=1)
+    measured = []
+    for number in range(evaluation.retrainings):
+        try:
+            measured.append(_gated(single, context.retrained(evaluation.victim, number)))
+        except NotApplicable:
+            continue
+    found: dict[str, list[float]] = {}
+    for name in values:
+        own = [each[name] for each in measured if each.get(name) is not None]
+        if own and len(own) == len(measured) and GATED & set(find(name).tables):
+            found[name] = [float(value) for value in own if value is not None]
+    return found
+
+
+def _gated(evaluation: DefenseEvaluation, context: WorkerContext) -> dict[str, float | None]:
+    """Return the metrics that a defense evaluation has in common with a gate, of one repeat."""
+    stack = context.stack(evaluation.victim, evaluation.defense, evaluation.seed)
+    victim = context.victim(evaluation.victim)
+    test = victim.splits.test
+    answers = _query(evaluation, context, test.x, 0)
+    measured = Measurements()
+    _utility(measured, [answers.probabilities], victim.probabilities(test.x), test.y, None)
+    measured.add_mean("honest.refused", answers.refused[None])
+    measured.add_mean("honest.flagged", answers.flagged[None])
+    measured.values |= answer_statistics(evaluation, context, [answers.probabilities], singly=False)
+    if stack.claims.may_flag:
+        measured.add_detection("test", answers.flagged)
+        for name in evaluation.pools:
+            pool = context.pool(evaluation.victim, name, evaluation.seed)
+            given = _query(evaluation, context, pool.x, 0)
+            measured.add_detection(name, given.flagged)
+            measured.values[f"contract.refused.{name}"] = float(given.refused.mean())
+    return measured.values
 
 
 def _query(
@@ -286,9 +333,12 @@ def _clients(n: int) -> range:
 
 
 def _utility(
-    measured: Measurements, answers: list[Array], raw: Array, truth: NDArray[np.int64], seed: int
+    measured: Measurements, answers: list[Array], raw: Array, truth: NDArray[np.int64], seed: int | None
 ) -> None:
-    """Measure top-1 and accuracy over all queries (a rejected one is wrong), the rest over the answered."""
+    """Measure top-1 and accuracy over all queries (a rejected one is wrong), the rest over the answered.
+
+    ``seed``: of the bootstrap for the intervals of the rest; None: no such intervals.
+    """
     rows, label = np.arange(len(truth)), raw.argmax(axis=1)
     shown = [np.nan_to_num(each).argmax(axis=1) for each in answers]
     given = [~np.isnan(each).any(axis=1) for each in answers]
@@ -323,6 +373,9 @@ def _utility(
         "honest.ece": lambda r: utility.expected_calibration_error(confidence[r], correct[r]),
         "honest.aurc": lambda r: utility.area_under_risk_coverage(confidence[r], correct[r]),
     }
+    if seed is None:
+        measured.values |= {name: measure(np.arange(len(index))) for name, measure in measures.items()}
+        return
     # Inputs are resampled, each with its answers in all repeats, because these depend on each other.
     rng = np.random.default_rng(derive(seed, "audit bootstrap"))
     inputs = rows[(position >= 0).any(axis=0)]
