@@ -38,7 +38,7 @@ INTENDED = "if it is intended, export the baseline again: moatbench baseline STO
 TODO = {
     REGRESSIONS: f"Find the change that caused it and undo it; {INTENDED}.",
     LOST: "Run the candidate's matrix again, which retries what failed or is missing, and compare again.",
-    (Decision.changed,): f"Check the changed answers, which fail with --strict; {INTENDED}.",
+    (Decision.changed,): "Check that answers were meant to change; with --strict this is a regression.",
     (Decision.cannot_tell,): "The last column says what an inconclusive comparison would need.",
 }
 """What to do about rows with some decisions."""

@@ -104,8 +104,9 @@ def test_few_comparisons_raise_an_alarm(case, runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("worse", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("case", "worse"), [("noise", 1.0), ("detectors", 1.0), ("facts", 1.0), ("all", 0.0)]
+)
 def test_at_most_five_percent_of_comparisons_raise_an_alarm(case, worse):
     """Of 1,000; a true rate of 5 % fails with probability .1 %, for another seed."""
     default, strict = shares(CASES[case], 1000, worse, seed=1)
