@@ -83,13 +83,13 @@ def differences(before: Baseline, after: Baseline) -> dict[str, str]:
 
 
 def victims_equal(before: Baseline, after: Baseline) -> dict[str, bool]:
-    """Return for each victim that both runs know, by :func:`victim_name`, whether it is equal to the bit.
+    """Return for each victim that both runs know, by :func:`victim_name`, whether it is equal.
 
-    Then facts on the same inputs can be compared as facts. False: it was trained anew, its answers agree
-    within the tolerance only, or it is not known to be the same.
+    That is, to the bit, or but for rounding so small that metrics on the same inputs can be compared as
+    facts. False: it was trained anew with other answers, or is not known to be the same.
     """
     matches = match_victims(before.meta, after.meta)
-    return {name: each.sameness is Sameness.equal for name, each in matches.items()}
+    return {name: each.keeps_facts for name, each in matches.items()}
 
 
 def victim_notes(before: Baseline, after: Baseline) -> list[str]:

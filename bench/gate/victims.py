@@ -20,6 +20,11 @@ MEAN_L1 = 0.015
 """Largest mean L1 distance between the answers of two models that are taken for the same."""
 SAME_TOP1 = 0.98
 """Smallest share of inputs on which their top-1 is the same."""
+ROUNDING = 1e-4
+"""Largest mean L1 distance, with equal top-1, that leaves facts on the same inputs what they are.
+
+Other instruction sets moved no metric of a defense evaluation on digits by as much.
+"""
 PROJECTION = 1e-5
 """Largest difference of a projection of inputs that rounding explains."""
 ACCURACY = 0.02
@@ -38,10 +43,15 @@ class Sameness(Enum):
 
 @dataclass(frozen=True)
 class VictimMatch:
-    """What is known of one victim in two runs. ``text``: a predicate whose subject is the victim's name."""
+    """What is known of one victim in two runs.
+
+    ``text``: a predicate whose subject is the victim's name. ``keeps_facts``: whether metrics on the same
+    inputs differ by the defense alone, since the victim is equal to the bit or differs by rounding.
+    """
 
     sameness: Sameness
     text: str = ""
+    keeps_facts: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,11 @@ class Distance:
         return cls(float(apart), float(same), len(old), old.tobytes() == new.tobytes())
 
     @property
+    def is_rounding(self) -> bool:
+        """Whether the answers differ too little to change any metric noticeably."""
+        return self.mean_l1 <= ROUNDING and self.same_top1 == 1
+
+    @property
     def is_tolerated(self) -> bool:
         """Whether both models are taken for the same."""
         return self.mean_l1 <= MEAN_L1 and self.same_top1 >= SAME_TOP1
@@ -86,7 +101,7 @@ def match_victims(before: Meta, after: Meta) -> dict[str, VictimMatch]:
 
 def _matched(before: VictimFacts, after: VictimFacts, *, same_majors: bool) -> VictimMatch:
     if before.fingerprint == after.fingerprint:
-        return VictimMatch(Sameness.equal)
+        return VictimMatch(Sameness.equal, keeps_facts=True)
     if not all(each.data and each.answers for each in (before, after)):
         return _by_little(before, after)
     if before.recipe != after.recipe:
@@ -102,11 +117,12 @@ def _by_answers(before: VictimFacts, after: VictimFacts, *, is_recipe_enough: bo
         return VictimMatch(Sameness.other, "is another model, with answers of another shape")
     if is_recipe_enough and apart.is_exact:
         # A user's victim may still differ in other answers; that of one recipe on one set of data does not.
-        return VictimMatch(Sameness.equal)
+        return VictimMatch(Sameness.equal, keeps_facts=True)
     if is_recipe_enough:
-        return VictimMatch(Sameness.retrained, f"was trained anew: {apart}")
+        return VictimMatch(Sameness.retrained, f"was trained anew: {apart}", apart.is_rounding)
     if apart.is_tolerated:
-        return VictimMatch(Sameness.close, f"is another one by its last bits: {apart}")
+        what = "differs by rounding" if apart.is_rounding else "is another one within the tolerance"
+        return VictimMatch(Sameness.close, f"{what}: {apart}", apart.is_rounding)
     limits = f"more than {MEAN_L1:g}, or than {1 - SAME_TOP1:.0%} of the top-1"
     return VictimMatch(Sameness.other, f"is another model: {apart}, {limits}")
 
