@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,26 +16,41 @@ EXAMPLE = ROOT / "examples" / "guarded-model"
 COMMANDS = re.findall(r"^moatbench (.*)$", (EXAMPLE / "README.md").read_text(), re.MULTILINE)[:2]
 
 
-def gated(folder):
+def here(folder, *words):
+    """Run moatbench on this machine."""
+    return moatbench(folder, *words)
+
+
+def elsewhere(folder, *words):
+    """Run moatbench as on a machine with other instructions and other minor versions of the libraries."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, ROOT / "tests" / "support" / "other_machine.py", *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def gated(folder, machine):
     """Run the example in ``folder``, and the regression gate as its README says; return the latter."""
-    code, text = moatbench(folder, *COMMANDS[0].split(), "--jobs", "1")
+    code, text = machine(folder, *COMMANDS[0].split(), "--jobs", "1")
     assert code == 0, text
-    return moatbench(folder, *COMMANDS[1].split())
+    return machine(folder, *COMMANDS[1].split())
 
 
-@pytest.fixture(scope="module")
-def committed(tmp_path_factory):
-    """Return a folder in which the example ran as it is committed, and what the regression gate said."""
+@pytest.fixture(scope="module", params=[here, elsewhere])
+def committed(request, tmp_path_factory):
+    """Return a folder in which the example ran as it is committed, on which machine, and the decision."""
     folder = tmp_path_factory.mktemp("example") / "guarded-model"
     shutil.copytree(EXAMPLE, folder)
-    return folder, gated(folder)
+    return folder, request.param, gated(folder, request.param)
 
 
 @pytest.mark.slow
 def test_the_example_passes_as_committed(committed):
-    code, text = committed[1]
+    _, machine, (code, text) = committed
     assert code == 0, text
     assert "Regression" not in text
+    if machine is elsewhere:
+        assert "its answers differ by a mean L1 of" in text
 
 
 @pytest.mark.slow
@@ -52,9 +68,17 @@ def test_a_weaker_defense_fails_the_gate(committed, tmp_path):
         )
     )
     assert code.read_text() != before
-    code, text = gated(folder)
+    code, text = gated(folder, committed[1])
     assert code == 1, text
     assert re.search(r"^weaker +strength: .*shown", text, re.MULTILINE)
+
+
+def test_nobody_has_to_allow_another_victim():
+    """The commands of README, of the action and of this project's own gate are those with defaults."""
+    texts = [EXAMPLE / "README.md", ROOT / "README.md", ROOT / "tox.ini", ROOT / "action.yml"]
+    assert not [path for path in texts if "allow victim" in path.read_text()]
+    assert "allow:" not in (EXAMPLE / "README.md").read_text()
+    assert yaml.safe_load((ROOT / "action.yml").read_text())["inputs"]["allow"]["default"] == ""
 
 
 def test_the_action_gives_every_input_to_the_gate(tmp_path):

@@ -1,11 +1,16 @@
 """A victim on another machine is the same one; another recipe, other data and another model are not."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bench.data.datasets import Labelled, Splits
 from bench.data.sketches import PARTS, data_digest, data_sketch
-from bench.gate.baseline import Baseline
+from bench.gate.baseline import Baseline, _checksum, export, read
+from bench.gate.command import gate
 from bench.gate.runs import differences, unclear_victims, victim_notes, victims_equal
 from bench.gate.victims import MEAN_L1, SAME_TOP1, Sameness, match_victims
 from bench.run_facts import Meta, ReferenceAnswers, VictimFacts
@@ -237,3 +242,50 @@ def test_answers_that_are_kept_are_few_and_read_back_as_they_were():
         assert len(kept.floats) < 60_000
     with pytest.raises(ValueError, match="reshape"):
         ReferenceAnswers(rows=2, classes=3, floats=answers().floats)
+
+
+FORMAT_2 = Path(__file__).with_name("baseline-format-2.json")
+"""A part of what the first version exported: two evaluations, and three repeats of two cells."""
+
+
+def test_a_baseline_of_the_second_format_is_read_as_it_was(tmp_path):
+    old = read(FORMAT_2)
+    cells = [record for record in old.records if record.kind == "cell"]
+    assert [len(cells), len(old.records)] == [6, 8]
+    for record in cells:
+        assert record.arrays["agreement"].shape == (447,)
+        assert record.arrays["agreement"].mean() == pytest.approx(record.metrics["extraction.fidelity"])
+    # Written again, it is a file of this format with the same content.
+    export(old, tmp_path / "again.json")
+    again = read(tmp_path / "again.json")
+    assert [each.comparable() for each in again.records] == [each.comparable() for each in old.records]
+    assert again.meta == old.meta
+    assert len((tmp_path / "again.json").read_text()) < 1.1 * len(FORMAT_2.read_text())
+
+
+def test_a_baseline_of_the_second_format_is_compared_and_says_what_it_lacks(tmp_path, capsys):
+    other = json.loads(FORMAT_2.read_text())
+    other["meta"]["victims"][0]["fingerprint"] = "0"
+    other["checksum"] = _checksum(other)
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(other))
+    assert gate(FORMAT_2, path, tolerance=2) == 0
+    said = capsys.readouterr().out
+    assert "Victim digits/mlp may be another model" in said
+    assert "cannot tell  claim" in said
+    assert gate(FORMAT_2, path, tolerance=2, strict=True) == 3
+
+
+def test_what_may_flag_has_its_bits_in_the_export(tmp_path):
+    whole = read(FORMAT_2)
+    rng = np.random.default_rng(0)
+    bits = {name: (rng.random(size) < 0.3).astype(np.uint8) for name, size in SIZES.items()}
+    flagged = [replace(r, arrays=r.arrays | bits | {"correct": bits["flagged.test"]}) for r in whole.records]
+    export(Baseline(whole.meta, flagged, []), tmp_path / "flagged.json")
+    for record in read(tmp_path / "flagged.json").records:
+        assert record.arrays.keys() - {"agreement"} == SIZES.keys()
+        for name, array in bits.items():
+            assert np.array_equal(record.arrays[name], array)
+
+
+SIZES = {"flagged.test": 447, "flagged.noise": 8, "flagged.synthetic": 1, "flagged.none": 0}

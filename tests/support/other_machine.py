@@ -1,4 +1,4 @@
-"""moatbench as on another machine: other instructions of the processor, other minor versions of the libraries.
+"""moatbench as on another machine: other instructions of the processor, other minor versions of libraries.
 
 ``python tests/support/other_machine.py WORDS`` is ``moatbench WORDS``. With ``WEAKENED`` in the environment,
 ``gaussian_noise`` draws a quarter of its noise, and results on it in the store of the command are deleted.
@@ -21,7 +21,7 @@ os.environ |= {
 }
 
 # The variables above are read when these are imported, and the versions when what uses them is.
-from bench.models import determinism  # noqa: E402
+from bench.models import determinism
 
 installed = determinism.versions()
 
