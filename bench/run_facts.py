@@ -32,8 +32,8 @@ class ReferenceAnswers(Typed):
     ``floats``: (rows, classes) float32, little-endian, row by row, in base64.
     """
 
-    rows: int
-    classes: int
+    rows: pydantic.PositiveInt
+    classes: pydantic.PositiveInt
     floats: str
 
     @classmethod
@@ -46,7 +46,8 @@ class ReferenceAnswers(Typed):
 
     @pydantic.model_validator(mode="after")
     def _complete(self) -> Self:
-        self.array()
+        if not np.isfinite(self.array()).all():
+            raise ValueError("some answers are NaN or infinite")
         return self
 
     def array(self) -> NDArray[np.float32]:

@@ -185,7 +185,9 @@ def _tested(
     found = {(o, t): _contrast(new[o], old[t], paired=paired) for o in new for t in old}
     pairs = {pair: each for pair, each in found.items() if each is not None}
     if len(pairs) < len(found):
-        return RowTest(replace(row, difference=None), still=lambda _: "the runs share no repeat of it")
+        return RowTest(
+            replace(row, difference=None), still=lambda _: "the runs share no repeat or no test inputs of it"
+        )
     error = {pair: prior.error(each) for pair, each in pairs.items()}
 
     def chance(test: Callable[..., float], pair: tuple[str, str], limit: float) -> float:
@@ -223,7 +225,12 @@ def _tested(
 
 
 def _contrast(ours: AttackerResult, theirs: AttackerResult, *, paired: bool) -> Contrast | None:
-    """Return the contrast of two attacks; if ``paired``, of their common repeats, None without any."""
+    """Return the contrast of two attacks; if ``paired``, of their common repeats.
+
+    None without any, and where the test inputs are not equally many, as those of another victim may be.
+    """
+    if ours.agreement.shape[1] != theirs.agreement.shape[1]:
+        return None
     if not paired:
         return contrast(ours.agreement, theirs.agreement, paired=False)
     first, second = shared(ours, theirs)

@@ -145,6 +145,43 @@ def test_a_victim_that_the_baseline_does_not_know_is_wrong_usage(folder, change)
     assert "--allow victim" in said
 
 
+def test_a_victim_with_other_test_inputs_is_inconclusive_where_it_is_allowed(folder, tmp_path):
+    def fewer(record):
+        return replace(record, arrays={name: array[:200] for name, array in record.arrays.items()})
+
+    def other(content):
+        content["meta"]["victims"][0].update(fingerprint="0", sizes={"test": 200})
+
+    candidate = stored(tmp_path / "candidate.sqlite", [fewer(each) for each in whole()])
+    baseline = spoilt(folder, "other.json", other)
+    assert gate(folder, baseline, candidate)[0] == 2
+    code, said = gate(folder, baseline, candidate, "--allow", "victim")
+    assert code == 0
+    assert "the runs share no repeat or no test inputs" in said
+    assert gate(folder, baseline, candidate, "--allow", "victim", "--strict")[0] in {1, 3}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"rows": 2, "classes": 3, "floats": "!!"},
+        {"rows": 2, "classes": 3, "floats": "AAAA"},
+        {"rows": -1, "classes": 3, "floats": ""},
+        {"rows": 0, "classes": 0, "floats": ""},
+        {"rows": 1, "classes": 1, "floats": "AADAfw=="},
+        "none",
+    ],
+)
+def test_answers_that_cannot_be_are_a_damaged_baseline(folder, answers):
+    def change(content):
+        content["meta"]["victims"][0]["answers"] = answers
+
+    code, said = gate(folder, spoilt(folder, "answers.json", change), "run.sqlite")
+    assert code == 2
+    assert "is damaged (meta.victims.0.answers" in said
+    assert said.count("\n") == 1
+
+
 def test_an_older_baseline_of_another_machine_is_compared_with_a_note(folder):
     def older(content):
         content["meta"]["victims"][0]["fingerprint"] = "0"
