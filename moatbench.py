@@ -30,6 +30,7 @@ from bench.errors import (
 from bench.models.victims import Victim
 from bench.plugins import Plugin
 from bench.seeds import legacy_numpy, random_state
+from defenses import predicates
 from defenses.base import (
     Answers,
     Batch,
@@ -38,6 +39,7 @@ from defenses.base import (
     Defense,
     DefenseStack,
     OutputDefense,
+    Predicate,
     ScreenDefense,
     StrengthRange,
 )
@@ -61,6 +63,7 @@ __all__ = [
     "OutputDefense",
     "Plugin",
     "Pool",
+    "Predicate",
     "RandomSeeds",
     "Records",
     "ScreenDefense",
@@ -76,6 +79,7 @@ __all__ = [
     "VictimError",
     "__version__",
     "legacy_numpy",
+    "predicates",
     "random_state",
 ]
 

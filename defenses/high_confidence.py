@@ -4,12 +4,14 @@ ART's documentation traces it to Tramèr et al. 2016 (arXiv 1609.02943), whose s
 what an API may withhold. The arithmetic is ART's.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from art.defences.postprocessor import HighConfidence as ArtHighConfidence
 from pydantic import Field
 
-from defenses.base import Claims, OutputDefense, StrengthRange
+from defenses import predicates
+from defenses.base import Claims, OutputDefense, Predicate, StrengthRange
 
 
 class HighConfidence(OutputDefense, ArtHighConfidence):  # type: ignore[misc]  # ART is untyped
@@ -30,3 +32,8 @@ class HighConfidence(OutputDefense, ArtHighConfidence):  # type: ignore[misc]  #
     def claims(self) -> Claims:
         """All-zero rows lose the label and tie; rows with replaced entries do not sum to 1."""
         return Claims(keeps_label=False, ties=True, distribution=False)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """Entries of at least ``cutoff``, unchanged."""
+        return predicates.at_least_or_zero(self.cutoff), predicates.kept_or_zero()

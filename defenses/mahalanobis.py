@@ -44,6 +44,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.exceptions import NotFittedError
 
 from bench.errors import VictimError
+from defenses import predicates
 from defenses.base import (
     Answers,
     Array,
@@ -53,6 +54,7 @@ from defenses.base import (
     Defense,
     Images,
     Mask,
+    Predicate,
     ScreenDefense,
     StrengthRange,
 )
@@ -158,6 +160,16 @@ class Mahalanobis(ScreenDefense):
             may_refuse=self.action == "refuse",
             may_flag=True,
         )
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """What is not flagged is unchanged; what is flagged is answered by ``action``."""
+        acted = {
+            "refuse": [predicates.rejected_if_flagged()],
+            "label_only": [predicates.one_hot(flagged=True)],
+            "noise": [],
+        }
+        return predicates.unchanged_unless_flagged(), *acted[self.action]
 
     def fit(self, calibration: Calibration) -> None:
         """Fit the Gaussians on the training split, z-scores and thresholds on the calibration split."""

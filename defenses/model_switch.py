@@ -9,6 +9,7 @@ the data; these two disagree because they are of different kinds.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -18,7 +19,19 @@ from pydantic import Field
 from sklearn.exceptions import NotFittedError
 from sklearn.tree import DecisionTreeClassifier
 
-from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, Images, Mask, StrengthRange
+from defenses import predicates
+from defenses.base import (
+    Answers,
+    Array,
+    Batch,
+    Calibration,
+    Claims,
+    Defense,
+    Images,
+    Mask,
+    Predicate,
+    StrengthRange,
+)
 
 LEAF = 10
 """Smallest number of training rows in a leaf: with fewer, nearly all answers of the tree are one-hot."""
@@ -61,6 +74,21 @@ class ModelSwitch(Defense):
     def claims(self) -> Claims:
         """The tree has other labels, and ties in its leaves; only the random rule is random."""
         return Claims(keeps_label=False, ties=True, stochastic=self.rule == "random" and 0 < self.share < 1)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """An answer is the victim's or one of the tree's leaves."""
+        if not hasattr(self, "tree_"):
+            return ()
+        leaves = self.tree_.tree_.value[:, 0]
+        rows = leaves / leaves.sum(axis=1, keepdims=True)
+
+        def expected(classes: int) -> Array:
+            wide: Array = np.zeros((len(rows), classes))
+            wide[:, self.tree_.classes_] = rows
+            return wide
+
+        return (predicates.one_of("an answer of the victim or of the tree", expected),)
 
     def fit(self, calibration: Calibration) -> None:
         """Fit the tree to the victim's training split."""

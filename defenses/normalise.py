@@ -3,11 +3,13 @@
 "Response normalisation" is among the stacked controls of the study owasp-digits.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from defenses.base import Claims, OutputDefense, as_distributions
+from defenses import predicates
+from defenses.base import Array, Claims, OutputDefense, Predicate, as_distributions
 
 
 class Normalise(OutputDefense):
@@ -26,6 +28,17 @@ class Normalise(OutputDefense):
     def claims(self) -> Claims:
         """Only rows that are tied already, all-zero ones, have ties."""
         return Claims(normalises=True)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """Positive entries, divided by their sum."""
+
+        def expected(before: Array) -> Array:
+            positive = np.maximum(before, 0)
+            sums = positive.sum(axis=1, keepdims=True)
+            return np.where(sums > 0, positive / np.where(sums > 0, sums, 1), 1 / before.shape[1])
+
+        return (predicates.formula("entries before, divided by their sum", expected),)
 
     def __call__(self, preds: Any) -> Any:
         """Return rows (n, classes) float64 that are non-negative and sum to 1."""

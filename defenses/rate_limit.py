@@ -4,12 +4,14 @@ One of the controls of a lab on OWASP ML05:2023 (study owasp-digits), which ment
 suspicious query patterns. This one detects no pattern: it counts.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from defenses.base import Answers, Batch, Claims, Defense, StrengthRange
+from defenses import predicates
+from defenses.base import Answers, Batch, Claims, Defense, Predicate, StrengthRange
 
 
 class RateLimit(Defense):
@@ -37,6 +39,11 @@ class RateLimit(Defense):
         """Answers are unchanged; a limit as large as the window rejects nothing."""
         limits = self.limit < self.window
         return Claims(counts_queries=limits, may_refuse=limits)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """What is not rejected is unchanged."""
+        return (predicates.unchanged_unless_rejected(),)
 
     def answer(self, batch: Batch) -> Answers:
         """Return answers, rejected by the running number of the query; no query is flagged."""

@@ -4,13 +4,16 @@ Lee, Edwards, Molloy, Su 2018, "Defending Against Machine Learning Model Stealin
 Deceptive Perturbations" (arXiv 1806.00054), the perturbation it names so. The arithmetic is ART's.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
 from art.defences.postprocessor import ReverseSigmoid as ArtReverseSigmoid
 from pydantic import Field
+from scipy.special import expit, logit
 
-from defenses.base import Claims, OutputDefense, StrengthRange
+from defenses import predicates
+from defenses.base import Array, Claims, OutputDefense, Predicate, StrengthRange
 
 
 class ReverseSigmoid(OutputDefense, ArtReverseSigmoid):  # type: ignore[misc]  # ART is untyped
@@ -37,6 +40,21 @@ class ReverseSigmoid(OutputDefense, ArtReverseSigmoid):  # type: ignore[misc]  #
     def claims(self) -> Claims:
         """Strong settings lower the top-1 below others, or clip several classes to the same value."""
         return Claims(keeps_label=False, ties=True)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """The formula of the paper, in code of its own."""
+        beta, gamma = self.beta, self.gamma
+
+        def expected(before: Array) -> Array:
+            inside = np.clip(before, 1e-9, 1 - 1e-9)  # as ART does
+            moved = np.clip(before - beta * (expit(gamma * logit(inside)) - 0.5), 0, 1)
+            sums = moved.sum(axis=1, keepdims=True)
+            rows: Array = moved / np.where(sums > 0, sums, 1)
+            return rows
+
+        name = "the formula with beta={beta}, gamma={gamma}"
+        return (predicates.formula(name, expected, 1e-9, beta=f"{beta:g}", gamma=f"{gamma:g}"),)
 
     def __call__(self, preds: Any) -> Any:
         """Return float64 rows (n, classes) that sum to 1.

@@ -39,7 +39,7 @@ class Rounded(OutputDefense, ArtRounded):  # type: ignore[misc]  # ART is untype
             nearest: Array = np.round(before, decimals)
             return nearest
 
-        name = "rounded to {decimals} decimals"
+        name = "the nearest multiple of 10^-{decimals}"
         return (
             predicates.multiples(decimals),
             predicates.formula(name, expected, predicates.LAST_BIT, decimals=decimals),

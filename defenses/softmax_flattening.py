@@ -5,12 +5,14 @@ answer, with the label kept, is also the output half of Chen, Pattabiraman 2023,
 Dangerous Thing" (arXiv 2307.01610).
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from defenses.base import Array, Claims, NoisyDefense, StrengthRange
+from defenses import predicates
+from defenses.base import Answers, Array, Claims, NoisyDefense, Predicate, StrengthRange
 
 
 class SoftmaxFlattening(NoisyDefense):
@@ -43,6 +45,31 @@ class SoftmaxFlattening(NoisyDefense):
     def claims(self) -> Claims:
         """The label stays; if ``low`` equals ``high``, nothing is random."""
         return Claims(normalises=True, stochastic=self.low < self.high, continuous=self.low < self.high)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """The other entries are as near one another, and the largest leads, as the drawn ones do."""
+        low, high, bias = self.low, self.high, self.bias
+        shown = {"low": f"{low:g}", "high": f"{high:g}", "bias": f"{bias:g}"}
+
+        def ratio(_: Array, given: Answers) -> Array:
+            others = np.sort(given.probabilities, axis=1)[:, :-1]
+            # Of drawn entries, scaled alike; so is the bound.
+            short: Array = np.maximum(others[:, -1] * low - others[:, 0] * high, 0)
+            return short
+
+        def lead(_: Array, given: Answers) -> Array:
+            rows = np.sort(given.probabilities, axis=1)
+            leads, classes = rows[:, -1] - rows[:, -2], rows.shape[1]
+            # More than the bias where the top-1 class had drawn the largest entry itself.
+            least, most = bias / (classes * high + bias), (bias + high - low) / (classes * low + bias)
+            outside: Array = np.maximum(np.maximum(least - leads, leads - most), 0)
+            return outside
+
+        return (
+            Predicate("other entries within {low} to {high}", ratio, predicates.ROUNDING, shown),
+            Predicate("top-1 leads by {bias} before scaling", lead, predicates.ROUNDING, shown),
+        )
 
     def weights(self, row: Array, rng: np.random.Generator) -> Array:
         """Return drawn entries (classes,), the one at the first maximum of ``row`` above all others."""

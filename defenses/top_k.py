@@ -4,12 +4,14 @@ Orekondy, Schiele, Fritz 2019, "Knockoff Nets" (arXiv 1812.02766), the experimen
 posteriors; withholding confidences in general: Tramèr et al. 2016 (arXiv 1609.02943), section 7.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from defenses.base import Claims, OutputDefense, StrengthRange
+from defenses import predicates
+from defenses.base import Claims, OutputDefense, Predicate, StrengthRange
 
 
 class TopK(OutputDefense):
@@ -33,6 +35,11 @@ class TopK(OutputDefense):
     def claims(self) -> Claims:
         """The label stays; rows sum to less than 1."""
         return Claims(distribution=False)
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """At most ``k`` entries, the largest ones, unchanged."""
+        return predicates.at_most(self.k), predicates.kept_or_zero(), predicates.largest_kept()
 
     def __call__(self, preds: Any) -> Any:
         """Return rows (n, classes) with at most ``k`` entries of ``preds`` (n, classes)."""

@@ -49,6 +49,7 @@ PUBLIC = [
     "OutputDefense",
     "Plugin",
     "Pool",
+    "Predicate",
     "RandomSeeds",
     "Records",
     "ScreenDefense",
@@ -64,6 +65,7 @@ PUBLIC = [
     "VictimError",
     "__version__",
     "legacy_numpy",
+    "predicates",
     "random_state",
 ]
 

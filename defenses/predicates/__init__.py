@@ -5,7 +5,7 @@ Violations are in units of probability, or 1 for a property that an answer has o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,16 +88,17 @@ def _answered(values: Array, given: Answers) -> Array:
     return np.where(given.refused, np.nan, values)
 
 
-def one_hot() -> Predicate:
-    """Return the predicate that one entry is 1 and the others are 0."""
+def one_hot(*, flagged: bool = False) -> Predicate:
+    """Return the predicate that one entry is 1 and the others are 0; ``flagged``: of flagged answers only."""
 
     def violation(_: Array, given: Answers) -> Array:
         rows = np.sort(given.probabilities, axis=1)
         wanted = np.zeros(rows.shape[1])
         wanted[-1] = 1
-        return _largest(rows - wanted)
+        found = _largest(rows - wanted)
+        return np.where(given.flagged, found, 0) if flagged else found
 
-    return Predicate("one-hot", violation)
+    return Predicate("one-hot where flagged" if flagged else "one-hot", violation)
 
 
 def distinct() -> Predicate:
@@ -139,6 +140,47 @@ def multiples(decimals: int) -> Predicate:
         return _largest(rows - np.round(rows, decimals))
 
     return Predicate("multiples of 10^-{decimals}", violation, LAST_BIT, {"decimals": decimals})
+
+
+def at_most(k: int) -> Predicate:
+    """Return the predicate that at most ``k`` entries are not 0; the largest other one is the violation."""
+
+    def violation(_: Array, given: Answers) -> Array:
+        rows = np.sort(np.abs(given.probabilities), axis=1)[:, ::-1]
+        found: Array = rows[:, k] if k < rows.shape[1] else np.where(np.isnan(rows[:, 0]), np.nan, 0)
+        return found
+
+    return Predicate("at most {k} entries that are not 0", violation, EXACT, {"k": k})
+
+
+def largest_kept() -> Predicate:
+    """Return the predicate that no entry that was set to 0 was larger than one that was not."""
+
+    def violation(before: Array, given: Answers) -> Array:
+        rows = given.probabilities
+        dropped = np.where(rows == 0, before, -np.inf).max(axis=1)
+        kept = np.where(rows != 0, before, np.inf).min(axis=1)
+        return np.where(np.isnan(rows).any(axis=1), np.nan, np.maximum(np.minimum(dropped, 1) - kept, 0))
+
+    return Predicate("no larger entry is left out", violation)
+
+
+def at_least_or_zero(cutoff: float) -> Predicate:
+    """Return the predicate that every entry is 0 or at least ``cutoff``."""
+
+    def violation(_: Array, given: Answers) -> Array:
+        rows = given.probabilities
+        short: Array = np.where(rows == 0, 0, np.maximum(cutoff - rows, 0)).max(axis=1)
+        return short
+
+    return Predicate("entries of at least {cutoff} or 0", violation, EXACT, {"cutoff": f"{cutoff:g}"})
+
+
+def rejected_if_flagged() -> Predicate:
+    """Return the predicate that the queries that are rejected are those that are flagged."""
+    return Predicate(
+        "rejected where flagged", lambda _, given: (given.refused != given.flagged).astype(np.float64)
+    )
 
 
 def unchanged_unless_flagged() -> Predicate:
@@ -192,13 +234,13 @@ def log_odds(factor: float, *, tolerance: float = 1e-4, least: float = 1e-6) -> 
     return Predicate("log-odds {factor} times the victim's", violation, tolerance, {"factor": f"{factor:g}"})
 
 
-def one_of(name: str, rows: Array) -> Predicate:
-    """Return the predicate that an answer is the one before or one of ``rows`` (m, classes)."""
+def one_of(name: str, rows: Callable[[int], Array]) -> Predicate:
+    """Return the predicate that an answer is the one before or one of ``rows(classes)``, (m, classes)."""
 
     def violation(before: Array, given: Answers) -> Array:
-        found = _largest(given.probabilities - before)
+        found, others = _largest(given.probabilities - before), rows(before.shape[1])
         for place in np.flatnonzero(found > 0):
-            found[place] = min(found[place], np.abs(rows - given.probabilities[place]).max(axis=1).min())
+            found[place] = min(found[place], _largest(others - given.probabilities[place]).min())
         return found
 
     return Predicate(name, violation, ROUNDING)
@@ -207,17 +249,3 @@ def one_of(name: str, rows: Array) -> Predicate:
 def _largest(differences: Array) -> Array:
     largest: Array = np.abs(differences).max(axis=1)
     return largest
-
-
-__all__: Sequence[str] = (
-    "distinct",
-    "formula",
-    "kept_or_zero",
-    "log_odds",
-    "multiples",
-    "of_claims",
-    "one_hot",
-    "one_of",
-    "unchanged_unless_flagged",
-    "unchanged_unless_rejected",
-)

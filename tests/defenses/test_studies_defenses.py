@@ -95,15 +95,22 @@ def test_a_wrong_parameter_is_named_with_its_value_and_range(text, said):
 @pytest.mark.parametrize(
     ("text", "claims"),
     [
-        ("softmax_flattening", Claims(normalises=True, stochastic=True)),
+        ("softmax_flattening", Claims(normalises=True, stochastic=True, continuous=True)),
         ("softmax_flattening(low=0.1)", Claims(normalises=True)),
         ("rate_limit", Claims(counts_queries=True, may_refuse=True)),
         ("rate_limit(limit=7, window=7)", Claims()),
         ("normalise", Claims(normalises=True)),
-        ("output_noise", Claims(normalises=True, stochastic=True)),
+        ("output_noise", Claims(normalises=True, stochastic=True, continuous=True)),
         (
             "output_noise(keep_label=false, consistent=true)",
-            Claims(keeps_label=False, ties=True, normalises=True, stochastic=True, consistent_noise=True),
+            Claims(
+                keeps_label=False,
+                ties=True,
+                normalises=True,
+                stochastic=True,
+                consistent_noise=True,
+                continuous=True,
+            ),
         ),
         ("model_switch", Claims(keeps_label=False, ties=True, stochastic=True)),
         ("model_switch(rule=input_hash)", Claims(keeps_label=False, ties=True)),

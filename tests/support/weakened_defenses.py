@@ -4,11 +4,10 @@ import hashlib
 
 import numpy as np
 
-from defenses import predicates
 from defenses.base import as_distributions
 from defenses.gaussian_noise import GaussianNoise
 from defenses.label_only import LabelOnly
-from moatbench import Answers, Claims, OutputDefense
+from moatbench import Answers, Claims, OutputDefense, predicates
 
 
 class LeakyLabels(LabelOnly):
