@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,9 +20,10 @@ from defenses.base import Array, Batch, Claims, OutputDefense
 
 Images = NDArray[np.float32]
 
-ANSWERS = 12_000
-"""Answers of each kind in the tests of the same input: to all test inputs, as often as that gives."""
-FEWEST, MOST = 2, 32
+DRAWS = 740
+"""Draws for an input, times the root of the number of inputs. Where an input decides a hundredth of the
+noise's variance, that is then found at .05/30 with a chance of 90 %, whatever the number of inputs."""
+FEWEST, MOST = 4, 64
 """Bounds of the number of draws for an input."""
 STREAMS, LENGTH = 4, 128
 """Clients, and queries of each, in the test across inputs."""
@@ -46,7 +48,7 @@ def noise_independence(
     if not has_fresh_noise([defense.claims for defense in stack.defenses]):
         return {}
     source = _Source(evaluation, context)
-    draws = min(max(ANSWERS // len(source.inputs), FEWEST), MOST)
+    draws = min(max(round(DRAWS / math.sqrt(len(source.inputs))), FEWEST), MOST)
     others = np.stack([source.counterpart(draw, draws) for draw in range(draws)])
     found, spread = {}, np.zeros(len(source.inputs))
     n = len(source.inputs)

@@ -43,8 +43,8 @@ def independence(context, digits_spec, monkeypatch):
     """Return what tests the noise of a stack."""
     defenses.add_file(FILE)
 
-    def test(stack, answers=4_000):
-        monkeypatch.setattr(noise_checks, "ANSWERS", answers)
+    def test(stack, draws=8):
+        monkeypatch.setattr(noise_checks, "MOST", draws)
         texts = (stack,) if isinstance(stack, str) else stack
         task = DefenseEvaluation(digits_spec, tuple(map(defenses.canonical, texts)), (), 1, 0)
         return noise_independence(task, context)
@@ -72,7 +72,7 @@ def test_fresh_noise_stays_quiet(name, independence):
     ],
 )
 def test_noise_that_is_not_drawn_anew_is_seen(how, independence):
-    found = independence(f"stale_noise(how='{how}')", 900)
+    found = independence(f"stale_noise(how='{how}')", 4)
     for name in STALE[how]:
         assert found[name].chance <= LEVEL
         assert found[name].agreement > 0.5
@@ -82,7 +82,7 @@ def test_noise_that_is_not_drawn_anew_is_seen(how, independence):
 
 @pytest.mark.slow
 def test_a_hundredth_of_the_noises_variance_that_the_input_decides_is_seen(independence):
-    found = independence("stale_noise(how='input', rho=0.15)", 9_000)
+    found = independence("stale_noise(how='input', rho=0.15)", 30)
     assert found["queries"].chance <= LEVEL
     assert found["queries"].equal == 0
 
@@ -94,6 +94,6 @@ def test_a_stack_that_claims_no_fresh_noise_is_not_tested(stack, independence):
 
 
 def test_answers_are_counted_as_repeated_only_if_noise_is_continuous_to_the_end(independence):
-    rounded = independence(["gaussian_noise", "rounded(decimals=1)"], 1_000)
+    rounded = independence(["gaussian_noise", "rounded(decimals=1)"], 4)
     assert {each.equal for each in rounded.values()} == {None}
-    assert {each.equal for each in independence("gaussian_noise", 1_000).values()} == {0}
+    assert {each.equal for each in independence("gaussian_noise", 4).values()} == {0}
