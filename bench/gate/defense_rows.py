@@ -32,6 +32,8 @@ STATISTIC_CHANGE = 0.01
 LATENCY_CHANGE = 1
 """The same of the latency, in powers of ten."""
 LATENCY = "contract.latency"
+OF_THE_DEFENSE = {"contract.alone", "contract.again"}
+"""Answer statistics that depend on the defense and its noise alone, whatever the victim."""
 ALL_STATISTICS = "all answer statistics"
 FLAGGED, REJECTED = "detection.*", "contract.refused.*"
 """Metrics of what a detector does to a pool; ``detection.test`` is the false alarms, a utility loss."""
@@ -168,8 +170,10 @@ def answer_rows(where: str, old: Record, new: Record, sides: Sides) -> Iterator[
             if abs(after - before) > LATENCY_CHANGE + ROUNDING:
                 row = replace(row, decision=Decision.changed, difference=Difference(before, after).interval)
             yield RowTest(row, settled=True)
-        elif (each := difference(name, old, new, sides)) is not None:
-            yield _statistic(row, each)
+        else:
+            own = replace(sides, equal=sides.equal or name in OF_THE_DEFENSE)
+            if (each := difference(name, old, new, own)) is not None:
+                yield _statistic(row, each)
 
 
 def _statistic(row: ComparisonRow, each: Difference) -> RowTest:

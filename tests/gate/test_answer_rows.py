@@ -84,3 +84,10 @@ def test_freedom_of_a_sum_lies_between_that_of_its_parts_and_their_sum():
     assert combined([Part(1.0, 9), Part(1e-9, 9)]).freedom == pytest.approx(9)
     assert combined([Part(0.0, 0), Part(1.0, 9)]).freedom == pytest.approx(9)
     assert combined([]).size == 0
+
+
+def test_whether_a_batch_changes_answers_does_not_depend_on_the_victim():
+    before, after = (evaluation("top_k", {"contract.alone": value}) for value in (1.0, 0.5))
+    comparison = compare(run(before), run(after, fingerprint="xyz"))
+    rows = {row.what: row.decision for row in comparison.rows}
+    assert rows["answered alone as in a batch"] is Decision.changed
