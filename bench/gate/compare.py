@@ -52,8 +52,8 @@ class Comparison:
     """All rows of a comparison.
 
     ``pairing``: whether repeats were compared in pairs, and why; ``tolerance``: as a share; ``retrained``:
-    the victims that are not equal to the bit in both runs; ``unknown``: those of them without values on
-    retrained victims.
+    the victims that differ by more than rounding; ``unknown``: those of them without values on retrained
+    victims.
     """
 
     rows: list[ComparisonRow]

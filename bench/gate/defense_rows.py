@@ -1,7 +1,7 @@
 """Rows on defense evaluations, which need no training: utility loss, detection rates, answer statistics.
 
 Where nothing random differs between the two runs, a difference is a fact and is compared with its limit.
-Noise, and a victim that is not equal to the bit, make a test of it (:mod:`bench.gate.spread`).
+Noise, and a victim that differs by more than rounding, make a test of it (:mod:`bench.gate.spread`).
 """
 
 from __future__ import annotations
@@ -47,12 +47,19 @@ def utility_rows(where: str, old: Record, new: Record, tolerance: float, sides: 
         before, after = finite(old.metrics.get(name)), finite(new.metrics.get(name))
         label = metric.words_for(name)
         row = ComparisonRow(RowKind.honest, where, label, Decision.same, before, after, unit=unit)
-        bits = "flagged.test" if name == "honest.flagged" else ""
+        bits = "flagged.test" if name in _flagged_metrics(old, new) else ""
         each = difference(name, old, new, sides, bits)
         if each is not None:
             yield _tested(row, each, way, limit)
         elif before is not after:
             yield RowTest(replace(row, decision=Decision.missing), settled=True)
+
+
+def _flagged_metrics(old: Record, new: Record) -> tuple[str, ...]:
+    """Return the metrics that are means of ``flagged.test``: rejections too, where they are the flagged."""
+    names = "honest.flagged", "honest.refused"
+    same = all(each.metrics.get(names[0]) == each.metrics.get(names[1]) for each in (old, new))
+    return names if same else names[:1]
 
 
 def detection_rows(where: str, old: Record, new: Record, tolerance: float, sides: Sides) -> Iterator[RowTest]:
@@ -148,7 +155,7 @@ def _needed(row: ComparisonRow, each: Difference, limit: float, alpha: float) ->
         return repeats_needed(each.noise, Prior(), limit, alpha)
     size = each.error.size if each.error else math.nan
     error = f"{100 * size:.1f} pp" if row.unit == "%" else f"{size:.2g} {row.unit}".strip()
-    return f"the standard error is {error}, most of it from a victim that is not equal to the bit"
+    return f"the standard error is {error}, most of it from a victim that was trained anew"
 
 
 def answer_rows(where: str, old: Record, new: Record, sides: Sides) -> Iterator[RowTest]:

@@ -94,7 +94,7 @@ def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
 
 
 def _victims(comparison: Comparison) -> list[str]:
-    """Return what a victim that is not equal to the bit means for facts, a sentence each."""
+    """Return what a victim that differs between the runs means for facts, a sentence each."""
     known = [victim for victim in comparison.retrained if victim not in comparison.unknown]
     texts = {
         "utility loss, detection rates and answer statistics have the error of retraining": known,
@@ -102,7 +102,7 @@ def _victims(comparison: Comparison) -> list[str]:
         "the same within the tolerance and inconclusive beyond it": comparison.unknown,
     }
     return [
-        f"Not equal to the bit in both runs: {', '.join(victims)}; {text}."
+        f"Different by more than rounding in the two runs: {', '.join(victims)}; {text}."
         for text, victims in texts.items()
         if victims
     ]

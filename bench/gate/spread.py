@@ -20,7 +20,7 @@ from bench.records import Record
 ROUNDING = 1e-12
 """Tolerated rounding error in comparisons with a limit, and between two draws."""
 NO_DRAWS = "the {} does not have its values by draw of the noise, so the error of a difference is not known"
-NO_RETRAININGS = "the victim is not equal to the bit, and no run has its values on retrained victims"
+NO_RETRAININGS = "the victim differs by more than rounding, and no run has its values on retrained victims"
 OTHER_INPUTS = "the pool has other inputs in the two runs"
 
 
@@ -28,8 +28,8 @@ OTHER_INPUTS = "the pool has other inputs in the two runs"
 class Sides:
     """How two evaluations belong together.
 
-    ``paired``: draw r of the noise has the same random seed in both. ``equal``: their victims are equal to
-    the bit, so that nothing but the defense and its noise can differ.
+    ``paired``: draw r of the noise has the same random seed in both. ``equal``: their victims are equal
+    but for rounding, so that nothing but the defense and its noise makes a difference.
     """
 
     paired: bool

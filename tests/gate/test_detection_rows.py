@@ -33,7 +33,7 @@ def screen(share, *, retrained=None, inputs=None, seed=0, claims=SCREEN, **metri
 
 
 def rows_of(before, after, kind=RowKind.detection, *, anew=False, tolerance=0.02):
-    """Return the comparison and its rows of one kind; ``anew``: the victim is not equal to the bit."""
+    """Return the comparison and its rows of one kind; ``anew``: the victim was trained anew."""
     comparison = compare(run(before), run(after, fingerprint="xyz" if anew else "abc"), tolerance)
     return comparison, {row.what: row for row in comparison.rows if row.kind is kind}
 
@@ -77,7 +77,7 @@ def test_a_fall_that_retraining_explains_is_inconclusive():
     row = rows["flagged, synthetic"]
     assert row.decision is Decision.cannot_tell
     assert "standard error is" in row.note
-    assert "a victim that is not equal to the bit" in row.note
+    assert "a victim that was trained anew" in row.note
     assert (exit_code(comparison), exit_code(comparison, strict=True)) == (0, 3)
 
 
