@@ -202,7 +202,7 @@ def gate(
     summary: Annotated[Path | None, typer.Option(help="File for the outcome as Markdown.")] = None,
     json: Annotated[Path | None, typer.Option(help="File for all comparisons as JSON.")] = None,
 ) -> None:
-    """Compare a run with a baseline: exit code 1 for a weaker defense, a broken claim or a utility loss."""
+    """Compare a run with a baseline: exit code 1 if a defense became weaker or costlier, or broke a claim."""
     from bench.cli.outputs import check_outputs
     from bench.gate import command
 

@@ -83,7 +83,8 @@ def _decided(test: RowTest, worse: bool, better: bool, alpha: float) -> Comparis
 
 
 def holm(chances: list[float], alpha: float = ALPHA) -> list[bool]:
-    """Return which hypotheses Holm's procedure rejects at a family-wise error of ``alpha``."""
+    """Return which hypotheses Holm's procedure rejects at a family-wise error of ``alpha``; NaN is 1."""
+    chances = [1.0 if math.isnan(chance) else chance for chance in chances]
     order = sorted(range(len(chances)), key=lambda position: chances[position])
     rejected = [False] * len(chances)
     for rank, position in enumerate(order):

@@ -6,7 +6,7 @@ Each part of the variance has its own degrees of freedom; those of their sum are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,13 +88,13 @@ def difference(name: str, old: Record, new: Record, sides: Sides, bits: str = ""
     noise, lacking = _noise(name, old, new, sides)
     if lacking and not of_marks:
         return Difference(before, after, unknown=NO_DRAWS.format(lacking))
-    drawn = [each.info.drawn.get(name, ()) for each in (old, new)]
+    drawn = [_values(each.info.drawn, name) for each in (old, new)]
     if noise is not None and all(len(each) > 1 for each in drawn):
         # What all draws give together need not be the mean of what each gives, as of a maximum.
         before, after = (float(np.mean(each)) for each in drawn)
     parts: list[Part] = []
     if not sides.equal:
-        parts = of_retraining(*(each.info.retrained.get(name, ()) for each in (old, new)))
+        parts = of_retraining(*(_values(each.info.retrained, name) for each in (old, new)))
         if not parts:
             return Difference(before, after, unknown=NO_RETRAININGS)
     if lacking or parts:
@@ -112,6 +112,12 @@ def finite(value: float | None) -> float | None:
     No difference from NaN exceeds a tolerance, so that any change to it would pass as none.
     """
     return value if value is not None and math.isfinite(value) else None
+
+
+def _values(measured: Mapping[str, Sequence[float]], name: str) -> Sequence[float]:
+    """Return the values of a metric; none where one is NaN or infinite, as for one that was not measured."""
+    values = measured.get(name, ())
+    return values if all(math.isfinite(each) for each in values) else ()
 
 
 def combined(parts: Iterable[Part]) -> Error:
@@ -147,7 +153,7 @@ def _noise(
     name: str, old: Record, new: Record, sides: Sides
 ) -> tuple[tuple[float, int, float, float, int] | None, str]:
     """Return what noise adds, as :func:`noise_error`, and the side that lacks its draws, or nothing."""
-    drawn = [each.info.drawn.get(name, ()) for each in (old, new)]
+    drawn = [_values(each.info.drawn, name) for each in (old, new)]
     if list(drawn[0]) == list(drawn[1]) and len(drawn[0]):
         return None, ""
     for side, record, draws in zip(("baseline", "candidate"), (old, new), drawn, strict=True):

@@ -1,9 +1,12 @@
 """Answer statistics of noise are tested with the error of its draws, others are facts."""
 
+import math
+
 import numpy as np
 import pytest
 from evaluations import CLAIMS, evaluation, run
 
+from bench.gate import render
 from bench.gate.command import exit_code
 from bench.gate.compare import compare
 from bench.gate.rows import Decision, RowKind
@@ -68,6 +71,14 @@ def test_a_defense_without_noise_is_compared_as_it_is():
     comparison, rows = statistics(before, after)
     assert rows["entries that are not zero"].decision is Decision.changed
     assert exit_code(comparison, strict=True) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_draws_that_are_no_numbers_are_none(value):
+    odd = noisy([1.6, value, 1.5], value=1.6)
+    comparison, rows = statistics(odd, noisy(draws(1.2, 2), value=1.4))
+    assert rows["largest L1"].decision is Decision.cannot_tell
+    assert render.as_json(comparison)
 
 
 def test_each_side_is_one_draw_from_retrained_victims():

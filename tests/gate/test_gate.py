@@ -415,6 +415,7 @@ def test_holm_rejects_in_order_and_stops():
     assert holm([0.04, 0.01, 0.2]) == [False, True, False]
     assert holm([0.02, 0.01, 0.024]) == [True, True, True]
     assert holm([]) == []
+    assert holm([math.nan, 0.01]) == [False, True]
 
 
 def test_rows_that_agree_are_pooled_and_rows_that_do_not_keep_their_own():
