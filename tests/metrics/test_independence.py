@@ -6,62 +6,10 @@ have at most 40 alarms, at .05/30 at most 6.
 
 import numpy as np
 import pytest
+from simulated_noise import NOISES, clipped, differences, streams
 
 from bench.metrics import independence
 from bench.metrics.independence import agreement_in_streams, agreement_of_draws, repeated
-
-CLASSES = 6
-
-
-def clipped(clean, noise):
-    rows = np.clip(clean + 0.2 * noise, 0, None)
-    sums = rows.sum(axis=-1, keepdims=True)
-    return np.where(sums > 0, rows / np.where(sums > 0, sums, 1), 1 / CLASSES)
-
-
-def label_kept(clean, noise):
-    rows = clipped(clean, noise)
-    top = np.broadcast_to(clean.argmax(axis=-1)[..., None], (*rows.shape[:-1], 1))
-    others = rows.argmax(axis=-1)[..., None]
-    own, most = (np.take_along_axis(rows, place, axis=-1) for place in (top, others))
-    np.put_along_axis(rows, others, own, axis=-1)
-    np.put_along_axis(rows, top, most, axis=-1)
-    return rows
-
-
-def rounded(clean, noise):
-    return np.round(clipped(clean, noise / 2), 1)
-
-
-def rare(clean, noise):
-    """Noise in one input of ten, as of a detector that answers at random."""
-    marked = (np.arange(clean.shape[-2]) % 10 == 0)[:, None]
-    weights = np.exp(noise)
-    return np.where(marked, weights / weights.sum(axis=-1, keepdims=True), clean)
-
-
-NOISES = {each.__name__: each for each in (clipped, label_kept, rounded, rare)}
-
-
-def differences(rng, answer, inputs=60, draws=6, rho=0.0):
-    """Return draws whose noise has a share ``rho`` that the input decides, minus their counterparts."""
-    clean = rng.dirichlet(np.full(CLASSES, 0.2), inputs)
-    fresh = rng.normal(size=(2, draws, inputs, CLASSES))
-    keyed = np.stack(
-        [
-            np.broadcast_to(rng.normal(size=(inputs, CLASSES)), (draws, inputs, CLASSES)),
-            rng.normal(size=(draws, inputs, CLASSES)),
-        ]
-    )
-    drawn, other = answer(clean, rho * keyed + np.sqrt(1 - rho**2) * fresh)
-    return drawn - other
-
-
-def streams(rng, answer, rho=0.0, period=16, queries=48):
-    clean = np.broadcast_to(rng.dirichlet(np.full(CLASSES, 0.2), 1), (4, queries, CLASSES))
-    keyed = rng.normal(size=(4, period, CLASSES))[:, np.arange(queries) % period]
-    noise = rho * keyed + np.sqrt(1 - rho**2) * rng.normal(size=(4, queries, CLASSES))
-    return answer(clean, noise)
 
 
 @pytest.fixture
