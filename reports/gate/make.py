@@ -267,16 +267,15 @@ def _alarms(alarms: Mapping[Any, Sequence[Outcome]]) -> list[str]:
             loud = _loud(told, strict=strict)
             share = share_interval(loud, len(told))
             cells.append(f"{loud} of {len(told)} ({share.low:.1%} to {share.high:.1%})")
-        unsure = sum(each.strict is ExitCode.INCOMPLETE for each in told)
+        unsure = f"{sum(each.strict is ExitCode.INCOMPLETE for each in told) / len(told):.0%}"
+        if size:  # an answer statistic has changed then, which is what --strict is there to say
+            cells[1] = unsure = DASH
         whole: Counter[tuple[RowKind, Decision]] = sum((each.verdicts for each in told), Counter())
         tested = Counter({key: n for key, n in whole.items() if key[0] is not RowKind.contract})
         verdicts = (Decision.same, Decision.cannot_tell, Decision.stronger)
         shares = [sum(n for (_, each), n in tested.items() if each is verdict) for verdict in verdicts]
         effect = "none" if not size else f"{100 * TOLERANCE:g} pp (.05 nats) in every row"
-        rows.append(
-            [effect, mode.name, *cells, f"{unsure / len(told):.0%}"]
-            + [f"{each / tested.total():.1%}" for each in shares]
-        )
+        rows.append([effect, mode.name, *cells, unsure] + [f"{each / tested.total():.1%}" for each in shares])
     headers = [
         "true effect",
         "",
