@@ -123,10 +123,10 @@ class Claims:
     one_hot: bool = False
     stochastic: bool = False
     consistent_noise: bool = False
-    continuous: bool = False
     counts_queries: bool = False
     may_refuse: bool = False
     may_flag: bool = False
+    continuous: bool = False
 
 
 @dataclass(frozen=True)

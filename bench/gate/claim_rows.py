@@ -22,6 +22,7 @@ PROMISES = {
     "normalises": "answers are normalised",
     "one_hot": "answers are one-hot",
     "consistent_noise": "noise is the same for the same input",
+    "continuous": "no two answers with other noise are equal",
 }
 """Claims that promise something where they are true."""
 PERMISSIONS = {

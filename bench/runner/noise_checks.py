@@ -23,8 +23,10 @@ Images = NDArray[np.float32]
 DRAWS = 740
 """Draws for an input, times the root of the number of inputs. Where an input decides a hundredth of the
 noise's variance, that is then found at .05/30 with a chance of 90 %, whatever the number of inputs."""
-FEWEST, MOST = 4, 64
+FEWEST, MOST = 2, 64
 """Bounds of the number of draws for an input."""
+ANSWERS, NUMBERS = 24_000, 1 << 25
+"""Largest number of draws for all inputs, and of their entries, for time and memory."""
 STREAMS, LENGTH = 4, 128
 """Clients, and queries of each, in the test across inputs."""
 SMALLER = 1e-10
@@ -48,7 +50,7 @@ def noise_independence(
     if not has_fresh_noise([defense.claims for defense in stack.defenses]):
         return {}
     source = _Source(evaluation, context)
-    draws = min(max(round(DRAWS / math.sqrt(len(source.inputs))), FEWEST), MOST)
+    draws = source.draws()
     others = np.stack([source.counterpart(draw, draws) for draw in range(draws)])
     found, spread = {}, np.zeros(len(source.inputs))
     n = len(source.inputs)
@@ -96,6 +98,12 @@ class _Source:
         self._stack = stack
         # An output defense sees answers alone; another input may stand beside any answer.
         self._by_answer = all(isinstance(defense.effective, OutputDefense) for defense in stack.defenses)
+
+    def draws(self) -> int:
+        """Return the number of draws for an input."""
+        n, classes = self._raw.shape
+        most = min(MOST, ANSWERS // n, NUMBERS // (n * classes))
+        return int(max(min(round(DRAWS / math.sqrt(n)), most), FEWEST))
 
     def ask(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from bench.records import PredicateRecord
 from defenses import predicates
 from defenses.base import Answers, Array, Claims, Defense, DefenseStack, Predicate
 
+STACK = -1
+"""Position of the whole stack among its members."""
+TOGETHER = 1 << 24
+"""Entries of answers that are measured together: whole evaluations, but of victims with many classes."""
 LARGEST = 1e300
 """Violation of an answer for which a predicate cannot be measured."""
 
@@ -32,11 +36,14 @@ class PredicateChecks:
 
     def watch(self, position: int, before: Array, given: Answers) -> None:
         """Keep what the member at ``position`` answered to queries; (n, classes) were the answers before."""
-        self._seen[position].append((before, given))
+        parts = self._seen[position]
+        parts.append((before, given))
+        if sum(part[0].size for part in parts) >= TOGETHER:
+            self._measure(position)
 
     def add(self, raw: Array, given: Answers) -> None:
         """Keep final answers of the stack to queries; ``raw``: the victim's answers (n, classes)."""
-        self._seen[-1].append((raw, given))
+        self.watch(STACK, raw, given)
 
     def add_equal(self, name: str, one: Answers, other: Answers) -> None:
         """Measure the predicate called ``name``: two answers (n, classes) to the same inputs are equal."""
@@ -46,58 +53,64 @@ class PredicateChecks:
 
     def records(self) -> dict[str, PredicateRecord]:
         """Return what came of every predicate, by its name; raises PluginError where one cannot be called."""
-        found = dict(self._found)
-        if self._seen[-1]:
-            found |= self._measured(-1, "", predicates.of_claims(self._stack.claims), "the stack")
-        for position, (name, member) in enumerate(self._members()):
-            if not self._seen[position]:
-                continue
-            searched = None
-            if member.effective is not member and member.strength:
-                # The value that was found for a target depends on the victim's last bits.
-                searched = member.strength.parameter
-            who = describe(member)
-            with PluginCall(who, "predicates", generator("defense", 0)):
-                own = list(member.effective.predicates)
-            if len(self._stack.defenses) > 1:
-                own += predicates.of_claims(_absolute(member.claims))
-            found |= self._measured(position, f"{name}: ", own, who, searched)
+        for position in list(self._seen):
+            self._measure(position)
+        return self._found
+
+    @cached_property
+    def _claimed(self) -> dict[int, tuple[str, list[tuple[str, Predicate]]]]:
+        """Who claims at each position, and which predicates, each with its name in records."""
+        own = [(each.text(), each) for each in predicates.of_claims(self._stack.claims)]
+        found = {STACK: ("the stack", own)}
+        times: Counter[str] = Counter()
+        for position, member in enumerate(self._stack.defenses):
+            times[member.name] += 1
+            again = f" ({times[member.name]})" if times[member.name] > 1 else ""
+            who, named = describe(member), []
+            for each in _declared(who, member, alone=len(self._stack.defenses) == 1):
+                # A strength that was found for a target depends on the victim's last bits.
+                searched = member.effective is not member and member.strength
+                without = member.strength.parameter if searched and member.strength else None
+                with PluginCall(who, f"predicate {each.name!r}", generator("defense", 0)):
+                    text = each.text(without=without if without in each.parameters else None)
+                named.append((f"{member.name}{again}: {text}", each))
+            found[position] = who, named
         return found
 
-    def _members(self) -> Iterator[tuple[str, Defense]]:
-        times: Counter[str] = Counter()
-        for defense in self._stack.defenses:
-            times[defense.name] += 1
-            again = times[defense.name]
-            yield (f"{defense.name} ({again})" if again > 1 else defense.name), defense
-
-    def _measured(
-        self, position: int, prefix: str, claimed: list[Predicate], who: str, searched: str | None = None
-    ) -> dict[str, PredicateRecord]:
-        parts = self._seen[position]
+    def _measure(self, position: int) -> None:
+        """Measure the predicates of a position on the answers that are kept, and forget these."""
+        parts = self._seen.pop(position)
         before = np.concatenate([part[0] for part in parts])
-        answers = [part[1] for part in parts]
         given = Answers(
-            np.concatenate([each.probabilities for each in answers]),
-            np.concatenate([each.refused for each in answers]),
-            np.concatenate([each.flagged for each in answers]),
+            np.concatenate([part[1].probabilities for part in parts]),
+            np.concatenate([part[1].refused for part in parts]),
+            np.concatenate([part[1].flagged for part in parts]),
         )
         live = ~np.isnan(before).any(axis=1)
         before, given = before[live], Answers(*(part[live] for part in vars(given).values()))
-        found = {}
-        for each in claimed:
-            if not isinstance(each, Predicate):
-                raise PluginError(f"{who} must declare predicates as Predicate, but declared {each!r}")
+        who, claimed = self._claimed[position]
+        for name, each in claimed:
             with PluginCall(who, f"predicate {each.name!r}", generator("defense", 0)):
-                name = each.text(without=searched if searched in each.parameters else None)
                 violation = np.array(each.violation(before.copy(), _copy(given)), dtype=np.float64)
             if violation.shape != (len(before),):
                 raise PluginError(
                     f"{who} must measure predicate {each.name!r} in shape ({len(before)},), "
                     f"but returned {violation.shape}"
                 )
-            found[prefix + name] = _record(violation, given, each.tolerance)
-        return found
+            record = _record(violation, given, each.tolerance)
+            if name in self._found:
+                record = _together(self._found[name], record)
+            self._found[name] = record
+
+
+def _declared(who: str, member: Defense, *, alone: bool) -> list[Predicate]:
+    """Return the predicates of a member of a stack; ``alone``: its claims are those of the stack."""
+    with PluginCall(who, "predicates", generator("defense", 0)):
+        declared = list(member.effective.predicates)
+    for each in declared:
+        if not isinstance(each, Predicate):
+            raise PluginError(f"{who} must declare predicates as Predicate, but declared {each!r}")
+    return declared if alone else [*declared, *predicates.of_claims(_absolute(member.claims))]
 
 
 def _absolute(claims: Claims) -> Claims:
@@ -125,4 +138,13 @@ def _record(violation: NDArray[np.float64], given: Answers, tolerance: float) ->
         broken=int((size > tolerance).sum()),
         answers=len(size),
         tolerance=float(tolerance),
+    )
+
+
+def _together(one: PredicateRecord, other: PredicateRecord) -> PredicateRecord:
+    return PredicateRecord(
+        worst=max(one.worst, other.worst),
+        broken=one.broken + other.broken,
+        answers=one.answers + other.answers,
+        tolerance=one.tolerance,
     )

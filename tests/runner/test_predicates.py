@@ -6,9 +6,10 @@ import pytest
 import weakened_defenses
 
 from bench.plugins import defenses
-from bench.runner import local_backend
+from bench.runner import local_backend, predicate_checks
 from bench.runner.local_backend import WorkerSettings, run_group
 from bench.tasks import DefenseEvaluation
+from defenses.base import Predicate
 
 FILE = Path(weakened_defenses.__file__)
 
@@ -55,3 +56,38 @@ def test_predicates_are_measured_on_test_inputs_the_pools_and_the_pool_split(run
     splits = digits_victim.splits
     assert found.answers == 2 * len(splits.test) + len(splits.pool) + 2000
     assert found.broken == found.worst == 0
+
+
+def test_answers_that_are_measured_in_parts_give_the_same_counts(run, monkeypatch):
+    whole = run("leaky_labels", "rounded(decimals=2)").info.predicates
+    monkeypatch.setattr(predicate_checks, "TOGETHER", 3_000)
+    parts = run("leaky_labels", "rounded(decimals=2)").info.predicates
+    assert {name: (each.broken, each.answers) for name, each in parts.items() if "distinct" not in name} == {
+        name: (each.broken, each.answers) for name, each in whole.items() if "distinct" not in name
+    }
+    assert {name: each.worst for name, each in parts.items()} == {
+        name: each.worst for name, each in whole.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["one-hot"], "must declare predicates as Predicate"),
+        (
+            [Predicate("of {unknown}", lambda before, _: before[:, 0])],
+            "failed in predicate 'of {unknown}'",
+        ),
+        ([Predicate("wide", lambda before, _: before)], "must measure predicate 'wide' in shape"),
+        ([Predicate("none", lambda *_: 1 / 0)], "failed in predicate 'none': ZeroDivisionError"),
+    ],
+)
+def test_a_predicate_that_cannot_be_measured_fails_the_evaluation_and_names_the_defense(
+    wrong, said, run, monkeypatch
+):
+    monkeypatch.setattr("defenses.label_only.LabelOnly.predicates", wrong)
+    record = run("label_only")
+    assert record.status == "failed"
+    assert record.error.startswith("defense 'label_only'")
+    assert said in record.error
+    assert record.info.broken_claim is None
