@@ -28,6 +28,7 @@ name = "tiny"
 description = "Two victims, every kind of record."
 plugins = ["mine.py"]
 repeats = 2
+retrainings = 2
 detect = ["noise"]
 sentinels = ["copycat(use_probability=true)"]
 reference_budget = { digits = 20 }
@@ -45,17 +46,30 @@ defense = [["reverse_sigmoid(l1=0.3)", "gaussian_noise(scale=0.2)", "spoils"]]
 attack = ["breaks", "membership_threshold(members=20)"]
 surrogate = "logistic"
 budget = 40
+
+[[block]]
+victim = "logistic"
+defense = "swaps"
+attack = "copycat"
+surrogate = "logistic"
+budget = 20
 """
 PLUGINS = '''
 import os
 
-from moatbench import Answers, Defense, Extraction
+from moatbench import Answers, Defense, Extraction, OutputDefense
 
 class Breaks(Extraction):
     """Stops where it should not."""
     name = "breaks"
     def acquire(self, api, pool, surrogates, seeds):
         raise RuntimeError("no luck")
+
+class Swaps(OutputDefense):
+    """Claims to keep the label, and does not."""
+    name = "swaps"
+    def __call__(self, preds):
+        return preds[:, ::-1].copy()
 
 class Spoils(Defense):
     """Changes what is not its own."""
