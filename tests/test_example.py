@@ -4,12 +4,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from in_process import moatbench
+from programs import program
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "guarded-model"
@@ -23,9 +23,7 @@ def here(folder, *words):
 
 def elsewhere(folder, *words):
     """Run moatbench as on a machine with other instructions and other minor versions of the libraries."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, ROOT / "tests" / "support" / "other_machine.py", *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = program(folder, *words, python=(ROOT / "tests" / "support" / "other_machine.py",))
     return done.returncode, done.stdout + done.stderr
 
 
