@@ -11,6 +11,7 @@ import pytest
 import bench
 from bench.analysis.pareto import PANEL_COSTS
 from bench.gate.defense_rows import answer_rows, utility_rows
+from bench.gate.spread import Sides
 from bench.metrics import definitions
 from bench.metrics.definitions import DEFINITIONS, METRICS, Metric, Table, find, matching, shown_in
 from bench.records import Record
@@ -114,6 +115,8 @@ def test_one_entry_adds_a_metric_to_tables_and_to_the_gate():
     findings = SimpleNamespace(evaluations_of=lambda _: [((), old)], defense_name=lambda _: "none")
     assert "new (%) |" in utility_table(findings, "v", "utility")
     assert "10.0 |" in utility_table(findings, "v", "utility")
-    (trial,) = [trial for trial in utility_rows("v", old, new, 0.02, paired=True) if trial.row.what == "new"]
+    sides = Sides(paired=True, equal=True)
+    (trial,) = [trial for trial in utility_rows("v", old, new, 0.02, sides) if trial.row.what == "new"]
     assert trial.row.difference.value == pytest.approx(0.2)
-    assert [row.what for row in answer_rows("v", old, new)] == ["new"]
+    changed = [each.row.what for each in answer_rows("v", old, new, sides) if each.row.decision == "changed"]
+    assert changed == ["new"]
