@@ -90,6 +90,22 @@ class PredicateRecord(Typed):
     tolerance: float = 0.0
 
 
+class AdaptationRecord(Typed):
+    """Whether what an attack is told of the defense changes what it queries or learns, of repeat 0.
+
+    ``differs``: whether queries or targets differ from those of the same attack that is told nothing.
+    ``reason``: why they need not, in a clause, for example that nothing is to be inverted; empty without.
+    """
+
+    differs: bool
+    reason: str = ""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the attack is adaptive, by its queries and targets or by a reason."""
+        return self.differs or bool(self.reason)
+
+
 class IndependenceRecord(Typed):
     """Whether noise is drawn anew: how far residuals of the same input agree where one thing differs.
 
@@ -114,8 +130,9 @@ class Info(Typed):
 
     Cells: ``queries``; ``learnt``, the size of the transfer set; ``steps`` of training; ``flags``, the
     reliability warnings; ``attack``, what it declares; of an extraction the ``confusion`` matrix (true class,
-    surrogate's class); of membership inference the standard ``errors`` of metrics and the ``roc`` as
-    [false-positive rate, true-positive rate] pairs.
+    surrogate's class) and, for an attack that was told something, its ``adaptation``; of membership
+    inference the standard ``errors`` of metrics and the ``roc`` as [false-positive rate, true-positive rate]
+    pairs.
 
     Defense evaluations: 95 % ``intervals`` by metric; ``drawn``, the value of each repeat by metric, where
     noise is drawn; ``claims``; ``resolved``, the defense that was found for one given by its utility loss;
@@ -133,6 +150,7 @@ class Info(Typed):
     flags: list[str] = pydantic.Field(default_factory=list)
     attack: AttackDeclarations = pydantic.Field(default_factory=lambda: _UNDECLARED)
     confusion: list[list[int]] | None = None
+    adaptation: AdaptationRecord | None = None
     errors: dict[str, float | None] = pydantic.Field(default_factory=dict)
     roc: list[list[float]] = pydantic.Field(default_factory=list)
     intervals: dict[str, list[float]] = pydantic.Field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pydantic
@@ -93,11 +93,40 @@ class VictimFacts(Typed):
         return victim_identity(self.victim, self.seed)
 
 
+class ReportOptions(Typed):
+    """The options of a recommendation: ``[report]`` of a matrix, and options of ``moatbench report``.
+
+    ``sells``: what users pay for. Limits are the largest losses that benign users can afford, each tested
+    on the upper end of a 95 % interval: ``accuracy`` (balanced accuracy too) and ``rejected`` as fractions,
+    ``ranking`` of the area under the risk-coverage curve (with two classes of AUROC), ``brier`` of the Brier
+    score, ``changed`` the share of inputs whose confidence changes side of one of ``thresholds``.
+    ``shortfall``: by how much the best adaptive attack may be below the best other one. ``least``: the
+    smallest confirmed fidelity reduction that is recommended, and the largest difference of a tie.
+    ``confirm``: fresh repeats of the confirmation run; 0: none, and no recommendation. ``price``: of 1,000
+    queries; ``rate``: queries an hour; ``quota``: inputs an account; None: not stated.
+    """
+
+    sells: Literal["labels", "ranking", "probabilities"] = "probabilities"
+    accuracy: float = pydantic.Field(default=0.01, ge=0, le=1)
+    rejected: float = pydantic.Field(default=0.01, ge=0, le=1)
+    ranking: float = pydantic.Field(default=0.01, ge=0, le=1)
+    brier: float = pydantic.Field(default=0.02, ge=0, le=2)
+    changed: float = pydantic.Field(default=0.02, ge=0, le=1)
+    thresholds: tuple[float, ...] = (0.5, 0.9)
+    shortfall: float = pydantic.Field(default=0.01, ge=0, le=1)
+    least: float = pydantic.Field(default=0.01, ge=0, le=1)
+    confirm: int = pydantic.Field(default=20, ge=0, le=1000)
+    price: float = pydantic.Field(default=1.50, ge=0)
+    rate: float | None = pydantic.Field(default=None, gt=0)
+    quota: int | None = pydantic.Field(default=None, ge=1)
+
+
 class Meta(Typed):
     """Facts on a run. ``study``: as :class:`bench.plan.study.Study` writes and reads it.
 
-    ``packages``: versions of what is installed; ``versions``: of what results depend on. ``started`` and
-    ``finished``: seconds since 1970. ``ran``: the number of tasks that this run had to do.
+    ``report``: the options of the recommendation that the matrix names. ``packages``: versions of what is
+    installed; ``versions``: of what results depend on. ``started`` and ``finished``: seconds since 1970.
+    ``ran``: the number of tasks that this run had to do.
     """
 
     matrix: str | None = None
@@ -105,6 +134,7 @@ class Meta(Typed):
     description: str | None = None
     reference_budget: dict[str, int] = pydantic.Field(default_factory=dict)
     sentinels: list[str] = pydantic.Field(default_factory=list)
+    report: ReportOptions = pydantic.Field(default_factory=ReportOptions)
     study: dict[str, Any] | None = None
     command: str | None = None
     machine: dict[str, str | int | None] = pydantic.Field(default_factory=dict)

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+DECIDED_AT = (0.5, 0.9)
+"""Confidences at which users decide, unless the matrix names others."""
+
 
 @dataclass(frozen=True)
 class VictimSpec:
@@ -81,6 +84,7 @@ class Cell:
     repeats: int
     seed: int
     training: str = "rule"
+    confirmation: bool = False
 
     kind = "cell"
 
@@ -100,6 +104,8 @@ class Cell:
             "repeat": self.repeat,
             "repeats": self.repeats,
             "seed": self.seed,
+            # Left out where it is not, so that older records keep their keys.
+            **({"confirmation": True} if self.confirmation else {}),
         }
 
 
@@ -108,6 +114,7 @@ class DefenseEvaluation:
     """The utility loss of a defense for benign users, and what its detector flags in each pool.
 
     ``retrainings``: victims trained anew with other rounding errors, on which it is measured again.
+    ``thresholds``: confidences at which users decide, in [0, 1].
     """
 
     victim: VictimSpec
@@ -116,6 +123,7 @@ class DefenseEvaluation:
     repeats: int
     seed: int
     retrainings: int = 0
+    thresholds: tuple[float, ...] = DECIDED_AT
 
     kind = "audit"
 
@@ -129,6 +137,7 @@ class DefenseEvaluation:
             "seed": self.seed,
             # Left out where there are none, so that older records keep their keys.
             **({"retrainings": self.retrainings} if self.retrainings else {}),
+            **({"thresholds": list(self.thresholds)} if self.thresholds != DECIDED_AT else {}),
         }
 
 
