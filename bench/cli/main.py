@@ -7,15 +7,17 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench import __version__
 from bench.cli.failures import guarded
+from bench.cli.report_options import with_report_options
 from bench.cli.streams import output_error, standard_streams
 from bench.exit_codes import ExitCode
 
@@ -159,16 +161,55 @@ def run(
 
 
 @app.command()
+@with_report_options
 def report(
     store: Annotated[Path, typer.Argument(help="A store written by moatbench run.")],
-    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report (default: results/MATRIX, that of the store).")
+    ] = None,
+    *,
+    options: Mapping[str, Any],
 ) -> None:
     """Write the report of a store."""
     from bench.cli.outputs import check_outputs
-    from bench.report.store_report import write_store_report
+    from bench.cli.report_options import checked
+    from bench.report import store_report
 
+    options = checked(options)
+    out = out or store_report.default_folder(store)
     check_outputs(folders={"--out": out}, files={"the report": out / "report.md"}, inputs={"STORE": store})
-    print(write_store_report(store, out))
+    print(store_report.write_store_report(store, out, options))
+
+
+@app.command()
+@with_report_options
+def show(
+    store: Annotated[Path, typer.Argument(help="A store written by moatbench run.")],
+    *,
+    options: Mapping[str, Any],
+) -> None:
+    """Print the first page of a store's report."""
+    from bench.cli.report_options import checked
+    from bench.report import store_report
+    from bench.report.terminal_page import print_page
+
+    print_page(store_report.first_page_of(store, checked(options)))
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="A store written by moatbench run.")],
+    file: Annotated[Path, typer.Argument(help="File to write: .parquet, .csv or .json.")],
+) -> None:
+    """Export all metrics of a store as one table, a row for each cell and metric."""
+    from bench.cli.outputs import check_outputs
+    from bench.report.export import require_suffix
+    from bench.report.store_report import export_store
+
+    require_suffix(file)
+    check_outputs(files={"FILE": file}, inputs={"STORE": store})
+    export_store(store, file)
+    print(file)
 
 
 @app.command()

@@ -101,6 +101,20 @@ def write_report(records: Sequence[Record], meta: Meta, out: Path, missing: Sequ
     return written(out / "report.md", parts)
 
 
+def first_page(records: Sequence[Record], meta: Meta, missing: Sequence[Task] = ()) -> str:
+    """Return the first page of a report, in Markdown, without drawing its figures.
+
+    Arguments: as in :func:`write_report`.
+    """
+    context = ReportContext.of(records, meta, Path("figures"), missing)
+    if context.on_study_page:
+        first = ("study_title", "incomplete", "study")
+    else:
+        first = ("title", "incomplete", "summary")
+    filled = [(each, each.values(context)) for each in SECTIONS if each.template in first]
+    return "\n\n".join(rendered(each.template, **values) for each, values in filled if values is not None)
+
+
 def written(path: Path, parts: Iterable[str]) -> Path:
     """Write the parts of a page that are not empty to ``path``; return ``path``."""
     write_atomically(path, "\n\n".join(part for part in parts if part) + "\n")

@@ -191,6 +191,8 @@ def test_help_imports_nothing_heavy():
 def test_commands_that_read_results_load_neither_torch_nor_art(tmp_path):
     commands = [
         "report store.sqlite --out report",
+        "show store.sqlite",
+        "export store.sqlite results.csv",
         "baseline store.sqlite --out baseline.json",
         "gate store.sqlite store.sqlite",
         "index reports",

@@ -85,6 +85,7 @@ def moatbench(here, monkeypatch, capsys, fresh_workers):
     monkeypatch.setattr(Session, "run", planned_only)
     monkeypatch.setattr(command, "compare", compared_once)
     monkeypatch.setattr(store_report, "write_report", lambda _records, _meta, out, *_: out / "report.md")
+    monkeypatch.setattr(store_report, "first_page", lambda *_: "# a page")
     monkeypatch.setenv("MOATBENCH_CACHE", str(here / "cache"))
 
     def hangs(*_):
@@ -157,6 +158,8 @@ VICTIMS = (
 )
 MATRICES = (*PATHS, "latin.toml", "folder.toml", ".toml", "../x", "smoke/", "studies", "SMOKE")
 
+REPORT_OPTIONS = ("--accuracy", "--brier", "--price", "--rate", "--quota")
+
 CASES = [
     *(("run", path) for path in MATRICES),
     *(("run", "smoke", option, path) for option in ("--store", "--out", "--data-root") for path in PATHS[:4]),
@@ -171,6 +174,16 @@ CASES = [
     *(("report", path, "--out", "new") for path in PATHS),
     *(("report", "store.sqlite", "--out", path) for path in PATHS),
     *(("report", *words) for words in ((), ("store.sqlite",), ("store.sqlite", "--out"), ("--out", "new"))),
+    *(("report", "store.sqlite", option, text) for option in REPORT_OPTIONS for text in NUMBERS),
+    *(("show", path) for path in PATHS),
+    *(("show", "store.sqlite", "--sells", text) for text in (*TEXTS, "Labels", "label")),
+    *(("show", *words) for words in ((), ("store.sqlite", "store.sqlite"))),
+    *(("export", path, "new.csv") for path in PATHS),
+    *(
+        ("export", "store.sqlite", path)
+        for path in (*PATHS, "new", "new.xlsx", "folder/inner", "text.txt/x.csv")
+    ),
+    *(("export", *words) for words in ((), ("store.sqlite",), ("store.sqlite", "a.csv", "b.csv"))),
     *(("baseline", path, "--out", "new.json") for path in PATHS),
     *(("baseline", "store.sqlite", "--out", path) for path in (*PATHS, "store.sqlite")),
     *(
@@ -206,7 +219,7 @@ def complaints(said):
     return [line for line in said.splitlines() if line.startswith(("moatbench: ", "Error: "))]
 
 
-COMMANDS = ("run", "report", "baseline", "gate", "index", "list", "data", "other")
+COMMANDS = ("run", "report", "show", "export", "baseline", "gate", "index", "list", "data", "other")
 
 
 @pytest.mark.parametrize("group", COMMANDS)
