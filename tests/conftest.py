@@ -106,11 +106,12 @@ def fresh_workers():
 
 @pytest.fixture
 def matrix_file(tmp_path):
-    """Write a matrix file with the given blocks and return its path."""
+    """Write a matrix file with the given blocks, without a confirmation run, and return its path."""
 
     def write(text: str, name: str = "tiny") -> Path:
         path = tmp_path / f"{name}.toml"
-        path.write_text(f'name = "{name}"\n{text}')
+        options = "" if "[report]" in text else "\n[report]\nconfirm = 0\n"
+        path.write_text(f'name = "{name}"\n{text}{options}')
         return path
 
     return write

@@ -329,10 +329,16 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _progress(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
-    """Yield the records and show progress: a bar on a terminal, else a line every 20 seconds."""
+def _progress(records: Iterable[Record], done: int, total: int, *, later: int = 0) -> Iterator[Record]:
+    """Yield the records and show progress: a bar on a terminal, else a line every 20 seconds.
+
+    ``later``: how many cells may follow at most, to confirm what these suggest.
+    """
     from bench.cli import progress
 
     if total == done:
-        print(f"nothing left to run: {total} of {total} are stored", file=sys.stderr)
-    return progress.watch(records, done, total)
+        print(f"nothing left to run: {total:,} of {total:,} are stored", file=sys.stderr)
+    else:
+        more = f"; up to {later:,} more confirm what they suggest" if later else ""
+        print(f"{total - done:,} to run, {done:,} are stored{more}", file=sys.stderr)
+    return progress.watch(records, done, total, later=later)

@@ -16,8 +16,11 @@ EVERY = 20.0
 """Seconds between lines if standard error is not a terminal."""
 
 
-def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
-    """Yield the records and show how many of ``total`` exist; ``done`` existed before."""
+def watch(records: Iterable[Record], done: int, total: int, *, later: int = 0) -> Iterator[Record]:
+    """Yield the records and show how many of ``total`` exist; ``done`` existed before.
+
+    ``later``: how many more may follow at most; their time is included in what is left.
+    """
     terminal = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     # Said here, since FORCE_COLOR would make rich write control sequences to a file.
     console = Console(file=sys.stderr, force_terminal=terminal)
@@ -38,8 +41,9 @@ def watch(records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
             yield record
             failed += record.status == "failed"
             elapsed = time.monotonic() - started
-            left = elapsed / number * (total - done - number)
-            words = f"about {duration(left)} left" + (f", {failed} failed" if failed else "")
+            left = elapsed / number * (total - done - number + later)
+            words = f"{'at most about' if later else 'about'} {duration(left)} left"
+            words += f", {failed} failed" if failed else ""
             bar.update(task, completed=done + number, left=words)
             if not terminal and time.monotonic() - printed > EVERY:
                 printed = time.monotonic()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from bench.cli import provenance
+from bench.cli.confirmation import confirmation_cells, most_cells
 from bench.cli.failures import UnfinishedError, described, is_of_machine
 from bench.cli.outputs import check_outputs
 from bench.data import data_files
@@ -22,15 +26,26 @@ from bench.plan.study import Study
 from bench.plan.study_validation import validated
 from bench.records import Record
 from bench.report.store_report import write_store_report
-from bench.run_facts import Meta
+from bench.run_facts import Meta, ReportOptions
 from bench.runner.local_backend import WorkerSettings, available_cores
 from bench.runner.run import Backend
 from bench.runner.run import run as run_tasks
 from bench.store import Store
-from bench.tasks import Task
+from bench.tasks import Cell, Task
 
-Progress = Callable[[Iterable[Record], int, int], Iterable[Record]]
-"""Wraps the stream of records; see :func:`bench.runner.run.run`."""
+log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Wraps the stream of records; see :func:`bench.runner.run.run`.
+
+    ``later``: how many tasks may follow at most, which depends on the results.
+    """
+
+    def __call__(
+        self, records: Iterable[Record], done: int, total: int, *, later: int = 0
+    ) -> Iterable[Record]:
+        """Return the records, after showing how many of ``total`` are done."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class Session:
     out: Path
     settings: WorkerSettings
     study: Study | None = None
+    part: bool = False
+    """Whether some cells of the matrix were left out, so that nothing can be recommended."""
 
     @classmethod
     def of(
@@ -69,7 +86,7 @@ class Session:
             plugins=tuple(matrix.plugin_files),
             device=resolve_device(device),
         )
-        return cls(matrix, tasks, store, out or home, settings, study)
+        return cls(matrix, tasks, store, out or home, settings, study, part=bool(only))
 
     def run(
         self,
@@ -80,10 +97,10 @@ class Session:
         cluster: str | None = None,
         progress: Progress,
     ) -> tuple[Counter[str], Path]:
-        """Run the remaining tasks and write the report; return counts by status, and the report's path.
+        """Run the remaining tasks, confirm the best defenses, and write the report.
 
-        Raises UsageError if store or report cannot be written, before anything runs, and UnfinishedError if
-        the machine fails after that.
+        Returns counts by status, and the report's path. Raises UsageError if store or report cannot be
+        written, before anything runs, and UnfinishedError if the machine fails after that.
         """
         check_outputs(
             files={"--store": self.store, "the report": self.out / "report.md"}, folders={"--out": self.out}
@@ -97,6 +114,7 @@ class Session:
                     description=self.matrix.description,
                     reference_budget=self.matrix.reference_budget,
                     sentinels=self.matrix.sentinels,
+                    report=ReportOptions(**self.matrix.report.model_dump()),
                     study=self.study.model_dump() if self.study else None,
                     command=command,
                     machine=provenance.machine(),
@@ -105,15 +123,12 @@ class Session:
                 )
             )
             with _stored_if_stopped(progress) as watched:
-                counts = run_tasks(
-                    self.tasks,
-                    store,
-                    self.settings,
-                    jobs=jobs or available_cores(),
-                    fresh=fresh,
-                    backend=backend,
-                    progress=watched,
-                )
+                execute = partial(run_tasks, store=store, settings=self.settings, backend=backend)
+                jobs = jobs or available_cores()
+                first = partial(watched, later=self._later())
+                counts = execute(self.tasks, jobs=jobs, fresh=fresh, progress=first)
+                if fresh_cells := self.confirmation(store):
+                    counts = execute([*self.tasks, *fresh_cells], jobs=jobs, progress=watched)
             try:
                 # While no other run can change the plan.
                 return counts, write_store_report(self.store, self.out)
@@ -123,16 +138,41 @@ class Session:
                     f"moatbench report {shlex.quote(str(self.store))} --out DIR writes it to another folder"
                 ) from error
 
+    def _later(self) -> int:
+        """Return how many cells a confirmation run may have at most; 0 without one."""
+        repeats = self.matrix.report.confirm
+        if repeats and self.part:
+            log.info("with --only nothing is confirmed, and so nothing recommended")
+            return 0
+        return most_cells(self.matrix, self.tasks, repeats)
+
+    def confirmation(self, store: Store) -> list[Cell]:
+        """Return the cells of the confirmation run, after all other tasks are finished."""
+        if self.part or not self.matrix.report.confirm or store.missing():
+            return []
+        chosen, cells = confirmation_cells(self.tasks, store.records(), store.meta(), self.matrix.seed)
+        for each in chosen:
+            names = ", ".join(" + ".join(defense) for defense in each.defenses)
+            log.info(
+                "confirmation run: %s with %d fresh repeats against %s",
+                each.threat.victim,
+                self.matrix.report.confirm,
+                names,
+            )
+        if not cells:
+            log.info("no defense is promising enough for a confirmation run")
+        return cells
+
 
 @contextmanager
 def _stored_if_stopped(progress: Progress) -> Iterator[Progress]:
     """Yield ``progress``; raises UnfinishedError if the machine stops the block after it was called."""
     begun = False
 
-    def watched(records: Iterable[Record], done: int, total: int) -> Iterable[Record]:
+    def watched(records: Iterable[Record], done: int, total: int, *, later: int = 0) -> Iterable[Record]:
         nonlocal begun
         begun = True
-        return progress(records, done, total)
+        return progress(records, done, total, later=later)
 
     try:
         yield watched

@@ -26,7 +26,8 @@ from bench.models.user_victims import check_reference
 from bench.plan import feasibility
 from bench.plan.feasibility import MOST_QUERIES
 from bench.plan.study import Headline, PublishedValue, Study, Table, Where, matching_calls
-from bench.tasks import Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
+from bench.run_facts import ReportOptions
+from bench.tasks import DECIDED_AT, Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
 
 ARCHITECTURES = ("mlp", "mlp128", "lenet", "cnn", "resnet18", "logistic")
 """Networks that victims and surrogates can be."""
@@ -88,6 +89,18 @@ class Block(pydantic.BaseModel):
     repeats: Annotated[int, pydantic.Field(ge=1)] | None = None
 
 
+class Report(ReportOptions):
+    """The table ``[report]``: the options of a recommendation, checked strictly."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    thresholds: Annotated[
+        tuple[Annotated[float, pydantic.Field(gt=0, le=1)], ...],
+        pydantic.BeforeValidator(lambda value: tuple(_listed(value))),
+        pydantic.Field(min_length=1, max_length=10),
+    ] = DECIDED_AT
+
+
 class Matrix(pydantic.BaseModel):
     """A matrix file: blocks, and settings that hold for all of them."""
 
@@ -107,6 +120,8 @@ class Matrix(pydantic.BaseModel):
     """Tracked attacks: the regression gate compares each alone. Omitted parameters may have any value."""
     reference_budget: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
     """Per data set, the budget whose undefended fidelity the query multiplier asks for."""
+    report: Report = Report()
+    """Options of the recommendation, and how often it is confirmed."""
     study: Study | None = None
     """The replication: what was published, and which cells are compared with it."""
     block: Annotated[list[Block], pydantic.Field(min_length=1)]
@@ -160,6 +175,7 @@ class Matrix(pydantic.BaseModel):
                 repeats or self.repeats,
                 self.seed,
                 0 if victim.is_reference else self.retrainings,
+                tuple(sorted(set(self.report.thresholds))),
             )
             for victim, defense in dict.fromkeys((cell.victim, cell.defense) for cell in order)
         ]
@@ -461,6 +477,7 @@ def _model_at(place: Sequence[int | str]) -> type[pydantic.BaseModel]:
     """Return the model that the key at ``place`` belongs to: that of the nearest key above."""
     models: dict[str, type[pydantic.BaseModel]] = {
         "block": Block,
+        "report": Report,
         "study": Study,
         "headline": Headline,
         "table": Table,
