@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.display_names import attack_of
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
+from bench.metrics.balance import near_chance
 from bench.metrics.intervals import Interval, mean_interval
 from bench.records import Record
 from bench.tasks import Cell
@@ -29,15 +30,15 @@ Condition: TypeAlias = tuple[VictimThreatModel, Defense, int]
 class AttackerResult:
     """One attack under one condition.
 
-    ``agreement``: (repeats, test inputs) uint8, 1 where the surrogate agrees with the undefended victim.
-    ``flags``: in how many repeats each is raised. ``ranked``: False where some repeat without defense is
-    near chance; such attacks are shown, not ranked. ``adaptive``: whether the threat model includes the
-    defense.
+    ``agreement``: (repeats, test inputs) uint8, 1 where the surrogate agrees with the undefended victim; for
+    an imbalanced victim doubles, the same times weights whose mean is 1, so that means are balanced fidelity.
+    ``flags``: in how many repeats each is raised. ``ranked``: False where the attack is near chance without
+    defense; such attacks are shown, not ranked. ``adaptive``: whether the threat model includes the defense.
     """
 
     attack: str
     repeats: tuple[int, ...]
-    agreement: NDArray[np.uint8]
+    agreement: NDArray[Any]
     flags: Counter[str]
     records: tuple[Record, ...]
     ranked: bool
@@ -54,36 +55,76 @@ class AttackerResult:
         return mean_interval(self.agreement)
 
 
-def results_by_condition(records: Sequence[Record]) -> dict[Condition, dict[str, AttackerResult]]:
-    """Return the extraction cells that ran, by condition and attack."""
+def results_by_condition(
+    records: Sequence[Record],
+    weights: Mapping[str, NDArray[np.float64]] | None = None,
+    *,
+    confirmation: bool = False,
+) -> dict[Condition, dict[str, AttackerResult]]:
+    """Return the extraction cells that ran, by condition and attack.
+
+    ``weights``: of the test inputs, (inputs,), by victim, for victims whose fidelity is balanced.
+    ``confirmation``: whether those of the confirmation run are returned, or all others.
+    """
     found: dict[tuple[Condition, str], dict[int, Record]] = defaultdict(dict)
     for record in records:
         cell = record.task
-        if record.status == "ok" and isinstance(cell, Cell) and "agreement" in record.arrays:
+        if not isinstance(cell, Cell) or cell.confirmation is not confirmation:
+            continue
+        if record.status == "ok" and "agreement" in record.arrays:
             condition = (VictimThreatModel.of(cell), defense_of(cell), cell.budget)
             found[condition, attack_of(cell)][cell.repeat] = record
     weak = {
-        (threat, budget, attack)
-        for ((threat, defense, budget), attack), by_repeat in found.items()
-        if defense == UNDEFENDED and any(NEAR_CHANCE in record.info.flags for record in by_repeat.values())
+        (condition, attack)
+        for (condition, attack), by_repeat in found.items()
+        if condition[1] == UNDEFENDED and _near_chance(by_repeat.values())
     }
     samples: dict[Condition, dict[str, AttackerResult]] = defaultdict(dict)
     for (condition, attack), by_repeat in found.items():
         threat, _, budget = condition
-        samples[condition][attack] = _sample(attack, by_repeat, ranked=(threat, budget, attack) not in weak)
+        is_weak = ((threat, UNDEFENDED, budget), attack) in weak
+        marked = (condition, attack) in weak
+        weight = (weights or {}).get(threat.victim)
+        samples[condition][attack] = _sample(attack, by_repeat, weight, ranked=not is_weak, weak=marked)
     return samples
 
 
-def _sample(attack: str, by_repeat: Mapping[int, Record], *, ranked: bool) -> AttackerResult:
+def _near_chance(records: Collection[Record]) -> bool:
+    """Return whether the mean over repeats of balanced fidelity is near chance.
+
+    Older records do not have it: there, whether any repeat was marked when it ran.
+    """
+    balanced = [record.metrics.get("extraction.balanced_fidelity") for record in records]
+    values = [value for value in balanced if value is not None]
+    classes = [len(record.info.confusion) for record in records if record.info.confusion]
+    if len(values) < len(balanced) or not classes:
+        return any(NEAR_CHANCE in record.info.flags for record in records)
+    return near_chance(sum(values) / len(values), classes[0])
+
+
+def _sample(
+    attack: str,
+    by_repeat: Mapping[int, Record],
+    weight: NDArray[np.float64] | None,
+    *,
+    ranked: bool,
+    weak: bool,
+) -> AttackerResult:
     repeats = tuple(sorted(by_repeat))
     records = tuple(by_repeat[repeat] for repeat in repeats)
     flags = Counter(flag for record in records for flag in record.info.flags)
-    agreement = np.stack([record.arrays["agreement"] for record in records])
+    # It is tested on the mean over repeats: all of them, or none.
+    flags.pop(NEAR_CHANCE, None)
+    if weak:
+        flags[NEAR_CHANCE] = len(records)
+    agreement: NDArray[Any] = np.stack([record.arrays["agreement"] for record in records])
+    if weight is not None and agreement.shape[1:] == weight.shape:
+        agreement = agreement * weight
     adaptive = records[0].cell.threat.knowledge != "none"
     return AttackerResult(attack, repeats, agreement, flags, records, ranked, adaptive)
 
 
-def shared_repeats(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def shared_repeats(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the agreement of both in the repeats that both have, in one order; each (repeats, inputs)."""
     left, right = (
         dict(zip(a.repeats, a.agreement, strict=True)),
@@ -101,7 +142,7 @@ def equal_agreement(a: AttackerResult, b: AttackerResult) -> bool:
     return len(left) > 0 and left.shape == right.shape and bool((left == right).all())
 
 
-def agreement_of(sample: AttackerResult, repeats: Sequence[int]) -> NDArray[np.uint8]:
+def agreement_of(sample: AttackerResult, repeats: Sequence[int]) -> NDArray[Any]:
     """Return the agreement in these repeats, in this order; (repeats, inputs)."""
     if sample.repeats == tuple(repeats):
         return sample.agreement

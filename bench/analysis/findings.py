@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.analysis.attacker_results import (
     AttackerResult,
     Condition,
@@ -27,6 +30,7 @@ from bench.analysis.threat_models import (
     is_label_only,
     victim_of,
 )
+from bench.metrics.balance import commonest_share, is_imbalanced, label_weights
 from bench.metrics.intervals import BestAttack
 from bench.metrics.query_multiplier import Multiplier, query_multiplier
 from bench.records import ClaimsRecord, Record
@@ -54,12 +58,22 @@ class Findings:
         records: Sequence[Record],
         reference_budget: Mapping[str, int],
         expected: Mapping[str, float] | None = None,
+        *,
+        names_of: Findings | None = None,
     ) -> None:
         """Group the records.
 
         ``reference_budget``: by data set, in queries. ``expected``: the test accuracy that a victim
-        should reach, by its name, in [0, 1].
+        should reach, by its name, in [0, 1]. Cells of a confirmation run are left out: see :attr:`fresh`.
+        ``names_of``: findings whose confirmation run these are; names and equal attacks are as there, and of
+        the cells only those of the confirmation run count.
         """
+        repeated = [
+            record for record in records if isinstance(record.task, Cell) and record.task.confirmation
+        ]
+        self._fresh_records = [] if names_of else repeated
+        left_out = set() if names_of else {id(record) for record in repeated}
+        records = [record for record in records if id(record) not in left_out]
         self.records = records
         self.expected = expected or {}
         self._reference = reference_budget
@@ -70,20 +84,54 @@ class Findings:
             if record.kind == "audit" and record.status == "ok":
                 self.evaluations[victim_of(record.task), defense_of(record.task)] = record
         cells = sorted({attack_of(record.task) for record in records if isinstance(record.task, Cell)})
+        self._weights = self._label_weights()
+        self.raw_results = results_by_condition(records, self._weights, confirmation=names_of is not None)
+        """Results of each attack by condition; equal attacks are several here."""
         self._attack_names = attack_names(cells)
-        raw = results_by_condition(records)
-        self._alike = equal_attacks(raw)
-        self.attack_results: dict[Condition, dict[str, AttackerResult]] = {
-            condition: self._merged(results) for condition, results in raw.items()
-        }
+        self._alike = {text: [text] for text in cells} | equal_attacks(self.raw_results)
         stacks = sorted({defense_of(record.task) for record in records})
         self._defense_names = short_names((text for stack in stacks for text in stack), limit=26)
+        if names_of is not None:
+            self._attack_names |= vars(names_of)["_attack_names"]
+            self._alike |= vars(names_of)["_alike"]
+            self._defense_names |= vars(names_of)["_defense_names"]
+        self.attack_results: dict[Condition, dict[str, AttackerResult]] = {
+            condition: self._merged(results) for condition, results in self.raw_results.items()
+        }
 
     @classmethod
     def of_run(cls, records: Sequence[Record], meta: Meta) -> Findings:
         """Return the findings of a run; its ``meta`` has the reference budgets and the victims."""
         expected = {each.identity: each.expected for each in meta.victims if each.expected is not None}
         return cls(records, meta.reference_budget, expected)
+
+    @cached_property
+    def fresh(self) -> Findings | None:
+        """The findings of the confirmation run alone, with the same defense evaluations; None without one."""
+        if not self._fresh_records:
+            return None
+        evaluations = [record for record in self.records if not isinstance(record.task, Cell)]
+        records = [*evaluations, *self._fresh_records]
+        return Findings(records, self._reference, self.expected, names_of=self)
+
+    def _label_weights(self) -> dict[str, NDArray[np.float64]]:
+        """Return the weights of test inputs for each victim whose headline is balanced fidelity."""
+        classes: dict[str, int] = {}
+        for record in self.records:
+            if record.info.confusion:
+                classes.setdefault(victim_of(record.task), len(record.info.confusion))
+        weights = {}
+        for (victim, _), record in sorted(self.evaluations.items(), key=lambda each: each[0]):
+            labels = record.arrays.get("victim_label")
+            if victim not in weights and labels is not None and labels.size:
+                number = classes.get(victim, len(np.unique(labels)))
+                if is_imbalanced(commonest_share(labels), number):
+                    weights[victim] = label_weights(labels)
+        return weights
+
+    def is_balanced(self, victim: str) -> bool:
+        """Return whether fidelity is balanced fidelity throughout: the victim's labels are imbalanced."""
+        return victim in self._weights
 
     @cached_property
     def known_by(self) -> dict[str, Collection[str]]:
@@ -154,6 +202,10 @@ class Findings:
         """Return the attack's short name."""
         return self._attack_names[attack]
 
+    def equal_attack(self, attack: str) -> str:
+        """Return the first of the attacks that give the same surrogates as this one, itself among them."""
+        return self._alike[attack][0]
+
     @property
     def short(self) -> dict[str, str]:
         """Return the short names of all attacks and defenses by their full texts."""
@@ -222,7 +274,7 @@ class Findings:
         # Without a defense only beside what was run: as the one reference, label_only's results would be
         # compared with themselves.
         if (defense or found) and self.carries_over(threat, defense):
-            for stack in self._label_only:
+            for stack in self.label_only_stacks:
                 for name, sample in self.candidates(threat, stack, budget).items():
                     if name not in found or not equal_agreement(found[name], sample):
                         note = f", carried over from {self.defense_name(stack)}"
@@ -230,7 +282,8 @@ class Findings:
         return found
 
     @cached_property
-    def _label_only(self) -> list[Defense]:
+    def label_only_stacks(self) -> list[Defense]:
+        """The stacks of one defense that answers the victim's label and nothing else."""
         return sorted({defense for _, defense, _ in self.attack_results if self.is_label_only(defense)})
 
     @cached_property
@@ -244,7 +297,7 @@ class Findings:
     def result(self, threat: VictimThreatModel, defense: Defense, budget: int) -> BestAttackResult:
         """Return the best attack under this condition, with its fidelity reductions."""
         undefended = self.candidates(threat, UNDEFENDED, budget) if defense else {}
-        labels = [] if self.is_label_only(defense) else self._label_only
+        labels = [] if self.is_label_only(defense) else self.label_only_stacks
         against_labels = (self.candidates(threat, stack, budget) for stack in labels)
         return best_attack_result(
             self.candidates(threat, defense, budget),
@@ -311,6 +364,10 @@ class Findings:
             if own := self.attack_results.get((source, UNDEFENDED, 0)):
                 return best_of(own)
         return None
+
+
+def _is_fresh(record: Record) -> bool:
+    return isinstance(record.task, Cell) and record.task.confirmation
 
 
 def _fidelity(row: DefenseResult, budget: int) -> float:

@@ -120,6 +120,38 @@ def paired_difference(a: Agreement, b: Agreement, confidence: float = 0.95) -> I
     return Interval(_mean(table), low, high)
 
 
+def difference_bounds(
+    a: Agreement, b: Agreement, lower_alpha: float, upper_alpha: float
+) -> tuple[float, float]:
+    """Return one-sided limits of the mean of ``a - b``, paired, each missed with its own probability.
+
+    As :func:`paired_difference`; weighted agreement is allowed. Raises ValueError where the shapes differ.
+    """
+    first, second = as_table(a), as_table(b)
+    if first.shape != second.shape:
+        raise ValueError(f"Pairs need equal shapes, got {first.shape} and {second.shape}.")
+    # An input that was never seen to differ could do so by as much as the heaviest one.
+    largest = max(1.0, float(first.max(initial=0.0)), float(second.max(initial=0.0)))
+    return _limits(first - second, lower_alpha, upper_alpha, (-largest, largest))
+
+
+def error_parts(a: Agreement, b: Agreement, repeats: int) -> tuple[float, float]:
+    """Return the variance of the mean of ``a - b`` with another number of repeats, in two parts.
+
+    The first is what repeats add, the second what inputs and the rest do, as in :func:`bounds`. Both tables
+    are (repeats, inputs), paired; with a single repeat the first part is 0, because it cannot be estimated.
+    """
+    table = as_table(a) - as_table(b)
+    had, inputs = table.shape
+    of_repeats, rest = _variance_parts(table, few=False)
+    noise = 0.0
+    if had > 1:
+        centred = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+        noise = float(np.square(centred).sum()) / ((had - 1) * max(inputs - 1, 1))
+    fixed = max(rest - noise / (had * inputs), 0.0)
+    return of_repeats * had / repeats, fixed + noise / (repeats * inputs)
+
+
 def unpaired_difference(a: Agreement, b: Agreement, confidence: float = 0.95) -> Interval:
     """Return the difference of means of unpaired tables; numbers of repeats and inputs may differ.
 

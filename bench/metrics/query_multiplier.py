@@ -131,8 +131,11 @@ def _envelope(
     from scipy.optimize import isotonic_regression
 
     def total(agreement: Agreement) -> Floats:
-        # Sums of 0/1 entries times counts are whole numbers that float32 holds exactly, in any order.
-        by_repeat = (np.asarray(agreement, dtype=np.float32) @ input_counts.T).T
+        # Sums of 0/1 entries times counts are whole numbers that float32 holds exactly, in any order; sums of
+        # weighted agreement, which is of doubles, are not.
+        exact = np.asarray(agreement)
+        exact = exact if exact.dtype == np.float64 else exact.astype(np.float32)
+        by_repeat = (exact @ input_counts.T.astype(exact.dtype)).T
         return np.asarray((by_repeat * repeat_counts).sum(axis=1, dtype=np.float64))
 
     size = repeat_counts.sum(axis=1, dtype=np.float64) * input_counts.sum(axis=1, dtype=np.float64)

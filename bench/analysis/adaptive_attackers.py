@@ -1,0 +1,164 @@
+"""Whether a defense met the adaptive attackers that its measured behaviour asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.analysis.confirmed_reduction import AttackTable, paired, strongest
+from bench.analysis.eligibility import criterion
+from bench.analysis.verdicts import Criterion
+from bench.records import Record
+
+ALWAYS = ("auto", "labels")
+"""Plugins that every defense has to meet."""
+WITHOUT_KNOWLEDGE = frozenset({"labels"})
+"""Plugins that gain nothing by knowing the defense: it is enough that they ran."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a defense was seen to do, or claims to do.
+
+    ``varies``: an input that is sent again gets another answer. ``rejects``: it rejects or flags queries.
+    ``counts``: answers depend on how many queries a client has sent.
+    """
+
+    varies: bool = False
+    rejects: bool = False
+    counts: bool = False
+
+    @classmethod
+    def of(cls, evaluation: Record) -> Behaviour:
+        """Return the behaviour that a defense evaluation measured."""
+        claims, metrics = evaluation.info.claims, evaluation.metrics
+        again = metrics.get("contract.again")
+        marked = [value for name, value in metrics.items() if name.startswith(_MARKS)]
+        return cls(
+            varies=(claims.stochastic and not claims.consistent_noise) or (again is not None and again < 1),
+            rejects=claims.may_refuse or claims.may_flag or any(value for value in marked),
+            counts=claims.counts_queries,
+        )
+
+
+_MARKS = ("honest.refused", "honest.flagged", "contract.refused.")
+
+
+@dataclass(frozen=True)
+class Need:
+    """An attack that has to be run. ``accounts``: from several accounts. ``standard``: not by declaration."""
+
+    plugin: str
+    accounts: bool = False
+    standard: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.plugin} from several accounts" if self.accounts else self.plugin
+
+
+def needs(behaviour: Behaviour, known_by: Iterable[str] = ()) -> tuple[Need, ...]:
+    """Return the attacks that a defense of this behaviour has to meet.
+
+    ``known_by``: attacks that the defense itself names; they add to the others, and replace none.
+    """
+    found = [Need(plugin) for plugin in ALWAYS]
+    if behaviour.varies:
+        found.append(Need("average"))
+    if behaviour.counts:
+        found.append(Need("evade", accounts=True))
+    elif behaviour.rejects:
+        found.append(Need("evade"))
+    named = {each.plugin for each in found}
+    return (*found, *(Need(name, standard=False) for name in dict.fromkeys(known_by) if name not in named))
+
+
+@dataclass(frozen=True, eq=False)
+class AttackRun:
+    """One attack that was run against a defense, with what it knew.
+
+    ``can_use_knowledge``: whether the attack declares that it can use full knowledge of the defense.
+    ``informed``: whether it had it. ``adapts``: whether it is on record that this changes what it queries or
+    learns; None where the record does not say. ``finished``: all repeats. ``ranked``: not near chance.
+    ``accounts``: whether it queries from several. ``carried_over``: from ``label_only``, by argument.
+    """
+
+    plugin: str
+    table: AttackTable
+    can_use_knowledge: bool = False
+    informed: bool = False
+    adapts: bool | None = None
+    finished: bool = True
+    ranked: bool = True
+    accounts: bool = False
+    carried_over: bool = False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it is proven to be adaptive to this very defense."""
+        return self.informed and bool(self.adapts) and not self.carried_over
+
+    def meets(self, need: Need) -> bool:
+        """Return whether it is the attack that is needed, with the knowledge that it can use."""
+        if self.plugin != need.plugin or (need.accounts and not self.accounts):
+            return False
+        return self.plugin in WITHOUT_KNOWLEDGE or not self.can_use_knowledge or self.informed
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Why a needed attack does not count, a clause for readers."""
+
+    need: Need
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.need} {self.reason}"
+
+
+def lacking(runs: Collection[AttackRun], wanted: Sequence[Need]) -> list[Lacking]:
+    """Return the needed attacks that do not count, with the reason."""
+    found = []
+    for need in wanted:
+        met = [run for run in runs if run.meets(need)]
+        if reason := _why_not(need, met, any(run.plugin == need.plugin for run in runs)):
+            found.append(Lacking(need, reason))
+    return found
+
+
+def _why_not(need: Need, met: Sequence[AttackRun], ran: bool) -> str:
+    if not met:
+        return "was not run with full knowledge of the defense" if ran else "was not run"
+    usable = [run for run in met if run.finished and run.ranked]
+    if not usable:
+        return "lacks repeats" if all(run.ranked for run in met) else "is near chance without defense"
+    knowing = [run for run in usable if run.can_use_knowledge and need.plugin not in WITHOUT_KNOWLEDGE]
+    if not need.standard or not knowing or any(run.adaptive for run in usable):
+        return ""
+    if all(run.adapts is None for run in knowing):
+        return "does not record whether it adapts: run again"
+    return "does nothing else when told of the defense"
+
+
+def adaptive_criterion(
+    runs: Sequence[AttackRun], wanted: Sequence[Need], limit: float, inputs: int | None = None
+) -> Criterion:
+    """Return whether the best adaptive attack counts as the best there is.
+
+    Too dear where a needed attack is lacking, or where the best adaptive attack is more than ``limit`` below
+    the best other one; its loss is that shortfall, a fraction.
+    """
+    without = lacking(runs, wanted)
+    ranked = [run for run in runs if run.ranked]
+    adaptive = [run.table for run in ranked if run.adaptive]
+    if not adaptive and not without:
+        without = [Lacking(Need("auto"), "does not adapt")]
+    if without:
+        detail = f"not evaluated against an adaptive attacker: {'; '.join(map(str, without))}"
+        return Criterion("adaptive", "too dear", None, limit, detail=detail)
+    others = [run.table for run in ranked if not run.adaptive]
+    if not others:
+        return Criterion("adaptive", "affordable", None, limit, detail="all attacks adapt")
+    best, other = strongest(adaptive), strongest(others)
+    shortfall = paired(other, best)
+    detail = f"{best.name} adapts, {other.name} is the best that does not"
+    return criterion("adaptive", shortfall, limit, inputs, detail=detail)

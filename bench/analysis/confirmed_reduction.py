@@ -1,0 +1,173 @@
+"""Fidelity reductions that account for choosing: among attacks, and among defenses.
+
+Functions of agreement tables alone. Attacks and defenses are chosen on some repeats; claims on the chosen
+ones come from fresh repeats, since the best of several looks better than it is on the repeats that made it
+the best.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from scipy import special
+
+from bench.analysis.verdicts import Reduction
+from bench.metrics.intervals import (
+    Interval,
+    difference_bounds,
+    error_parts,
+    paired_difference,
+)
+
+TAIL = 0.025
+"""Each end of an interval is missed with this probability."""
+POWER = 0.9
+"""The smallest reduction is found with this probability."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttackTable:
+    """The agreement of one attack: ``agreement`` (repeats, inputs), a row for each of ``repeats``.
+
+    ``name``: for readers. ``attack``: what tells attacks apart; it may occur under several names.
+    """
+
+    name: str
+    attack: str
+    repeats: tuple[int, ...]
+    agreement: NDArray[Any]
+
+    @property
+    def mean(self) -> float:
+        """The mean agreement, a fraction."""
+        return float(self.agreement.mean())
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The attacks that reach most without and with a defense, by the repeats that chose them."""
+
+    undefended: AttackTable
+    defended: AttackTable
+
+
+Tables = Sequence[AttackTable]
+
+
+def strongest(tables: Tables) -> AttackTable:
+    """Return the table with the highest mean; ties: the first name."""
+    return max(sorted(tables, key=lambda each: each.name), key=lambda each: each.mean)
+
+
+def in_both(undefended: Tables, defended: Tables) -> list[AttackTable]:
+    """Return the undefended attacks that were run against the defense too."""
+    met = {each.attack for each in defended}
+    return [each for each in undefended if each.attack in met]
+
+
+def strongest_pair(undefended: Tables, defended: Tables) -> Strongest | None:
+    """Return the strongest attack on either side, of those undefended that met the defense; None without."""
+    rivals = in_both(undefended, defended)
+    return Strongest(strongest(rivals), strongest(defended)) if rivals and defended else None
+
+
+def reduction(
+    undefended: Tables, defended: Tables, compared: int, chosen: Strongest | None = None
+) -> Reduction | None:
+    """Return the fidelity reduction, with an interval for this defense among ``compared`` ones.
+
+    ``chosen``: the attacks that other repeats chose, for an interval that holds; without, both are chosen on
+    these repeats. With K attacks a without defense, all attacks d against it, the chosen u and d* and m
+    defenses compared, the lower end is the lowest over d of the lower limit of u - d, missed with probability
+    .025 / m, and the upper end the highest over a of the upper limit of a - d*, missed with .025 / (K m).
+    None without an attack in both, or without a repeat that all tables share.
+    """
+    rivals = in_both(undefended, defended)
+    shared = sorted(set.intersection(*(set(each.repeats) for each in [*rivals, *defended]))) if rivals else []
+    if not shared:
+        return None
+    rivals, against = ([_restricted(each, shared) for each in side] for side in (rivals, defended))
+    own = Strongest(strongest(rivals), strongest(against))
+    first, target = (own.undefended, own.defended) if chosen is None else _find(chosen, rivals, against)
+    if first is None or target is None:
+        return None
+    if first.agreement.shape[1] != target.agreement.shape[1]:
+        return None
+    tail = TAIL / max(compared, 1)
+    low = min(difference_bounds(first.agreement, each.agreement, tail, tail)[0] for each in against)
+    tail /= len(rivals)
+    high = max(difference_bounds(each.agreement, target.agreement, tail, tail)[1] for each in rivals)
+    value = first.mean - own.defended.mean
+    return Reduction(
+        undefended=first.mean,
+        undefended_attack=first.name,
+        defended=own.defended.mean,
+        attack=own.defended.name,
+        interval=Interval(value, min(low, value), max(high, value)),
+        repeats=len(shared),
+        attacks=len(against),
+        fresh=chosen is not None,
+    )
+
+
+def _find(
+    chosen: Strongest, rivals: Tables, against: Tables
+) -> tuple[AttackTable | None, AttackTable | None]:
+    return find(chosen.undefended, rivals), find(chosen.defended, against)
+
+
+def find(wanted: AttackTable, tables: Tables) -> AttackTable | None:
+    """Return the table of the same name, else one of the same attack; None where it was not run again."""
+    exact = [each for each in tables if each.name == wanted.name]
+    same = [each for each in tables if each.attack == wanted.attack]
+    return next(iter(exact + same), None)
+
+
+def _restricted(table: AttackTable, repeats: Sequence[int]) -> AttackTable:
+    if table.repeats == tuple(repeats):
+        return table
+    rows = [table.repeats.index(repeat) for repeat in repeats]
+    return AttackTable(table.name, table.attack, tuple(repeats), table.agreement[rows])
+
+
+def paired(a: AttackTable, b: AttackTable) -> Interval | None:
+    """Return the mean of ``a`` minus that of ``b`` in the repeats that both have; None without any."""
+    shared = sorted(set(a.repeats) & set(b.repeats))
+    if not shared or a.agreement.shape[1] != b.agreement.shape[1]:
+        return None
+    return paired_difference(_restricted(a, shared).agreement, _restricted(b, shared).agreement)
+
+
+def smallest_reduction(pairs: Iterable[Strongest], repeats: int, compared: int, least: float) -> float | None:
+    """Return the smallest true reduction that ``repeats`` repeats would confirm in 90 % of runs, a fraction.
+
+    ``pairs``: the strongest attacks without and with each defense, whose spread is assumed: the median over
+    defenses of the variance that repeats add, V_R, and of what inputs add, V_T. A reduction of d changes at
+    least a share d of the inputs, so V_T is at least d (1 - d) / T. With the standard error s = √(V_R + V_T),
+    d is the larger of ``least`` + z s and h + z s, where h is the distance of the lower end from the estimate
+    and z = 1.28 the 90 % quantile of the normal distribution. None without pairs or with a single repeat.
+    """
+    parts, inputs = [], 0
+    for pair in pairs:
+        shared = sorted(set(pair.undefended.repeats) & set(pair.defended.repeats))
+        if len(shared) > 1 and pair.undefended.agreement.shape[1] == pair.defended.agreement.shape[1]:
+            a, b = (_restricted(each, shared).agreement for each in (pair.undefended, pair.defended))
+            parts.append(error_parts(a, b, repeats))
+            inputs = a.shape[1]
+    if not parts or repeats < 2:
+        return None
+    of_repeats, of_inputs = (statistics.median(each) for each in zip(*parts, strict=True))
+    tail, z = TAIL / max(compared, 1), float(special.ndtri(POWER))
+    by_repeat = float(special.stdtrit(repeats - 1, 1 - tail)) * math.sqrt(of_repeats)
+    by_input = float(special.stdtrit(max(inputs - 1, 1), 1 - tail))
+    found = least
+    for _ in range(100):
+        rest = max(of_inputs, found * (1 - found) / inputs)
+        half, error = math.hypot(by_repeat, by_input * math.sqrt(rest)), math.sqrt(of_repeats + rest)
+        found = min(max(least, half) + z * error, 1.0)
+    return found

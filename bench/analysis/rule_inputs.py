@@ -1,0 +1,240 @@
+"""What the rule needs to know of a threat model at one budget, from findings."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from bench.analysis.adaptive_attackers import AttackRun, Behaviour, adaptive_criterion, needs
+from bench.analysis.attacker_results import AttackerResult, Condition
+from bench.analysis.confirmed_reduction import (
+    AttackTable,
+    reduction,
+    strongest_pair,
+)
+from bench.analysis.display_names import TRAINED, weaker_note
+from bench.analysis.eligibility import (
+    utility_criteria,
+)
+from bench.analysis.findings import Findings
+from bench.analysis.recommendation_rule import DefenseCase
+from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
+from bench.analysis.verdicts import (
+    Criterion,
+    CriterionName,
+    Reduction,
+)
+from bench.calls import parse_call
+from bench.records import Record
+from bench.run_facts import ReportOptions
+from bench.tasks import Cell
+
+WEAK_VICTIM = 0.005
+"""By how much a victim may be below its expected accuracy, a fraction."""
+
+
+class RuleInputs:
+    """A threat model at one budget: makes the values for the rule from findings."""
+
+    def __init__(
+        self,
+        findings: Findings,
+        threat: VictimThreatModel,
+        budget: int,
+        options: ReportOptions,
+        *,
+        adaptive: bool,
+    ) -> None:
+        self.findings, self.threat, self.budget, self.options = findings, threat, budget, options
+        self._adaptive = adaptive
+        self.undefended = tables(findings, threat, UNDEFENDED, budget)
+        self.defenses = [
+            defense
+            for defense, budgets in findings.conditions[threat].items()
+            if defense and budget in budgets
+        ]
+        self.runs = {defense: _runs(findings, threat, defense, budget) for defense in self.defenses}
+        self.inputs = self.undefended[0].agreement.shape[1] if self.undefended else None
+
+    @property
+    def attacks(self) -> set[str]:
+        """All attacks here; equal ones count once."""
+        runs = (run.table.attack for runs in self.runs.values() for run in runs)
+        return {self.findings.equal_attack(text) for text in [*runs, *(e.attack for e in self.undefended)]}
+
+    @property
+    def adaptive_attacks(self) -> set[str]:
+        """Those of them that are proven to be adaptive to some defense."""
+        runs = (run for runs in self.runs.values() for run in runs if run.adaptive)
+        return {self.findings.equal_attack(run.table.attack) for run in runs}
+
+    def cases(self, fresh: Findings | None) -> list[DefenseCase]:
+        """Return a case for each defense; ``fresh``: the findings of the confirmation run."""
+        return [self._case(defense, fresh) for defense in self.defenses]
+
+    def _case(self, defense: Defense, fresh: Findings | None) -> DefenseCase:
+        findings, threat, budget = self.findings, self.threat, self.budget
+        attacks = tables(findings, threat, defense, budget)
+        evaluation = findings.evaluations.get((threat.victim, defense))
+        again = tables(fresh, threat, defense, budget) if fresh else []
+        criteria = [*self._utility(evaluation), self._valid(defense, fresh)]
+        adaptive = None
+        if self._adaptive:
+            criteria.append(self._adaptive_criterion(evaluation, self.runs[defense]))
+            if fresh and again:
+                runs = self._known_to_adapt(_runs(fresh, threat, defense, budget), self.runs[defense])
+                # A defense that lacks an attack lacks it still.
+                if criteria[-1].loss is not None and any(run.adaptive for run in runs):
+                    adaptive = self._adaptive_criterion(evaluation, runs, confirmed=True)
+        return DefenseCase(
+            defense=defense,
+            criteria=tuple(criteria),
+            attacks=tuple(attacks),
+            fresh=tuple(again),
+            fresh_adaptive=adaptive,
+            costs=_costs(evaluation, criteria, len(defense)),
+            largest=self._largest(defense),
+        )
+
+    def _utility(self, evaluation: Record | None) -> list[Criterion]:
+        if evaluation is not None:
+            return utility_criteria(evaluation, self.options, self.inputs)
+        why = "no defense evaluation was run"
+        return [
+            Criterion(name, "not shown", detail=why) for name in ("accuracy", "balanced accuracy", "rejected")
+        ]
+
+    def _adaptive_criterion(
+        self, evaluation: Record | None, runs: Sequence[AttackRun], *, confirmed: bool = False
+    ) -> Criterion:
+        if evaluation is None:
+            return Criterion("adaptive", "too dear", detail="no defense evaluation says how it behaves")
+        known_by = [
+            attack
+            for text in evaluation.task.defense
+            for attack in evaluation.info.known_by.get(parse_call(text)[0], ())
+        ]
+        wanted = () if confirmed else needs(Behaviour.of(evaluation), known_by)
+        return adaptive_criterion(runs, wanted, self.options.shortfall, self.inputs)
+
+    @staticmethod
+    def _known_to_adapt(fresh: Sequence[AttackRun], first: Sequence[AttackRun]) -> list[AttackRun]:
+        """Return fresh runs with what the others say on whether they adapt."""
+        adapting = {run.table.name for run in first if run.adaptive}
+        return [replace(run, adapts=run.table.name in adapting) for run in fresh]
+
+    def _valid(self, defense: Defense, fresh: Findings | None) -> Criterion:
+        reasons = [*self._reasons(defense, fresh)]
+        return Criterion("valid", "too dear" if reasons else "affordable", detail="; ".join(reasons))
+
+    def _reasons(self, defense: Defense, fresh: Findings | None) -> Iterable[str]:
+        """Give why figures on a defense cannot be used, a clause each."""
+        findings, threat, budget = self.findings, self.threat, self.budget
+        candidates = findings.candidates(threat, defense, budget)
+        if not any(result.ranked for result in candidates.values()):
+            yield "near chance: no attack learns more than a constant answer without defense"
+        evaluation = findings.evaluations.get((threat.victim, defense))
+        expected = findings.expected.get(threat.victim)
+        reached = evaluation.metrics.get("honest.accuracy_undefended") if evaluation else None
+        # A victim of the user's own is theirs to judge.
+        own = evaluation is not None and evaluation.task.victim.is_reference
+        if expected is not None and reached is not None and not own and reached < expected - WEAK_VICTIM:
+            yield f"the victim's accuracy is {100 * reached:.1f} %, {100 * expected:.1f} % is expected"
+        pair = strongest_pair(self.undefended, tables(findings, threat, defense, budget))
+        if pair is not None:
+            sides = (
+                (pair.undefended.name, findings.candidates(threat, UNDEFENDED, budget)),
+                (pair.defended.name, candidates),
+            )
+            flags = {flag for name, results in sides for flag in results[name].flags}
+            if "nothing_learnt" in flags:
+                yield "the best attack learnt nothing: every query was rejected"
+            if "overlap" in flags:
+                yield "the attacker's inputs overlap the victim's training data or the test inputs"
+        for run, where in ((findings, ""), (fresh, " of the confirmation run")):
+            failed = _failed_cells(run, threat, defense, budget) if run else 0
+            if failed:
+                yield f"{failed} {'cell' if failed == 1 else 'cells'}{where} failed"
+
+    def _largest(self, defense: Defense) -> Reduction | None:
+        """Return the reduction at the largest budget, for this defense alone; None if it is this budget."""
+        conditions = self.findings.conditions[self.threat]
+        budgets = set(conditions[defense]) & set(conditions.get(UNDEFENDED, []))
+        largest = max(budgets, default=0)
+        if largest <= self.budget:
+            return None
+        undefended, defended = (
+            tables(self.findings, self.threat, each, largest) for each in (UNDEFENDED, defense)
+        )
+        return reduction(undefended, defended, compared=1)
+
+
+def tables(findings: Findings, threat: VictimThreatModel, defense: Defense, budget: int) -> list[AttackTable]:
+    """Return the agreement of the ranked candidate attacks."""
+    candidates = findings.candidates(threat, defense, budget)
+    return [_table(name, result) for name, result in candidates.items() if result.ranked]
+
+
+def _table(name: str, result: AttackerResult) -> AttackTable:
+    return AttackTable(name, result.attack, result.repeats, result.agreement)
+
+
+def _runs(findings: Findings, threat: VictimThreatModel, defense: Defense, budget: int) -> list[AttackRun]:
+    """Return every attack that was run against a defense, equal ones too, or is carried over to it."""
+    own = [
+        _run(findings, threat, source, text, result)
+        for source in (threat, *threat.weaker())
+        for text, result in sorted(findings.raw_results.get((source, defense, budget), {}).items())
+    ]
+    if defense and findings.carries_over(threat, defense):
+        for stack in findings.label_only_stacks:
+            own += [replace(run, carried_over=True) for run in _runs(findings, threat, stack, budget)]
+    return own
+
+
+def _run(
+    findings: Findings,
+    threat: VictimThreatModel,
+    source: VictimThreatModel,
+    text: str,
+    result: AttackerResult,
+) -> AttackRun:
+    plugin, values = parse_call(text.partition(TRAINED)[0])
+    cell = result.records[0].cell
+    said = [record.info.adaptation for record in result.records if record.info.adaptation is not None]
+    name = findings.attack_name(text) + weaker_note(source, threat)
+    return AttackRun(
+        plugin=plugin,
+        table=AttackTable(name, text, result.repeats, result.agreement),
+        can_use_knowledge="full" in result.usable_knowledge,
+        informed=cell.threat.knowledge == "full",
+        adapts=all(each.proven for each in said) if said else None,
+        finished=cell.confirmation or len(result.repeats) >= cell.repeats,
+        ranked=result.ranked,
+        accounts=values.get("clients", 1) != 1,
+    )
+
+
+@lru_cache(maxsize=4)
+def _failures(findings: Findings) -> Counter[Condition]:
+    return Counter(
+        (VictimThreatModel.of(record.task), defense_of(record.task), record.task.budget)
+        for record in findings.records
+        if record.status == "failed" and isinstance(record.task, Cell)
+    )
+
+
+def _failed_cells(findings: Findings, threat: VictimThreatModel, defense: Defense, budget: int) -> int:
+    failures = _failures(findings)
+    return sum(failures[source, defense, budget] for source in (threat, *threat.weaker()))
+
+
+def _costs(evaluation: Record | None, criteria: Sequence[Criterion], members: int) -> tuple[float, ...]:
+    """Return what decides ties: balanced accuracy lost, rejections, Brier score, latency, members."""
+    losses = {each.name: each.loss.value for each in criteria if each.loss is not None}
+    latency = evaluation.costs.latency_us.get("1", math.inf) if evaluation else math.inf
+    names: tuple[CriterionName, ...] = ("balanced accuracy", "rejected", "brier")
+    return (*(losses.get(name, math.inf) for name in names), latency, float(members))
