@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.row_flags import warning_labels
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.calls import parse_call
 from bench.metrics.definitions import DEFINITIONS
@@ -42,7 +41,7 @@ class Point:
 
     ``number``: its row in the summary's table, 0 for no defense. ``dominated``: another defense in the
     panel has no higher utility loss and no higher fidelity, and is strictly better in one; point
-    estimates decide. ``warnings``: numbers of the row's reliability warnings, empty without any.
+    estimates decide.
     """
 
     row: DefenseResult
@@ -50,7 +49,6 @@ class Point:
     cost: float
     fidelity: Interval
     dominated: bool
-    warnings: str
 
 
 def panels(findings: Findings, threat: VictimThreatModel) -> dict[Cost, list[Point]]:
@@ -76,7 +74,7 @@ def panels(findings: Findings, threat: VictimThreatModel) -> dict[Cost, list[Poi
         worse = dominated([(value, fidelity.value) for value, _, _, fidelity in known])
         if len(known) > 1 and any(value > PAYS for value, *_ in known):
             found[cost] = [
-                Point(row, number, value, fidelity, is_worse, warning_labels(findings, row))
+                Point(row, number, value, fidelity, is_worse)
                 for (value, number, row, fidelity), is_worse in zip(known, worse, strict=True)
             ]
     return found

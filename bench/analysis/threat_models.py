@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,44 @@ class VictimThreatModel(ThreatModel):
 
 def _rank(order: Sequence[str], value: str) -> int:
     return order.index(value) if value in order else 0
+
+
+_HAS = {
+    "in-distribution": "has users' data",
+    "near": "has similar data",
+    "far": "has other data",
+    "none": "has no data",
+}
+_ADAPTS = {"none": "does not adapt", "family": "adapts, parameters unknown", "full": "adapts"}
+
+
+def attacker(threat: ThreatModel) -> str:
+    """Return who the attacker is: ``has users' data, adapts``. :func:`attackers` tells several apart."""
+    return f"{_HAS.get(threat.access, f'has {threat.access} data')}, {_adapts(threat)}"
+
+
+def _adapts(threat: ThreatModel) -> str:
+    return _ADAPTS.get(threat.knowledge, f"knows {threat.knowledge}")
+
+
+def attackers(threats: Iterable[VictimThreatModel]) -> dict[VictimThreatModel, str]:
+    """Return a name for each threat model, unique among those of its victim.
+
+    Pool, surrogate and output type are named only where several threat models of the victim differ in them.
+    """
+    every = list(threats)
+    return {threat: _told_apart(threat, [t for t in every if t.victim == threat.victim]) for threat in every}
+
+
+def _told_apart(threat: VictimThreatModel, others: Sequence[VictimThreatModel]) -> str:
+    has, details = _HAS.get(threat.access, f"has {threat.access} data"), []
+    if len({t.pool for t in others if t.access == threat.access}) > 1:
+        has = f"{has} ({threat.pool})"
+    if len({t.surrogate for t in others}) > 1:
+        details.append(f"trains {threat.surrogate}")
+    if len({t.shows for t in others}) > 1:
+        details.append(f"sees {threat.shows}")
+    return ", ".join([has, _adapts(threat), *details])
 
 
 def victim_of(task: Task) -> str:

@@ -11,12 +11,13 @@ from typing import Literal, Self
 import pydantic
 from tabulate import tabulate
 
+from bench.analysis.interval_text import DASH
 from bench.gate.compare import Comparison
 from bench.gate.decisions import ALARMS, ALPHA
 from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.intervals import Interval
 from bench.records import Typed
-from bench.report.markdown import DASH, markdown
+from bench.report.markdown import markdown
 
 LABELS = {
     Decision.broken: "broken claim",

@@ -17,38 +17,83 @@ MOVING = 0.005
 ABOVE_CHANCE = 0.10
 """A surrogate without defense that is less than this above chance has learnt next to nothing."""
 
-MEANING = {
-    "randomised": "answers are randomized: another draw gives another number",
-    "averaging_helps": "an attack that repeats queries and averages reaches more than any that does not",
-    "labels_flip": "benign users get labels that are not the victim's",
-    "aware_attacker_wins": "an adaptive attack reaches more than any non-adaptive one",
-    "near_chance": "even without a defense the surrogate is hardly better than the most common class",
-    "still_moving": "not converged: fidelity still changes by more than half a percentage point",
-    "wide_interval": "the interval of the reduction is wider than two percentage points either way",
-    "detector_fit": "a detector is evaluated on inputs that it was fitted on",
-    "weak_victim": "the victim is less accurate than expected",
-    "no_declared_attacker": "no attack that is declared to know the defense was run against it",
-    "overlap": "the attacker's inputs overlap the victim's training data or the test inputs, as published",
-    "nothing_learnt": "every query was rejected, so the surrogate is an untrained network",
-    "small_budget": "the best attack reports that the budget is too small for it",
-}
-"""The meaning of each flag, in the order of their numbers. A new flag goes last: numbers are quoted."""
-
 
 @dataclass(frozen=True)
 class ReliabilityWarning:
-    """A reliability warning: its number in METHOD.md, its name in stores, its meaning in a clause."""
+    """A reliability warning.
+
+    ``number``: in METHOD.md; numbers of retired warnings are not used again. ``name``: in stores.
+    ``meaning``: a clause. ``do``: what a reader has to do, a sentence. ``invalidates``: the numbers cannot
+    be used; other warnings are notes.
+    """
 
     number: int
     name: str
     meaning: str
+    do: str
+    invalidates: bool = False
 
 
 FLAGS = {
-    name: ReliabilityWarning(number, name, text)
-    for number, (name, text) in enumerate(MEANING.items(), start=1)
+    each.name: each
+    for each in (
+        ReliabilityWarning(
+            5,
+            "near_chance",
+            "even without a defense the surrogate is hardly better than the most common class",
+            "Use a larger budget, a pool nearer to the victim's data, or another surrogate.",
+            invalidates=True,
+        ),
+        ReliabilityWarning(
+            6,
+            "still_moving",
+            "not converged: fidelity still changes by more than half a percentage point",
+            "Train longer (`training`), or treat differences of a percentage point as none.",
+        ),
+        ReliabilityWarning(
+            8,
+            "detector_fit",
+            "a detector is evaluated on inputs that it was fitted on",
+            "Read its false positives on the test split alone, and no detection rate of these pools.",
+        ),
+        ReliabilityWarning(
+            9,
+            "weak_victim",
+            "the victim is less accurate than expected",
+            "Remove the cached victim, and read the messages of its training.",
+            invalidates=True,
+        ),
+        ReliabilityWarning(
+            11,
+            "overlap",
+            "the attacker's inputs overlap the victim's training data or the test inputs, as published",
+            "Quote the results on disjoint splits.",
+            invalidates=True,
+        ),
+        ReliabilityWarning(
+            12,
+            "nothing_learnt",
+            "every query was rejected, so the surrogate is an untrained network",
+            "Run an attack that evades the detector; nothing was extracted this way.",
+            invalidates=True,
+        ),
+        ReliabilityWarning(
+            13,
+            "small_budget",
+            "the best attack reports that the budget is too small for it",
+            "Read the result at a larger budget.",
+        ),
+        ReliabilityWarning(
+            14,
+            "single_repeat",
+            "a single repeat: intervals do not cover what varies between attackers",
+            "Run five repeats or more.",
+        ),
+    )
 }
-"""Every flag by name."""
+"""Every flag by name, in the order of numbers. A new flag gets the next number: numbers are quoted."""
+MEANING = {name: flag.meaning for name, flag in FLAGS.items()}
+"""The meaning of each flag."""
 
 
 def label(name: str) -> str:

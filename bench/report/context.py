@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from bench.analysis.findings import Findings
 from bench.analysis.membership_results import Inference, inferences
+from bench.analysis.recommendation import recommendations
+from bench.analysis.row_flags import Note, grouped
 from bench.analysis.study_results import Value, evaluate
-from bench.analysis.threat_models import VictimThreatModel
+from bench.analysis.threat_models import VictimThreatModel, attacker, attackers
+from bench.analysis.verdicts import VictimRecommendations
 from bench.plan.study import Study
 from bench.records import Record
 from bench.run_facts import Meta
@@ -22,8 +25,7 @@ from bench.tasks import Task
 class ReportContext:
     """Records and facts of a run, with everything that several sections need.
 
-    ``folder`` is where figures go; ``figures``: those on extraction that were drawn, as in
-    :func:`bench.report.figures.extraction.draw`. ``study``: the replication, None for a run without one.
+    ``folder`` is where figures go. ``study``: the replication, None for a run without one.
     ``missing``: tasks that were planned and have no record.
     """
 
@@ -33,7 +35,6 @@ class ReportContext:
     findings: Findings
     study: Study | None
     missing: Sequence[Task] = ()
-    figures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,6 +52,19 @@ class ReportContext:
         return counts | {"missing": len(self.missing), "shared": shared}
 
     @property
+    def lacking(self) -> list[str]:
+        """How many cells failed and are missing, in words; empty for a complete run."""
+        counts = self.counts
+        return [f"{counts[name]:,} {name}" for name in ("failed", "missing") if counts.get(name)]
+
+    @property
+    def title(self) -> str:
+        """What the report is about: the title of a replication, else the name of the matrix."""
+        if self.on_study_page and self.study is not None:
+            return self.study.title
+        return self.meta.matrix or "moatbench"
+
+    @property
     def seconds(self) -> float | None:
         """The wall seconds of the whole run; None for a resumed one, of which only the last part is timed."""
         meta = self.meta
@@ -64,12 +78,36 @@ class ReportContext:
         return self.study is not None and self.study.page
 
     @cached_property
-    def numbers(self) -> dict[VictimThreatModel, int]:
-        """The threat models of a usual report, each with its number from 1."""
-        if self.on_study_page:
-            return {}
+    def attackers(self) -> dict[VictimThreatModel, str]:
+        """The threat models under which an extraction ran, each with the name of its attacker."""
         threats = [threat for threat in self.findings.threats if self.findings.conditions[threat]]
-        return {threat: number for number, threat in enumerate(threats, start=1)}
+        return attackers(threats)
+
+    def attacker(self, threat: VictimThreatModel) -> str:
+        """Return the name of a threat model's attacker, unique among those of its victim."""
+        return self.attackers.get(threat) or attacker(threat)
+
+    @cached_property
+    def recommendations(self) -> list[VictimRecommendations]:
+        """What to do about each victim; empty on the page of a replication and without any extraction."""
+        if self.on_study_page or not self.attackers:
+            return []
+        try:
+            return recommendations(self.findings, self.meta.report)
+        except NotImplementedError:
+            return []
+
+    @cached_property
+    def notes(self) -> list[Note]:
+        """The reliability warnings, each once."""
+        return grouped(self.findings)
+
+    def test_inputs(self, victim: str) -> int | None:
+        """Return the number of test inputs that fidelity is measured on; None without any."""
+        for (threat, _, _), results in self.findings.attack_results.items():
+            if threat.victim == victim and results:
+                return int(next(iter(results.values())).agreement.shape[1])
+        return None
 
     @cached_property
     def values(self) -> dict[str, Value]:

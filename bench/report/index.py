@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pydantic
 
+from bench.analysis.interval_text import DASH
 from bench.errors import UsageError
 from bench.files import write_atomically
-from bench.report.markdown import DASH, markdown
+from bench.report.markdown import markdown
 from bench.report.study_comment import StudyComment
 from bench.report.templates import rendered
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
 from tabulate import tabulate
 
+from bench.analysis.interval_text import DASH, in_table
 from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
 from bench.records import Record
-
-DASH = "–"
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 1) -> str:
@@ -23,22 +24,18 @@ def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 
     return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=sides) if cells else ""
 
 
-def ranged(interval: Interval | None, scale: float = 100, digits: int = 1, sign: str = "") -> str:
-    """Return ``86.2 [84.9, 87.3]``; without limits the value alone, a dash where there is none."""
-    if interval is None or math.isnan(interval.value):
-        return DASH
-    value, low, high = (number(scale * part, digits, sign) for part in _parts(interval))
-    return value if math.isnan(interval.low) else f"{value} [{low}, {high}]"
+def code(text: str) -> str:
+    """Return text as it is, in a code span; line breaks become spaces."""
+    shown = " ".join(text.split()) or " "
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    padded = f" {shown} " if "`" in (shown[0], shown[-1]) else shown
+    return f"{fence}{padded}{fence}"
 
 
-def _parts(interval: Interval) -> tuple[float, float, float]:
-    return interval.value, interval.low, interval.high
-
-
-def number(value: float, digits: int, sign: str = "") -> str:
-    """Return the number with so many digits, and no minus before zero."""
-    text = f"{value:{sign}.{digits}f}"
-    return text.replace("-", "", 1) if float(text) == 0 else text
+def plain(text: str) -> str:
+    """Return text that holds no Markdown and no HTML of its own, in one line."""
+    shown = escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*\[\]])", r"\\\1", shown)
 
 
 def times(multiplier: Multiplier | None) -> str:
@@ -48,7 +45,7 @@ def times(multiplier: Multiplier | None) -> str:
     low = f"{multiplier.low:.2f}" if multiplier.low > 0 else "< smallest"
     high = f"{multiplier.high:.2f}" if math.isfinite(multiplier.high) else "> largest"
     edge = "< smallest, ≤ " if multiplier.below else "> largest, ≥ " if multiplier.above else ""
-    return f"{edge}{multiplier.value:.2f} [{low}, {high}]"
+    return f"{edge}{multiplier.value:.2f} ({low} to {high})"
 
 
 def measured(record: Record, name: str) -> str:
@@ -57,7 +54,7 @@ def measured(record: Record, name: str) -> str:
     if value is None:
         return DASH
     low, high = record.info.intervals.get(name) or (math.nan, math.nan)
-    return ranged(Interval(value, low, high), metric.scale, metric.digits)
+    return in_table(Interval(value, low, high), metric.scale, metric.digits)
 
 
 def details(summary: str, body: str) -> str:

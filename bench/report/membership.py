@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.interval_text import in_table
 from bench.analysis.membership_results import Inference
 from bench.metrics.definitions import Metric, shown_in
 from bench.report.context import ReportContext
 from bench.report.figures import study as study_figures
 from bench.report.figures.style import save
-from bench.report.markdown import markdown, ranged
-from bench.report.tables import MARKED
+from bench.report.markdown import code, markdown, plain
 from bench.report.templates import rendered
 
 PANEL = 8
@@ -79,7 +79,7 @@ def _sentence(one: Inference) -> str:
     auc = one.interval("auc")
     if auc is None or math.isnan(auc.low):
         return f"{who}: one repeat gives no confidence interval; run more repeats."
-    shown = f"AUC {ranged(auc, 1, 3)}"
+    shown = f"AUC {in_table(auc, 1, 3)}"
     if auc.low <= 0.5 <= auc.high:
         return f"{who}: **this attack finds nothing** ({shown})."
     if auc.high < 0.5:
@@ -87,7 +87,7 @@ def _sentence(one: Inference) -> str:
     other = one.interval("without_victim_auc")
     alone = other is not None and other.low > 0.5
     caveat = (
-        f"; so does a classifier that never queries the victim (AUC {ranged(other, 1, 3)})" if alone else ""
+        f"; so does a classifier that never queries the victim (AUC {in_table(other, 1, 3)})" if alone else ""
     )
     more = ", so what this attack finds need not be membership" if alone else ""
     return f"{who}: this attack tells the two apart better than guessing ({shown}){caveat}{more}."
@@ -95,20 +95,19 @@ def _sentence(one: Inference) -> str:
 
 def table(found: Sequence[Inference]) -> str:
     """Return the table of results, a row for each attack."""
-    metrics, rows = shown_in("membership"), []
-    for one in found:
-        mark = MARKED if any(record.info.flags for record in one.records) else ""
-        rows.append(
-            [
-                one.victim,
-                one.target,
-                one.non_members,
-                one.defense,
-                one.attack + mark,
-                len(one.records),
-                *(_cell(one, metric) for metric in metrics),
-            ]
-        )
+    metrics = shown_in("membership")
+    rows = [
+        [
+            plain(one.victim),
+            plain(one.target),
+            plain(one.non_members),
+            code(one.defense),
+            plain(one.attack),
+            len(one.records),
+            *(_cell(one, metric) for metric in metrics),
+        ]
+        for one in found
+    ]
     headers = ["victim", "target", "non-members", "defense", "attack", "repeats"]
     return markdown([*headers, *(metric.heading for metric in metrics)], rows, text=5)
 
@@ -118,4 +117,4 @@ def _cell(one: Inference, metric: Metric) -> str:
     name = metric.name.removeprefix("membership.")
     false_positives = one.interval(name.replace("tpr", "fpr")) if name.startswith("tpr_at_") else None
     actual = f" ({100 * false_positives.value:.2g})" if false_positives else ""
-    return ranged(one.interval(name), metric.scale, metric.digits) + actual
+    return in_table(one.interval(name), metric.scale, metric.digits) + actual

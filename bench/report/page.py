@@ -1,4 +1,4 @@
-"""Writes the report of a run, or the page of a replication: one list of sections for both."""
+"""Writes the report of a run: a folder of pages, from one list of pages and sections."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.pareto import panels
 from bench.files import write_atomically
 from bench.records import Record
-from bench.report import membership, sections, study_page, tables
+from bench.report import attacks, first_page, membership, sections, study_page
 from bench.report.context import ReportContext
-from bench.report.figures import extraction
-from bench.report.figures.style import clear
-from bench.report.sentences import title
-from bench.report.summary import summary
+from bench.report.figures.style import remove_old_figures
+from bench.report.markdown import plain
 from bench.report.templates import rendered
 from bench.run_facts import Meta
 from bench.tasks import Task
 
 Values = Callable[[ReportContext], Mapping[str, Any] | None]
+OURS = "<!-- a page of a moatbench report -->"
+"""Ends every page but the first, so that a later report knows which files it may remove."""
 
 
 @dataclass(frozen=True)
 class Section:
     """A section: a template, and the function that returns its values, or None to leave the section out.
 
-    ``usual``, ``study``: whether it is in a usual report, and on the page of a replication.
+    ``usual``, ``study``: whether it is in a usual report, and in that of a replication.
     """
 
     template: str
@@ -36,69 +35,125 @@ class Section:
     study: bool = True
 
 
-def _threat_models(context: ReportContext) -> dict[str, Any] | None:
-    findings = context.findings
-    threats = [
-        {
-            "number": number,
-            "title": title(threat),
-            "curves": context.figures.get(f"T{number}-curves"),
-            "costs": context.figures.get(f"T{number}-pareto"),
-            "front": tables.front_table(findings, panels(findings, threat)),
-            "budgets": tables.budget_table(findings, threat),
-            "attacks": tables.attack_table(findings, threat),
-            "companions": tables.companion_table(findings, threat),
-        }
-        for threat, number in context.numbers.items()
-    ]
-    return {"threats": threats} if threats else None
+@dataclass(frozen=True)
+class Page:
+    """A page: file, heading, how links call it, sections in order. Empty ones are left out."""
+
+    file: str
+    heading: str
+    link: str
+    sections: tuple[Section, ...]
 
 
-def _heatmaps(context: ReportContext) -> dict[str, Any] | None:
-    heatmaps = [path for name, path in context.figures.items() if "heatmap" in name]
-    return {"heatmaps": heatmaps} if heatmaps else None
-
-
-SECTIONS = (
-    Section("title", sections.title, study=False),
-    Section("study_title", study_page.title, usual=False),
-    Section("incomplete", sections.incomplete),
-    Section("summary", summary, study=False),
-    Section("threat_models", _threat_models, study=False),
-    Section("heatmaps", _heatmaps, study=False),
-    Section("adaptive_check", sections.adaptive_check, study=False),
-    Section("study", study_page.replication),
-    Section("membership", membership.section),
-    Section("utility", sections.utility),
-    Section("by_utility", sections.by_utility),
-    Section("rejected", sections.rejected),
-    Section("detection", sections.detection),
-    Section("latency", sections.latency),
-    Section("timing", sections.timing),
-    Section("warnings", sections.warnings, study=False),
-    Section("study_warnings", study_page.warnings, usual=False),
-    Section("failures", sections.failures),
-    Section("names", sections.names, usual=False),
-    Section("origin", lambda context: sections.origin(context.meta, context.counts, context.seconds)),
+PAGES = (
+    Page(
+        "replication.md",
+        "published and measured",
+        "published and measured",
+        (Section("study", study_page.replication), Section("names", sections.names, usual=False)),
+    ),
+    Page(
+        "attacks.md",
+        "every attack",
+        "all attacks",
+        (
+            Section("attacks", attacks.section),
+            Section("adaptive_check", attacks.adaptive_check, study=False),
+            Section("names", sections.names, study=False),
+        ),
+    ),
+    Page(
+        "utility.md",
+        "what benign users lose",
+        "cost to users",
+        (
+            Section("utility", sections.utility),
+            Section("by_utility", sections.by_utility),
+            Section("fronts", attacks.fronts, study=False),
+            Section("latency", sections.latency),
+        ),
+    ),
+    Page(
+        "detection.md",
+        "what detectors and monitors see",
+        "detection",
+        (Section("rejected", sections.rejected), Section("detection", sections.detection)),
+    ),
+    Page(
+        "membership.md",
+        "membership inference",
+        "membership inference",
+        (Section("membership", membership.section),),
+    ),
+    Page("warnings.md", "notes on the numbers", "warnings", (Section("warnings", sections.warnings),)),
+    Page(
+        "provenance.md",
+        "how this was made",
+        "how this was made",
+        (
+            Section("origin", sections.origin),
+            Section("options", sections.options),
+            Section("failures", sections.failures),
+            Section("timing", sections.timing),
+        ),
+    ),
 )
-"""All sections of a report in order. A usual report has the names of attacks and defenses in its summary."""
+"""All pages but ``report.md`` and those of victims, in the order of links, with all their sections."""
 
 
 def write_report(records: Sequence[Record], meta: Meta, out: Path, missing: Sequence[Task] = ()) -> Path:
-    """Write ``report.md`` and its figures to the folder ``out``; return the path of ``report.md``.
+    """Write the pages and figures of a report to the folder ``out``; return the path of ``report.md``.
 
-    ``meta`` says how the records were made; its ``study``, a replication, is a section of the report or, if
-    it says so, a page of its own. ``missing``: tasks that were planned and have no record. Figures of an
-    earlier report in the same folder are replaced. The same records and meta give the same bytes.
+    ``meta`` says how the records were made; its ``study`` is a replication. ``missing``: tasks that were
+    planned and have no record. Pages and figures of an earlier report in the same folder are replaced or
+    removed; other files stay. The same records and meta give the same bytes.
     """
     context = ReportContext.of(records, meta, out / "figures", missing)
     out.mkdir(parents=True, exist_ok=True)
-    clear(context.folder)
-    context.figures.update(extraction.draw(context.findings, context.numbers, context.folder))
-    shown = [each for each in SECTIONS if (each.study if context.on_study_page else each.usual)]
-    filled = [(section, section.values(context)) for section in shown]
-    parts = [rendered(section.template, **values) for section, values in filled if values is not None]
-    return written(out / "report.md", parts)
+    remove_old_figures(context.folder)
+    pages: dict[str, str] = {}
+    links = []
+    for page in PAGES:
+        shown = [each for each in page.sections if (each.study if context.on_study_page else each.usual)]
+        filled = [(section, section.values(context)) for section in shown]
+        parts = [rendered(section.template, **values) for section, values in filled if values is not None]
+        if parts:
+            heading = f"# {plain(context.title)}: {page.heading}\n\n[Report](report.md)"
+            pages[page.file] = "\n\n".join([heading, *parts, OURS])
+            links.append(f"[{page.link}]({page.file})")
+    navigation = " · ".join(links)
+    pages |= _first_pages(context, navigation)
+    _remove_old_pages(out, pages)
+    for name, text in pages.items():
+        written(out / name, [text])
+    return out / "report.md"
+
+
+def _first_pages(context: ReportContext, links: str) -> dict[str, str]:
+    """Return ``report.md``, and the pages of victims where there are several."""
+    if context.on_study_page:
+        return {"report.md": rendered("study_first", **study_page.first(context), links=links)}
+    found = context.recommendations
+    if not found:
+        return {"report.md": rendered("no_extraction", **sections.no_extraction(context), links=links)}
+    if len(found) == 1:
+        return {"report.md": rendered("victim", **first_page.page(context, found[0]), links=links)}
+    pages = {}
+    for each in found:
+        values = first_page.page(context, each, prefix=f"{first_page.slug(each.victim)}-")
+        text = rendered("victim", **values, links=f"[All victims](report.md) · {links}")
+        pages[first_page.file_of(each.victim)] = f"{text}\n\n{OURS}"
+    title = {"title": plain(context.title)}
+    return pages | {"report.md": rendered("victims", **title, **first_page.overview(context), links=links)}
+
+
+def _remove_old_pages(out: Path, kept: Mapping[str, str]) -> None:
+    """Remove the pages of an earlier report that this one does not write; other files stay."""
+    for path in out.glob("*.md"):
+        if path.name not in kept and path.is_file():
+            text = path.read_bytes().rstrip()
+            if text.endswith(OURS.encode()):
+                path.unlink()
 
 
 def first_page(records: Sequence[Record], meta: Meta, missing: Sequence[Task] = ()) -> str:

@@ -11,10 +11,10 @@ import pandas as pd
 
 from bench.analysis.display_names import attack_of
 from bench.analysis.findings import Findings
-from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
+from bench.analysis.interval_text import DASH
+from bench.analysis.threat_models import VictimThreatModel, attacker, defense_of, victim_of
 from bench.records import Record
-from bench.report.markdown import DASH, markdown
-from bench.report.sentences import facts
+from bench.report.markdown import markdown
 from bench.tasks import Cell
 
 
@@ -73,7 +73,8 @@ def failure_table(findings: Findings, status: str) -> str:
             task, what, has = record.task, "defense evaluation", DASH
             if isinstance(task, Cell):
                 what = findings.attack_name(attack_of(task))
-                has = ", ".join(list(facts(VictimThreatModel.of(task)).values())[1:])
+                threat = VictimThreatModel.of(task)
+                has = f"{attacker(threat)} ({threat.pool}, {threat.surrogate}, {threat.shows})"
             name = findings.defense_name(defense_of(task))
             groups[victim_of(task), has, name, what, _reason(record)].append(record)
     rows = []

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from bench.analysis.adaptive_check import TOLERANCE, AutoComparison, comparisons
-from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.findings import Findings
-from bench.analysis.row_flags import row_flags
-from bench.analysis.threat_models import VictimThreatModel
-from bench.metrics.flags import FLAGS, label
-from bench.report import run_tables
+from bench.analysis.interval_text import DASH, number
+from bench.analysis.row_flags import Note
+from bench.analysis.verdicts import Recommendation
+from bench.report import membership, run_tables
 from bench.report.context import ReportContext
-from bench.report.markdown import DASH, markdown, ranged
+from bench.report.markdown import code, markdown, plain
 from bench.report.utility_tables import (
     detection_table,
     latency_table,
@@ -26,21 +23,20 @@ from bench.report.utility_tables import (
 from bench.run_facts import Meta, VictimFacts
 
 
-def title(context: ReportContext) -> dict[str, Any]:
-    """Return the values of the template ``title``."""
-    return {"matrix": context.meta.matrix or "moatbench", "description": context.meta.description or ""}
-
-
-def incomplete(context: ReportContext) -> dict[str, Any] | None:
-    """Return how many cells are missing and failed; None if the run is complete."""
-    counts = context.counts
-    lacking = [f"cells {name}: {counts[name]:,}" for name in ("missing", "failed") if counts.get(name)]
-    return {"lacking": lacking} if lacking else None
+def no_extraction(context: ReportContext) -> dict[str, Any]:
+    """Return the values of the first page of a run without any extraction."""
+    found = context.inferences
+    return {
+        "title": plain(context.title),
+        "sentences": membership.sentences(found),
+        "lacking": context.lacking,
+        "cells": len(context.records),
+    }
 
 
 def name_table(findings: Findings) -> str:
     """Return the table of short names of attacks and defenses; empty if none is short."""
-    long = [[short, f"`{text}`"] for text, short in sorted(findings.short.items()) if short != text]
+    long = [[plain(short), code(text)] for text, short in sorted(findings.short.items()) if short != text]
     return markdown(["short", "in full"], long, text=2)
 
 
@@ -87,42 +83,30 @@ def timing(context: ReportContext) -> dict[str, Any] | None:
     return {"table": table} if table else None
 
 
-def warnings(context: ReportContext) -> dict[str, Any]:
-    """Return the meaning of each reliability warning, then the rows and cells that raise it."""
-    findings, numbers = context.findings, context.numbers
-    by_row = [
-        [label(each.flag), f"T{number}", findings.defense_name(row.defense), each.detail, each.flag]
-        for threat, number in numbers.items()
-        for row in findings.rows[threat]
-        for each in row_flags(findings, row)
-    ]
-    by_cell = [
+def warnings(context: ReportContext) -> dict[str, Any] | None:
+    """Return each reliability warning once, with what to do about it; None without any."""
+    found = [_note(context, note) for note in context.notes]
+    return {"notes": found} if found else None
+
+
+def _note(context: ReportContext, note: Note) -> dict[str, Any]:
+    rows = [
         [
-            flag,
-            f"T{number}",
-            findings.defense_name(defense),
-            name,
-            f"{budget:,}",
-            f"{count} of {len(sample.repeats)}",
+            f"{plain(threat.victim)}: {context.attacker(threat)}",
+            code(context.findings.defense_name(defense)) if defense else "none",
+            plain(detail),
         ]
-        for threat, number in numbers.items()
-        for defense, budget, name, sample in findings.measured(threat)
-        for flag, count in sorted(sample.flags.items())
+        for threat, defense, detail in note.rows
     ]
-    rows = Counter(row[-1] for row in by_row)
-    cells = Counter(flag for record in findings.records for flag in record.info.flags)
-    known = [flag for flag in FLAGS if rows[flag] or cells[flag]]
-    other = sorted((rows.keys() | cells.keys()) - set(FLAGS))
-    meaning = {flag: FLAGS[flag].meaning for flag in known} | dict.fromkeys(other, "see METHOD.md")
-    listed = [
-        [label(flag), flag, said, rows[flag] or DASH, cells[flag] or DASH] for flag, said in meaning.items()
-    ]
-    by_row.sort(key=lambda row: list(meaning).index(row[-1]))
+    flag = note.flag
     return {
-        "table": markdown(["", "flag", "meaning", "rows", "cells"], listed, text=3),
-        "never": [f"{label(flag)} ({flag})" for flag in FLAGS if flag not in known],
-        "rows": markdown(["flag", "threat model", "defense", "detail"], [row[:-1] for row in by_row], text=4),
-        "cells": markdown(["flag", "threat model", "defense", "attack", "queries", "cells"], by_cell, text=4),
+        "title": f"F{flag.number} · {flag.name}" if flag.number else plain(flag.name),
+        "meaning": flag.meaning[:1].upper() + flag.meaning[1:],
+        "do": flag.do,
+        "invalidates": flag.invalidates,
+        "rows": len(rows),
+        "cells": note.cells,
+        "table": markdown(["attacker", "defense", "where"], rows, text=3),
     }
 
 
@@ -141,8 +125,57 @@ def failures(context: ReportContext) -> dict[str, Any]:
     }
 
 
-def origin(meta: Meta, counts: Mapping[str, int], seconds: float | None = None) -> dict[str, Any]:
-    """Return where every number comes from: command, commit, machine, versions, victims, matrix.
+def options(context: ReportContext) -> dict[str, Any] | None:
+    """Return the thresholds in force, and the smallest reduction that each victim's run finds in 90 %."""
+    found, asked = context.recommendations, context.meta.report
+    if not found:
+        return None
+    shares = {
+        "accuracy and balanced accuracy lost (pp)": asked.accuracy,
+        "benign queries rejected (%)": asked.rejected,
+        "threshold decisions changed (%)": asked.changed,
+        "best adaptive attack behind the best other one (pp)": asked.shortfall,
+        "smallest reduction that is recommended (pp)": asked.least,
+    }
+    rows = [[name, f"{100 * value:g}"] for name, value in shares.items()]
+    rows += [
+        ["area under the risk-coverage curve (two classes: AUROC), worse by", f"{asked.ranking:g}"],
+        ["Brier score, worse by", f"{asked.brier:g}"],
+        ["thresholds at which users decide", ", ".join(f"{each:g}" for each in asked.thresholds)],
+        ["sold", asked.sells],
+        ["fresh repeats of the confirmation run", str(asked.confirm)],
+        ["price of 1,000 queries", f"${asked.price:,.2f}"],
+    ]
+    rows += [["queries an hour", f"{asked.rate:,g}"]] if asked.rate else []
+    rows += [["inputs an account", f"{asked.quota:,}"]] if asked.quota else []
+    smallest = [
+        [
+            code(each.victim),
+            f"{rec.budget:,}",
+            str(rec.fresh_repeats or rec.selection_repeats),
+            _smallest(rec),
+        ]
+        for each in found
+        if (rec := each.strongest)
+    ]
+    headers = ["victim", "queries", "repeats", "smallest reduction found in 90 % (pp)"]
+    return {"limits": markdown(["limit", ""], rows), "smallest": markdown(headers, smallest)}
+
+
+def _smallest(rec: Recommendation) -> str:
+    return DASH if rec.smallest is None else number(100 * rec.smallest, 1)
+
+
+def origin(context: ReportContext) -> dict[str, Any]:
+    """Return where every number comes from: command, commit, machine, versions, seeds, victims, matrix."""
+    seeds = sorted({record.task.seed for record in context.records})
+    return run_facts(context.meta, context.counts, context.seconds, seeds)
+
+
+def run_facts(
+    meta: Meta, counts: Mapping[str, int], seconds: float | None = None, seeds: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Return the values of the template ``origin``.
 
     ``counts``: tasks by status; ``seconds``: wall time of the whole run, where it is known.
     """
@@ -153,6 +186,7 @@ def origin(meta: Meta, counts: Mapping[str, int], seconds: float | None = None) 
         "command": f"`{meta.command}`" if meta.command else None,
         "commit": (meta.commit or "unknown") + edited,
         "cells": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()),
+        "seeds": ", ".join(map(str, seeds)),
         "started": _moment(meta.started),
         "finished": _moment(meta.finished),
         "wall seconds": None if seconds is None else f"{seconds:,.0f}",
@@ -171,6 +205,7 @@ def origin(meta: Meta, counts: Mapping[str, int], seconds: float | None = None) 
         "fingerprint",
     ]
     return {
+        "description": plain(meta.description or ""),
         "facts": markdown(["", ""], [[k, v] for k, v in facts.items() if v not in (None, "")], text=2),
         "victims": markdown(headers, [_victim(victim) for victim in meta.victims]),
         "matrix": (meta.matrix_text or "").strip(),
@@ -190,53 +225,3 @@ def _victim(victim: VictimFacts) -> list[str]:
         DASH if victim.parameters is None else f"{victim.parameters:,}",
         f"`{victim.fingerprint[:12]}`",
     ]
-
-
-READ_AS = "extraction.read_as_"
-
-
-def adaptive_check(context: ReportContext) -> dict[str, Any] | None:
-    """Return where the adaptive attack is shown to match the best of the others; None if it was not run."""
-    numbers = context.numbers
-    met = [match for match in comparisons(context.findings) if match.threat in numbers]
-    if not met:
-        return None
-    missed = [match for match in met if not match.supported]
-    return {
-        "plugins": ", ".join(f"`{name}`" for name in sorted({match.plugin for match in met})),
-        "attackers": ", ".join(sorted({match.attack for match in met})),
-        "slack": f"{100 * TOLERANCE:.1f}",
-        "every": len(met),
-        "missed": len(missed),
-        "behind": sum(match.difference.high < -TOLERANCE for match in missed),
-        "missed_table": _matches(context.findings, missed, numbers),
-        "table": _matches(context.findings, met, numbers),
-    }
-
-
-def _matches(findings: Findings, met: list[AutoComparison], numbers: Mapping[VictimThreatModel, int]) -> str:
-    rows = [
-        [
-            f"T{numbers[match.threat]}",
-            findings.defense_name(match.defense),
-            match.other,
-            f"{match.budget:,}",
-            ranged(match.sample.fidelity),
-            ranged(match.difference, sign="+"),
-            _read_as(match.sample),
-        ]
-        for match in sorted(met, key=lambda match: (match.difference.low, match.defense))
-    ]
-    headers = ["", "defense", "best of the others", "queries", "fidelity (%)", "ahead (pp)", "interpretation"]
-    return markdown(headers, rows, text=3)
-
-
-def _read_as(sample: AttackerResult) -> str:
-    """Return how many repeats chose each interpretation of the answers: ``recovered 4, labels 1``."""
-    kept = Counter(
-        key.removeprefix(READ_AS).replace("_", " ")
-        for record in sample.records
-        for key, value in record.metrics.items()
-        if key.startswith(READ_AS) and value
-    )
-    return ", ".join(f"{name} {count}" for name, count in kept.most_common()) or "–"

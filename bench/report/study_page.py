@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
+from bench.analysis.interval_text import DASH
 from bench.analysis.membership_results import inferences
 from bench.analysis.study_results import Value
 from bench.analysis.study_units import difference, number, published
-from bench.metrics.flags import MEANING
 from bench.plan.study import SLOT, Study, Table
 from bench.report import membership
 from bench.report.context import ReportContext
 from bench.report.figures import study as study_figures
 from bench.report.figures.style import save
-from bench.report.markdown import DASH, markdown
+from bench.report.markdown import markdown
 from bench.report.study_comment import Headline, StudyComment
 from bench.report.templates import rendered
 
+MOST_ROWS = 24
+"""Rows of published and measured values on the first page."""
 
-def title(context: ReportContext) -> dict[str, Any] | None:
-    """Return the title of a replication, and what an index needs to know of its page."""
-    if context.study is None:
-        return None
-    return {"title": context.study.title, "comment": _comment(context.study, context.values)}
+
+def first(context: ReportContext) -> dict[str, Any]:
+    """Return the values of the template ``study_first``: conclusion, first values, first figure."""
+    study, values = context.study, context.values
+    assert study is not None  # noqa: S101  # the page of a replication has one
+    shown: list[Value] = []
+    for table in study.table:
+        own = [values[row.id] for row in table.row]
+        if not shown or len(shown) + len(own) <= MOST_ROWS:
+            shown += own[:MOST_ROWS]
+    path = f"{context.folder.name}/published-1.svg"
+    drawn = (context.folder / "published-1.svg").is_file()
+    heading = study.table[0].heading
+    figures = [rendered("figure_published", heading=heading, path=path)] if drawn else []
+    left = len(values) - len(shown)
+    more = f" {left} more values are in [replication.md](replication.md)." if left > 0 else ""
+    found = len(context.notes)
+    some = "A note" if found == 1 else f"{found} notes"
+    return {
+        "title": study.title,
+        "comment": _comment(study, values),
+        "verdict": filled(study.verdict, values),
+        "table": rows(shown, notes=False),
+        "figures": figures,
+        "more": more,
+        "notes": f" {some} on these numbers: [warnings.md](warnings.md)." if found else "",
+        "lacking": context.lacking,
+    }
 
 
 def replication(context: ReportContext) -> dict[str, Any] | None:
@@ -41,8 +65,7 @@ def replication(context: ReportContext) -> dict[str, Any] | None:
         figures = _figures(context, table, own, place)
         tables.append({"heading": table.heading, "intro": table.intro, "rows": rows(own), "figures": figures})
     return {
-        "level": "##" if study.page else "###",
-        "title": study.title,
+        "title": "" if context.on_study_page else study.title,
         "verdict": filled(study.verdict, values),
         "source": study.source,
         "tables": tables,
@@ -81,8 +104,11 @@ def filled(text: str, values: Mapping[str, Value]) -> str:
     return SLOT.sub(slot, text)
 
 
-def rows(values: Sequence[Value]) -> str:
-    """Return the table of some rows; with the columns on the publication only if it has a number for them."""
+def rows(values: Sequence[Value], *, notes: bool = True) -> str:
+    """Return the table of some rows; with the columns on the publication only if it has a number for them.
+
+    ``notes``: with the reliability warnings of each row.
+    """
     known = any(value.row.published is not None for value in values)
     body = []
     for value in values:
@@ -91,9 +117,10 @@ def rows(values: Sequence[Value]) -> str:
         line.append(_measured(value))
         if known:
             line.append(DASH if value.beside is None else difference(value.row, value.beside))
-        body.append([*line, _repeats(value)])
-    headers = ["", "published", "measured", "measured − published", "repeats, flags"]
-    return markdown(headers if known else ["", "measured", "repeats, flags"], body)
+        body.append([*line, _repeats(value, notes=notes)])
+    last = "repeats, notes" if notes else "repeats"
+    headers = ["", "published", "measured", "measured − published", last]
+    return markdown(headers if known else ["", "measured", last], body)
 
 
 def _measured(value: Value) -> str:
@@ -101,7 +128,7 @@ def _measured(value: Value) -> str:
     return f"**{value.text}**" if value.status == "ok" else value.status + reason
 
 
-def _repeats(value: Value) -> str:
+def _repeats(value: Value, *, notes: bool) -> str:
     if value.status != "ok":
         return DASH
     count = len(value.by_repeat)
@@ -109,7 +136,8 @@ def _repeats(value: Value) -> str:
     text = f"{text} (no interval)" if count == 1 else text
     every = len(value.records)
     flags = [name if n == every else f"{name} ({n} of {every})" for name, n in sorted(value.flags.items())]
-    return (text if value.by_repeat else "defense evaluation") + (f" ⚑ {', '.join(flags)}" if flags else "")
+    marks = f"; {', '.join(flags)}" if flags and notes else ""
+    return (text if value.by_repeat else "defense evaluation") + marks
 
 
 def _figures(context: ReportContext, table: Table, values: Sequence[Value], number: int) -> list[str]:
@@ -134,20 +162,3 @@ def _confusion(value: Value) -> Any:
     stored = (record.info.confusion for record in value.records)
     counts = [np.asarray(each, dtype=np.int64) for each in stored if each is not None]
     return np.sum(counts, axis=0) if counts else None
-
-
-def warnings(context: ReportContext) -> dict[str, Any]:
-    """Return the meaning of each reliability warning, how many cells raise it, and which rows."""
-    counts = Counter(flag for record in context.records for flag in record.info.flags)
-    body = [
-        [flag, MEANING.get(flag, "see METHOD.md"), _rows_with(flag, context.values), count]
-        for flag, count in sorted(counts.items())
-    ]
-    return {
-        "table": markdown(["flag", "meaning", "rows", "cells"], body, text=3),
-        "overlap": "overlap" in counts,
-    }
-
-
-def _rows_with(flag: str, values: Mapping[str, Value]) -> str:
-    return "; ".join(value.row.label for value in values.values() if value.flags[flag]) or DASH

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.analysis.findings import Findings
+from bench.analysis.interval_text import DASH, number
+from bench.analysis.threat_models import Defense
 from bench.metrics.definitions import METRICS, Table, shown_in
 from bench.records import Record
-from bench.report.markdown import DASH, markdown, measured, number
+from bench.report.markdown import code, markdown, measured
 
 
 def utility_table(findings: Findings, victim: str, table: Table) -> str:
@@ -17,7 +19,7 @@ def utility_table(findings: Findings, victim: str, table: Table) -> str:
     """
     metrics = shown_in(table)
     rows = [
-        [findings.defense_name(defense), *(measured(record, metric.name) for metric in metrics)]
+        [_name(findings, defense), *(measured(record, metric.name) for metric in metrics)]
         for defense, record in findings.evaluations_of(victim)
         if table != "detector" or _screens(record)
     ]
@@ -46,7 +48,7 @@ def resolved_table(findings: Findings, victim: str) -> str:
         found: Mapping[str, str] = record.info.resolved
         losses = [measured(record, metric.name) for metric in DISTANCES]
         given = {text: found[text] for text in defense if text in found}
-        rows += [[f"`{text}`", f"`{became}`", *losses] for text, became in given.items()]
+        rows += [[code(text), code(became), *losses] for text, became in given.items()]
     return markdown(["given as", "found", *(metric.heading for metric in DISTANCES)], rows, text=2)
 
 
@@ -75,5 +77,9 @@ def latency_table(findings: Findings, victim: str) -> str:
     for defense, record in findings.evaluations_of(victim):
         latency = record.costs.latency_us
         shown = [number(latency[size], 1) if latency.get(size) is not None else DASH for size in ("1", "256")]
-        rows.append([findings.defense_name(defense), *shown])
+        rows.append([_name(findings, defense), *shown])
     return markdown(["defense", "one query at a time (µs)", "in batches of 256 (µs a query)"], rows)
+
+
+def _name(findings: Findings, defense: Defense) -> str:
+    return code(findings.defense_name(defense)) if defense else "none"

@@ -46,6 +46,7 @@ from measure import (
     power,
 )
 
+from bench.analysis.interval_text import DASH
 from bench.exit_codes import ExitCode
 from bench.gate.baseline import read
 from bench.gate.compare import TOLERANCE
@@ -54,7 +55,7 @@ from bench.gate.rows import Decision, RowKind
 from bench.metrics.intervals import share_interval
 from bench.report import sections
 from bench.report.figures.style import BLUE, GREY, STYLE, place_axes
-from bench.report.markdown import DASH, markdown
+from bench.report.markdown import markdown
 from bench.report.page import written
 from bench.report.templates import rendered
 from bench.store import Store
@@ -195,7 +196,8 @@ def main() -> None:
         *_planted(found),
         *_coverage(covered),
         *_latency(given.latency),
-        rendered("origin", **sections.origin(whole.meta, {})),
+        "## How it was made",
+        rendered("origin", **sections.run_facts(whole.meta, {})),
     ]
     written(given.out / "report.md", parts)
 

@@ -2,6 +2,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from bench.report.sentences import one_line_result, one_line_results
 from records import AUDITS, INSIDE, META, NEAR, REPEATS, cell, evaluation, hits, section
 
 from bench.analysis.attacker_results import equal_agreement
@@ -10,7 +11,6 @@ from bench.analysis.row_flags import name_with_warnings, row_flags
 from bench.analysis.threat_models import VictimThreatModel
 from bench.metrics.flags import FLAGS, label
 from bench.report.page import write_report
-from bench.report.sentences import one_line_result, one_line_results
 
 SOFT, LABELS = "copycat(use_probability=true)", "copycat(use_probability=false)"
 RECOVER, MAJORITY = "recover", "labels"

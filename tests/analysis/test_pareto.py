@@ -3,15 +3,15 @@ import re
 
 import numpy as np
 import pytest
+from bench.report.figures.pareto import pareto
+from bench.report.tables import front_table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from records import INSIDE, META, REPEATS, cell, evaluation
 
 from bench.analysis.findings import Findings
 from bench.analysis.pareto import PANEL_COSTS, defense_names, dominated, panels, strength_range
 from bench.report.figures import pareto as pareto_figure
-from bench.report.figures.pareto import pareto
 from bench.report.page import write_report
-from bench.report.tables import front_table
 
 SOFT = "copycat(use_probability=true)"
 RECOVER = "recover"

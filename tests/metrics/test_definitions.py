@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import get_args
 
 import pytest
+from bench.report.sentences import PAID
 
 import bench
 from bench.analysis.pareto import PANEL_COSTS
@@ -15,7 +16,6 @@ from bench.gate.spread import Sides
 from bench.metrics import definitions
 from bench.metrics.definitions import DEFINITIONS, METRICS, Metric, Table, find, matching, shown_in
 from bench.records import Record
-from bench.report.sentences import PAID
 from bench.report.utility_tables import utility_table
 from bench.runner.cells import run_cells
 from bench.runner.defense_evaluation import evaluate_defense

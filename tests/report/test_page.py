@@ -3,6 +3,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+from bench.report.sentences import summary_sentences
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from records import (
@@ -31,7 +32,6 @@ from bench.analysis.findings import Findings
 from bench.metrics.flags import MEANING
 from bench.report.figures.label_placement import name_points
 from bench.report.page import write_report
-from bench.report.sentences import summary_sentences
 from bench.run_facts import Meta
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -62,11 +63,19 @@ def place_axes(figure: Figure, left: float, bottom: float, width: float, height:
     return figure.add_axes((left / across, bottom / down, width / across, height / down))
 
 
-def clear(folder: Path) -> None:
-    """Remove the figures on replications and membership inference of an earlier report."""
-    for kind in ("published", "confusion", "roc"):
-        for old in folder.glob(f"{kind}-[0-9]*.svg"):
-            old.unlink()
+EARLIER = re.compile(
+    r"T\d+-(curves|pareto|costs)\.svg|(heatmap|published|confusion|roc|roc-study)-[\d-]+\.svg"
+)
+"""Figures of reports by older versions, which do not say who made them."""
+CREATOR = "moatbench"
+
+
+def remove_old_figures(folder: Path) -> None:
+    """Remove the figures of an earlier report; other files stay."""
+    for path in sorted(folder.glob("*.svg")):
+        ours = f"<dc:title>{CREATOR}</dc:title>"
+        if EARLIER.fullmatch(path.name) or ours in path.read_text(encoding="utf-8", errors="replace"):
+            path.unlink()
 
 
 def save(figure: Figure | None, folder: Path, name: str) -> str:
@@ -74,5 +83,5 @@ def save(figure: Figure | None, folder: Path, name: str) -> str:
     if figure is None:
         return ""
     with mpl.rc_context(STYLE), replacement(folder / f"{name}.svg") as part:
-        figure.savefig(part, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(part, format="svg", transparent=True, metadata={"Date": None, "Creator": CREATOR})
     return f"{folder.name}/{name}.svg"

@@ -1,0 +1,259 @@
+"""What a run answers, in words: the recommendation, what it costs, what an attacker pays, how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from bench.analysis.interval_text import number
+from bench.analysis.verdicts import (
+    Affordability,
+    Conclusion,
+    Criterion,
+    CriterionName,
+    DefenseVerdict,
+    Recommendation,
+    Reduction,
+)
+from bench.metrics.query_multiplier import Multiplier
+from bench.report.markdown import code
+from bench.run_facts import ReportOptions
+
+SOLD = {
+    "probabilities": "probabilities",
+    "ranking": "a confidence that users rank by",
+    "labels": "labels",
+}
+"""What users pay for, in words."""
+WHERE = {
+    "labels": "labels are enough for your users",
+    "ranking": "your users only rank by confidence",
+    "probabilities": "your users need probabilities",
+}
+LOST: dict[CriterionName, str] = {
+    "accuracy": "users lose {} pp of accuracy",
+    "balanced accuracy": "users lose {} pp of balanced accuracy",
+    "rejected": "{} % of benign queries are rejected",
+    "ranking": "the ranking by confidence gets worse by {}",
+    "brier": "the Brier score gets worse by {}",
+    "changed": "{} % of users' threshold decisions change",
+    "confidence": "answers have no confidence",
+    "adaptive": "not evaluated against an adaptive attacker",
+    "valid": "numbers cannot be used",
+}
+"""What is lost by each criterion; ``{}`` stands for the number."""
+SHARES = frozenset({"accuracy", "balanced accuracy", "rejected", "changed"})
+"""Criteria whose loss is a fraction and shown times 100."""
+VERDICTS: dict[Conclusion, str] = {
+    "undefended": "",
+    "recommended": "**recommended**",
+    "tied": "as good as the recommended one",
+    "confirmed": "confirmed, lowers less",
+    "not confirmed": "eligible, reduction not confirmed",
+    "candidate": "candidate, not confirmed",
+    "eligible": "eligible",
+    "not shown": "not shown to be affordable",
+    "no adaptive attacker": "not evaluated against an adaptive attacker",
+    "not usable": "not usable",
+    "invalid": "numbers cannot be used",
+}
+
+
+def sides(reduction: Reduction) -> tuple[str, str, str]:
+    """Return fidelity without and with the defense in %, and the reduction in pp, one digit each.
+
+    They add up as printed: fidelity with the defense is the other two's difference.
+    """
+    before, less = round(100 * reduction.undefended, 1), round(100 * reduction.interval.value, 1)
+    return number(before, 1), number(before - less, 1), number(less, 1)
+
+
+def reduction_text(reduction: Reduction) -> str:
+    """Return ``2.8 pp, 95 % CI 1.7 to 3.9; 20 fresh repeats``."""
+    interval = reduction.interval
+    fresh = "fresh " if reduction.fresh else ""
+    repeats = f"{reduction.repeats} {fresh}repeat{'s' * (reduction.repeats != 1)}"
+    if math.isnan(interval.low):
+        return f"{sides(reduction)[2]} pp; {repeats}"
+    low, high = (number(100 * limit, 1) for limit in (interval.low, interval.high))
+    return f"{sides(reduction)[2]} pp, 95 % CI {low} to {high}; {repeats}"
+
+
+def verdict_text(row: DefenseVerdict, options: ReportOptions) -> str:
+    """Return the verdict on a defense in words, with the figure that decides against it."""
+    text = VERDICTS[row.conclusion]
+    if row.conclusion == "not shown":
+        reasons = [_not_shown(each) for each in row.failed if each.verdict == "not shown"]
+        return f"{text}: {reasons[0]}" if reasons else text
+    if row.conclusion in ("not usable", "invalid"):
+        narrower = [sold for sold in ("ranking", "labels") if sold in row.eligible_for]
+        if row.conclusion == "not usable" and narrower and options.sells not in row.eligible_for:
+            return "only where labels suffice" if narrower == ["labels"] else "only to rank or label by"
+        failed = worst(row.failed)
+        reason = criterion_text(failed) if failed else ""
+        return f"{text}: {reason}" if reason and reason != text else text
+    return text
+
+
+def worst(failed: Sequence[Criterion]) -> Criterion | None:
+    """Return the criterion that a defense exceeds most, relative to the limit; the first without numbers."""
+    by_loss = [each for each in failed if each.verdict == "too dear"] or list(failed)
+    return max(by_loss, key=_excess, default=None)
+
+
+def _excess(criterion: Criterion) -> float:
+    if criterion.loss is None or not criterion.limit:
+        return 0.0
+    return criterion.loss.value / criterion.limit
+
+
+def criterion_text(criterion: Criterion) -> str:
+    """Return what a criterion says was lost, with its figure; its detail where there is no figure."""
+    if criterion.loss is None or math.isnan(criterion.loss.value):
+        return criterion.detail or LOST[criterion.name].replace("{}", "an unknown number of")
+    return LOST[criterion.name].format(loss_number(criterion))
+
+
+def loss_number(criterion: Criterion) -> str:
+    """Return a criterion's loss as it is shown."""
+    value = criterion.loss.value if criterion.loss else math.nan
+    return number(100 * value, 1) if criterion.name in SHARES else number(value, 3)
+
+
+def _not_shown(criterion: Criterion) -> str:
+    if criterion.detail:
+        return criterion.detail
+    if criterion.needed:
+        return f"{criterion.name} needs {criterion.needed:,} labelled test inputs"
+    return f"{criterion.name} was not measured"
+
+
+def cost_clause(row: DefenseVerdict) -> str:
+    """Return what benign users lose: ``no accuracy and 0.4 % of their threshold decisions``."""
+    losses = []
+    accuracy = row.criterion("accuracy")
+    if accuracy and accuracy.loss:
+        shown = loss_number(accuracy)
+        losses.append("no accuracy" if float(shown) <= 0 else f"{shown} pp of accuracy")
+    for name, text in (
+        ("rejected", "{} % of their queries"),
+        ("changed", "{} % of their threshold decisions"),
+    ):
+        found = row.criterion(name)  # type: ignore[arg-type]
+        if found and found.loss and float(loss_number(found)) > 0:
+            losses.append(text.format(loss_number(found)))
+    brier = row.criterion("brier")
+    if brier and brier.loss and float(loss_number(brier)) > 0:
+        losses.append(f"{loss_number(brier)} of Brier score")
+    return joined(losses)
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def effort(queries: int, options: ReportOptions, *, money_alone: bool = False) -> str:
+    """Return what so many queries cost: ``200 queries, $0.30, 2.0 hours, 4 accounts``."""
+    money = f"${queries * options.price / 1000:,.2f}"
+    if money_alone:
+        return money
+    parts = [f"{queries:,} queries", money]
+    if options.rate:
+        hours = queries / options.rate
+        parts.append(f"{hours:,.1f} hours" if hours >= 0.1 else "minutes")
+    if options.quota:
+        accounts = math.ceil(queries / options.quota)
+        parts.append(f"{accounts:,} account{'s' * (accounts != 1)}")
+    return ", ".join(parts)
+
+
+def multiplier_text(
+    multiplier: Multiplier | None, reference: int, budgets: Sequence[int], options: ReportOptions
+) -> str:
+    """Return how many queries make up for a defense, or how far the budgets that were run reach."""
+    largest = max(budgets, default=reference)
+    reach = f"the largest budget of this run, {largest:,} queries"
+    if multiplier is None:
+        return ""
+    if multiplier.above:
+        return f"Not reached again within {reach}, what {reference:,} queries give without it."
+    if multiplier.below or multiplier.low <= 0 or not math.isfinite(multiplier.high):
+        return f"How many more queries make up for it cannot be told from budgets up to {largest:,}."
+    needed = round(multiplier.value * reference)
+    return (
+        f"It takes {multiplier.value:.1f} times the queries (95 % CI {multiplier.low:.1f} to "
+        f"{multiplier.high:.1f}), {effort(needed, options)}, to get what {reference:,} give without it."
+    )
+
+
+def headline(rec: Recommendation, name: str) -> str:
+    """Return the recommendation, or why there is none, in a sentence or two.
+
+    ``name``: of the defense that it is about, as shown; unused where nothing is recommended.
+    """
+    best = rec.recommended
+    if best and best.reduction:
+        before, after, _ = sides(best.reduction)
+        cost = cost_clause(best)
+        costs = f" and costs users {cost}" if cost else ""
+        return (
+            f"**Recommendation: {code(name)}.** It lowers the best attack's fidelity from {before} % to "
+            f"{after} % ({reduction_text(best.reduction)}){costs}."
+        )
+    leading = candidate(rec)
+    if leading and leading.reduction:
+        before, after, _ = sides(leading.reduction)
+        cost = cost_clause(leading)
+        costs = f" and costs users {cost}" if cost else ""
+        return (
+            f"**Candidate, not confirmed: {code(name)}.** It seems to lower the best attack's fidelity "
+            f"from {before} % to {after} % ({reduction_text(leading.reduction)}){costs}. The best of several "
+            "looks better than it is, so nothing is recommended until fresh repeats confirm it (`confirm`)."
+        )
+    if rec.undefended is None:
+        return "**Nothing is recommended.** No attack is ranked without a defense, so nothing is compared."
+    if rec.confirmed:
+        found = ""
+        if rec.smallest is not None:
+            found = f" (a reduction of {100 * rec.smallest:.1f} pp would have been found in 90 %)"
+        return (
+            "**Nothing is recommended.** No defense in this run lowers what the best attack gets, as far as "
+            f"{rec.fresh_repeats} repeats can tell{found}."
+        )
+    return f"**Nothing is recommended.** {nothing_eligible(rec)}"
+
+
+def candidate(rec: Recommendation) -> DefenseVerdict | None:
+    """Return the first defense that is selected and not confirmed; None without any."""
+    return next((row for row in rec.rows if row.conclusion == "candidate"), None)
+
+
+REASONS: dict[Conclusion, str] = {
+    "not usable": "cost{s} users too much",
+    "no adaptive attacker": "did not meet an adaptive attacker",
+    "not shown": "{is} not shown to be affordable",
+    "invalid": "{has} numbers that cannot be used",
+    "eligible": "{is} eligible but not seen to lower fidelity by enough",
+}
+
+
+def nothing_eligible(rec: Recommendation) -> str:
+    """Return why no defense is even a candidate, by how many there are for each reason."""
+    counts: Counter[Conclusion] = Counter(row.conclusion for row in rec.rows if row.defense)
+    if not counts:
+        return "This run has no defense under this attacker."
+    parts = []
+    for conclusion, text in REASONS.items():
+        if count := counts[conclusion]:
+            one = count == 1
+            words = {"s": "s" * one, "is": "is" if one else "are", "has": "has" if one else "have"}
+            parts.append(f"{count} {text.format(**words)}")
+    total = counts.total()
+    return f"Of {total} defense{'s' * (total != 1)} in this run, {joined(parts)}."
+
+
+def affordable(verdict: Affordability) -> bool:
+    """Return whether a criterion is met."""
+    return verdict == "affordable"
