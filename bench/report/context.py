@@ -25,20 +25,20 @@ from bench.tasks import Task
 class ReportContext:
     """Records and facts of a run, with everything that several sections need.
 
-    ``folder`` is where figures go. ``study``: the replication, None for a run without one.
+    ``folder`` is where figures go; None: none is drawn. ``study``: the replication, None for a run without one.
     ``missing``: tasks that were planned and have no record.
     """
 
     records: Sequence[Record]
     meta: Meta
-    folder: Path
+    folder: Path | None
     findings: Findings
     study: Study | None
     missing: Sequence[Task] = ()
 
     @classmethod
     def of(
-        cls, records: Sequence[Record], meta: Meta, folder: Path, missing: Sequence[Task] = ()
+        cls, records: Sequence[Record], meta: Meta, folder: Path | None, missing: Sequence[Task] = ()
     ) -> ReportContext:
         """Return the context of a run, as in :func:`bench.report.page.write_report`."""
         study = Study.model_validate(meta.study) if meta.study else None

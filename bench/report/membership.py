@@ -33,7 +33,7 @@ def section(context: ReportContext) -> dict[str, Any] | None:
     return {"sentences": sentences(found), "table": table(found), "figures": figures}
 
 
-def curves(found: Sequence[Inference], folder: Path, name: str) -> list[str]:
+def curves(found: Sequence[Inference], folder: Path | None, name: str) -> list[str]:
     """Draw the ROC curves of some attacks as ``NAME.svg``; return the Markdown that shows them.
 
     If there are too many for one figure, there is one for each source of non-members.

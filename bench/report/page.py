@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.files import write_atomically
 from bench.records import Record
-from bench.report import attacks, first_page, membership, sections, study_page
+from bench.report import attacks, membership, sections, study_page, victim_page
 from bench.report.context import ReportContext
 from bench.report.figures.style import remove_old_figures
 from bench.report.markdown import plain
@@ -110,7 +110,7 @@ def write_report(records: Sequence[Record], meta: Meta, out: Path, missing: Sequ
     """
     context = ReportContext.of(records, meta, out / "figures", missing)
     out.mkdir(parents=True, exist_ok=True)
-    remove_old_figures(context.folder)
+    remove_old_figures(out / "figures")
     pages: dict[str, str] = {}
     links = []
     for page in PAGES:
@@ -137,14 +137,14 @@ def _first_pages(context: ReportContext, links: str) -> dict[str, str]:
     if not found:
         return {"report.md": rendered("no_extraction", **sections.no_extraction(context), links=links)}
     if len(found) == 1:
-        return {"report.md": rendered("victim", **first_page.page(context, found[0]), links=links)}
+        return {"report.md": rendered("victim", **victim_page.page(context, found[0]), links=links)}
     pages = {}
     for each in found:
-        values = first_page.page(context, each, prefix=f"{first_page.slug(each.victim)}-")
+        values = victim_page.page(context, each, prefix=f"{victim_page.slug(each.victim)}-")
         text = rendered("victim", **values, links=f"[All victims](report.md) · {links}")
-        pages[first_page.file_of(each.victim)] = f"{text}\n\n{OURS}"
+        pages[victim_page.file_of(each.victim)] = f"{text}\n\n{OURS}"
     title = {"title": plain(context.title)}
-    return pages | {"report.md": rendered("victims", **title, **first_page.overview(context), links=links)}
+    return pages | {"report.md": rendered("victims", **title, **victim_page.overview(context), links=links)}
 
 
 def _remove_old_pages(out: Path, kept: Mapping[str, str]) -> None:
@@ -161,13 +161,8 @@ def first_page(records: Sequence[Record], meta: Meta, missing: Sequence[Task] = 
 
     Arguments: as in :func:`write_report`.
     """
-    context = ReportContext.of(records, meta, Path("figures"), missing)
-    if context.on_study_page:
-        first = ("study_title", "incomplete", "study")
-    else:
-        first = ("title", "incomplete", "summary")
-    filled = [(each, each.values(context)) for each in SECTIONS if each.template in first]
-    return "\n\n".join(rendered(each.template, **values) for each, values in filled if values is not None)
+    context = ReportContext.of(records, meta, None, missing)
+    return _first_pages(context, "")["report.md"].rstrip()
 
 
 def written(path: Path, parts: Iterable[str]) -> Path:

@@ -34,10 +34,10 @@ def first(context: ReportContext) -> dict[str, Any]:
         own = [values[row.id] for row in table.row]
         if not shown or len(shown) + len(own) <= MOST_ROWS:
             shown += own[:MOST_ROWS]
-    path = f"{context.folder.name}/published-1.svg"
-    drawn = (context.folder / "published-1.svg").is_file()
-    heading = study.table[0].heading
-    figures = [rendered("figure_published", heading=heading, path=path)] if drawn else []
+    figures = []
+    if context.folder and (context.folder / "published-1.svg").is_file():  # drawn for replication.md
+        path = f"{context.folder.name}/published-1.svg"
+        figures.append(rendered("figure_published", heading=study.table[0].heading, path=path))
     left = len(values) - len(shown)
     more = f" {left} more values are in [replication.md](replication.md)." if left > 0 else ""
     found = len(context.notes)

@@ -78,9 +78,9 @@ def remove_old_figures(folder: Path) -> None:
             path.unlink()
 
 
-def save(figure: Figure | None, folder: Path, name: str) -> str:
-    """Write a figure as ``NAME.svg``; return its path relative to the page, empty for no figure."""
-    if figure is None:
+def save(figure: Figure | None, folder: Path | None, name: str) -> str:
+    """Write a figure as ``NAME.svg``; return its path relative to the page, empty for no figure or folder."""
+    if figure is None or folder is None:
         return ""
     with mpl.rc_context(STYLE), replacement(folder / f"{name}.svg") as part:
         figure.savefig(part, format="svg", transparent=True, metadata={"Date": None, "Creator": CREATOR})

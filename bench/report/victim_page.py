@@ -12,7 +12,7 @@ from bench.analysis.threat_models import Defense, VictimThreatModel
 from bench.analysis.verdicts import DefenseVerdict, Recommendation, VictimRecommendations
 from bench.report import answers
 from bench.report.context import ReportContext
-from bench.report.figures.first_page import draw
+from bench.report.figures.victim import draw
 from bench.report.markdown import code, markdown, plain
 
 MOST_ROWS = 8
