@@ -196,7 +196,7 @@ class Findings:
 
     def defense_name(self, defense: Defense) -> str:
         """Return the stack's short name."""
-        return " + ".join(self._defense_names[text] for text in defense) or "none"
+        return " + ".join(self._defense_names.get(text, text) for text in defense) or "none"
 
     def attack_name(self, attack: str) -> str:
         """Return the attack's short name."""

@@ -25,8 +25,8 @@ from bench.tasks import Task
 class ReportContext:
     """Records and facts of a run, with everything that several sections need.
 
-    ``folder`` is where figures go; None: none is drawn. ``study``: the replication, None for a run without one.
-    ``missing``: tasks that were planned and have no record.
+    ``folder`` is where figures go; None: none is drawn. ``study``: the replication, None for a run
+    without one. ``missing``: tasks that were planned and have no record.
     """
 
     records: Sequence[Record]
@@ -92,10 +92,7 @@ class ReportContext:
         """What to do about each victim; empty on the page of a replication and without any extraction."""
         if self.on_study_page or not self.attackers:
             return []
-        try:
-            return recommendations(self.findings, self.meta.report)
-        except NotImplementedError:
-            return []
+        return recommendations(self.findings, self.meta.report)
 
     @cached_property
     def notes(self) -> list[Note]:

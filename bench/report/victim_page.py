@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.analysis.interval_text import DASH, in_table, in_text, number
@@ -170,23 +170,32 @@ def _without(rec: Recommendation) -> str:
 
 
 def _compared(context: ReportContext, rec: Recommendation, rows: Sequence[DefenseVerdict]) -> str:
-    """Return which attacks the rows compare, grouped by the pair of attacks."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """Return who attacks, and which attacks the rows compare, both sides named where they differ."""
+    before: dict[str, list[str]] = {}
+    after: dict[str, list[str]] = {}
     for row in rows:
         if row.reduction:
-            pair = (row.reduction.undefended_attack, row.reduction.attack)
-            groups.setdefault(pair, []).append(code(context.findings.defense_name(row.defense)))
-    parts = []
-    for (before, after), names in groups.items():
-        both = plain(after) if before == after else f"{plain(before)} without, {plain(after)} with"
-        parts.append(f"{both} ({', '.join(names)})" if len(groups) > 1 else both)
+            name = code(context.findings.defense_name(row.defense))
+            before.setdefault(row.reduction.undefended_attack, []).append(name)
+            after.setdefault(row.reduction.attack, []).append(name)
     left = len(rec.rows) - len(rows)
-    more = (
-        f" {left} more defense{'s are' if left > 1 else ' is'} in [attacks.md](attacks.md)." if left else ""
-    )
+    are = "defenses are" if left > 1 else "defense is"
+    more = f" {left} more {are} in [attacks.md](attacks.md)." if left else ""
     who = f"Attacker: {context.attacker(rec.threat)}; {rec.budget:,} queries."
-    best = f" Best attack: {'; '.join(parts)}." if parts else ""
-    return f"{who}{best}{more}"
+    if not before:
+        return f"{who}{more}"
+    if before == after and len(before) == 1:
+        return f"{who} Best attack without and with each defense: {plain(*before)}.{more}"
+    sides = f"Best attack without a defense: {_grouped(before)}. With one: {_grouped(after)}."
+    return f"{who} {sides}{more}"
+
+
+def _grouped(attacks: Mapping[str, Sequence[str]]) -> str:
+    """Return attacks with the defenses that each is the best for; the commonest first, without them."""
+    ordered = sorted(attacks, key=lambda attack: -len(attacks[attack]))
+    rare = [f"{plain(attack)} for {answers.joined(attacks[attack])}" for attack in ordered[1:]]
+    others = f" ({'; '.join(rare)})" if rare else ""
+    return f"{plain(ordered[0])}{others}"
 
 
 def _not_stopped(context: ReportContext, rec: Recommendation) -> str:
@@ -203,14 +212,13 @@ def _not_stopped(context: ReportContext, rec: Recommendation) -> str:
         )
     after = answers.sides(best.reduction)[1]
     baseline = context.findings.zero_query_baseline(rec.threat)
-    if baseline and best.reduction.defended <= baseline.interval.high:
-        return (
-            f"With it, {bought} buy no more than the attacker's own labelled data give without any query "
-            f"({number(100 * baseline.interval.value, 1)} %)."
-        )
+    own = ""
+    if baseline:
+        value = number(100 * baseline.interval.value, 1)
+        own = f" (the attacker's own labelled data give {value} % without any query)"
     return (
         f"**It does not stop extraction:** {bought} still buy a surrogate that agrees with the model on "
-        f"{after} % of inputs."
+        f"{after} % of inputs{own}."
     )
 
 

@@ -49,9 +49,10 @@ def _free(
     dots: Sequence[Bbox],
     tags: Sequence[Bbox],
 ) -> Bbox:
-    first = Bbox.from_bounds(px + 6, py - height / 2, width, height)
-    for radius in (6, 10, 15, 21, 28, 37, 48, 62, 78, 96, 120, 150):
-        for angle in np.radians((0, 180, 30, -30, 60, -60, 90, -90, 150, -150, 120, -120)):
+    first = Bbox.from_bounds(px + 6, py + 3, width, height)
+    # Up or down from the point first, so that its intervals do not run through its name.
+    for radius in (11, 15, 21, 28, 37, 48, 62, 78, 96, 120, 150):
+        for angle in np.radians((35, -35, 145, -145, 60, -60, 90, -90, 120, -120, 0, 180)):
             x, y = px + radius * np.cos(angle), py + radius * np.sin(angle)
             left = x if np.cos(angle) > 0.2 else x - width if np.cos(angle) < -0.2 else x - width / 2
             box = Bbox.from_bounds(left, y - height / 2, width, height)
