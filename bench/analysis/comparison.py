@@ -51,6 +51,12 @@ def best_of(candidates: CandidateAttacks) -> BestAttack | None:
     return best_attack(ranked) if ranked else None
 
 
+def best_name(candidates: CandidateAttacks) -> str | None:
+    """Return the name of the best of the ranked candidates, as :func:`best_of` does, without its interval."""
+    ranked = sorted(name for name, sample in candidates.items() if sample.ranked)
+    return max(ranked, key=lambda name: float(candidates[name].agreement.mean()), default=None)
+
+
 def best_attack_result(
     candidates: CandidateAttacks, undefended: CandidateAttacks, labels: CandidateAttacks
 ) -> BestAttackResult:
@@ -79,21 +85,23 @@ def reduction_between(others: CandidateAttacks, candidates: CandidateAttacks) ->
     Only those of ``others`` count whose attack is a candidate too. None without any, or without a
     shared repeat.
     """
-    best = best_of(candidates)
+    best = best_name(candidates)
     rivals = in_both(others, candidates)
-    rival = best_of(rivals)
+    rival = best_name(rivals)
     if best is None or rival is None:
         return None
-    theirs, ours = shared_repeats(rivals[rival.attack], candidates[best.attack])
+    theirs, ours = shared_repeats(rivals[rival], candidates[best])
     return paired_difference(theirs, ours) if len(ours) else None
 
 
 def _non_adaptive(candidates: CandidateAttacks, undefended: CandidateAttacks) -> NonAdaptive | None:
     plain = {name: sample for name, sample in candidates.items() if not sample.adaptive}
-    best, best_of_all = best_of(plain), best_of(candidates)
-    if best is None or best_of_all is None or len(plain) == len(candidates):
+    if len(plain) == len(candidates):
         return None
-    theirs, ours = shared_repeats(candidates[best_of_all.attack], plain[best.attack])
+    best, best_of_all = best_of(plain), best_name(candidates)
+    if best is None or best_of_all is None:
+        return None
+    theirs, ours = shared_repeats(candidates[best_of_all], plain[best.attack])
     gain = paired_difference(theirs, ours) if len(ours) else None
     rivals = {name: sample for name, sample in undefended.items() if not sample.adaptive}
     return NonAdaptive(best, reduction_between(rivals, plain), gain)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.analysis.findings import DefenseResult, Findings
-from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
-from bench.calls import parse_call
+from bench.analysis.threat_models import UNDEFENDED, VictimThreatModel
 from bench.metrics.definitions import DEFINITIONS
 from bench.metrics.intervals import Interval
 from bench.records import Record
@@ -95,21 +93,3 @@ def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
         any(cost <= x and fidelity <= y and (cost, fidelity) != (x, y) for cost, fidelity in points)
         for x, y in points
     ]
-
-
-def defense_names(defense: Defense) -> str:
-    """Return the names of a stack's plugins without parameters; "none" without any."""
-    return " + ".join(parse_call(text)[0] for text in defense) or "none"
-
-
-def strength_range(defense: Defense) -> tuple[Any, ...]:
-    """Return what defenses that differ in strength alone share: all but the values of their numbers."""
-    calls = [parse_call(text) for text in defense]
-    return tuple(
-        (name, *sorted((key, "" if _measures(value) else repr(value)) for key, value in values.items()))
-        for name, values in calls
-    )
-
-
-def _measures(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bench.analysis.attacker_results import in_both, shared_repeats
-from bench.analysis.comparison import best_of
+from bench.analysis.comparison import best_name
 from bench.analysis.findings import Findings
 from bench.analysis.interval_text import DASH, in_table, number
 from bench.analysis.pareto import Cost, Point
@@ -27,15 +27,16 @@ def compared(
     """Return the best attack without and with a defense, among those that met both, in shared repeats."""
     candidates = findings.candidates(threat, defense, budget)
     rivals = in_both(findings.candidates(threat, UNDEFENDED, budget), candidates)
-    best, rival = best_of(candidates), best_of(rivals)
+    best, rival = best_name(candidates), best_name(rivals)
     if best is None or rival is None:
         return None
-    theirs, ours = shared_repeats(rivals[rival.attack], candidates[best.attack])
+    theirs, ours = shared_repeats(rivals[rival], candidates[best])
     if not len(ours):
         return None
     difference = paired_difference(theirs, ours)
     without, left = float(theirs.mean()), float(ours.mean())
-    return Reduction(without, rival.attack, left, best.attack, difference, len(ours), best.candidates)
+    ranked = sum(sample.ranked for sample in candidates.values())
+    return Reduction(without, rival, left, best, difference, len(ours), ranked)
 
 
 def comparison_table(findings: Findings, threat: VictimThreatModel) -> str:

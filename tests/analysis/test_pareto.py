@@ -1,22 +1,13 @@
-import itertools
-import re
-
 import numpy as np
 import pytest
-from bench.report.figures.pareto import pareto
-from bench.report.tables import front_table
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from records import INSIDE, META, REPEATS, cell, evaluation
+from records import INSIDE, REPEATS, cell, evaluation
 
 from bench.analysis.findings import Findings
-from bench.analysis.pareto import PANEL_COSTS, defense_names, dominated, panels, strength_range
-from bench.report.figures import pareto as pareto_figure
-from bench.report.page import write_report
+from bench.analysis.pareto import dominated, panels
+from bench.report.attack_tables import front_table
 
 SOFT = "copycat(use_probability=true)"
-RECOVER = "recover"
 NONE, LABEL_ONLY = (), ("label_only",)
-FULL = INSIDE | {"knowledge": "full"}
 SWEEPS = {
     "reverse_sigmoid(beta=1.0, gamma={:g})": [(0.02 * 2**k, 1.4 * k / 9, 0.80 - 0.04 * k) for k in range(8)],
     "reverse_sigmoid(l1={:g})": [(l1, l1, 0.79 - 0.15 * l1) for l1 in (0.01, 0.03, 0.1, 0.3, 1.0, 1.7)],
@@ -74,7 +65,6 @@ def test_a_panel_is_there_only_where_some_defense_has_a_utility_loss(drawn):
     free += [cell(INSIDE, d, SOFT, 200, r, share=0.7) for d in (NONE, LABEL_ONLY) for r in range(2)]
     findings = Findings(free, {"digits": 200})
     assert panels(findings, findings.threats[0]) == {}
-    assert pareto(findings, findings.threats[0]) is None
 
 
 def test_likelihood_is_counted_as_added_to_that_of_no_defense(drawn):
@@ -86,56 +76,7 @@ def test_likelihood_is_counted_as_added_to_that_of_no_defense(drawn):
 
 def test_the_table_of_the_front_holds_the_front_of_every_panel_and_nothing_else(findings, drawn):
     table = front_table(findings, drawn).splitlines()[2:]
-    front = {p.number for points in drawn.values() for p in points if not p.dominated}
-    assert {int(line.split("|")[1]) for line in table} == front
+    front = {p.row.defense for points in drawn.values() for p in points if not p.dominated}
+    names = [f"`{findings.defense_name(defense)}`" if defense else "none" for defense in front]
+    assert sorted(line.split("|")[1].strip() for line in table) == sorted(names)
     assert all("**" in line for line in table)
-
-
-def test_one_family_is_one_look_and_its_sweeps_are_paths_of_their_own():
-    native, other = ("reverse_sigmoid(beta=1.0, gamma=0.1)",), ("reverse_sigmoid(beta=1.0, gamma=0.2)",)
-    found = ("reverse_sigmoid(l1=0.1)",)
-    assert defense_names(native) == defense_names(found) == "reverse_sigmoid"
-    assert strength_range(native) == strength_range(other) != strength_range(found)
-    refuse, noise = ("mahalanobis(action=refuse, fpr=0.05)",), ("mahalanobis(action=noise, fpr=0.05)",)
-    assert strength_range(refuse) != strength_range(noise)
-    assert defense_names((*native, *refuse)) == "reverse_sigmoid + mahalanobis"
-
-
-def test_forty_defenses_are_drawn_with_numbers_that_do_not_touch(findings):
-    figure = pareto(findings, findings.threats[0])
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    assert len(findings.rows[findings.threats[0]]) > 40
-    for axes in figure.axes:
-        boxes = [text.get_window_extent(renderer) for text in axes.texts]
-        assert 3 <= len(boxes) < 20
-        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-
-
-def test_the_key_names_every_number_with_its_flags(findings):
-    figure = pareto(findings, findings.threats[0])
-    numbers = {n for axes in figure.axes for text in axes.texts for n in re.findall(r"\d+", text.get_text())}
-    key = [text.get_text() for text in figure.texts]
-    assert numbers == {text for text in key if text.isdigit()}
-    # No attacker that is declared to know it was run against the gate.
-    assert any("mahalanobis" in text and re.search(r"⚑ .*F10", text) for text in key)
-
-
-def test_what_is_flagged_is_hollow_and_what_is_dominated_is_grey(findings, drawn):
-    figure = pareto(findings, findings.threats[0])
-    points = drawn[PANEL_COSTS[0]]
-    marks = {
-        (line.get_xdata()[0], line.get_ydata()[0]): line
-        for line in figure.axes[0].lines
-        if len(line.get_xdata()) == 1
-    }
-    assert {p.dominated for p in points} == {True, False}
-    for p in points:
-        line = marks[p.cost, 100 * p.fidelity.value]
-        assert (line.get_markerfacecolor() == "none") == bool(p.warnings or not p.row.defense)
-        assert (line.get_color() == pareto_figure.GREY) == (p.dominated or not p.row.defense)
-
-
-def test_the_report_shows_figure_and_front(tmp_path):
-    text = write_report(frontier(repeats=2), META, tmp_path).read_text(encoding="utf-8")
-    assert "![Utility loss and fidelity, T1](figures/T1-pareto.svg)" in text
-    assert re.search(r"^\| +\| defense +\| +fidelity \(%\) \| +mean L1 of benign answers", text, re.MULTILINE)

@@ -1,14 +1,13 @@
 """Reliability flags of rows: made records that raise each flag, and near ones that do not."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.analysis.findings import Findings
-from bench.analysis.row_flags import row_flags
+from bench.analysis.row_flags import grouped, row_flags
 from bench.calls import parse_call
 from bench.metrics.flags import FLAGS, MEANING, label
 from bench.records import AttackDeclarations, ClaimsRecord, Info, Record, task_of
@@ -87,14 +86,19 @@ def raised(*records, defense=WARD, knowledge="none"):
 
 
 def test_the_numbers_are_fixed_for_reports_quote_them():
-    order = (
-        "randomised averaging_helps labels_flip aware_attacker_wins near_chance still_moving wide_interval "
-        "detector_fit weak_victim no_declared_attacker overlap nothing_learnt small_budget"
-    )
-    assert [flag.name for flag in FLAGS.values()] == order.split()
-    assert [flag.number for flag in FLAGS.values()] == list(range(1, 14))
+    assert {flag.number: flag.name for flag in FLAGS.values()} == {
+        5: "near_chance",
+        6: "still_moving",
+        8: "detector_fit",
+        9: "weak_victim",
+        11: "overlap",
+        12: "nothing_learnt",
+        13: "small_budget",
+        14: "single_repeat",
+    }
+    assert [flag.number for flag in FLAGS.values()] == sorted(flag.number for flag in FLAGS.values())
     assert {name: flag.meaning for name, flag in FLAGS.items()} == MEANING
-    assert label("labels_flip") == "F3"
+    assert label("still_moving") == "F6"
     assert label("a flag of tomorrow") == "a flag of tomorrow"
 
 
@@ -118,130 +122,37 @@ def test_a_row_without_a_defense_evaluation_raises_nothing_that_only_that_can_sh
     assert raised(of_another_victim, cells()) == {}
 
 
-def test_flags_come_in_the_order_of_their_numbers():
-    found = raised(evaluation(kept=0.9, stochastic=True), cells(spread=0.2, flags={"overlap": 5}))
-    assert list(found) == ["randomised", "labels_flip", "wide_interval", "overlap"]
+def test_a_single_repeat_is_noted():
+    assert raised(evaluation(), cells(repeats=1)) == {"single_repeat": "at 200 queries"}
 
 
-@pytest.mark.parametrize(("consistent", "answer"), [(False, "gets another"), (True, "gets the same")])
-def test_randomized_answers_are_flagged_with_what_repeated_queries_get(consistent, answer):
-    found = raised(evaluation(stochastic=True, consistent_noise=consistent), cells())
-    assert list(found) == ["randomised"]
-    assert answer in found["randomised"]
+def test_what_a_reader_need_not_act_on_raises_nothing():
+    noisy = evaluation(kept=0.9, stochastic=True)
+    wide = [*cells(share=0.6, spread=0.2), *cells("copycat", share=0.7, spread=0.2)]
+    assert raised(noisy, wide) == {}
+    assert raised(evaluation(("gone",)), cells(defense=("gone",)), defense=("gone",)) == {}
 
 
-AGAIN = {"facts": {"repeated": 60.0}}
-NOISY = evaluation(stochastic=True)
+def test_every_warning_of_a_run_comes_once_and_invalidating_ones_first():
+    moving, empty = (
+        cells(share=0.8, flags={"still_moving": 2}),
+        cells(defense=BARE, flags={"nothing_learnt": 5}),
+    )
+    findings = Findings([*UNDEFENDED, evaluation(), *moving, *empty], {"digits": 200}, EXPECTED)
+    found = grouped(findings)
+    assert [(note.flag.name, note.flag.invalidates, note.cells) for note in found] == [
+        ("nothing_learnt", True, 5),
+        ("still_moving", False, 2),
+    ]
+    assert [(defense, detail) for _, defense, detail in found[0].rows] == [
+        (BARE, "5 of 5 repeats at 200 queries")
+    ]
+    assert all(note.flag.do for note in found)
 
 
-def test_averaging_helps_where_an_attack_that_repeats_queries_is_ahead_of_all_others():
-    found = raised(NOISY, cells(share=0.7), cells("pry(a=1)", share=0.75, **AGAIN))
-    assert found["averaging_helps"].startswith("pry is ")
-    assert "ahead of seek at 200 queries" in found["averaging_helps"]
-
-
-@pytest.mark.parametrize(
-    ("records", "why"),
-    [
-        (cells("pry", share=0.75), "asked nothing again"),
-        (cells("pry", share=0.75, facts={"repeated": 0.0}), "could have, and did not"),
-        (cells("pry", share=0.7, **AGAIN), "does as well"),
-        ([*cells("pry", share=0.75, **AGAIN), *cells("copycat", share=0.8)], "another does better still"),
-    ],
-)
-def test_averaging_does_not_help_an_attack_that(records, why):
-    assert "averaging_helps" not in raised(NOISY, cells(share=0.7), records), why
-
-
-@pytest.mark.parametrize(
-    ("seen", "flagged"),
-    [
-        (evaluation(), False),
-        (evaluation(stochastic=True, consistent_noise=True), False),
-        (evaluation(counts_queries=True), True),
-        ([], True),
-    ],
-)
-def test_averaging_helps_only_where_an_answer_may_vary_or_that_is_unknown(seen, flagged):
-    found = raised(seen, cells(share=0.7), cells("pry", share=0.75, **AGAIN))
-    assert ("averaging_helps" in found) == flagged
-
-
-def test_a_mean_that_is_ahead_is_not_enough():
-    once, lucky = cells(share=0.7), cells("pry", share=0.72, spread=0.05, **AGAIN)
-    mean_of = [np.mean([record.arrays["agreement"] for record in side]) for side in (once, lucky)]
-    assert mean_of[1] > mean_of[0] + 0.01
-    found = raised(NOISY, once, lucky)
-    assert found.keys() <= {"randomised", "wide_interval"}
-
-
-def test_an_attack_that_is_not_ranked_is_ahead_of_none():
-    weak = cells("pry", NONE, share=0.2, flags={"near_chance": 1})
-    found = raised(NOISY, weak, cells(share=0.7), cells("pry", share=0.75, **AGAIN))
-    assert list(found) == ["randomised", "near_chance"]
-
-
-def test_averaging_against_no_defense_lowers_nothing():
-    again = cells("pry", NONE, share=0.95, **AGAIN)
-    assert raised(evaluation(NONE, counts_queries=True), again, defense=NONE) == {}
-
-
-@pytest.mark.parametrize(
-    ("kept", "refused", "detail"),
-    [
-        (0.98, 0.0, "2 % of the answered benign queries"),
-        (0.9999, 0.0, "0.01 % of"),
-        (0.855, 0.05, "10 % of the answered benign queries, and 5.0 % were rejected"),
-    ],
-)
-def test_labels_flip_among_the_answers(kept, refused, detail):
-    assert detail in raised(evaluation(kept=kept, refused=refused), cells())["labels_flip"]
-
-
-@pytest.mark.parametrize("refused", [0.0, 22 / 447, 0.3, 1.0])
-def test_a_rejection_flips_no_label(refused):
-    assert raised(evaluation(kept=1 - refused, refused=refused), cells()) == {}
-
-
-def test_an_adaptive_attack_that_is_ahead_is_flagged_on_both_rows():
-    records = (evaluation(), cells(share=0.7), cells(defense=NONE, share=0.85, **FULL))
-    records += (cells("pry", share=0.78, **FULL),)
-    for knowledge in ("none", "full"):
-        found = raised(*records, knowledge=knowledge)
-        assert list(found) == ["aware_attacker_wins"]
-        assert "ahead of seek" in found["aware_attacker_wins"]
-
-
-def test_an_attack_whose_threat_model_includes_the_defense_is_adaptive_also_if_undeclared():
-    found = raised(evaluation(), cells(share=0.7), cells("evade", share=0.78, **FULL))
-    assert "evade (knowledge = full) is" in found["aware_attacker_wins"]
-
-
-def test_a_declared_attack_that_can_use_knowledge_is_adaptive_under_any_threat_model():
-    found = raised(evaluation(), cells(share=0.7), cells("pry", share=0.78))
-    assert "pry is" in found["aware_attacker_wins"]
-
-
-@pytest.mark.parametrize(
-    ("records", "why"),
-    [
-        (cells("pry", share=0.7, **FULL), "wins nothing"),
-        (cells("seek(a=1)", share=0.78), "is declared, and does the same against every defense"),
-        (cells("evade", share=0.78), "could use knowledge, and this defense does not name him"),
-        (cells("pry", share=0.78, pool="usps", access="near", **FULL), "has other data"),
-        (cells("pry", share=0.78, surrogate="lenet", **FULL), "trains another copy"),
-    ],
-)
-def test_no_flag_for_an_adaptive_attack_that(records, why):
-    assert "aware_attacker_wins" not in raised(evaluation(), records, cells(share=0.7)), why
-
-
-def test_an_attack_adaptive_to_another_defense_is_not_adaptive_to_this_one():
-    other = cells("pry", ("label_only",), share=0.78, **FULL)
-    records = (evaluation(), other, cells(defense=NONE, share=0.85, **FULL), cells(share=0.7))
-    # Its result is carried over from label_only here, which needs no knowledge.
-    assert "aware_attacker_wins" not in raised(*records)
-    assert "aware_attacker_wins" not in raised(*records, knowledge="full")
+def test_a_flag_of_a_newer_version_is_named():
+    findings = Findings([*UNDEFENDED, *cells(flags={"from_tomorrow": 1})], {"digits": 200})
+    assert [note.flag.name for note in grouped(findings)] == ["from_tomorrow"]
 
 
 def test_near_chance_is_raised_where_no_attack_is_ranked():
@@ -276,26 +187,6 @@ def test_flags_are_those_of_the_budgets_in_the_summary():
     large = [*cells(budget=50), *cells(budget=800, **moving), *cells(**moving)]
     said = "1 of 5 repeats at 200 queries; 1 of 5 repeats at 800 queries"
     assert raised(evaluation(), undefended, large) == {"still_moving": said}
-
-
-def test_a_reduction_known_to_more_than_two_percentage_points_is_too_wide():
-    found = raised(evaluation(), cells(share=0.7, spread=0.05))
-    assert re.fullmatch(r"±\d\.\d pp at 200 queries", found["wide_interval"])
-
-
-def test_variation_that_both_rows_share_does_not_widen_a_reduction():
-    shared = {"spread": 0.05, "surrogate": "lenet"}
-    found = raised(evaluation(), cells(defense=NONE, share=0.8, **shared), cells(share=0.7, **shared))
-    assert found == {}
-
-
-def test_a_single_repeat_has_no_width_to_trust():
-    assert raised(evaluation(), cells(repeats=1)) == {"wide_interval": "a single repeat at 200 queries"}
-
-
-def test_no_defense_is_not_ranked_and_needs_no_width():
-    wide = cells("pry", NONE, share=0.9, spread=0.2)
-    assert raised(evaluation(NONE), wide, defense=NONE) == {}
 
 
 GATE = {"may_flag": True}
@@ -363,43 +254,6 @@ def test_a_victim_half_a_percentage_point_below_its_expected_accuracy_is_weak(sp
 
 def test_a_row_without_an_evaluation_takes_the_victims_accuracy_from_that_of_no_defense():
     assert "weak_victim" in raised(evaluation(NONE, accuracy=0.9), cells())
-
-
-def test_a_defense_that_names_no_attack_is_flagged_also_inside_a_stack():
-    found = raised(evaluation(BARE), cells(defense=BARE), defense=BARE)
-    assert found == {"no_declared_attacker": "bare declares no attack that knows it"}
-    stack = (*WARD, *BARE)
-    assert raised(evaluation(stack), cells(defense=stack), defense=stack) == found
-
-
-def test_declared_attacks_that_were_not_run_are_named():
-    found = raised(evaluation(), cells("copycat"))
-    assert found == {"no_declared_attacker": "ward is known by pry, seek, of which none was run here"}
-
-
-@pytest.mark.parametrize(
-    ("records", "flagged"),
-    [
-        (cells("pry", **FULL), False),
-        (cells("pry", pool="usps", access="near", **FULL), True),
-        (cells("pry", budget=50), False),
-        (cells("pry", BARE), True),
-        ([Record("f", cells("pry")[0].task, "failed", error="it broke")], True),
-    ],
-)
-def test_a_declared_attack_counts_where_it_ran_against_this_defense_with_the_same_data(records, flagged):
-    found = raised(evaluation(), records, cells("copycat"))
-    assert ("no_declared_attacker" in found) == flagged
-
-
-def test_without_a_record_that_says_who_knows_a_defense_the_flag_says_so():
-    found = raised(evaluation(("gone",)), cells(defense=("gone",)), defense=("gone",))
-    assert found == {"no_declared_attacker": "the store does not say which attacks know gone"}
-
-
-def test_an_attack_of_an_older_store_is_adaptive_only_by_its_threat_model():
-    declared = [replace(each, info=Info()) for each in cells("pry", share=0.78)]
-    assert "aware_attacker_wins" not in raised(evaluation(), cells(share=0.7), declared)
 
 
 @pytest.mark.parametrize(

@@ -413,7 +413,7 @@ def cost(context: ReportContext, rec: Recommendation, rows: Sequence[DefenseVerd
         taken.append(x)
         y = min(max(100 * reduced.value, low), high)
         colour = GREY if row is None else BLUE if row.eligible_for else ORANGE
-        look = {"color": colour, "alpha": 0.4 if row is None else 1.0}
+        look: dict[str, Any] = {"color": colour, "alpha": 0.4 if row is None else 1.0}
         _cross(axes, (x, y), loss, reduced, look)
         usable = row is not None and rec.options.sells in row.eligible_for
         axes.plot(
