@@ -119,7 +119,8 @@ def table(records: Sequence[Record], missing: Sequence[Task] = ()) -> pa.Table:
     A task without metrics has one row, in which those columns are empty.
     """
     tasks = [*map(_of_record, records), *(_of_task(task) | {"status": "missing"} for task in missing)]
-    metrics: list[list[dict[str, Any]]] = [*map(_metrics, records), *([{}] for _ in missing)]
+    none: list[dict[str, Any]] = [{}]
+    metrics = [*map(_metrics, records), *([none] * len(missing))]
     by_task = pa.Table.from_pylist(tasks, _part(metric=False))
     by_metric = pa.Table.from_pylist([row for rows in metrics for row in rows], _part(metric=True))
     owner = pa.array([number for number, rows in enumerate(metrics) for _ in rows], pa.int64())

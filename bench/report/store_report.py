@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.records import Record
-from bench.report import export
+from bench.report.html_page import write_html
 from bench.report.page import first_page, write_report
 from bench.run_facts import Meta
 from bench.store import Store
@@ -21,11 +21,17 @@ _FOLDERS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?
 def write_store_report(path: Path, out: Path, options: Mapping[str, Any] | None = None) -> Path:
     """Write the report of the store ``path`` to the folder ``out``; return the path of ``report.md``.
 
+    Beside its pages are ``results.parquet``, all metrics, and ``report.html``, the pages as one file.
     ``options``: fields of :class:`bench.run_facts.ReportOptions` that replace those of the run. Raises
     StoreError for a file that is no store.
     """
     records, meta, missing = _read(path, options)
-    return write_report(records, meta, out, missing)
+    from bench.report import export  # the library that it loads takes a while
+
+    written = write_report(records, meta, out, missing)
+    export.export(records, out / "results.parquet", missing)
+    write_html(out)
+    return written
 
 
 def first_page_of(path: Path, options: Mapping[str, Any] | None = None) -> str:
@@ -42,6 +48,8 @@ def export_store(path: Path, to: Path) -> None:
 
     Raises StoreError for a file that is no store, and UsageError for a suffix that names no format.
     """
+    from bench.report import export
+
     records, _, missing = _read(path)
     export.export(records, to, missing)
 

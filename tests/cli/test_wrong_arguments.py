@@ -85,6 +85,7 @@ def moatbench(here, monkeypatch, capsys, fresh_workers):
     monkeypatch.setattr(Session, "run", planned_only)
     monkeypatch.setattr(command, "compare", compared_once)
     monkeypatch.setattr(store_report, "write_report", lambda _records, _meta, out, *_: out / "report.md")
+    monkeypatch.setattr(store_report, "write_html", lambda _: None)
     monkeypatch.setattr(store_report, "first_page", lambda *_: "# a page")
     monkeypatch.setenv("MOATBENCH_CACHE", str(here / "cache"))
 
