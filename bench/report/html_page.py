@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from html import escape
 from itertools import pairwise
@@ -93,7 +93,7 @@ class _Page:
         self._markdown = MarkdownIt("commonmark", {"html": True}, renderer_cls=_Renderer).enable("table")
         renderer = self._markdown.renderer
         assert isinstance(renderer, _Renderer)  # noqa: S101  # for the type checker
-        renderer.figure = self._figure
+        renderer.drawn = self._figure
 
     def rendered(self) -> tuple[str, str]:
         """Return the page's first heading, as text, and its HTML."""
@@ -142,9 +142,8 @@ class _Page:
 class _Renderer(RendererHTML):
     """Renders a page; HTML in it is text, and images are figures of the report."""
 
-    def figure(self, source: str, words: str) -> str:
-        """Return the HTML of an image; a page replaces this."""
-        raise NotImplementedError
+    drawn: Callable[[str, str], str]
+    """Returns the HTML of an image, from its address and description; its page sets this."""
 
     def html_block(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         """Return a block of HTML as text, but for allowed tags."""
@@ -156,7 +155,7 @@ class _Renderer(RendererHTML):
         """Return a figure."""
         token = tokens[idx]
         words = self.renderInlineAsText(token.children or [], options, env)
-        return self.figure(str(token.attrs.get("src", "")), words)
+        return self.drawn(str(token.attrs.get("src", "")), words)
 
     def table_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         """Return the start of a table in a frame that scrolls, so that the page itself never does."""
