@@ -113,10 +113,10 @@ def _sample(
     repeats = tuple(sorted(by_repeat))
     records = tuple(by_repeat[repeat] for repeat in repeats)
     flags = Counter(flag for record in records for flag in record.info.flags)
-    # It is tested on the mean over repeats: all of them, or none.
-    flags.pop(NEAR_CHANCE, None)
-    if weak:
-        flags[NEAR_CHANCE] = len(records)
+    if all("extraction.balanced_fidelity" in record.metrics for record in records):
+        # It is tested on the mean over repeats: all of them, or none.
+        flags.pop(NEAR_CHANCE, None)
+        flags += Counter({NEAR_CHANCE: len(records)} if weak else {})
     agreement: NDArray[Any] = np.stack([record.arrays["agreement"] for record in records])
     if weight is not None and agreement.shape[1:] == weight.shape:
         agreement = agreement * weight

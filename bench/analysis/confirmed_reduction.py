@@ -153,19 +153,19 @@ def smallest_reduction(pairs: Iterable[Strongest], repeats: int, compared: int, 
     and z = 1.28 the 90 % quantile of the normal distribution. None without pairs or with a single repeat.
     """
     parts, inputs = [], 0
-    for pair in pairs:
+    for pair in pairs if repeats > 1 else ():
         shared = sorted(set(pair.undefended.repeats) & set(pair.defended.repeats))
         if len(shared) > 1 and pair.undefended.agreement.shape[1] == pair.defended.agreement.shape[1]:
             a, b = (_restricted(each, shared).agreement for each in (pair.undefended, pair.defended))
             parts.append(error_parts(a, b, repeats))
             inputs = a.shape[1]
-    if not parts or repeats < 2:
+    if not parts:
         return None
     of_repeats, of_inputs = (statistics.median(each) for each in zip(*parts, strict=True))
     tail, z = TAIL / max(compared, 1), float(special.ndtri(POWER))
     by_repeat = float(special.stdtrit(repeats - 1, 1 - tail)) * math.sqrt(of_repeats)
     by_input = float(special.stdtrit(max(inputs - 1, 1), 1 - tail))
-    found = least
+    found = 0.5  # from above: without spread, 0 solves the equation too
     for _ in range(100):
         rest = max(of_inputs, found * (1 - found) / inputs)
         half, error = math.hypot(by_repeat, by_input * math.sqrt(rest)), math.sqrt(of_repeats + rest)

@@ -28,15 +28,14 @@ from bench.run_facts import ReportOptions
 
 NO_DATA = ("near", "far", "none")
 """Kinds of access without data like the users'."""
-IN_DISTRIBUTION = "in-distribution"
 
 
 @dataclass(frozen=True)
 class Selected:
     """What a confirmation run has to repeat: these defenses and no defense, under all attacks there.
 
-    ``budget``: the reference budget. ``defenses``: up to three, the most promising first, and after them
-    the stacks whose results are carried over to one of them; without ().
+    ``budget``: the reference budget, else the largest. ``defenses``: up to three, the most promising first;
+    without (). Where results are carried over to one of them, their source has to be repeated too.
     """
 
     threat: VictimThreatModel
@@ -54,14 +53,8 @@ def selected(findings: Findings, options: ReportOptions) -> list[Selected]:
             continue
         case = RuleInputs(findings, threat, budget, options, adaptive=True)
         chosen = conclude(case.undefended, case.cases(None), options).selected
-        carried = [
-            stack
-            for stack in findings.label_only_stacks
-            if any(findings.carries_over(threat, defense) for defense in chosen)
-            and findings.candidates(threat, stack, budget)
-        ]
         if chosen:
-            found.append(Selected(threat, budget, tuple(dict.fromkeys([*chosen, *carried]))))
+            found.append(Selected(threat, budget, chosen))
     return found
 
 

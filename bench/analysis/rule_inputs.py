@@ -212,7 +212,7 @@ def _run(
         can_use_knowledge="full" in result.usable_knowledge,
         informed=cell.threat.knowledge == "full",
         adapts=all(each.proven for each in said) if said else None,
-        finished=cell.confirmation or len(result.repeats) >= cell.repeats,
+        finished=len(result.repeats) >= cell.repeats,
         ranked=result.ranked,
         accounts=values.get("clients", 1) != 1,
     )

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from records import evaluation
+
+from bench.analysis.adaptive_attackers import AttackRun, Behaviour, adaptive_criterion, lacking, needs
+from bench.analysis.confirmed_reduction import AttackTable
+
+INPUTS = 2000
+
+
+def table(name, hits=0.95, repeats=5):
+    row = (np.arange(INPUTS) < hits * INPUTS).astype(np.uint8)
+    return AttackTable(name, name, tuple(range(repeats)), np.tile(row, (repeats, 1)))
+
+
+def informed(plugin, hits=0.95, **changed):
+    """A finished attack that knows the defense, and is proven to use it."""
+    values = {"can_use_knowledge": True, "informed": True, "adapts": True} | changed
+    return AttackRun(plugin, table(plugin, hits), **values)
+
+
+def uninformed(plugin, hits=0.95, **changed):
+    return AttackRun(plugin, table(f"{plugin} (non-adaptive)", hits), **changed)
+
+
+MET = [informed("auto"), uninformed("labels"), uninformed("copycat")]
+
+
+def verdict(runs, behaviour=Behaviour(), known_by=()):  # noqa: B008 - frozen
+    return adaptive_criterion(runs, needs(behaviour, known_by), 0.01, INPUTS)
+
+
+def test_auto_and_labels_are_enough_for_a_defense_that_answers_the_same_and_rejects_nothing():
+    found = verdict(MET)
+    assert found.verdict == "affordable"
+    assert found.loss.value == 0
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "plugin"),
+    [
+        (Behaviour(varies=True), "average"),
+        (Behaviour(rejects=True), "evade"),
+        (Behaviour(counts=True), "evade from several accounts"),
+    ],
+)
+def test_what_a_defense_does_decides_which_attack_it_has_to_meet(behaviour, plugin):
+    found = verdict(MET, behaviour)
+    assert found.verdict == "too dear"
+    assert found.detail == f"not evaluated against an adaptive attacker: {plugin} was not run"
+    met = informed(plugin.split()[0], accounts="accounts" in plugin)
+    assert verdict([*MET, met], behaviour).verdict == "affordable"
+
+
+def test_a_limit_per_client_has_to_meet_an_attacker_with_several_accounts():
+    behaviour = Behaviour(counts=True, rejects=True)
+    assert verdict([*MET, informed("evade")], behaviour).verdict == "too dear"
+    assert verdict([*MET, informed("evade", accounts=True)], behaviour).verdict == "affordable"
+
+
+@pytest.mark.parametrize(
+    ("auto", "reason"),
+    [
+        (uninformed("auto", can_use_knowledge=True), "auto was not run with full knowledge of the defense"),
+        (informed("auto", finished=False), "auto lacks repeats"),
+        (informed("auto", ranked=False), "auto is near chance without defense"),
+        (informed("auto", adapts=None), "auto does not record whether it adapts: run again"),
+        (informed("auto", adapts=False), "auto does nothing else when told of the defense"),
+        (informed("auto", carried_over=True), "auto does nothing else when told of the defense"),
+    ],
+)
+def test_an_attack_counts_only_if_it_is_finished_ranked_informed_and_proven_to_adapt(auto, reason):
+    found = verdict([auto, *MET[1:]])
+    assert found.verdict == "too dear"
+    assert found.detail == f"not evaluated against an adaptive attacker: {reason}"
+
+
+def test_the_attack_on_labels_needs_no_knowledge_and_may_be_carried_over():
+    told = uninformed("labels", can_use_knowledge=True, carried_over=True)
+    assert verdict([MET[0], told]).verdict == "affordable"
+
+
+def test_attacks_that_a_defense_names_add_to_the_others_and_replace_none():
+    # The plugin names an attack that learns nothing from the defense, and meets that alone.
+    own = [uninformed("copycat"), uninformed("labels")]
+    found = verdict(own, known_by=["copycat"])
+    assert found.verdict == "too dear"
+    assert "auto was not run" in found.detail
+    untold = [*own, informed("auto", adapts=False)]
+    assert verdict(untold, known_by=["copycat"]).verdict == "too dear"
+    assert verdict(MET, known_by=["mine"]).detail.endswith("mine was not run")
+    assert verdict([*MET, informed("mine", adapts=False)], known_by=["mine"]).verdict == "affordable"
+
+
+def test_the_best_adaptive_attack_may_be_a_little_below_the_best_other_one():
+    behind = verdict([informed("auto", 0.948), uninformed("labels"), uninformed("copycat", 0.95)])
+    assert behind.verdict == "affordable"
+    assert behind.loss.value == pytest.approx(0.002)
+    far = verdict([informed("auto", 0.85), uninformed("labels"), uninformed("copycat", 0.95)])
+    assert far.verdict == "too dear"
+    unclear = verdict([informed("auto", 0.942), uninformed("labels"), uninformed("copycat", 0.95)])
+    assert unclear.verdict == "not shown"
+    assert unclear.needed > INPUTS
+
+
+def test_an_attack_near_chance_is_not_the_best_of_the_others():
+    lucky = uninformed("knockoff", 0.99, ranked=False)
+    assert verdict([*MET, lucky]).verdict == "affordable"
+
+
+def test_behaviour_is_measured_not_only_claimed():
+    quiet = evaluation(("top_k(k=3)",))
+    assert Behaviour.of(quiet) == Behaviour()
+    for metric, value, seen in (
+        ("contract.again", 0.97, Behaviour(varies=True)),
+        ("honest.refused", 0.01, Behaviour(rejects=True)),
+        ("honest.flagged", 0.01, Behaviour(rejects=True)),
+        ("contract.refused.noise", 0.9, Behaviour(rejects=True)),
+    ):
+        quiet.metrics[metric], before = value, quiet.metrics.get(metric)
+        assert Behaviour.of(quiet) == seen
+        quiet.metrics[metric] = before
+    assert Behaviour.of(evaluation(("top_k(k=3)",), stochastic=True)).varies
+    assert not Behaviour.of(evaluation(("top_k(k=3)",), stochastic=True, consistent_noise=True)).varies
+    assert Behaviour.of(evaluation(("top_k(k=3)",), counts_queries=True)).counts
+
+
+def test_all_that_is_lacking_is_named():
+    names = [str(each) for each in lacking([], needs(Behaviour(varies=True, rejects=True)))]
+    assert names == [f"{plugin} was not run" for plugin in ("auto", "labels", "average", "evade")]
