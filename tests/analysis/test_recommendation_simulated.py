@@ -1,9 +1,9 @@
 """How often the rule recommends a defense, by simulation of runs whose truth is known.
 
-A run: seven equally good attacks of mean fidelity .92, 5 repeats, then 20 fresh ones for the selected defenses.
-Inputs are of bimodal difficulty, so that surrogates err on the same ones; half of the luck of a repeat, and half
-of its chance on each input, is the same with and without a defense, as with shared random seeds. In the long
-simulation that METHOD reports, a correct implementation stays far inside the limits tested here.
+A run: seven equally good attacks of mean fidelity .92, 5 repeats, then 20 fresh ones for the selected
+defenses. Inputs are of bimodal difficulty, so that surrogates err on the same ones; half of the luck of a
+repeat, and half of its chance on each input, is the same with and without a defense, as with shared random
+seeds. In the long simulation that METHOD reports, a correct implementation stays far inside these limits.
 """
 
 from dataclasses import dataclass
