@@ -24,11 +24,14 @@ def in_table(interval: Interval | None, scale: float = 100, digits: int = 1, sig
     if interval is None or math.isnan(interval.value):
         return DASH
     value = number(scale * interval.value, digits, sign)
-    limits = _limits(interval, scale, digits, sign)
-    if not limits:
-        return value
-    between = " to " if any(limit.startswith("-") for limit in limits) else "–"
-    return f"{value} ({between.join(limits)})"
+    known = _limits(interval, scale, digits, sign)
+    return f"{value} {limits(*known)}" if known else value
+
+
+def limits(low: str, high: str, between: str = "") -> str:
+    """Return ``(84.9–87.3)``, with "to" between the limits where one is negative, or what is given."""
+    negative = low.startswith("-") or high.startswith("-")
+    return f"({low}{between or (' to ' if negative else '–')}{high})"
 
 
 def in_text(interval: Interval | None, unit: str = "pp", scale: float = 100, digits: int = 1) -> str:
@@ -36,8 +39,13 @@ def in_text(interval: Interval | None, unit: str = "pp", scale: float = 100, dig
     if interval is None or math.isnan(interval.value):
         return DASH
     value = f"{number(scale * interval.value, digits)} {unit}".strip()
-    limits = _limits(interval, scale, digits)
-    return f"{value} (95 % CI {' to '.join(limits)})" if limits else value
+    known = _limits(interval, scale, digits)
+    return f"{value} (95 % CI {' to '.join(known)})" if known else value
+
+
+def in_clause(interval: Interval, unit: str = "pp", scale: float = 100, digits: int = 1) -> str:
+    """Return ``5.5 pp, 95 % CI 2.8 to 8.2``, for parentheses."""
+    return in_text(interval, unit, scale, digits).replace(" (", ", ").removesuffix(")")
 
 
 def _limits(interval: Interval, scale: float, digits: int, sign: str = "") -> list[str]:

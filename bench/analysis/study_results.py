@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from bench.analysis.interval_text import limits
 from bench.analysis.study_units import number, scale, with_unit
 from bench.errors import nearest
 from bench.metrics.definitions import find
@@ -64,11 +65,11 @@ class Value:
 
     @property
     def text(self) -> str:
-        """The value with its unit and limits: ``88.7 % [88.1, 89.3]``, seconds ``4.1 s (3.9 to 4.4)``."""
+        """The value with its unit and limits: ``88.7 % (88.1–89.3)``, seconds ``4.1 s (3.9 to 4.4)``."""
         if self.status != "ok" or math.isnan(self.interval.low):
             return self.short
         low, high = (number(self.row, limit) for limit in (self.interval.low, self.interval.high))
-        return f"{self.short} ({low} to {high})" if self.timed else f"{self.short} [{low}, {high}]"
+        return f"{self.short} {limits(low, high, ' to ' if self.timed else '')}"
 
     @property
     def beside(self) -> float | None:

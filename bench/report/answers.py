@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from bench.analysis.interval_text import number
+from bench.analysis.interval_text import in_clause, number
 from bench.analysis.verdicts import (
     Affordability,
     Conclusion,
@@ -71,13 +71,9 @@ def sides(reduction: Reduction) -> tuple[str, str, str]:
 
 def reduction_text(reduction: Reduction) -> str:
     """Return ``2.8 pp, 95 % CI 1.7 to 3.9; 20 fresh repeats``."""
-    interval = reduction.interval
     fresh = "fresh " if reduction.fresh else ""
     repeats = f"{reduction.repeats} {fresh}repeat{'s' * (reduction.repeats != 1)}"
-    if math.isnan(interval.low):
-        return f"{sides(reduction)[2]} pp; {repeats}"
-    low, high = (number(100 * limit, 1) for limit in (interval.low, interval.high))
-    return f"{sides(reduction)[2]} pp, 95 % CI {low} to {high}; {repeats}"
+    return f"{in_clause(reduction.interval)}; {repeats}"
 
 
 def verdict_text(row: DefenseVerdict, options: ReportOptions) -> str:

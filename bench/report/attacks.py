@@ -9,7 +9,7 @@ from bench.analysis.adaptive_check import TOLERANCE, AutoComparison, comparisons
 from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.interval_text import in_table
 from bench.analysis.pareto import panels
-from bench.report import attack_tables
+from bench.report import attack_tables, sections
 from bench.report.context import ReportContext
 from bench.report.markdown import code, markdown, plain
 
@@ -35,6 +35,11 @@ def section(context: ReportContext) -> dict[str, Any] | None:
             }
         )
     return {"threats": threats} if threats else None
+
+
+def names(context: ReportContext) -> dict[str, Any] | None:
+    """Return the table of short names; None without an extraction."""
+    return sections.names(context) if context.attackers else None
 
 
 def fronts(context: ReportContext) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.interval_text import in_table
+from bench.analysis.interval_text import in_clause, in_table
 from bench.analysis.membership_results import Inference
 from bench.metrics.definitions import Metric, shown_in
 from bench.report.context import ReportContext
@@ -79,7 +79,7 @@ def _sentence(one: Inference) -> str:
     auc = one.interval("auc")
     if auc is None or math.isnan(auc.low):
         return f"{who}: one repeat gives no confidence interval; run more repeats."
-    shown = f"AUC {in_table(auc, 1, 3)}"
+    shown = f"AUC {in_clause(auc, '', 1, 3)}"
     if auc.low <= 0.5 <= auc.high:
         return f"{who}: **this attack finds nothing** ({shown})."
     if auc.high < 0.5:
@@ -87,7 +87,9 @@ def _sentence(one: Inference) -> str:
     other = one.interval("without_victim_auc")
     alone = other is not None and other.low > 0.5
     caveat = (
-        f"; so does a classifier that never queries the victim (AUC {in_table(other, 1, 3)})" if alone else ""
+        f"; so does a classifier that never queries the victim (AUC {in_clause(other, '', 1, 3)})"
+        if alone
+        else ""
     )
     more = ", so what this attack finds need not be membership" if alone else ""
     return f"{who}: this attack tells the two apart better than guessing ({shown}){caveat}{more}."

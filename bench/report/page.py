@@ -59,7 +59,7 @@ PAGES = (
         (
             Section("attacks", attacks.section),
             Section("adaptive_check", attacks.adaptive_check, study=False),
-            Section("names", sections.names, study=False),
+            Section("names", attacks.names, study=False),
         ),
     ),
     Page(

@@ -39,8 +39,8 @@ def test_the_index_has_a_line_a_study_and_links_every_report(reports):
     ]
     cells = [cell.strip() for cell in rows[1].strip("|").split("|")]
     assert cells[1] == "89.66 %"
-    assert re.fullmatch(r"87\.\d % \[8\d\.\d, \d\d\.\d\]", cells[2])
-    assert cells[3].startswith("91.5 % [")
+    assert re.fullmatch(r"87\.\d % \(8\d\.\d–\d\d\.\d\)", cells[2])
+    assert cells[3].startswith("91.5 % (")
     assert cells[4].startswith("published 89.66 %, here 87.")
     assert "– | –" in re.sub(" +", " ", rows[0])
     assert "- [plain: what it costs](plain/report.md)" in text

@@ -46,7 +46,17 @@ def page(run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(page):
-    return page.read_text(encoding="utf-8")
+    """The page with all values."""
+    return replication_of(page)
+
+
+def replication_of(page):
+    return (page.parent / "replication.md").read_text(encoding="utf-8")
+
+
+def all_of(page):
+    """All pages of a report, one after another."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(page.parent.glob("*.md")))
 
 
 @pytest.fixture
@@ -66,34 +76,56 @@ def line(text, label):
     return [cell.strip() for cell in found.strip("|").split("|")]
 
 
-def test_a_page_has_title_conclusion_and_source_first_and_how_it_was_made_last(text):
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    assert headings[0] == "A made study"
-    assert headings[1:4] == ["Extraction", "Membership", "What the defense costs"]
-    assert headings[4:7] == ["What the published number meant", "Choices", "Membership inference"]
-    assert headings[-3:] == ["Flags", "Failed cells", "How it was made"]
-    before = text.split("## Extraction")[0]
-    assert before.index("**Conclusion.** published 89.66 %") < before.index("Source: nobody, 2026")
-    assert "[[study.table.row]]" in section(text, "How it was made")
+def test_the_first_page_has_conclusion_values_and_a_figure(page):
+    first = page.read_text(encoding="utf-8")
+    assert first.startswith("# A made study\n")
+    assert (
+        first.index("**Conclusion.** published 89.66 %")
+        < first.index("| MSE on log-softmax, no")
+        < first.index("![")
+    )
+    assert "(replication.md)" in first
+    assert len(first.splitlines()) <= 80
+    assert "⚑" not in first
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_long_tables_are_cut_on_the_first_page(run, tmp_path):
+    _, records, meta = run
+    study = json.loads(json.dumps(meta.study))
+    row = study["table"][0]["row"][1]
+    study["table"][0]["row"] += [
+        row | {"id": f"more-{place}", "label": f"more {place}"} for place in range(60)
+    ]
+    first = write_report(records, meta.with_values(study=study), tmp_path).read_text(encoding="utf-8")
+    assert len(first.splitlines()) <= 80
+    assert re.search(r"\d+ more values are in \[replication.md\]", first)
+    assert "| more 59" in (tmp_path / "replication.md").read_text(encoding="utf-8")
+
+
+def test_all_values_are_on_a_page_of_their_own_and_how_it_was_made_on_another(page, text):
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings[:3] == ["Extraction", "Membership", "What the defense costs"]
+    assert headings[3:5] == ["What the published number meant", "Choices"]
+    assert text.index("**Conclusion.**") < text.index("Source: nobody, 2026") < text.index("## Extraction")
+    assert "[[study.table.row]]" in (page.parent / "provenance.md").read_text(encoding="utf-8")
     assert "- optimiser: not named, so Adam" in section(text, "Choices")
+    assert (page.parent / "membership.md").is_file()
 
 
-def test_a_study_without_a_page_is_a_section_of_the_usual_report(run, text, tmp_path):
+def test_a_study_without_a_page_is_one_page_of_the_usual_report(run, text, tmp_path):
     _, records, meta = run
     inside = write_report(records, meta.with_values(study=meta.study | {"page": False}), tmp_path)
-    usual = inside.read_text(encoding="utf-8")
-    assert "## Summary" in usual
-    own = section(usual, "A made study")
-    assert re.findall(r"^### (.*)$", own, re.MULTILINE)[-2:] == ["What the published number meant", "Choices"]
+    assert "which defense against model extraction?" in inside.read_text(encoding="utf-8")
+    own = replication_of(inside)
+    assert "## A made study" in own
     label = "MSE on log-softmax, no defense"
     assert line(own, label) == line(section(text, "Extraction"), label)
-    shown = set(re.findall(r"\((figures/[^)]+\.svg)\)", usual))
-    assert shown == {f"figures/{each.name}" for each in (tmp_path / "figures").iterdir()}
-    assert any("published" in each for each in shown)
-    # The replication and the section on membership inference draw figures of their own.
-    every = re.findall(r"\((figures/[^)]+\.svg)\)", usual)
+    # The replication and the page on membership inference draw figures of their own.
+    every = re.findall(r"\((figures/[^)]+\.svg)\)", all_of(inside))
+    assert {f"figures/{each.name}" for each in (tmp_path / "figures").iterdir()} == set(every)
     assert len(every) == len(set(every))
-    assert {"figures/roc-1.svg", "figures/roc-study-2.svg"} <= shown
+    assert {"figures/roc-1.svg", "figures/roc-study-2.svg", "figures/published-1.svg"} <= set(every)
 
 
 def test_a_row_shows_published_measured_difference_and_repeats(run, text):
@@ -102,16 +134,16 @@ def test_a_row_shows_published_measured_difference_and_repeats(run, text):
     cells = line(section(text, "Extraction"), "MSE on log-softmax, no defense")
     assert cells[1] == "89.66 %"
     measured = 100 * value.interval.value
-    assert cells[2].startswith(f"**{measured:.1f} % [{100 * value.interval.low:.1f}, ")
+    assert cells[2].startswith(f"**{measured:.1f} % ({100 * value.interval.low:.1f}–")
     assert cells[3] == f"{measured - 89.66:+.1f} pp"
-    assert cells[4] == "5 ⚑ overlap"
+    assert cells[4] == "5; overlap"
     assert line(text, "the rule, no defense")[1::2] == ["–", "–"]
 
 
 def test_a_table_without_published_numbers_has_no_column_for_them(text):
     assert "published" not in section(text, "What the defense costs").split("**How to read")[0]
     assert line(text, "honest accuracy behind the stack")[1:] == [
-        "**95.1 % [93.1, 96.1]**",
+        "**95.1 % (93.1–96.1)**",
         "defense evaluation",
     ]
 
@@ -133,14 +165,13 @@ def test_slots_are_filled_with_measured_and_published_numbers(run, text):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_overlap_is_explained_where_a_cell_has_it(run, text, tmp_path):
-    assert "*overlap*: the inputs sent" in section(text, "Flags")
-    assert "MSE on log-softmax, labels only" in section(text, "Flags")
+def test_overlap_is_a_note_where_a_cell_has_it(run, page, tmp_path):
+    noted = (page.parent / "warnings.md").read_text(encoding="utf-8")
+    assert "F11 · overlap" in noted
+    assert "Quote the results on disjoint splits." in noted
     _, records, meta = run
     clean = [replace(r, info=r.info.with_values(flags=[])) for r in records]
-    page = write_report(clean, meta, tmp_path).read_text(encoding="utf-8")
-    assert "No cell raises a warning." in section(page, "Flags")
-    assert "⚑ overlap" not in page
+    assert "overlap" not in replication_of(write_report(clean, meta, tmp_path)).split("## What the")[0]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -150,8 +181,8 @@ def test_flags_of_some_repeats_are_counted(run, tmp_path):
         replace(r, info=r.info.with_values(flags=["still_moving"] * (r.spec.get("repeat") in (0, 3))))
         for r in records
     ]
-    page = write_report(moving, meta, tmp_path).read_text(encoding="utf-8")
-    assert line(page, "MSE on log-softmax, no defense")[-1] == "5 ⚑ still_moving (2 of 5)"
+    page = replication_of(write_report(moving, meta, tmp_path))
+    assert line(page, "MSE on log-softmax, no defense")[-1] == "5; still_moving (2 of 5)"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -166,19 +197,21 @@ def test_what_is_missing_or_failed_is_shown_in_its_row(run, tmp_path):
         for r in records
         if not (r.kind == "audit" and len(r.spec["defense"]) == 2)
     ]
-    page = write_report(gone, meta, tmp_path).read_text(encoding="utf-8")
+    first = write_report(gone, meta, tmp_path)
+    page = replication_of(first)
     assert "failed: ValueError: &lt;nan&gt; \\" in line(page, "MSE on log-softmax, no defense")[2]
     assert line(page, "honest accuracy behind the stack")[1:] == ["not run", "–"]
     assert "here (failed), by" in page
-    assert "not complete" in page
-    assert "ValueError" in section(page, "Failed cells")
+    assert "**This run is not complete**" in first.read_text(encoding="utf-8")
+    failures = (tmp_path / "provenance.md").read_text(encoding="utf-8")
+    assert "ValueError" in section(failures, "Failed cells")
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_one_repeat_is_said_to_have_no_interval(run, tmp_path):
     _, records, meta = run
     page = write_report([r for r in records if not r.spec.get("repeat")], meta, tmp_path)
-    assert line(page.read_text(encoding="utf-8"), "the rule, no defense")[-1] == "1 of 5 (no interval)"
+    assert line(replication_of(page), "the rule, no defense")[-1] == "1 of 5 (no interval)"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -194,16 +227,18 @@ def test_a_store_of_a_study_gives_the_page_of_the_study(run, tmp_path):
         store.set_meta(Meta(study=meta.study, matrix="made"))
         for record in records:
             store.put(record)
-    page = write_from(tmp_path / "store.sqlite", tmp_path / "out").read_text(encoding="utf-8")
-    assert page.startswith("# A made study\n")
+    page = write_from(tmp_path / "store.sqlite", tmp_path / "out")
+    first = page.read_text(encoding="utf-8")
+    assert first.startswith("# A made study\n")
     # What is planned is waited for: usps does not take its place.
-    assert line(page, "non-members from another data set")[2] == "not run"
-    assert "cells missing: 10" in page
+    assert line(replication_of(page), "non-members from another data set")[2] == "not run"
+    assert "cells: 10 missing" in first
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_comment_holds_what_an_index_needs_and_cannot_end_itself(run, text, tmp_path):
-    told = json.loads(re.search(r"^<!-- study: (.*) -->$", text, re.MULTILINE)[1])
+def test_the_comment_holds_what_an_index_needs_and_cannot_end_itself(run, page, tmp_path):
+    first = page.read_text(encoding="utf-8")
+    told = json.loads(re.search(r"^<!-- study: (.*) -->$", first, re.MULTILINE)[1])
     assert told["title"] == "A made study"
     assert told["headline"]["published"] == "89.66 %"
     assert told["headline"]["measured"].startswith("87.")
@@ -219,8 +254,8 @@ def test_the_comment_holds_what_an_index_needs_and_cannot_end_itself(run, text, 
 # --- figures
 
 
-def test_every_linked_figure_is_there_and_every_figure_is_linked(page, text):
-    linked = set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", text))
+def test_every_linked_figure_is_there_and_every_figure_is_linked(page):
+    linked = set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", all_of(page)))
     there = {f"figures/{path.name}" for path in (page.parent / "figures").iterdir()}
     assert linked == there
     assert there == {f"figures/{name}.svg" for name in ("published-1", "published-2", "confusion-1", "roc-2")}
@@ -306,30 +341,38 @@ def test_roc_axes_are_logarithmic_with_guessing_as_their_diagonal():
 def ordinary(run, tmp_path_factory):
     _, records, meta = run
     plain = meta.with_values(study=None)
-    return write_report(records, plain, tmp_path_factory.mktemp("ordinary")).read_text(encoding="utf-8")
+    return write_report(records, plain, tmp_path_factory.mktemp("ordinary"))
+
+
+@pytest.fixture(scope="module")
+def inference(ordinary):
+    """The page on membership inference of an ordinary report."""
+    return (ordinary.parent / "membership.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_membership_is_no_part_of_the_summary_of_extraction(ordinary, run, tmp_path):
-    verdict = ordinary.split("## Summary")[1].split("## Membership inference")[0]
-    assert "membership" not in verdict.replace("`membership", "").split("Names in full")[0]
+def test_membership_is_no_part_of_the_first_page_on_extraction(ordinary, run, tmp_path):
+    first = ordinary.read_text(encoding="utf-8")
+    assert "[membership inference](membership.md)" in first
+    assert "membership" not in first.replace("[membership inference](membership.md)", "")
     _, records, _ = run
     only = [record for record in records if "membership" in str(record.spec.get("attack"))]
     page = write_report(only, META, tmp_path).read_text(encoding="utf-8")
-    assert "## Summary" not in page
+    assert "which defense" not in page
     assert "No cell has a result yet" not in page
-    assert "`membership_threshold(members=2000" in page
+    assert "**this attack finds nothing**" in page
+    assert not (tmp_path / "attacks.md").exists()
 
 
-def test_an_attack_no_better_than_guessing_finds_nothing_and_nothing_more_is_said(ordinary):
-    part = section(ordinary, "Membership inference")
+def test_an_attack_no_better_than_guessing_finds_nothing_and_nothing_more_is_said(inference):
+    part = inference
     same = next(x for x in part.splitlines() if "from the same data" in x)
-    assert "**this attack finds nothing** (AUC 0.500 [0." in same
+    assert "**this attack finds nothing** (AUC 0.500, 95 % CI 0." in same
     assert "leak" not in part
 
 
-def test_what_needs_no_victim_is_not_called_membership(run, ordinary):
-    part = section(ordinary, "Membership inference")
+def test_what_needs_no_victim_is_not_called_membership(run, inference):
+    part = inference
     other = next(x for x in part.splitlines() if "from usps" in x)
     assert "better than guessing" in other
     assert "a classifier that never queries the victim (AUC 0.980" in other
@@ -348,16 +391,16 @@ def test_what_needs_no_victim_is_not_called_membership(run, ordinary):
     assert "one repeat gives no confidence interval" in membership.sentences(single)[0]
 
 
-def test_the_membership_table_shows_achieved_rates_and_what_stands_beside(ordinary):
-    cells = line(section(ordinary, "Membership inference"), "mnist/lenet | the victim | usps")
-    assert cells[3:6] == ["none", "membership_black_box", "5"]
-    assert cells[6].startswith("70.0 [")
-    assert cells[8].startswith("0.740 [")
+def test_the_membership_table_shows_achieved_rates_and_what_stands_beside(inference):
+    cells = line(inference, "mnist/lenet | the victim | usps")
+    assert cells[3:6] == ["`none`", "membership_black_box", "5"]
+    assert cells[6].startswith("70.0 (")
+    assert cells[8].startswith("0.740 (")
     assert cells[9].endswith("(0.98)")
     assert cells[10] == "–"
-    assert cells[11].startswith("1.0 [")
-    assert cells[13].startswith("0.980 [")
-    assert "(figures/roc-1.svg)" in ordinary
+    assert cells[11].startswith("1.0 (")
+    assert cells[13].startswith("0.980 (")
+    assert "(figures/roc-1.svg)" in inference
 
 
 def test_an_extracted_target_is_named_and_curves_are_the_mean_of_the_repeats(run):
