@@ -183,7 +183,7 @@ class Costs(Typed):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a task. ``arrays`` hold 0 and 1; ``costs`` hold what differs from run to run.
+    """The result of a task. ``arrays`` hold 0 and 1, or labels below 256; ``costs`` differ from run to run.
 
     Raises ValueError for a metric that is NaN or infinite: what cannot be measured is None.
     """

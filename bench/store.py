@@ -27,6 +27,7 @@ from typing import Any, Self
 import numpy as np
 import pydantic
 from filelock import BaseFileLock, FileLock, Timeout
+from numpy.typing import NDArray
 
 from bench.errors import StoreError
 from bench.files import replacement
@@ -67,6 +68,8 @@ WRITE = (
 )
 RUN, PLAN, WRITER = "run", "plan", "writer"
 """Names of facts: on the run, the checksum of the plan, and who has the store open for writing."""
+WHOLE = ":bytes"
+"""How the stored names of arrays end that have a byte for each value; the others have a bit."""
 _METRICS: pydantic.TypeAdapter[Metrics] = pydantic.TypeAdapter(dict[str, int | float | None])
 _TEXTS = pydantic.TypeAdapter(dict[str, str])
 _SIZES = pydantic.TypeAdapter(dict[str, pydantic.NonNegativeInt])
@@ -602,9 +605,18 @@ def _cells(record: Record, ingredients: str | bytes) -> Cells:
         record.info.as_json(),
         record.costs.as_json(),
         error,
-        json.dumps({name: int(values.size) for name, values in record.arrays.items()}),
-        b"".join(np.packbits(values).tobytes() for values in record.arrays.values()),
+        json.dumps(dict(_size(name, values) for name, values in record.arrays.items())),
+        b"".join(_packed(values) for values in record.arrays.values()),
     )
+
+
+def _size(name: str, values: NDArray[np.uint8]) -> tuple[str, int]:
+    """Return the name and the number of bits of an array as it is stored; marked unless it holds bits."""
+    return (name + WHOLE, 8 * int(values.size)) if values.max(initial=0) > 1 else (name, int(values.size))
+
+
+def _packed(values: NDArray[np.uint8]) -> bytes:
+    return (values if values.max(initial=0) > 1 else np.packbits(values)).tobytes()
 
 
 def _record(cells: Cells) -> Record:
@@ -613,8 +625,10 @@ def _record(cells: Cells) -> Record:
     arrays: Arrays = {}
     start = 0
     for name, size in _SIZES.validate_json(sizes).items():
+        of, whole, _ = name.partition(WHOLE)
         end = start + (size + 7) // 8
-        arrays[name] = np.unpackbits(np.frombuffer(bits[start:end], dtype=np.uint8), count=size)
+        values = np.frombuffer(bits[start:end], dtype=np.uint8)
+        arrays[of] = values.copy() if whole else np.unpackbits(values, count=size)
         start = end
     if start != len(bits) or status not in (b"ok", b"failed", b"not_applicable"):
         raise ValueError("no status, or arrays of other sizes")

@@ -96,6 +96,7 @@ _points = partial(Metric, unit="pp", digits=1, largest=1.0)
 
 DEFINITIONS = (
     _share("extraction.fidelity", "fidelity", higher_is_better=False),
+    _share("extraction.balanced_fidelity", "balanced fidelity", higher_is_better=False),
     _share("extraction.fidelity_half", "fidelity after half of the training", higher_is_better=False),
     _share("extraction.fidelity_unqueried", "fidelity on inputs not queried", higher_is_better=False),
     _share("extraction.fidelity_on_queries", "fidelity on queries", higher_is_better=False),
@@ -124,6 +125,8 @@ DEFINITIONS = (
         tables=("summary",),
         phrase="{} pp of accuracy",
     ),
+    _points("honest.balanced_accuracy_lost", "balanced accuracy lost", higher_is_better=False),
+    _share("honest.balanced_accuracy", "balanced accuracy", higher_is_better=True),
     _share("honest.accuracy_undefended", "accuracy without defense", higher_is_better=True),
     _share(
         "honest.top1_kept",
@@ -168,6 +171,19 @@ DEFINITIONS = (
         panel=Panel("area under risk-coverage curve added", digits=4, added=True),
         largest=1.0,
     ),
+    Metric("honest.aurc_added", "AURC added", digits=4, higher_is_better=False, largest=1.0),
+    Metric("honest.auroc_lost", "AUROC lost", higher_is_better=False, largest=1.0),
+    Metric("honest.brier", "Brier score", higher_is_better=False, largest=2.0),
+    Metric("honest.brier_added", "Brier score added", higher_is_better=False, largest=2.0),
+    Metric("honest.ece_scaled", "ECE after temperature scaling", higher_is_better=False, largest=1.0),
+    _share("honest.changed", "changes side of a threshold", higher_is_better=False),
+    _share(
+        "honest.changed.*.*",
+        "changes side of the threshold",
+        words="changes side of {}.{}",
+        higher_is_better=False,
+    ),
+    _share("honest.commonest_label", "commonest label"),
     _share(
         "honest.refused",
         "queries rejected",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -32,6 +33,66 @@ def negative_log_likelihood(answers: Array, truth: Labels) -> Array:
     """Return (n,) negative log-likelihoods in nats of the classes ``truth`` under normalised ``answers``."""
     loss: Array = -np.log(np.maximum(answers[np.arange(len(truth)), truth], FLOOR))
     return loss
+
+
+def brier_score(answers: Array, truth: Labels) -> Array:
+    """Return (n,) Brier scores of answers (n, classes) to inputs of the classes ``truth``.
+
+    The sum of squared differences to the one-hot label (Brier 1950), in [0, 2] for distributions. Answers
+    are taken as served, not normalised, since that is what users read: where an API shows one class alone,
+    its entry is judged.
+    """
+    error = answers.astype(np.float64)
+    error[np.arange(len(truth)), truth] -= 1.0
+    score: Array = np.square(error).sum(axis=1)
+    return score
+
+
+def temperature(answers: Array, truth: Labels) -> float:
+    """Return the temperature in [0.02, 55] at which normalised ``answers`` (n, classes) fit ``truth`` best.
+
+    Temperature scaling (Guo et al. 2017, arXiv 1706.04599): the negative log-likelihood of
+    :func:`at_temperature` is smallest. Raises ValueError without answers.
+    """
+    if not len(answers):
+        raise ValueError("a temperature is fitted to answers; give at least one")
+    rows, logs = np.arange(len(truth)), np.log(np.maximum(answers, FLOOR))
+
+    def loss(sharpness: float) -> float:
+        scaled = logs * np.exp(sharpness)
+        top = scaled.max(axis=1)
+        return float((np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - scaled[rows, truth]).mean())
+
+    return float(np.exp(-minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+
+
+def at_temperature(answers: Array, temperature: float) -> Array:
+    """Return normalised ``answers`` (n, classes) raised to ``1 / temperature`` and normalised again."""
+    logs = np.log(np.maximum(answers, FLOOR)) / temperature
+    scaled = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
+
+
+def area_under_roc(score: Array, positive: Mask) -> float:
+    """Return the area under the ROC curve of ``score`` (n,), ties counted half; NaN with one class alone."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return float("nan")
+    values, place = np.unique(score, return_inverse=True)
+    above = np.bincount(place[positive], minlength=len(values))
+    below = np.bincount(place[~positive], minlength=len(values))
+    won = np.cumsum(below) - below + below / 2
+    return float((above * won).sum() / (positives * negatives))
+
+
+def balanced_weights(labels: Labels) -> Array:
+    """Return (n,) weights of mean 1 with which a mean over inputs is the mean over ``labels``.
+
+    ``labels``: (n,). Each input has n / (K n_label), where K labels occur.
+    """
+    _, place, number = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.asarray(len(labels) / (len(number) * number[place]))
 
 
 def expected_calibration_error(confidence: Array, correct: Mask, bins: int = 15) -> float:

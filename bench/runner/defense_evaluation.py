@@ -48,6 +48,15 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
 
     measured = Measurements()
     _utility(measured, [answers.probabilities for answers in traffic], raw, test.y, evaluation.seed)
+    _use(
+        measured,
+        [answers.probabilities for answers in traffic],
+        raw,
+        test.y,
+        evaluation.thresholds,
+        _fitted_temperature(evaluation, context),
+        evaluation.seed,
+    )
     measured.add_mean("honest.refused", np.stack([answers.refused for answers in traffic]))
     measured.add_mean("honest.flagged", np.stack([answers.flagged for answers in traffic]))
     measured.add_client_share("honest.client_refused", traffic[0].refused)
@@ -84,7 +93,7 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
             measured.add_drawn(_drawn_detection(evaluation, context, traffic, measured.values))
     return Outcome(
         metrics=measured.values,
-        arrays={name: marks.astype(np.uint8) for name, marks in flagged.items()},
+        arrays={name: marks.astype(np.uint8) for name, marks in flagged.items()} | _labels(raw),
         info=Info(
             intervals=measured.intervals,
             drawn=measured.drawn,
@@ -388,6 +397,108 @@ def _utility(
         low, high = np.percentile([measure(draw) for draw in draws], [2.5, 97.5])
         # Resampling increases a small calibration error, sometimes above the measured one.
         measured.add(name, intervals.Interval(value, min(float(low), value), max(float(high), value)))
+
+
+def _labels(raw: Array) -> dict[str, NDArray[np.uint8]]:
+    """Return the victim's labels of the test inputs, (n,), as an array of a record; {} above 256 classes."""
+    if raw.shape[1] > 256:
+        return {}
+    return {"victim_label": raw.argmax(axis=1).astype(np.uint8)}
+
+
+def _fitted_temperature(evaluation: DefenseEvaluation, context: WorkerContext) -> float | None:
+    """Return the temperature that fits the answers to the calibration split; None without answers."""
+    split = context.victim(evaluation.victim).splits.calibration
+    if not len(split.x):
+        return None
+    answers = _query(evaluation, context, split.x, 0).probabilities
+    given = ~np.isnan(answers).any(axis=1)
+    if not given.any():
+        return None
+    return utility.temperature(utility.normalised(answers[given]), split.y[given])
+
+
+def _use(
+    measured: Measurements,
+    answers: list[Array],
+    raw: Array,
+    truth: NDArray[np.int64],
+    thresholds: Sequence[float],
+    temperature: float | None,
+    seed: int,
+) -> None:
+    """Measure whether answers keep their use for benign users, against those of the victim: ``raw``.
+
+    Balanced accuracy is over all queries (a rejected one is wrong); the rest is over the inputs that are
+    answered in every repeat. Confidence is the largest entry as served. ``thresholds``: confidences at
+    which users decide. ``temperature``: for the calibration error after temperature scaling; None: without.
+    """
+    label, repeats = raw.argmax(axis=1), len(answers)
+    measured.values["honest.commonest_label"] = float(np.bincount(label).max() / len(label))
+    given = np.stack([~np.isnan(each).any(axis=1) for each in answers])
+    shown = np.stack([np.nan_to_num(each).argmax(axis=1) for each in answers])
+    weights = utility.balanced_weights(truth)
+    before, right = np.tile(label == truth, (repeats, 1)), (shown == truth) & given
+    # By its errors, most of which are 0, whatever the weights.
+    error = intervals.mean_interval(~right * weights / weights.max())
+    measured.add("honest.balanced_accuracy", _scaled(error, -weights.max(), (0.0, 1.0), shift=1.0))
+    lost = intervals.paired_difference(before * weights / weights.max(), right * weights / weights.max())
+    measured.add("honest.balanced_accuracy_lost", _scaled(lost, weights.max(), (-1.0, 1.0)))
+
+    rows = np.flatnonzero(given.all(axis=0))
+    if not len(rows):
+        return
+    served, correct = np.stack(answers)[:, rows], right[:, rows]
+    confidence, sure = served.max(axis=2), raw[rows].max(axis=1)
+    crossed = []
+    for threshold in thresholds:
+        crossed.append((confidence >= threshold) != (sure >= threshold))
+        measured.add_mean(f"honest.changed.{threshold}", crossed[-1])
+    measured.add_mean("honest.changed", np.any(crossed, axis=0))
+    score = np.stack([utility.brier_score(each, truth[rows]) for each in served])
+    own = np.tile(utility.brier_score(raw[rows], truth[rows]), (repeats, 1))
+    # Scores are in [0, 2]; intervals know the ends of [0, 1].
+    measured.add("honest.brier", _scaled(intervals.mean_interval(score / 2), 2.0, (0.0, 2.0)))
+    added = intervals.paired_difference(score / 2, own / 2)
+    measured.add("honest.brier_added", _scaled(added, 2.0, (-2.0, 2.0)))
+
+    was_right, of_class = before[0, rows], truth[rows] == 1
+    measures: dict[str, Callable[[NDArray[np.int64]], float]] = {
+        "honest.aurc_added": lambda r: (
+            utility.area_under_risk_coverage(confidence[:, r].ravel(), correct[:, r].ravel())
+            - utility.area_under_risk_coverage(sure[r], was_right[r])
+        )
+    }
+    if temperature is not None:
+        scaled = np.stack([utility.at_temperature(utility.normalised(each), temperature) for each in served])
+        surest = scaled.max(axis=2)
+        measures["honest.ece_scaled"] = lambda r: utility.expected_calibration_error(
+            surest[:, r].ravel(), correct[:, r].ravel()
+        )
+    if raw.shape[1] == 2 and 0 < of_class.sum() < len(rows):
+        margin, own_margin = served[:, :, 1] - served[:, :, 0], raw[rows, 1] - raw[rows, 0]
+        measures["honest.auroc_lost"] = lambda r: (
+            utility.area_under_roc(own_margin[r], of_class[r])
+            - utility.area_under_roc(margin[:, r].ravel(), np.tile(of_class[r], repeats))
+        )
+    rng = np.random.default_rng(derive(seed, "bootstrap of use"))
+    draws = [rng.choice(len(rows), size=len(rows)) for _ in range(RESAMPLES)]
+    for name, measure in measures.items():
+        value = measure(np.arange(len(rows)))
+        # A draw may hold one class alone, which has no AUROC.
+        drawn = [each for each in map(measure, draws) if not np.isnan(each)]
+        low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (-1.0, 1.0)
+        measured.add(name, intervals.Interval(value, min(float(low), value), max(float(high), value)))
+
+
+def _scaled(
+    interval: intervals.Interval, scale: float, span: tuple[float, float], *, shift: float = 0.0
+) -> intervals.Interval:
+    """Return ``shift`` plus ``scale`` times the estimate, its limits within ``span``."""
+    low, high = sorted(
+        min(max(shift + scale * end, span[0]), span[1]) for end in (interval.low, interval.high)
+    )
+    return intervals.Interval(shift + scale * interval.value, low, high)
 
 
 def _latency(
