@@ -35,7 +35,7 @@ def test_what_is_put_is_read_back(tmp_path):
     hits = np.array([1, 0, 1, 1, 0, 0, 0, 1, 1], dtype=np.uint8)
     full = record(
         metrics={"extraction.fidelity": 0.1 + 0.2, "extraction.kl": None},
-        arrays={"agreement": hits},
+        arrays={"victim_label": np.arange(17, dtype=np.uint8), "agreement": hits},
         info=Info(steps=3, flags=["overlap"]),
         costs=Costs(seconds={"train": 0.5}),
         error=None,

@@ -30,10 +30,7 @@ def confirmation_cells(
     keeps every label, results against ``label_only`` hold for it too, so these are among them.
     """
     findings = Findings.of_run(records, meta)
-    try:
-        chosen = [each for each in selected(findings, meta.report) if each.defenses]
-    except NotImplementedError:
-        return [], []
+    chosen = [each for each in selected(findings, meta.report) if each.defenses]
     cells: dict[Cell, None] = {}
     for each in chosen:
         defenses = {UNDEFENDED, *each.defenses}

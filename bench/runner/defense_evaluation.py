@@ -434,7 +434,7 @@ def _use(
     which users decide. ``temperature``: for the calibration error after temperature scaling; None: without.
     """
     label, repeats = raw.argmax(axis=1), len(answers)
-    measured.values["honest.commonest_label"] = float(np.bincount(label).max() / len(label))
+    measured.add_mean("honest.commonest_label", (label == np.bincount(label).argmax())[None])
     given = np.stack([~np.isnan(each).any(axis=1) for each in answers])
     shown = np.stack([np.nan_to_num(each).argmax(axis=1) for each in answers])
     weights = utility.balanced_weights(truth)

@@ -23,7 +23,13 @@ class TestExtraction:
         assert set(extraction.extraction(SURROGATE, VICTIM, TRUTH, VICTIM)) == {
             f"extraction.{name}"
             for name in (
-                *("fidelity", "agreement_deployed", "fidelity_where_victim_errs", "fidelity_low_margin"),
+                *(
+                    "fidelity",
+                    "balanced_fidelity",
+                    "agreement_deployed",
+                    "fidelity_where_victim_errs",
+                    "fidelity_low_margin",
+                ),
                 *("accuracy", "precision", "recall", "f1", "l1", "kl", "loss"),
             )
         }
@@ -33,6 +39,7 @@ class TestExtraction:
         deployed = np.array([[1.0, 0, 0], [np.nan] * 3, [0, 0, 1.0], [0, 1.0, 0]])
         found = extraction.extraction(SURROGATE, VICTIM, TRUTH, deployed)
         assert found["extraction.fidelity"] == 0.75
+        assert found["extraction.balanced_fidelity"] == pytest.approx((2 / 2 + 1 / 2) / 2)
         assert found["extraction.accuracy"] == 0.5
         assert found["extraction.fidelity_where_victim_errs"] == 1.0
         assert found["extraction.fidelity_low_margin"] == 0.0

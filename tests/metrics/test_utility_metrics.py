@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 from bench.metrics import utility
 
@@ -100,3 +100,64 @@ class TestRiskCoverage:
 
     def test_no_answers_have_no_area(self):
         assert math.isnan(utility.area_under_risk_coverage(np.empty(0), np.empty(0, dtype=bool)))
+
+
+class TestBrierScore:
+    def test_by_hand_as_served(self):
+        answers, truth = np.array([[0.8, 0.2], [0.6, 0.0], [0.0, 1.0]]), np.array([0, 1, 0])
+        expected = [0.2**2 + 0.2**2, 0.6**2 + 1, 1 + 1]
+        assert utility.brier_score(answers, truth) == pytest.approx(expected)
+
+    def test_the_answers_are_left_alone(self):
+        answers = np.array([[0.8, 0.2]])
+        utility.brier_score(answers, np.array([0]))
+        assert answers.tolist() == [[0.8, 0.2]]
+
+    def test_the_true_probabilities_have_the_lowest_score(self):
+        rng = np.random.default_rng(0)
+        rows = rng.dirichlet(np.ones(4), 20_000)
+        truth = np.array([rng.choice(4, p=row) for row in rows])
+        sharper = utility.at_temperature(rows, 0.5)
+        assert utility.brier_score(rows, truth).mean() < utility.brier_score(sharper, truth).mean()
+
+
+class TestTemperature:
+    def test_scaling_undoes_what_made_answers_too_sure(self):
+        rng = np.random.default_rng(0)
+        rows = rng.dirichlet(np.ones(4), 20_000)
+        truth = np.array([rng.choice(4, p=row) for row in rows])
+        too_sure = utility.at_temperature(rows, 0.4)
+        found = utility.temperature(too_sure, truth)
+        assert found == pytest.approx(1 / 0.4, rel=0.05)
+        assert utility.at_temperature(too_sure, found) == pytest.approx(rows, abs=0.03)
+
+    def test_a_temperature_of_one_changes_nothing(self):
+        rows = np.random.default_rng(0).dirichlet(np.ones(4), 50)
+        assert utility.at_temperature(rows, 1.0) == pytest.approx(rows)
+
+    def test_one_hot_answers_have_a_temperature_too(self):
+        found = utility.temperature(np.eye(3), np.array([0, 1, 0]))
+        assert np.isfinite(utility.at_temperature(np.eye(3), found)).all()
+
+    def test_no_answers_have_none(self):
+        with pytest.raises(ValueError, match="at least one"):
+            utility.temperature(np.empty((0, 3)), np.empty(0, dtype=np.int64))
+
+
+class TestAreaUnderRoc:
+    def test_it_is_that_of_scikit_learn_with_ties(self):
+        rng = np.random.default_rng(0)
+        for _ in range(20):
+            score, positive = rng.integers(0, 5, 30) / 5, rng.random(30) < 0.4
+            assert utility.area_under_roc(score, positive) == pytest.approx(roc_auc_score(positive, score))
+
+    def test_one_class_alone_has_none(self):
+        assert math.isnan(utility.area_under_roc(np.ones(3), np.ones(3, dtype=bool)))
+
+
+def test_a_mean_with_balanced_weights_is_the_mean_over_labels():
+    labels = np.array([0, 0, 0, 2, 2, 7])
+    hits = np.array([1, 1, 0, 0, 1, 1])
+    weights = utility.balanced_weights(labels)
+    assert weights.mean() == pytest.approx(1)
+    assert (weights * hits).mean() == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)

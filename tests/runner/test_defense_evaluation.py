@@ -113,9 +113,11 @@ def test_answer_statistics_need_no_training(audit_of):
 
 def test_what_a_detector_flags_is_kept_bit_by_bit(audit_of):
     found = audit_of("mahalanobis")
-    assert set(found.arrays) == {"flagged.test", *(f"flagged.{pool}" for pool in POOLS)}
+    assert set(found.arrays) == {"victim_label", "flagged.test", *(f"flagged.{pool}" for pool in POOLS)}
     for name, marks in found.arrays.items():
         assert marks.dtype == np.uint8
+        if name == "victim_label":
+            continue
         assert marks.mean() == pytest.approx(found.metrics["detection." + name.removeprefix("flagged.")])
     assert audit_of("label_only").arrays == {}
 
@@ -296,3 +298,103 @@ def test_a_pool_that_is_never_flagged_has_no_first_flag():
     found.add_detection("late", flagged)
     assert found.values["detection.late.client"] == pytest.approx(2 / 3)
     assert found.values["detection.late.queries_until"] == 100
+
+
+def kept_of(answers, raw, truth, *, thresholds=(0.5, 0.9), temperature=None):
+    measured = Measurements()
+    evaluations._use(measured, answers, raw, truth, thresholds, temperature, 0)
+    return measured.values, measured.intervals
+
+
+def distributions(n, classes, seed=0):
+    rows = np.random.default_rng(seed).dirichlet(np.full(classes, 0.5), n)
+    return rows, rows.argmax(axis=1)
+
+
+def test_the_same_answers_lose_nothing_and_limits_say_what_so_few_inputs_can_show():
+    raw, truth = distributions(400, 3)
+    values, intervals = kept_of([raw, raw], raw, truth)
+    for name in ("balanced_accuracy_lost", "brier_added", "changed", "changed.0.5", "aurc_added"):
+        assert values[f"honest.{name}"] == 0
+    assert 0.009 < intervals["honest.changed"][1] < 0.01
+    assert intervals["honest.brier_added"][1] == pytest.approx(2 * (1 - 0.025 ** (1 / 400)))
+    assert values["honest.balanced_accuracy"] == 1
+
+
+def test_balanced_accuracy_counts_each_class_once():
+    truth = np.array([0] * 90 + [1] * 10)
+    raw = np.eye(2)[truth]
+    answers = raw.copy()
+    answers[90:95] = [1, 0]  # half of the rare class
+    values, intervals = kept_of([answers], raw, truth)
+    assert values["honest.balanced_accuracy"] == pytest.approx(0.75)
+    assert values["honest.balanced_accuracy_lost"] == pytest.approx(0.25)
+    assert values["honest.commonest_label"] == 0.9
+    low, high = intervals["honest.balanced_accuracy_lost"]
+    assert low < 0.25 < high < 0.5
+
+
+def test_an_input_changes_side_of_a_threshold_by_its_confidence_as_served():
+    raw = np.array([[0.95, 0.05], [0.7, 0.3], [0.55, 0.45], [0.9, 0.1]])
+    served = np.array([[0.95, 0.0], [0.95, 0.05], [0.45, 0.0], [0.9, 0.0]])
+    values, _ = kept_of([served], raw, np.zeros(4, dtype=np.int64))
+    assert values["honest.changed.0.5"] == 0.25
+    assert values["honest.changed.0.9"] == 0.25
+    assert values["honest.changed"] == 0.5
+    values, _ = kept_of([served], raw, np.zeros(4, dtype=np.int64), thresholds=(0.3,))
+    assert values["honest.changed"] == values["honest.changed.0.3"] == 0
+    assert "honest.changed.0.5" not in values
+
+
+def test_rejected_inputs_count_as_lost_and_not_as_changed():
+    raw, truth = distributions(200, 2)
+    served = raw.copy()
+    served[:50] = np.nan
+    values, _ = kept_of([served], raw, truth, temperature=1.0)
+    assert values["honest.balanced_accuracy_lost"] == pytest.approx(0.25, abs=0.05)
+    assert values["honest.changed"] == values["honest.brier_added"] == values["honest.auroc_lost"] == 0
+    served[:] = np.nan
+    values, _ = kept_of([served], raw, truth, temperature=1.0)
+    assert "honest.changed" not in values
+
+
+def test_two_classes_have_an_auroc_and_more_have_none():
+    raw, _ = distributions(500, 2)
+    truth = (np.random.default_rng(1).random(500) < raw[:, 1]).astype(np.int64)
+    labels = np.eye(2)[raw.argmax(axis=1)]
+    values, intervals = kept_of([labels], raw, truth)
+    low, high = intervals["honest.auroc_lost"]
+    assert 0 < low < values["honest.auroc_lost"] < high
+    assert "honest.auroc_lost" not in kept_of([distributions(50, 3)[0]], *distributions(50, 3))[0]
+
+
+def test_scaling_repairs_the_calibration_of_answers_that_are_too_flat(audit_of):
+    rng = np.random.default_rng(0)
+    raw = rng.dirichlet(np.ones(3), 5000)
+    truth = np.array([rng.choice(3, p=row) for row in raw])
+    flat = evaluations.utility.at_temperature(raw, 3.0)
+    found, _ = kept_of([flat], raw, truth, temperature=evaluations.utility.temperature(flat, truth))
+    assert found["honest.ece_scaled"] < 0.03
+    confidence = flat.max(axis=1)
+    assert (
+        evaluations.utility.expected_calibration_error(confidence, flat.argmax(axis=1) == truth)
+        > found["honest.ece_scaled"] + 0.1
+    )
+    assert (
+        0 < audit_of("none").metrics["honest.ece_scaled"] < audit_of("gaussian_noise").metrics["honest.ece"]
+    )
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_every_evaluation_says_whether_answers_keep_their_use(name, audit_of):
+    found = audit_of(name)
+    own = ("balanced_accuracy", "balanced_accuracy_lost", "brier", "brier_added", "aurc_added", "ece_scaled")
+    for metric in (*own, "changed", "changed.0.5", "changed.0.9"):
+        low, high = found.info.intervals[f"honest.{metric}"]
+        assert low <= found.metrics[f"honest.{metric}"] <= high
+    assert found.arrays["victim_label"].max() == 9
+    assert len(found.arrays["victim_label"]) == 447
+    assert found.metrics["honest.commonest_label"] == pytest.approx(
+        np.bincount(found.arrays["victim_label"]).max() / 447
+    )
+    assert not {"honest.brier", "honest.changed"} & set(found.info.retrained)
