@@ -141,13 +141,18 @@ def _recommendation(
     found = conclude(case.undefended, case.cases(fresh), options, again)
     undefended, attack = _reached(case.undefended, again if found.fresh_repeats else ())
     of_none = DefenseVerdict(UNDEFENDED, "undefended")
-    recommended = next((row for row in found.verdicts if row.conclusion == "recommended"), None)
-    largest = recommended.largest if recommended else None
+    rows = [
+        replace(row, largest=case.reduction_at_largest(row.defense))
+        if row.conclusion == "recommended"
+        else row
+        for row in found.verdicts
+    ]
+    largest = next((row.largest for row in rows if row.largest), None)
     return Recommendation(
         threat=threat,
         budget=budget,
         options=options,
-        rows=(of_none, *found.verdicts),
+        rows=(of_none, *rows),
         undefended=undefended,
         undefended_attack=attack,
         attacks=len(case.attacks),

@@ -41,7 +41,7 @@ class DefenseCase:
     ``criteria``: those that have to be met; one that is not among them is not asked for. ``attacks``: the
     agreement of every ranked attack against it, ``fresh`` in the confirmation run. ``fresh_adaptive``: the
     criterion on adaptive attackers by fresh repeats, which replaces the other. ``costs``: decide ties, the
-    smaller the better, in this order. ``largest``: its reduction at the largest budget.
+    smaller the better, in this order.
     """
 
     defense: Defense
@@ -50,7 +50,6 @@ class DefenseCase:
     fresh: tuple[AttackTable, ...] = ()
     fresh_adaptive: Criterion | None = None
     costs: tuple[float, ...] = ()
-    largest: Reduction | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +209,6 @@ def _verdict(
         failed=failed,
         eligible_for=each.ways,
         reduction=each.again or each.first,
-        largest=each.case.largest,
     )
 
 

@@ -96,7 +96,6 @@ class RuleInputs:
             fresh=tuple(again),
             fresh_adaptive=adaptive,
             costs=_costs(evaluation, criteria, len(defense)),
-            largest=self._largest(defense),
         )
 
     def _utility(self, evaluation: Record | None) -> list[Criterion]:
@@ -159,7 +158,7 @@ class RuleInputs:
             if failed:
                 yield f"{failed} {'cell' if failed == 1 else 'cells'}{where} failed"
 
-    def _largest(self, defense: Defense) -> Reduction | None:
+    def reduction_at_largest(self, defense: Defense) -> Reduction | None:
         """Return the reduction at the largest budget, for this defense alone; None if it is this budget."""
         conditions = self.findings.conditions[self.threat]
         budgets = set(conditions[defense]) & set(conditions.get(UNDEFENDED, []))

@@ -82,7 +82,8 @@ class DefenseVerdict:
 
     ``criteria``: all of them, those of every way to sell; ``eligible_for``: the ways to sell for which it is
     eligible. ``failed``: those that decide against it under the report's ``sells``; empty for eligible ones.
-    ``largest``: the reduction at the largest budget, where that is another than the recommendation's.
+    ``largest``: of a recommended one, the
+    reduction at the largest budget, where that is another than the recommendation's.
     """
 
     defense: Defense

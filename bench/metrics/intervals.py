@@ -127,12 +127,46 @@ def difference_bounds(
 
     As :func:`paired_difference`; weighted agreement is allowed. Raises ValueError where the shapes differ.
     """
-    first, second = as_table(a), as_table(b)
-    if first.shape != second.shape:
-        raise ValueError(f"Pairs need equal shapes, got {first.shape} and {second.shape}.")
+    if a.shape != b.shape:
+        raise ValueError(f"Pairs need equal shapes, got {a.shape} and {b.shape}.")
     # An input that was never seen to differ could do so by as much as the heaviest one.
-    largest = max(1.0, float(first.max(initial=0.0)), float(second.max(initial=0.0)))
-    return _limits(first - second, lower_alpha, upper_alpha, (-largest, largest))
+    largest = max(1.0, float(a.max(initial=0)), float(b.max(initial=0)))
+    counts = a.ndim == 2 and a.size and a.dtype == b.dtype == np.uint8 and largest == 1
+    parts = _parts_of_difference(a, b) if counts else None
+    if parts is None:
+        return _limits(as_table(a) - as_table(b), lower_alpha, upper_alpha, (-largest, largest))
+    mean, of_repeats, rest = parts
+    lower, upper = (
+        math.hypot(
+            _student(a.shape[0] - 1, alpha) * math.sqrt(of_repeats) if of_repeats else 0.0,
+            _student(max(a.shape[1] - 1, 1), alpha) * math.sqrt(rest),
+        )
+        for alpha in (lower_alpha, upper_alpha)
+    )
+    return mean - lower, mean + upper
+
+
+def _parts_of_difference(a: Agreement, b: Agreement) -> tuple[float, float, float] | None:
+    """Return the mean of ``a - b`` of 0 and 1 and the parts of its variance, as :func:`_variance_parts`.
+
+    Sums of squares from whole numbers take a tenth of the time. None where hardly any input differs, or all
+    do: too few to estimate from.
+    """
+    difference = a.view(np.int8) - b.view(np.int8)
+    repeats, inputs = difference.shape
+    by_input, by_repeat = difference.sum(axis=0, dtype=np.int64), difference.sum(axis=1, dtype=np.int64)
+    squares = np.count_nonzero(difference, axis=0)
+    if np.count_nonzero(squares) < FEW or 2 * squares.sum() >= repeats * inputs:
+        return None
+    size, total = repeats * inputs, int(by_repeat.sum())
+    correction = total**2 / size
+    of_inputs = int((by_input**2).sum()) / repeats - correction
+    of_repeats = int((by_repeat**2).sum()) / inputs - correction
+    rest = max(int(squares.sum()) - correction - of_inputs - of_repeats, 0.0)
+    ms_rest = rest / max((repeats - 1) * (inputs - 1), 1) if repeats > 1 else 0.0
+    ms_repeats = of_repeats / (repeats - 1) if repeats > 1 else 0.0
+    ms_inputs = of_inputs / max(inputs - 1, 1)
+    return total / size, max(ms_repeats - ms_rest, 0.0) / size, max(ms_inputs, ms_rest) / size
 
 
 def error_parts(a: Agreement, b: Agreement, repeats: int) -> tuple[float, float]:

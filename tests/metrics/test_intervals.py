@@ -14,6 +14,8 @@ from bench.metrics.intervals import (
     Interval,
     best_attack,
     bounds,
+    difference_bounds,
+    error_parts,
     mean_interval,
     paired_difference,
     share_interval,
@@ -183,6 +185,56 @@ class TestDifferences:
             second = chance < special.expit(ability + skill - 0.4)
             covered += contains(paired_difference(first, second), truth)
         assert covered / 300 >= 0.89
+
+
+class TestDifferenceBounds:
+    @pytest.mark.parametrize("repeats", [1, 2, 5])
+    @pytest.mark.parametrize(("first", "second"), [(0.5, 0.3), (0.5, 0.5), (3.0, -3.0)])
+    def test_at_equal_levels_they_are_the_limits_of_the_paired_difference(self, repeats, first, second):
+        rng = np.random.default_rng([repeats, round(10 * first)])
+        a, b = (
+            simulated_agreement(rng, repeats, 300, 0.3, shift).astype(np.uint8) for shift in (first, second)
+        )
+        interval = paired_difference(a, b)
+        assert difference_bounds(a, b, 0.025, 0.025) == pytest.approx((interval.low, interval.high))
+        # Tables of other types take the long way.
+        assert difference_bounds(a, b, 0.025, 0.025) == pytest.approx(
+            difference_bounds(a.astype(float), b.astype(float), 0.025, 0.025)
+        )
+
+    @pytest.mark.parametrize("changed", [0, 1, 4, 5, 299, 300])
+    def test_few_differences_have_limits_too(self, changed):
+        a, b = np.ones((5, 300), dtype=np.uint8), np.ones((5, 300), dtype=np.uint8)
+        b[:, :changed] = 0
+        interval = paired_difference(a, b)
+        assert difference_bounds(a, b, 0.025, 0.025) == pytest.approx((interval.low, interval.high))
+
+    def test_each_end_has_its_own_level(self):
+        a, b = (simulated_agreement(np.random.default_rng(s), 5, 300, 0.3).astype(np.uint8) for s in (1, 2))
+        wide, narrow = difference_bounds(a, b, 0.001, 0.025), difference_bounds(a, b, 0.025, 0.001)
+        assert wide[0] < narrow[0] < narrow[1]
+        assert wide[1] < narrow[1]
+
+    def test_equal_weighted_tables_have_limits_that_the_heaviest_input_sets(self):
+        weighted = np.tile(np.repeat([0.5, 4.0], [260, 40]), (5, 1))
+        low, high = difference_bounds(weighted, weighted, 0.025, 0.025)
+        assert (low, high) == pytest.approx((-4 * (1 - 0.025 ** (1 / 300)), 4 * (1 - 0.025 ** (1 / 300))))
+
+    def test_other_shapes_are_refused(self):
+        with pytest.raises(ValueError, match="equal shapes"):
+            difference_bounds(steps(0.9, 5), steps(0.9, 4), 0.025, 0.025)
+
+    def test_error_parts_foretell_the_variance_with_more_repeats(self):
+        # Differences of two attacks on the same inputs; the mean of 20 estimates has an error of some 10 %.
+        rng = np.random.default_rng(5)
+        few, many, seen = [], [], []
+        for _ in range(60):
+            a, b = (simulated_agreement(rng, 25, 400, 0.3, shift) for shift in (0.3, 0.0))
+            few.append(sum(error_parts(a[:5], b[:5], 20)))
+            many.append(sum(error_parts(a[:20], b[:20], 20)))
+            seen.append(a[5:].mean() - b[5:].mean())
+        assert np.mean(few) == pytest.approx(np.mean(many), rel=0.15)
+        assert np.mean(few) == pytest.approx(np.var(seen, ddof=1), rel=0.5)
 
 
 class TestBestAttack:
