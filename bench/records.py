@@ -91,10 +91,13 @@ class PredicateRecord(Typed):
 
 
 class AdaptationRecord(Typed):
-    """Whether what an attack is told of the defense changes what it queries or learns, of repeat 0.
+    """Whether what an attack knows of the defense changes what it queries or learns.
 
-    ``differs``: whether queries or targets differ from those of the same attack that is told nothing.
-    ``reason``: why they need not, in a clause, for example that nothing is to be inverted; empty without.
+    ``differs``: whether its transfer set (queries or targets) differs from that of the same attack with the
+    same seeds that knows nothing; an attack that always has to know something is told that there is no
+    defense. ``reason``: why they need not differ, in a clause, for example that answers are labels alone, or
+    that the attack evaluated an inverse and did not keep it; empty without. Of repeat 0, and the same in the
+    records of all repeats.
     """
 
     differs: bool
@@ -130,7 +133,7 @@ class Info(Typed):
 
     Cells: ``queries``; ``learnt``, the size of the transfer set; ``steps`` of training; ``flags``, the
     reliability warnings; ``attack``, what it declares; of an extraction the ``confusion`` matrix (true class,
-    surrogate's class) and, for an attack that was told something, its ``adaptation``; of membership
+    surrogate's class) and, where knowledge is not "none", its ``adaptation``; of membership
     inference the standard ``errors`` of metrics and the ``roc`` as [false-positive rate, true-positive rate]
     pairs.
 

@@ -24,6 +24,8 @@ from defenses.base import Answers, Batch, DefenseStack
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
 
+NO_DEFENSE = "no defense"
+"""The knowledge, wrong or right, that there is no defense; no threat model has it."""
 ROUNDING = 1e-6
 """How far a query may lie outside [0, 1], as rounding leaves it."""
 
@@ -55,7 +57,8 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
     ``budget``: inputs that may be sent, repeated and rejected ones included; None for benign traffic.
     ``seed``: base of the defense's noise. ``shows``: "probabilities" or "labels" (one-hot answers).
     ``knowledge``: what the attacker knows of the defenses, "none", "family" or "full"; ``known`` then holds
-    it (:func:`known_defenses`), or None for "none". ``recorded``: keep what :meth:`queries` returns.
+    it (:func:`known_defenses`), None for "none", () for :data:`NO_DEFENSE`. ``recorded``: keep what
+    :meth:`queries` returns.
     ``watch``: gets what each defense answered to what (:class:`bench.models.checked_stack.CheckedStack`).
     """
 
@@ -79,7 +82,11 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         )
         self.budget = budget
         self.account = QueryAccount()
-        self.known = None if knowledge == "none" else known_defenses(stack, parameters=knowledge == "full")
+        self.known: tuple[Known, ...] | None = None
+        if knowledge == NO_DEFENSE:
+            self.known = ()
+        elif knowledge != "none":
+            self.known = known_defenses(stack, parameters=knowledge == "full")
         self._victim, self._stack, self._shows = victim, CheckedStack(stack, seed, watch), shows
         self._read_features = victim.reader()
         self._log: list[tuple[Images, Array]] | None = [] if recorded else None

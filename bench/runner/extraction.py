@@ -16,7 +16,7 @@ from bench.metrics import extraction
 from bench.metrics.definitions import METRICS
 from bench.metrics.flags import cell_flags
 from bench.models import surrogates
-from bench.models.defended_api import QueryAccount
+from bench.models.defended_api import NO_DEFENSE, QueryAccount
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.models.plugin_guard import PluginCall, describe, generator
 from bench.models.promises import (
@@ -29,7 +29,7 @@ from bench.models.promises import (
 from bench.models.surrogates import SolvedSurrogate, TrainedSurrogate
 from bench.models.training_config import parse_training
 from bench.models.victims import Victim
-from bench.records import Costs, Info, Outcome
+from bench.records import AdaptationRecord, Costs, Info, Outcome
 from bench.runner.context import WorkerContext
 from bench.runner.timing import Timings, memory_mib
 from bench.seeds import derive
@@ -52,10 +52,42 @@ def run(cells: Sequence[Cell], attack: Extraction, context: WorkerContext) -> li
     timings = Timings()
     with timings.measure("train"):
         trained = _surrogates(cells, [acquired.transfer_set for acquired in acquisitions], pool, context)
-    return [
+    outcomes = [
         measure(cell, acquired, surrogate, timings.share(len(cells)), context)
         for cell, acquired, surrogate in zip(cells, acquisitions, trained, strict=True)
     ]
+    if first.threat.knowledge == "none":
+        return outcomes
+    # At the end, so that no time of the cells themselves changes.
+    adapts = adaptation(first, attack, acquisitions[0].transfer_set, pool, context)
+    return [replace(each, info=each.info.with_values(adaptation=adapts.values())) for each in outcomes]
+
+
+def adaptation(
+    cell: Cell, attack: Extraction, informed: TransferSet, pool: Pool, context: WorkerContext
+) -> AdaptationRecord:
+    """Return whether what an attack knows of the defense changes the transfer set that it acquires.
+
+    ``informed``: its transfer set in ``cell``. The attack is run once more with the same seeds and without
+    that knowledge; one that cannot do without is told that there is no defense. Where it fails then, nothing
+    is proven.
+    """
+    if not cell.defense:
+        return AdaptationRecord(differs=False, reason="there is no defense")
+    claims = context.stack(cell.victim, cell.defense, cell.seed).claims
+    reacts = claims.may_refuse or claims.may_flag or claims.counts_queries
+    if (claims.one_hot or cell.threat.shows == "labels") and not reacts:
+        return AdaptationRecord(differs=False, reason="answers are labels alone: nothing can be inverted")
+    without = "none" if "none" in attack.knowledge else NO_DEFENSE
+    try:
+        control = acquire(cell, attack, pool, context, knowledge=without).transfer_set
+    except PluginError:
+        return AdaptationRecord(differs=False)
+    if informed.digest() != control.digest():
+        return AdaptationRecord(differs=True)
+    tried = sorted(informed.facts.keys() - control.facts.keys())
+    reason = f"it evaluated {', '.join(tried)} and did not keep it" if tried else ""
+    return AdaptationRecord(differs=False, reason=reason)
 
 
 def require_applicable(attack: Attack, pool: Pool, victim: Victim) -> None:
@@ -109,8 +141,13 @@ class Acquisition:
     timings: Timings
 
 
-def acquire(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) -> Acquisition:
-    """Run the attack against a fresh API, with the budget of the cell, and return what it acquired."""
+def acquire(
+    cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext, *, knowledge: str = ""
+) -> Acquisition:
+    """Run the attack against a fresh API, with the budget of the cell, and return what it acquired.
+
+    ``knowledge``: what it knows of the defense, if not what the cell says.
+    """
     victim, threat, timings = context.victim(cell.victim), cell.threat, Timings()
     streams = RandomSeeds(
         order=derive(cell.seed, "order", str(cell.victim), threat.pool, cell.repeat),
@@ -123,7 +160,7 @@ def acquire(cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext) 
         cell.repeat,
         budget=cell.budget,
         shows=threat.shows,
-        knowledge=threat.knowledge,
+        knowledge=knowledge or threat.knowledge,
         recorded=attack.queries and attack.row_by_row,
     )
     interim = InterimSurrogates(

@@ -3,8 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from attacks.base import TransferSet
 from bench.errors import NotApplicable, UsageError
+from bench.plugins import attacks
+from bench.runner import extraction
 from bench.runner.cells import run_cells
+from bench.runner.extraction import Acquisition, adaptation
 from bench.tasks import Cell, ThreatModel
 
 LABELS, PROBABILITIES = "copycat(use_probability=false)", "copycat(use_probability=true)"
@@ -127,3 +131,79 @@ def test_an_unknown_attack_family_is_a_usage_error(cell, run, monkeypatch):
     monkeypatch.setattr("attacks.copycat.Copycat.family", "extractoin")
     with pytest.raises(UsageError, match="did you mean 'extraction'"):
         run(cell)
+
+
+CHEATS = """
+from moatbench import Extraction, TransferSet
+
+class Deaf(Extraction):
+    \"\"\"Declares that it can use knowledge, and does not.\"\"\"
+    name = "deaf"
+    knowledge = ("none", "full")
+    def acquire(self, api, pool, surrogates, seeds):
+        x = pool.x[: api.budget]
+        return TransferSet(x, api.predict(x).astype("float32"))
+
+class Lost(Deaf):
+    \"\"\"Fails without knowledge.\"\"\"
+    name = "lost"
+    knowledge = ("full",)
+    def acquire(self, api, pool, surrogates, seeds):
+        api.known[0]
+        return super().acquire(api, pool, surrogates, seeds)
+"""
+
+
+def adaptation_of(run, cell, defense, attack, **threat):
+    informed = replace(cell.threat, **({"knowledge": "full"} | threat))
+    outcomes = run(replace(cell, defense=defense, attack=attack, threat=informed))
+    assert len({repr(each.info.adaptation) for each in outcomes}) == 1
+    return outcomes[0].info.adaptation
+
+
+@pytest.mark.parametrize(
+    ("attack", "defense", "differs"),
+    [
+        ("recover", ("rounded(decimals=1)",), True),
+        ("recover", ("mahalanobis(fpr=0.05, action=refuse, layers=all)",), False),
+        ("evade(own=100, blend=None)", ("mahalanobis(fpr=0.05, action=refuse, layers=all)",), True),
+        ("labels", ("rounded(decimals=1)",), False),
+    ],
+)
+def test_an_attack_adapts_where_knowledge_changes_what_it_acquires(cell, run, attack, defense, differs):
+    found = adaptation_of(run, cell, defense, attack)
+    assert (found.differs, found.reason, found.proven) == (differs, "", differs)
+
+
+def test_nothing_has_to_change_where_there_is_nothing_to_invert(cell, run):
+    none = adaptation_of(run, cell, (), "recover")
+    labels = adaptation_of(run, cell, ("label_only",), "recover")
+    shown = adaptation_of(run, cell, ("rounded(decimals=1)",), "recover", shows="labels")
+    for found, word in ((none, "no defense"), (labels, "labels alone"), (shown, "labels alone")):
+        assert found.proven
+        assert not found.differs
+        assert word in found.reason
+    screen = ("mahalanobis(fpr=0.05, action=refuse, layers=all)",)
+    assert not adaptation_of(run, cell, screen, "recover", shows="labels").proven
+
+
+def test_an_attack_that_only_declares_to_use_knowledge_proves_nothing(cell, run, tmp_path):
+    (tmp_path / "cheats.py").write_text(CHEATS)
+    attacks.add_file(tmp_path / "cheats.py")
+    for attack in ("deaf", "lost"):
+        assert not adaptation_of(run, cell, ("rounded(decimals=1)",), attack).proven
+
+
+def test_an_attack_without_knowledge_has_no_adaptation_on_record(cell, run):
+    assert all(each.info.adaptation is None for each in run(replace(cell, defense=("rounded(decimals=1)",))))
+
+
+def test_an_attack_says_by_its_facts_that_it_evaluated_an_inverse(cell, context, monkeypatch):
+    cell = replace(cell, defense=("rounded(decimals=1)",), threat=replace(cell.threat, knowledge="full"))
+    x, y = np.zeros((1, 1, 8, 8), np.float32), np.full((1, 10), 0.1, np.float32)
+    control = Acquisition(TransferSet(x, y, facts={"repeated": 0.0}), None, None)
+    monkeypatch.setattr(extraction, "acquire", lambda *_, **__: control)
+    told = TransferSet(x, y, facts={"repeated": 0.0, "read_as_recovered": 0.0})
+    found = adaptation(cell, attacks.build("auto"), told, None, context)
+    assert (found.differs, found.proven) == (False, True)
+    assert "read_as_recovered" in found.reason
