@@ -76,49 +76,68 @@ def strongest_pair(undefended: Tables, defended: Tables) -> Strongest | None:
     return Strongest(strongest(rivals), strongest(defended)) if rivals and defended else None
 
 
-def reduction(
-    undefended: Tables, defended: Tables, compared: int, chosen: Strongest | None = None
-) -> Reduction | None:
-    """Return the fidelity reduction, with an interval for this defense among ``compared`` ones.
+def reduction(undefended: Tables, defended: Tables) -> Reduction | None:
+    """Return the fidelity reduction by the repeats that also choose the strongest attacks u and d*.
 
-    ``chosen``: the attacks that other repeats chose, for an interval that holds; without, both are chosen on
-    these repeats. With K attacks a without defense, all attacks d against it, the chosen u and d* and m
-    defenses compared, the lower end is the lowest over d of the lower limit of u - d, missed with probability
-    .025 / m, and the upper end the highest over a of the upper limit of a - d*, missed with .025 / (K m).
+    The interval is for one defense on its own, and does not cover the choice: the lower end is the lowest
+    over all attacks d against the defense of the lower 95 % limit of u - d, the upper end that of u - d*.
     None without an attack in both, or without a repeat that all tables share.
     """
-    rivals = in_both(undefended, defended)
-    shared = sorted(set.intersection(*(set(each.repeats) for each in [*rivals, *defended]))) if rivals else []
-    if not shared:
+    sides = _sides(undefended, defended)
+    pair = strongest_pair(*sides) if sides else None
+    if sides is None or pair is None:
         return None
-    rivals, against = ([_restricted(each, shared) for each in side] for side in (rivals, defended))
-    own = Strongest(strongest(rivals), strongest(against))
-    first, target = (own.undefended, own.defended) if chosen is None else _find(chosen, rivals, against)
+    return _reduction(pair, [pair.undefended], sides[1], TAIL, TAIL, fresh=False)
+
+
+def confirmed_reduction(
+    undefended: Tables, defended: Tables, chosen: Strongest, compared: int
+) -> Reduction | None:
+    """Return the fidelity reduction by fresh repeats, with an interval for one of ``compared`` defenses.
+
+    ``chosen``: the attacks u and d* that other repeats chose. With K attacks a without defense, all attacks
+    d against it and m defenses compared, the lower end is the lowest over d of the lower limit of u - d,
+    missed with probability .025 / m, and the upper end the highest over a of the upper limit of a - d*,
+    missed with .025 / (K m). None where u or d* was not run again, or no repeat is shared by all tables.
+    """
+    sides = _sides(undefended, defended)
+    if sides is None:
+        return None
+    first, target = find(chosen.undefended, sides[0]), find(chosen.defended, sides[1])
     if first is None or target is None:
         return None
-    if first.agreement.shape[1] != target.agreement.shape[1]:
-        return None
     tail = TAIL / max(compared, 1)
-    low = min(difference_bounds(first.agreement, each.agreement, tail, tail)[0] for each in against)
-    tail /= len(rivals)
-    high = max(difference_bounds(each.agreement, target.agreement, tail, tail)[1] for each in rivals)
-    value = first.mean - own.defended.mean
+    return _reduction(Strongest(first, target), *sides, tail, tail / len(sides[0]), fresh=True)
+
+
+def _sides(undefended: Tables, defended: Tables) -> tuple[Tables, Tables] | None:
+    """Return the undefended attacks that met the defense, and those against it, in repeats that all have."""
+    rivals = in_both(undefended, defended)
+    if not rivals or len({each.agreement.shape[1] for each in [*rivals, *defended]}) > 1:
+        return None
+    shared = sorted(set.intersection(*(set(each.repeats) for each in [*rivals, *defended])))
+    if not shared:
+        return None
+    return [_restricted(each, shared) for each in rivals], [_restricted(each, shared) for each in defended]
+
+
+def _reduction(
+    pair: Strongest, rivals: Tables, against: Tables, lower: float, upper: float, *, fresh: bool
+) -> Reduction:
+    first, target, best = pair.undefended, pair.defended, strongest(against)
+    low = min(difference_bounds(first.agreement, each.agreement, lower, lower)[0] for each in against)
+    high = max(difference_bounds(each.agreement, target.agreement, upper, upper)[1] for each in rivals)
+    value = first.mean - best.mean
     return Reduction(
         undefended=first.mean,
         undefended_attack=first.name,
-        defended=own.defended.mean,
-        attack=own.defended.name,
+        defended=best.mean,
+        attack=best.name,
         interval=Interval(value, min(low, value), max(high, value)),
-        repeats=len(shared),
+        repeats=len(first.repeats),
         attacks=len(against),
-        fresh=chosen is not None,
+        fresh=fresh,
     )
-
-
-def _find(
-    chosen: Strongest, rivals: Tables, against: Tables
-) -> tuple[AttackTable | None, AttackTable | None]:
-    return find(chosen.undefended, rivals), find(chosen.defended, against)
 
 
 def find(wanted: AttackTable, tables: Tables) -> AttackTable | None:

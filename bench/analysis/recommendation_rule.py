@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.analysis.confirmed_reduction import (
     AttackTable,
     Strongest,
+    confirmed_reduction,
     paired,
     reduction,
     smallest_reduction,
@@ -104,15 +105,13 @@ def conclude(
     """
     pairs = {case.defense: strongest_pair(undefended, case.attacks) for case in cases}
     compared = sum(pair is not None for pair in pairs.values())
-    judged = [
-        _Judged(case, reduction(undefended, case.attacks, compared), pairs[case.defense]) for case in cases
-    ]
+    judged = [_Judged(case, reduction(undefended, case.attacks), pairs[case.defense]) for case in cases]
     chosen = _select(judged, options.sells)
     for each in judged:
         each.criteria = _criteria_again(each.case)
         each.ways = ways_to_sell(each.criteria)
         if fresh_undefended and each.pair and _all_again(each.case):
-            each.again = reduction(fresh_undefended, each.case.fresh, compared, each.pair)
+            each.again = confirmed_reduction(fresh_undefended, each.case.fresh, each.pair, compared)
     best, tied = _best(judged, options.sells, options.least)
     verdicts = [_verdict(each, best, tied, chosen, options) for each in judged]
     fresh = [each for each in judged if each.again]

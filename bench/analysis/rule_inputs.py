@@ -168,7 +168,7 @@ class RuleInputs:
         undefended, defended = (
             tables(self.findings, self.threat, each, largest) for each in (UNDEFENDED, defense)
         )
-        return reduction(undefended, defended, compared=1)
+        return reduction(undefended, defended)
 
 
 def tables(findings: Findings, threat: VictimThreatModel, defense: Defense, budget: int) -> list[AttackTable]:

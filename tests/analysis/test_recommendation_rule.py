@@ -3,7 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.analysis.confirmed_reduction import AttackTable, reduction, smallest_reduction, strongest_pair
+from bench.analysis.confirmed_reduction import (
+    AttackTable,
+    confirmed_reduction,
+    reduction,
+    smallest_reduction,
+    strongest_pair,
+)
 from bench.analysis.eligibility import REQUIRED
 from bench.analysis.recommendation_rule import DefenseCase, conclude
 from bench.analysis.verdicts import Criterion
@@ -209,36 +215,50 @@ def test_what_is_sold_decides_which_criteria_count():
 
 
 def test_only_attacks_that_met_the_defense_are_compared_without_it():
-    met = reduction(tables(NONE | {"best": 0.99}), tables({"soft": 0.9, "mine": 0.93}), 1)
+    met = reduction(tables(NONE | {"best": 0.99}), tables({"soft": 0.9, "mine": 0.93}))
     assert met.undefended_attack == "soft"
     # An attack that was run against the defense alone counts against it.
     assert met.attack == "mine"
     assert met.attacks == 2
-    assert reduction(tables({"soft": 0.9}), tables({"mine": 0.9}), 1) is None
+    assert reduction(tables({"soft": 0.9}), tables({"mine": 0.9})) is None
 
 
 def test_both_sides_are_compared_in_the_repeats_that_all_have():
     whole = table("soft", 0.97)
     part = AttackTable("soft", "soft", whole.repeats[1:], table("soft", 0.9).agreement[1:])
-    found = reduction([whole], [part], 1)
+    found = reduction([whole], [part])
     assert found.repeats == FIRST - 1
     assert found.undefended == pytest.approx(whole.agreement[1:].mean())
-    assert reduction([whole], [replace(part, repeats=(7, 8, 9, 10))], 1) is None
+    assert reduction([whole], [replace(part, repeats=(7, 8, 9, 10))]) is None
 
 
-def test_the_interval_widens_with_the_number_of_defenses_and_of_attacks():
-    one, many = (reduction(tables(NONE), tables(HELPS), compared) for compared in (1, 20))
+def test_the_confirmed_interval_widens_with_the_number_of_defenses_and_of_attacks():
+    chosen = strongest_pair(tables(NONE), tables(HELPS))
+    one, many = (
+        confirmed_reduction(tables(NONE, FRESH), tables(HELPS, FRESH), chosen, number) for number in (1, 20)
+    )
     assert many.interval.low < one.interval.low
     assert many.interval.high > one.interval.high
-    plain = paired_difference(table("soft", 0.97).agreement, table("soft", 0.9).agreement)
-    alone = reduction([table("soft", 0.97)], [table("soft", 0.9)], 1)
+    pair = strongest_pair([table("soft", 0.97)], [table("soft", 0.9)])
+    fresh = [table("soft", 0.97, FRESH)], [table("soft", 0.9, FRESH)]
+    alone = confirmed_reduction(*fresh, pair, 1)
+    plain = paired_difference(fresh[0][0].agreement, fresh[1][0].agreement)
     assert (alone.interval.low, alone.interval.high) == pytest.approx((plain.low, plain.high))
+
+
+def test_what_the_repeats_that_chose_an_attack_say_of_it_is_an_interval_on_its_own():
+    found = reduction(tables(NONE), tables(HELPS))
+    first, second = table("auto", 0.97), table("labels", 0.92)
+    assert (found.undefended_attack, found.attack) == ("auto", "labels")
+    plain = paired_difference(first.agreement, second.agreement)
+    assert found.interval.high == pytest.approx(plain.high)
+    assert found.interval.low == pytest.approx(plain.low)
 
 
 def test_the_lower_end_is_that_of_the_worst_attack_and_the_upper_end_of_the_best_rival():
     chosen = strongest_pair(tables(NONE), tables(HELPS))
     fresh = {"soft": 0.96, "labels": 0.92, "auto": 0.91}
-    found = reduction(tables(NONE, FRESH), tables(fresh, FRESH), 1, chosen)
+    found = confirmed_reduction(tables(NONE, FRESH), tables(fresh, FRESH), chosen, 1)
     # Another attack than the chosen one is the strongest now: the reduction is against that.
     assert found.attack == "soft"
     assert found.interval.low < found.interval.value < 0.015
