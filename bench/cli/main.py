@@ -197,6 +197,26 @@ def show(
 
 
 @app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A store, or a file written by moatbench baseline.")],
+    after: Annotated[Path, typer.Argument(help="The same, of the later run.")],
+    out: Annotated[Path | None, typer.Option(help="File for the comparison as Markdown.")] = None,
+) -> None:
+    """Show two runs side by side: what changed, with intervals. It decides nothing; moatbench gate does."""
+    from bench.cli.outputs import check_outputs
+    from bench.files import write_atomically
+    from bench.gate.baseline import read
+    from bench.gate.changes_page import changes_page
+    from bench.report.terminal_page import print_page
+
+    check_outputs(files={"--out": out}, inputs={"BEFORE": before, "AFTER": after})
+    summary, page = changes_page(read(before), read(after), (str(before), str(after)))
+    if out is not None:
+        write_atomically(out, page + "\n")
+    print_page(f"{summary}\n\nAll rows: " + (f"`{out}`" if out else "add `--out FILE`"))
+
+
+@app.command()
 def export(
     store: Annotated[Path, typer.Argument(help="A store written by moatbench run.")],
     file: Annotated[Path, typer.Argument(help="File to write: .parquet, .csv or .json.")],

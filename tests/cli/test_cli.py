@@ -193,6 +193,7 @@ def test_commands_that_read_results_load_neither_torch_nor_art(tmp_path):
         "report store.sqlite --out report",
         "show store.sqlite",
         "export store.sqlite results.csv",
+        "compare store.sqlite store.sqlite --out changes.md",
         "baseline store.sqlite --out baseline.json",
         "gate store.sqlite store.sqlite",
         "index reports",

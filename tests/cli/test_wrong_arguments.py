@@ -12,7 +12,7 @@ from records import META, fake_run
 
 from bench.cli import main
 from bench.cli.session import Session
-from bench.gate import command
+from bench.gate import changes_page, command
 from bench.gate.baseline import export, read
 from bench.gate.compare import compare
 from bench.records import PlannedTask
@@ -85,6 +85,7 @@ def moatbench(here, monkeypatch, capsys, fresh_workers):
     monkeypatch.setattr(Session, "run", planned_only)
     monkeypatch.setattr(command, "compare", compared_once)
     monkeypatch.setattr(store_report, "write_report", lambda _records, _meta, out, *_: out / "report.md")
+    monkeypatch.setattr(changes_page, "changes_page", lambda *_: ("# a page", "# a page"))
     monkeypatch.setattr(store_report, "write_html", lambda _: None)
     monkeypatch.setattr(store_report, "first_page", lambda *_: "# a page")
     monkeypatch.setenv("MOATBENCH_CACHE", str(here / "cache"))
@@ -185,6 +186,14 @@ CASES = [
         for path in (*PATHS, "new", "new.xlsx", "folder/inner", "text.txt/x.csv")
     ),
     *(("export", *words) for words in ((), ("store.sqlite",), ("store.sqlite", "a.csv", "b.csv"))),
+    *(("compare", path, "baseline.json") for path in PATHS),
+    *(("compare", "store.sqlite", path) for path in PATHS),
+    *(
+        ("compare", "store.sqlite", "store.sqlite", "--out", path)
+        for path in (*PATHS, "store.sqlite")
+        if path != "pipe"
+    ),
+    *(("compare", *words) for words in ((), ("store.sqlite",), ("a", "b", "c"))),
     *(("baseline", path, "--out", "new.json") for path in PATHS),
     *(("baseline", "store.sqlite", "--out", path) for path in (*PATHS, "store.sqlite")),
     *(
@@ -220,7 +229,19 @@ def complaints(said):
     return [line for line in said.splitlines() if line.startswith(("moatbench: ", "Error: "))]
 
 
-COMMANDS = ("run", "report", "show", "export", "baseline", "gate", "index", "list", "data", "other")
+COMMANDS = (
+    "run",
+    "report",
+    "show",
+    "export",
+    "compare",
+    "baseline",
+    "gate",
+    "index",
+    "list",
+    "data",
+    "other",
+)
 
 
 @pytest.mark.parametrize("group", COMMANDS)
