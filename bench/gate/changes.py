@@ -6,7 +6,7 @@ condition in both, so that a row compares like with like; what only one of them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,21 +90,22 @@ class Changes:
 
 def changes(before: Baseline, after: Baseline) -> Changes:
     """Compare two runs."""
-    whole = [Findings.of_run(run.records, run.meta) for run in (before, after)]
-    keys = [_results(findings) for findings in whole]
-    shared = keys[0] & keys[1]
+    old, new = (Findings.of_run(run.records, run.meta) for run in (before, after))
+    lost, added = _results(old) - _results(new), _results(new) - _results(old)
+    shared = _results(old) & _results(new)
     small = [
         Findings.of_run([each for each in run.records if _counts(each, shared)], run.meta)
         for run in (before, after)
     ]
     belong = pairing(Run(before), Run(after))
     return Changes(
-        *whole,
+        old,
+        new,
         belong,
         [*_rows(*small, paired=belong is not Pairing.broken)],
-        _answers(before, after, whole),
-        _utility(*whole),
-        (_alone(whole[0], keys[0] - keys[1], whole[1]), _alone(whole[1], keys[1] - keys[0], whole[0])),
+        _answers(before, after, [old, new]),
+        _utility(old, new),
+        (_alone(old, lost, new), _alone(new, added, old)),
     )
 
 
@@ -126,15 +127,13 @@ def _rows(before: Findings, after: Findings, *, paired: bool) -> Iterator[Change
             continue
         for defense, budgets in before.conditions[threat].items():
             for budget in sorted(set(budgets) & set(after.conditions[threat].get(defense, []))):
-                states = [_state(findings, threat, defense, budget) for findings in (before, after)]
-                if states[0] is None or states[1] is None:
+                was = _state(before, threat, defense, budget)
+                now = _state(after, threat, defense, budget)
+                if was is None or now is None:
                     continue
-                (old, *was), (new, *now) = states
-                difference = _difference(paired=paired)
-                fidelity = difference(now[0], was[0])
-                if fidelity is None:
-                    continue
-                yield Change(threat, defense, budget, old, new, fidelity, difference(now[1], was[1]))
+                fidelity, reduction = (_difference(now[i], was[i], paired=paired) for i in (1, 2))
+                if fidelity is not None:
+                    yield Change(threat, defense, budget, was[0], now[0], fidelity, reduction)
 
 
 def _state(
@@ -162,18 +161,14 @@ def _table(result: AttackerResult) -> Table:
     return dict(zip(result.repeats, rows, strict=True))
 
 
-def _difference(*, paired: bool) -> Callable[[Table, Table], Interval | None]:
-    """Return the function that subtracts the mean of the second table from that of the first."""
-
-    def of(new: Table, old: Table) -> Interval | None:
-        if not new or not old:
-            return None
-        both = sorted(new.keys() & old.keys())
-        if paired and both and new[both[0]].shape == old[both[0]].shape:
-            return paired_difference(*(np.stack([table[r] for r in both]) for table in (new, old)))
-        return unpaired_difference(*(np.stack([*table.values()]) for table in (new, old)))
-
-    return of
+def _difference(new: Table, old: Table, *, paired: bool) -> Interval | None:
+    """Return the mean of the second table subtracted from that of the first; None if one is empty."""
+    if not new or not old:
+        return None
+    both = sorted(new.keys() & old.keys())
+    if paired and both and new[both[0]].shape == old[both[0]].shape:
+        return paired_difference(np.stack([new[r] for r in both]), np.stack([old[r] for r in both]))
+    return unpaired_difference(np.stack([*new.values()]), np.stack([*old.values()]))
 
 
 def _answers(before: Baseline, after: Baseline, whole: list[Findings]) -> list[Answer]:
