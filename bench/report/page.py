@@ -138,11 +138,11 @@ def _first_pages(context: ReportContext, links: str) -> dict[str, str]:
         return {"report.md": rendered("no_extraction", **sections.no_extraction(context), links=links)}
     if len(found) == 1:
         return {"report.md": rendered("victim", **victim_page.page(context, found[0]), links=links)}
-    pages = {}
+    pages, files = {}, victim_page.files([each.victim for each in found])
     for each in found:
-        values = victim_page.page(context, each, prefix=f"{victim_page.slug(each.victim)}-")
+        values = victim_page.page(context, each, prefix=f"{files[each.victim].removesuffix('.md')}-")
         text = rendered("victim", **values, links=f"[All victims](report.md) · {links}")
-        pages[victim_page.file_of(each.victim)] = f"{text}\n\n{OURS}"
+        pages[files[each.victim]] = f"{text}\n\n{OURS}"
     title = {"title": plain(context.title)}
     return pages | {"report.md": rendered("victims", **title, **victim_page.overview(context), links=links)}
 

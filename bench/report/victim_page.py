@@ -25,9 +25,16 @@ INPUTS = {
 }
 
 
-def file_of(victim: str) -> str:
-    """Return the name of a victim's page: ``digits-mlp.md``; never that of another page."""
-    return f"{slug(victim) or 'victim'}-victim.md" if "-" not in slug(victim) else f"{slug(victim)}.md"
+def files(victims: Sequence[str]) -> dict[str, str]:
+    """Return the names of the victims' pages: no two alike, and none that of another page."""
+    named: dict[str, str] = {}
+    for victim in victims:
+        name = slug(victim)
+        # The names of all other pages are single words.
+        name = name if "-" in name else f"victim-{name}"
+        alike = sum(other.startswith(f"{name}.") for other in named.values())
+        named[victim] = f"{name}.{alike + 1}.md" if alike else f"{name}.md"
+    return named
 
 
 def slug(text: str) -> str:
@@ -58,8 +65,9 @@ def page(context: ReportContext, found: VictimRecommendations, prefix: str = "")
 def overview(context: ReportContext) -> dict[str, Any]:
     """Return the values of the template ``victims``: a row for each victim and attacker."""
     rows = []
+    names = files([found.victim for found in context.recommendations])
     for found in context.recommendations:
-        link = f"[{plain(found.victim)}]({file_of(found.victim)})"
+        link = f"[{plain(found.victim)}]({names[found.victim]})"
         for place, rec in enumerate(_answers(found)):
             best = rec.recommended or answers.candidate(rec)
             name = code(context.findings.defense_name(best.defense)) if best else "none"
@@ -323,7 +331,7 @@ def _sure(context: ReportContext, found: VictimRecommendations) -> list[str]:
         f"cover repeats and inputs, and the choice among {defenses}."
     )
     if not rec.adaptive:
-        first += " **No attacker in this run adapts to a defense.**"
+        first += " **No attack in this run is shown to adapt to a defense.**"
     if rec.smallest is not None:
         first += f" This run finds a reduction of {100 * rec.smallest:.1f} pp in 90 %."
     if rec.holds_at_largest is not None and rec.recommended:
