@@ -43,6 +43,12 @@ LOST: dict[CriterionName, str] = {
     "valid": "numbers cannot be used",
 }
 """What is lost by each criterion; ``{}`` stands for the number."""
+CALLED: dict[CriterionName, str] = {
+    "ranking": "the ranking by confidence",
+    "brier": "the Brier score",
+    "changed": "threshold decisions",
+}
+"""How sentences name a criterion, where not by its own name."""
 SHARES = frozenset({"accuracy", "balanced accuracy", "rejected", "changed"})
 """Criteria whose loss is a fraction and shown times 100."""
 VERDICTS: dict[Conclusion, str] = {
@@ -121,8 +127,8 @@ def _not_shown(criterion: Criterion) -> str:
     if criterion.detail:
         return criterion.detail
     if criterion.needed:
-        return f"{criterion.name} needs {criterion.needed:,} labelled test inputs"
-    return f"{criterion.name} was not measured"
+        return f"{CALLED.get(criterion.name, criterion.name)} needs {criterion.needed:,} labelled test inputs"
+    return f"{CALLED.get(criterion.name, criterion.name)} was not measured"
 
 
 def cost_clause(row: DefenseVerdict) -> str:

@@ -121,8 +121,7 @@ def write_report(records: Sequence[Record], meta: Meta, out: Path, missing: Sequ
             heading = f"# {plain(context.title)}: {page.heading}\n\n[Report](report.md)"
             pages[page.file] = "\n\n".join([heading, *parts, OURS])
             links.append(f"[{page.link}]({page.file})")
-    navigation = " · ".join(links)
-    pages |= _first_pages(context, navigation)
+    pages |= _first_pages(context, _sentence(" · ".join(links)))
     _remove_old_pages(out, pages)
     for name, text in pages.items():
         written(out / name, [text])
@@ -141,10 +140,19 @@ def _first_pages(context: ReportContext, links: str) -> dict[str, str]:
     pages, files = {}, victim_page.files([each.victim for each in found])
     for each in found:
         values = victim_page.page(context, each, prefix=f"{files[each.victim].removesuffix('.md')}-")
-        text = rendered("victim", **values, links=f"[All victims](report.md) · {links}")
+        text = rendered(
+            "victim",
+            **values,
+            links=f"[All victims](report.md) · {links[:1] + links[1:2].lower() + links[2:]}",
+        )
         pages[files[each.victim]] = f"{text}\n\n{OURS}"
     title = {"title": plain(context.title)}
     return pages | {"report.md": rendered("victims", **title, **victim_page.overview(context), links=links)}
+
+
+def _sentence(links: str) -> str:
+    """Return the links with the first letter of the first one large."""
+    return links[:1] + links[1:2].upper() + links[2:]
 
 
 def _remove_old_pages(out: Path, kept: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from bench.analysis.findings import Findings
@@ -9,7 +10,7 @@ from bench.analysis.interval_text import DASH, number
 from bench.analysis.threat_models import Defense
 from bench.metrics.definitions import METRICS, Table, shown_in
 from bench.records import Record
-from bench.report.markdown import code, markdown, measured
+from bench.report.markdown import code, markdown, measured, plain
 
 
 def utility_table(findings: Findings, victim: str, table: Table) -> str:
@@ -54,16 +55,32 @@ def resolved_table(findings: Findings, victim: str) -> str:
 
 def detection_table(findings: Findings, victim: str) -> str:
     """Return the share of each pool that each detector flags, and the queries until the first flag."""
-    metrics, rows = shown_in("detection"), []
+    metrics, rows, budget = shown_in("detection"), [], _budget(findings, victim)
     for defense, record in findings.evaluations_of(victim):
         pools = [key.split(".", 1)[1] for key in record.metrics if key.startswith("detection.")]
         for pool in [name for name in pools if not name.endswith(DETECTION_PARTS)]:
             if record.info.claims.may_flag:
                 name = "test split (benign)" if pool == "test" else pool
                 shown = [_detected(record, metric.name.replace("*", pool)) for metric in metrics]
-                rows.append([findings.defense_name(defense), name, *shown])
-    headers = ["defense", "pool", *(metric.heading for metric in metrics)]
+                accounts = DASH if pool == "test" else _accounts(record, pool, budget)
+                rows.append([_name(findings, defense), plain(name), *shown, accounts])
+    headers = ["defense", "pool", *(metric.heading for metric in metrics), f"accounts for {budget:,} queries"]
     return markdown(headers, rows, text=2)
+
+
+def _budget(findings: Findings, victim: str) -> int:
+    """Return the budget of the summary under the victim's strongest threat model; 1,000 without any."""
+    own = (threat for threat in findings.threats if threat.victim == victim)
+    return next((budgets[0] for threat in own if (budgets := findings.summary_budgets(threat))), 1000)
+
+
+def _accounts(record: Record, pool: str, budget: int) -> str:
+    """Return how many accounts an attacker needs who leaves each at its first flag."""
+    name = FLAGGED.name.replace("*", pool)
+    if f"{name}.queries_until" not in record.metrics:
+        return DASH
+    until = record.metrics[f"{name}.queries_until"]
+    return f"{math.ceil(budget / max(until, 1)):,}" if until is not None else "1"
 
 
 def _detected(record: Record, name: str) -> str:

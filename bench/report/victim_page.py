@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.analysis.eligibility import NOT_MEASURED
 from bench.analysis.interval_text import DASH, in_table, in_text, number
 from bench.analysis.row_flags import MARK
-from bench.analysis.threat_models import Defense, VictimThreatModel
+from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.analysis.verdicts import DefenseVerdict, Recommendation, VictimRecommendations
 from bench.report import answers
 from bench.report.context import ReportContext
@@ -55,7 +56,7 @@ def page(context: ReportContext, found: VictimRecommendations, prefix: str = "")
         "headline": answers.headline(rec, _leading_name(context, rec)),
         "lines": [line for line in (_not_stopped(context, rec), *_elsewhere(context, found)) if line],
         "table": _table(context, rec, rows),
-        "compared": _compared(context, rec, rows),
+        "compared": " ".join(filter(None, [_compared(context, rec, rows), _balanced(context, found.victim)])),
         "figures": draw(context, found, rows, prefix),
         "steps": _steps(context, found),
         "sure": _sure(context, found),
@@ -198,6 +199,20 @@ def _compared(context: ReportContext, rec: Recommendation, rows: Sequence[Defens
     return f"{who} {sides}{more}"
 
 
+def _balanced(context: ReportContext, victim: str) -> str:
+    """Return that fidelity is balanced, where the victim's labels are imbalanced."""
+    if not context.findings.is_balanced(victim):
+        return ""
+    evaluation = context.findings.evaluations.get((victim, UNDEFENDED))
+    share = evaluation.metrics.get("honest.commonest_label") if evaluation else None
+    commonest = (
+        f": the commonest of the victim's labels has {number(100 * share, 1)} % of test inputs"
+        if share
+        else ""
+    )
+    return f"Fidelity is balanced, the mean over the victim's labels{commonest}."
+
+
 def _grouped(attacks: Mapping[str, Sequence[str]]) -> str:
     """Return attacks with the defenses that each is the best for; the commonest first, without them."""
     ordered = sorted(attacks, key=lambda attack: -len(attacks[attack]))
@@ -334,6 +349,16 @@ def _sure(context: ReportContext, found: VictimRecommendations) -> list[str]:
         first += " **No attack in this run is shown to adapt to a defense.**"
     if rec.smallest is not None:
         first += f" This run finds a reduction of {100 * rec.smallest:.1f} pp in 90 %."
+    unknown = dict.fromkeys(
+        answers.CALLED.get(criterion.name, criterion.name)
+        for row in rec.rows
+        for criterion in row.criteria
+        if criterion.loss is None and criterion.detail == NOT_MEASURED
+    )
+    if unknown:
+        first += (
+            f" Not measured by the version that made this store: {answers.joined(list(unknown))}; run again."
+        )
     if rec.holds_at_largest is not None and rec.recommended:
         largest = rec.recommended.largest
         shown = f": {in_text(largest.interval)}" if largest else ""
@@ -349,7 +374,7 @@ def _run_facts(context: ReportContext) -> list[str]:
         lacking = answers.joined(context.lacking)
         facts.append(
             f"**This run is not complete** (cells: {lacking}; [provenance.md](provenance.md)); what "
-            " is missing can change the answer."
+            "is missing can change the answer."
         )
     found = len(context.notes)
     some = "A note" if found == 1 else f"{found} notes"

@@ -1,9 +1,9 @@
 import re
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
 import pytest
-from bench.report.sentences import summary_sentences
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from records import (
@@ -31,8 +31,10 @@ from bench.analysis.display_names import short_names
 from bench.analysis.findings import Findings
 from bench.metrics.flags import MEANING
 from bench.report.figures.label_placement import name_points
+from bench.report.figures.victim import cut
 from bench.report.page import write_report
 from bench.run_facts import Meta
+from bench.tasks import VictimSpec
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,131 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(report):
-    return report.read_text(encoding="utf-8")
+    """All pages, one after another."""
+    return pages_of(report)
+
+
+def pages_of(report):
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(report.parent.glob("*.md")))
+
+
+def page(report, name):
+    return (report.parent / name).read_text(encoding="utf-8")
+
+
+LINK = re.compile(r"\]\(([^)#]+)\)")
+
+
+def test_every_page_is_linked_from_the_first_and_every_link_leads_somewhere(report):
+    written = {path.name for path in report.parent.glob("*.md")} - {"report.md"}
+    assert written == {"attacks.md", "utility.md", "detection.md", "warnings.md", "provenance.md"}
+    assert written <= set(LINK.findall(page(report, "report.md")))
+    for path in report.parent.glob("*.md"):
+        for link in LINK.findall(path.read_text(encoding="utf-8")):
+            assert (report.parent / link).is_file(), (path.name, link)
+
+
+def test_the_first_page_is_short(report):
+    text = page(report, "report.md")
+    assert text.startswith("# digits/mlp: which defense against model extraction?\n")
+    assert len(text.splitlines()) <= 80
+    assert len(re.findall(r"!\[", text)) == 3
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert tables
+    assert all(len(re.findall(r"(?<!\\)\|", line)) <= 6 for line in tables)
+
+
+def test_every_figure_is_shown_with_a_text_in_its_place(report, text):
+    shown = dict(re.findall(r"!\[([^]]*)\]\(([^)]+)\)", text))
+    assert set(shown.values()) == {f"figures/{path.name}" for path in (report.parent / "figures").iterdir()}
+    assert {"figures/reduction.svg", "figures/budget.svg", "figures/cost.svg"} == set(shown.values())
+    assert all(len(alt) > 20 for alt in shown)
+
+
+def test_no_page_numbers_its_attackers(text):
+    assert not re.search(r"\bT\d+\b", text)
+    assert "an attacker who has users' data, does not adapt" in text
+    assert "an attacker who has similar data, does not adapt" in text
+
+
+def test_several_victims_have_a_page_each_and_a_row_in_the_first(tmp_path):
+    other = [replace(record, task=replace(record.task, victim=OTHER)) for record in (*AUDITS, *few())]
+    report = write_report([*AUDITS, *few(), *other], META, tmp_path)
+    first = page(report, "report.md")
+    assert len(first.splitlines()) <= 80
+    rows = [line for line in first.splitlines() if line.startswith("| [")]
+    assert [LINK.findall(row)[0] for row in rows] == ["digits-cnn.md", "digits-mlp.md"]
+    for name in ("digits-cnn.md", "digits-mlp.md"):
+        own = page(report, name)
+        assert len(own.splitlines()) <= 80
+        assert "[All victims](report.md)" in own
+        assert f"(figures/{name[:-3]}-reduction.svg)" in own
+    # A later report of one victim leaves nothing of this one behind, and nothing of others is touched.
+    (tmp_path / "mine.md").write_text("# Mine\n")
+    (tmp_path / "figures/mine.svg").write_text("<svg/>")
+    write_report([*AUDITS, *few()], META, tmp_path)
+    assert not list(tmp_path.glob("digits-*"))
+    assert not list(tmp_path.glob("figures/digits-*"))
+    assert (tmp_path / "mine.md").is_file()
+    assert (tmp_path / "figures/mine.svg").is_file()
+
+
+def test_a_store_without_the_metrics_of_this_version_says_what_is_missing(report):
+    # Made-up records are like those of older versions: no balanced accuracy, no Brier score.
+    first = page(report, "report.md")
+    assert "Nothing is recommended." in first
+    lacking = "balanced accuracy, the ranking by confidence, the Brier score and threshold decisions"
+    assert f"Not measured by the version that made this store: {lacking}; run again." in first
+
+
+def test_rows_of_every_attack_add_up_to_their_printed_digits(report):
+    rows = re.findall(r"(\d+\.\d) → (\d+\.\d) +\| +(-?\d+\.\d) \(", page(report, "attacks.md"))
+    assert len(rows) > 10
+    for before, after, less in rows:
+        assert round(float(before) - float(less), 1) == float(after)
+
+
+def test_a_warning_comes_once_with_what_to_do(report):
+    noted = page(report, "warnings.md")
+    assert noted.count("still_moving") == 1
+    assert MEANING["still_moving"][1:] in noted
+    assert "What to do: Train longer" in noted
+
+
+def test_the_limits_in_force_and_what_the_run_can_find_are_written_down(report):
+    part = section(page(report, "provenance.md"), "## Limits in force")
+    assert re.search(r"accuracy and balanced accuracy lost \(pp\) +\| +1 \|", part)
+    assert "smallest reduction found in 90 % (pp)" in part
+    assert "| seeds" in page(report, "provenance.md")
+
+
+def test_the_zero_query_baseline_is_no_candidate(text):
+    assert "Zero-query baseline: " in text
+    findings = Findings(fake_run(), {"digits": 200})
+    assert 0 not in findings.conditions[findings.threats[0]][NONE]
+
+
+def test_figures_of_long_and_hostile_names_are_drawn(tmp_path):
+    stack = (*ROUNDED, *SCREEN)
+    costs = {NONE: 0.0, stack: 0.9} | {(f"gaussian_noise(scale={k / 10})",): k / 10 for k in range(1, 5)}
+    cells = [
+        cell(INSIDE, defense, SOFT, budget, repeat, share=0.8)
+        for defense, budget, repeat in product(costs, (100, 200), range(2))
+    ]
+    write_report([*(evaluation(d, l1=l1) for d, l1 in costs.items()), *cells], META, tmp_path)
+    svg = (tmp_path / "figures" / "reduction.svg").read_text(encoding="utf-8")
+    assert "+ mahalanobis" in svg
+
+
+@pytest.mark.parametrize(
+    ("values", "end"),
+    [([2.8, 1.7, 82.4], 2.8), ([1, 2, 3], 3), ([80, 82, 1.5, 2, 3], 3), ([80, 82, 1.5], 82), ([], 0)],
+)
+def test_an_axis_is_cut_where_outliers_would_squash_most_others(values, end):
+    assert cut(values) == end
+
+
+OTHER = VictimSpec("digits", "cnn")
 
 
 def inside(budget=200):
@@ -56,34 +182,6 @@ def few(budget=200, attacks=(LABELS, SOFT, RANDOM, ADAPTIVE), repeats=REPEATS):
         cell(INSIDE, defense, attack, budget, repeat)
         for defense, attack, repeat in product(DEFENSES, attacks, range(repeats))
     ]
-
-
-def test_the_summary_comes_first_and_names_the_best_attack(text):
-    assert text.index("## Summary") < text.index("## T1 in detail")
-    verdict = section(text, "### T1 ·")
-    undefended = next(line for line in verdict.splitlines() if line.startswith("| **none**"))
-    assert undefended.count("copycat = knockoff random on probabilities") == 2
-    screened = next(line for line in verdict.splitlines() if line.startswith("| **mahalanobis**"))
-    assert "knockoff adaptive on labels" in screened
-
-
-def test_the_sentences_of_the_summary_follow_the_intervals(text):
-    verdict = section(text, "### T1 ·")
-    assert "the largest fidelity reduction is that of **mahalanobis" in verdict
-    useless = [cell(INSIDE, d, SOFT, 200, r, share=0.8) for d in (NONE, SCREEN) for r in range(REPEATS)]
-    findings = Findings([*AUDITS, *useless], {"digits": 200})
-    (threat,) = findings.threats
-    said = " ".join(summary_sentences(findings, threat))
-    gap = findings.rows[threat][1].results[200].reduction
-    assert gap.low <= 0
-    assert "no defense reduces fidelity significantly" in said
-    assert f"reductions above {100 * gap.high:.1f} pp are excluded" in said
-
-
-def test_every_threat_model_has_a_summary_of_its_own(text):
-    assert section(text, "### T1 ·") != section(text, "### T2 ·")
-    assert "in-distribution data" in text.split("### T1 ·")[1].splitlines()[0]
-    assert "usps (near)" in text.split("### T2 ·")[1].splitlines()[0]
 
 
 def test_a_label_keeping_defense_never_looks_stronger_than_label_only():
@@ -141,10 +239,10 @@ def test_attacks_near_chance_are_shown_and_flagged_but_not_ranked(tmp_path):
     undefended, screened = findings.rows[threat]
     assert undefended.results[200].best.attack == "copycat on labels"
     assert screened.results[200].best is None
-    text = write_report([*weak, *others, *defended], META, tmp_path).read_text(encoding="utf-8")
-    assert "not ranked" in section(text, "### T1 ·")
-    assert "near_chance" in section(text, "## Flags")
-    assert re.search(r"none +\| copycat on probabilities +\| +\d+\.\d \[", section(text, "## T1 in detail"))
+    text = pages_of(write_report([*weak, *others, *defended], META, tmp_path))
+    assert "not ranked" in text
+    assert "F5 · near_chance" in text
+    assert re.search(r"none +\| copycat on probabilities +\| +\d+\.\d \(", text)
 
 
 def test_attacks_on_labels_are_candidates_where_probabilities_are_shown():
@@ -162,64 +260,24 @@ def test_failed_cells_are_shown_with_their_error_and_how_to_try_again(text):
     part = section(text, "## Failed cells")
     assert "ValueError: probabilities contain NaN" in part
     assert "moatbench run fake" in part
-    assert "not complete" in text.split("## Summary")[0]
+    assert "**This run is not complete** (cells: 1 failed; [provenance.md](provenance.md))" in text
 
 
 def test_an_error_cannot_break_the_table_or_vanish_as_markup(tmp_path):
     broken = failed(cell(INSIDE, NONE, SOFT, 200, 0), "TypeError: <class 'int'> | None\nsecond line")
-    part = section(write_report([broken], META, tmp_path).read_text(encoding="utf-8"), "## Failed cells")
+    part = section(pages_of(write_report([broken], META, tmp_path)), "## Failed cells")
     assert "&lt;class 'int'&gt; \\| None second line" in part
 
 
-def test_flagged_rows_are_marked_and_explained(text):
-    assert re.search(r"copycat on labels +\|.*⚑", section(text, "## T1 in detail"))
-    assert MEANING["still_moving"] in section(text, "## Flags")
-    assert re.search(r"still_moving .*T1 .*copycat on labels .*50 .*1 of 5", section(text, "## Flags"))
-
-
 def test_a_row_with_fewer_repeats_says_so(text):
-    assert "(n = 4)" in section(text, "## T2 in detail")
+    assert "(n = 4)" in text
 
 
 def test_shares_have_no_interval_beyond_0_and_100(tmp_path):
     cells = [cell(INSIDE, NONE, SOFT, 200, repeat) for repeat in range(2)]
     for record, accuracy in zip(cells, (0.5, 0.9), strict=True):
         record.metrics["extraction.accuracy"] = accuracy
-    text = write_report(cells, META, tmp_path).read_text(encoding="utf-8")
-    assert "70.0 [0.0, 100.0]" in section(text, "## T1 in detail")
-
-
-def test_a_reference_budget_that_was_not_run_is_said(tmp_path):
-    text = write_report(few(50, repeats=2), META, tmp_path).read_text(encoding="utf-8")
-    assert "No multiplier: the reference budget of 200 was not run" in section(text, "### T1 ·")
-
-
-def test_the_zero_query_baseline_is_a_row_and_no_candidate(text):
-    assert "*zero-query baseline*" in section(text, "### T1 ·")
-    findings = Findings(fake_run(), {"digits": 200})
-    assert 0 not in findings.conditions[findings.threats[0]][NONE]
-
-
-def test_every_fidelity_and_reduction_has_its_interval(text):
-    for heading in ("### T1 ·", "### T2 ·"):
-        rows = [line for line in section(text, heading).splitlines() if line.startswith("| **")]
-        assert len(rows) == len(DEFENSES)
-        for row in rows:
-            cells = [part.strip() for part in row.strip("|").split("|")]
-            for place in (1, 4):
-                assert re.match(r"\*\*\d+\.\d \[\d+\.\d, \d+\.\d\]\*\*", cells[place])
-            for place in (2, 3, 5, 6):
-                assert cells[place] == "–" or re.fullmatch(
-                    r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]", cells[place]
-                )
-            assert cells[7] == "–" or "[" in cells[7]
-
-
-def test_every_linked_figure_is_there_and_every_figure_is_linked(report, text):
-    linked = set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", text))
-    there = {f"figures/{path.name}" for path in (report.parent / "figures").iterdir()}
-    assert linked == there
-    assert {"figures/T1-curves.svg", "figures/T2-pareto.svg", "figures/heatmap-1.svg"} <= linked
+    assert "70.0 (0.0–100.0)" in pages_of(write_report(cells, META, tmp_path))
 
 
 def test_the_same_records_give_the_same_bytes_also_over_an_older_report(tmp_path):
@@ -251,7 +309,7 @@ def test_figures_carry_no_date_and_no_opaque_ground(report):
 
 def test_detection_and_utility_loss_are_reported_per_defense(text):
     assert re.search(
-        r"mahalanobis +\| noise +\| +99\.5 \[99\.0, 100\.0\]", section(text, "## Detection by pool")
+        r"`mahalanobis` +\| noise +\| +99\.5 \(99\.0–100\.0\)", section(text, "## Detection by pool")
     )
     assert "never" in section(text, "## Detection by pool")
     assert "rounded(decimals=1)" in section(text, "## Utility for benign users")
@@ -265,7 +323,7 @@ def test_shared_trainings_do_not_count_in_training_time(text):
 
 
 def test_how_it_was_made_can_be_traced(text):
-    part = section(text, "## How it was made")
+    part = text
     for fact in (
         "moatbench run fake",
         "0123456789abcdef",
@@ -301,16 +359,3 @@ def test_names_in_a_crowd_of_points_do_not_overlap():
     boxes = [label.get_window_extent(renderer) for label in axes.texts]
     assert len(boxes) == 14
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-
-
-def test_the_figure_of_many_defenses_has_a_key_that_names_stacks_too(tmp_path):
-    stack = (*ROUNDED, *SCREEN)
-    costs = {NONE: 0.0, stack: 0.9} | {(f"gaussian_noise(scale={k / 10})",): k / 10 for k in range(1, 8)}
-    cells = [
-        cell(INSIDE, defense, SOFT, budget, repeat, share=0.8)
-        for defense, budget, repeat in product(costs, (100, 200), range(2))
-    ]
-    write_report([*(evaluation(d, l1=l1) for d, l1 in costs.items()), *cells], META, tmp_path)
-    svg = (tmp_path / "figures" / "T1-pareto.svg").read_text(encoding="utf-8")
-    assert "gaussian_noise(scale=0.7)" in svg
-    assert "+ mahalanobis" in svg

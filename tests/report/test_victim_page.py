@@ -55,7 +55,7 @@ def test_what_benign_users_lose_is_in_the_first_paragraph():
 
 
 def test_what_the_defense_does_not_stop_comes_next_with_its_price():
-    second = page().splitlines()[3]
+    second = page().splitlines()[4]
     assert second.startswith("**It does not stop extraction:** 200 queries (about $0.30) still buy")
     assert "95.1 % of inputs" in second
 
