@@ -85,13 +85,11 @@ def _sentence(one: Inference) -> str:
     if auc.high < 0.5:
         return f"{who}: this attack does worse than guessing ({shown})."
     other = one.interval("without_victim_auc")
-    alone = other is not None and other.low > 0.5
-    caveat = (
-        f"; so does a classifier that never queries the victim (AUC {in_clause(other, '', 1, 3)})"
-        if alone
-        else ""
-    )
-    more = ", so what this attack finds need not be membership" if alone else ""
+    caveat = ""
+    if other is not None and other.low > 0.5:
+        shown_alone = in_clause(other, "", 1, 3)
+        caveat = f"; so does a classifier that never queries the victim (AUC {shown_alone})"
+    more = ", so what this attack finds need not be membership" if caveat else ""
     return f"{who}: this attack tells the two apart better than guessing ({shown}){caveat}{more}."
 
 
