@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -83,12 +83,12 @@ class RuleInputs:
         criteria = [*self._utility(evaluation), self._valid(defense, fresh)]
         adaptive = None
         if self._adaptive:
-            criteria.append(self._adaptive_criterion(evaluation, self.runs[defense]))
+            criteria.append(self._adaptive_criterion(defense, self.runs[defense]))
             if fresh and again:
                 runs = self._known_to_adapt(_runs(fresh, threat, defense, budget), self.runs[defense])
                 # A defense that lacks an attack lacks it still.
                 if criteria[-1].loss is not None and any(run.adaptive for run in runs):
-                    adaptive = self._adaptive_criterion(evaluation, runs, confirmed=True)
+                    adaptive = self._adaptive_criterion(defense, runs, confirmed=True)
         return DefenseCase(
             defense=defense,
             criteria=tuple(criteria),
@@ -107,14 +107,18 @@ class RuleInputs:
         ]
 
     def _adaptive_criterion(
-        self, evaluation: Record | None, runs: Sequence[AttackRun], *, confirmed: bool = False
+        self, defense: Defense, runs: Sequence[AttackRun], *, confirmed: bool = False
     ) -> Criterion:
+        evaluation = self.findings.evaluations.get((self.threat.victim, defense))
         if evaluation is None:
             return Criterion("adaptive", "too dear", detail="no defense evaluation says how it behaves")
+        without = _of_status("not_applicable", self.findings, self.threat, defense, self.budget)
+        inapplicable = {parse_call(record.cell.attack)[0] for record in without}
         known_by = [
             attack
             for text in evaluation.task.defense
             for attack in evaluation.info.known_by.get(parse_call(text)[0], ())
+            if attack not in inapplicable
         ]
         wanted = () if confirmed else needs(Behaviour.of(evaluation), known_by)
         return adaptive_criterion(runs, wanted, self.options.shortfall, self.inputs)
@@ -218,17 +222,28 @@ def _run(
 
 
 @lru_cache(maxsize=4)
-def _failures(findings: Findings) -> Counter[Condition]:
-    return Counter(
-        (VictimThreatModel.of(record.task), defense_of(record.task), record.task.budget)
-        for record in findings.records
-        if record.status == "failed" and isinstance(record.task, Cell)
-    )
+def _without_result(findings: Findings) -> dict[Condition, list[Record]]:
+    found: dict[Condition, list[Record]] = defaultdict(list)
+    for record in findings.records:
+        cell = record.task
+        if record.status != "ok" and isinstance(cell, Cell):
+            found[VictimThreatModel.of(cell), defense_of(cell), cell.budget].append(record)
+    return found
 
 
 def _failed_cells(findings: Findings, threat: VictimThreatModel, defense: Defense, budget: int) -> int:
-    failures = _failures(findings)
-    return sum(failures[source, defense, budget] for source in (threat, *threat.weaker()))
+    return len(_of_status("failed", findings, threat, defense, budget))
+
+
+def _of_status(
+    status: str, findings: Findings, threat: VictimThreatModel, defense: Defense, budget: int
+) -> list[Record]:
+    """Return the cells without a result that have this status, of weaker threat models too."""
+    without = _without_result(findings)
+    cells = (
+        each for source in (threat, *threat.weaker()) for each in without.get((source, defense, budget), ())
+    )
+    return [record for record in cells if record.status == status]
 
 
 def _costs(evaluation: Record | None, criteria: Sequence[Criterion], members: int) -> tuple[float, ...]:

@@ -177,6 +177,16 @@ def test_a_plugin_whose_own_attack_does_not_adapt_is_not_recommended():
     assert answers([*records, *CONFIRMED]).strongest.recommended is None
 
 
+def test_an_attack_that_a_defense_names_has_to_be_run_unless_it_does_not_apply():
+    naming = judged(TOP)
+    naming = replace(naming, info=naming.info.with_values(known_by={"top_k": ["recover"]}))
+    records = [naming if r.kind == "audit" and r.task.defense == TOP else r for r in RECORDS]
+    assert rows(records)[TOP].criterion("adaptive").detail.endswith("recover was not run")
+    (given,) = attacked(TOP, {"recover": 0.5}, repeats=1)
+    missing = replace(given, status="not_applicable", arrays={}, metrics={})
+    assert rows([*records, missing])[TOP].conclusion == "candidate"
+
+
 @pytest.mark.parametrize(
     ("adapts", "reason"),
     [(None, "does not record whether it adapts"), (AdaptationRecord(differs=False), "does nothing else")],
