@@ -131,7 +131,8 @@ def _rows(before: Findings, after: Findings, *, paired: bool) -> Iterator[Change
                 now = _state(after, threat, defense, budget)
                 if was is None or now is None:
                     continue
-                fidelity, reduction = (_difference(now[i], was[i], paired=paired) for i in (1, 2))
+                fidelity = _difference(now[1], was[1], paired=paired)
+                reduction = _difference(now[2], was[2], paired=paired)
                 if fidelity is not None:
                     yield Change(threat, defense, budget, was[0], now[0], fidelity, reduction)
 
