@@ -194,8 +194,13 @@ def _runs(findings: Findings, threat: VictimThreatModel, defense: Defense, budge
     ]
     if defense and findings.carries_over(threat, defense):
         for stack in findings.label_only_stacks:
-            own += [replace(run, carried_over=True) for run in _runs(findings, threat, stack, budget)]
+            note = f", carried over from {findings.defense_name(stack)}"
+            own += [_carried_over(run, note) for run in _runs(findings, threat, stack, budget)]
     return own
+
+
+def _carried_over(run: AttackRun, note: str) -> AttackRun:
+    return replace(run, carried_over=True, table=replace(run.table, name=run.table.name + note))
 
 
 def _run(

@@ -60,14 +60,23 @@ def cells(inputs):
     plan = [(each, REPEATS, False) for each in product(THREATS, DEFENSES, ATTACKS, BUDGETS)]
     plan += [(each, FRESH, True) for each in product(THREATS[:1], DEFENSES[:3], ATTACKS, BUDGETS[2:])]
     for (threat, defense, attack, budget), repeats, fresh in plan:
-        share = 0.8 + 0.05 * np.log2(budget / 200) - 0.01 * DEFENSES.index(defense) - 0.003 * ATTACKS.index(attack)
+        share = (
+            0.8
+            + 0.05 * np.log2(budget / 200)
+            - 0.01 * DEFENSES.index(defense)
+            - 0.003 * ATTACKS.index(attack)
+        )
         for repeat in range(repeats):
             task = Cell(VICTIM, defense, threat, attack, budget, repeat, repeats, 0, confirmation=fresh)
             agreement = (hard + rng.normal(0, 0.06, inputs) < share).astype(np.uint8)
             value = float(agreement.mean())
             names = "agreement_deployed fidelity_where_victim_errs fidelity_low_margin accuracy precision recall f1 "
-            names += "l1 kl loss fidelity_half fidelity_unqueried fidelity_on_queries answered balanced_fidelity"
-            metrics = {"extraction.fidelity": value} | {f"extraction.{name}": 0.9 * value for name in names.split()}
+            names += (
+                "l1 kl loss fidelity_half fidelity_unqueried fidelity_on_queries answered balanced_fidelity"
+            )
+            metrics = {"extraction.fidelity": value} | {
+                f"extraction.{name}": 0.9 * value for name in names.split()
+            }
             info = Info(
                 queries=QueryCounts(sent=budget, answered=budget, refused=0, flagged=0),
                 steps=1000,
@@ -75,7 +84,9 @@ def cells(inputs):
                 confusion=[[10] * 10] * 10,
                 adaptation=AdaptationRecord(differs=True),
             )
-            costs = Costs(seconds={"train": 0.5, "acquire": 0.1}, cpu_seconds={"train": 0.5}, memory_mib=500.0)
+            costs = Costs(
+                seconds={"train": 0.5, "acquire": 0.1}, cpu_seconds={"train": 0.5}, memory_mib=500.0
+            )
             yield Record(repr(task), task, "ok", metrics, {"agreement": agreement}, info, costs)
 
 
