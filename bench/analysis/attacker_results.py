@@ -126,6 +126,8 @@ def _sample(
 
 def shared_repeats(a: AttackerResult, b: AttackerResult) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the agreement of both in the repeats that both have, in one order; each (repeats, inputs)."""
+    if a.repeats == b.repeats:
+        return a.agreement, b.agreement
     left, right = (
         dict(zip(a.repeats, a.agreement, strict=True)),
         dict(zip(b.repeats, b.agreement, strict=True)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 
@@ -46,8 +46,13 @@ class DefenseResult:
     threat: VictimThreatModel
     defense: Defense
     results: dict[int, BestAttackResult]
-    multiplier: Multiplier | None
     evaluation: Record | None
+    findings: Findings = field(repr=False, compare=False)
+
+    @cached_property
+    def multiplier(self) -> Multiplier | None:
+        """The query multiplier; None without one. Its bootstrap takes a while, and few pages show it."""
+        return self.findings.multiplier(self.threat, self.defense)
 
 
 class Findings:
@@ -84,6 +89,7 @@ class Findings:
             if record.kind == "audit" and record.status == "ok":
                 self.evaluations[victim_of(record.task), defense_of(record.task)] = record
         cells = sorted({attack_of(record.task) for record in records if isinstance(record.task, Cell)})
+        self._candidates: dict[Condition, dict[str, AttackerResult]] = {}
         self._weights = self._label_weights()
         self.raw_results = results_by_condition(records, self._weights, confirmation=names_of is not None)
         """Results of each attack by condition; equal attacks are several here."""
@@ -265,6 +271,12 @@ class Findings:
         Those carried over from ``label_only`` count as non-adaptive: they use no knowledge of this
         defense, whatever they knew of ``label_only``.
         """
+        key = threat, defense, budget
+        if key not in self._candidates:
+            self._candidates[key] = self._found(threat, defense, budget)
+        return dict(self._candidates[key])
+
+    def _found(self, threat: VictimThreatModel, defense: Defense, budget: int) -> dict[str, AttackerResult]:
         found: dict[str, AttackerResult] = {}
         for source in (threat, *threat.weaker()):
             note = weaker_note(source, threat)
@@ -320,9 +332,10 @@ class Findings:
     def _row(self, threat: VictimThreatModel, defense: Defense, budgets: Sequence[int]) -> DefenseResult:
         results = {budget: self.result(threat, defense, budget) for budget in budgets}
         evaluation = self.evaluations.get((threat.victim, defense))
-        return DefenseResult(threat, defense, results, self._multiplier(threat, defense), evaluation)
+        return DefenseResult(threat, defense, results, evaluation, self)
 
-    def _multiplier(self, threat: VictimThreatModel, defense: Defense) -> Multiplier | None:
+    def multiplier(self, threat: VictimThreatModel, defense: Defense) -> Multiplier | None:
+        """Return the query multiplier; None where there is nothing to compare."""
         reference = self.reference(threat)
         if reference is None or not defense:
             return None

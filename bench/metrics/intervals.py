@@ -252,7 +252,8 @@ def _limits(
     if not table.size:
         return math.nan, math.nan
     mean = _mean(table)
-    unusual = int(np.count_nonzero(np.any(table != np.median(table), axis=0)))
+    binary = span == (0.0, 1.0) and bool(np.all((table == 0) | (table == 1)))
+    unusual = _unusual(table, mean, binary=binary)
     low = high = mean
     if unusual:
         repeats_part, inputs_part = _variance_parts(table, unusual < FEW)
@@ -263,7 +264,7 @@ def _limits(
             )
             for alpha in (lower_alpha, upper_alpha)
         )
-        if span == (0.0, 1.0) and bool(np.all((table == 0) | (table == 1))):
+        if binary:
             low, high = _score(mean, lower, -1), _score(mean, upper, +1)
         else:
             low, high = mean - lower, mean + upper
@@ -273,6 +274,12 @@ def _limits(
         low = min(low, mean - share_low * (mean - span[0]))
         high = max(high, mean + share_high * (span[1] - mean))
     return low, high
+
+
+def _unusual(table: Floats, mean: float, *, binary: bool) -> int:
+    """Return the number of inputs with a value that is not the median of all; ``binary``: all are 0 or 1."""
+    median = float(np.median(table)) if not binary else (0.5 if mean == 0.5 else float(mean > 0.5))
+    return int(np.count_nonzero(np.any(table != median, axis=0)))
 
 
 def _variance_parts(table: Floats, few: bool) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,8 +70,16 @@ def default_folder(path: Path) -> Path:
 def _read(
     path: Path, options: Mapping[str, Any] | None = None
 ) -> tuple[Sequence[Record], Meta, Sequence[Task]]:
-    with Store(path) as store:
-        records, meta, missing = store.records(), store.meta(), store.missing()
+    # Records are many objects that live until the end; looking for garbage among them takes long.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with Store(path) as store:
+            records, meta, missing = store.records(), store.meta(), store.missing()
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
     if options:
         meta = meta.model_copy(update={"report": meta.report.with_values(**options)})
     return records, meta, missing

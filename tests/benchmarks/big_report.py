@@ -10,6 +10,7 @@ import pstats
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -51,6 +52,21 @@ ATTACKS = (
 BUDGETS = (50, 100, 200)
 REPEATS = 9
 FRESH = 20
+NAMES = (
+    *("agreement_deployed", "fidelity_where_victim_errs", "fidelity_low_margin", "accuracy", "precision"),
+    *("recall", "f1", "l1", "kl", "loss", "fidelity_half", "fidelity_unqueried", "fidelity_on_queries"),
+    *("answered", "balanced_fidelity"),
+)
+LOSSES = ("balanced_accuracy_lost", "brier_added", "aurc_added", "changed", "ece_scaled")
+
+
+def evaluated(defense):
+    """A defense evaluation with what the recommendation asks for."""
+    record = evaluation(defense, keeps_label=False)
+    metrics = record.metrics | {f"honest.{name}": 0.002 for name in LOSSES}
+    intervals = record.info.intervals | {f"honest.{name}": [0.0, 0.004] for name in LOSSES}
+    intervals |= {"honest.accuracy_lost": [0.0, 0.004], "honest.refused": [0.0, 0.004]}
+    return replace(record, metrics=metrics, info=record.info.with_values(intervals=intervals))
 
 
 def cells(inputs):
@@ -70,13 +86,7 @@ def cells(inputs):
             task = Cell(VICTIM, defense, threat, attack, budget, repeat, repeats, 0, confirmation=fresh)
             agreement = (hard + rng.normal(0, 0.06, inputs) < share).astype(np.uint8)
             value = float(agreement.mean())
-            names = "agreement_deployed fidelity_where_victim_errs fidelity_low_margin accuracy precision recall f1 "
-            names += (
-                "l1 kl loss fidelity_half fidelity_unqueried fidelity_on_queries answered balanced_fidelity"
-            )
-            metrics = {"extraction.fidelity": value} | {
-                f"extraction.{name}": 0.9 * value for name in names.split()
-            }
+            metrics = {"extraction.fidelity": value} | {f"extraction.{name}": 0.9 * value for name in NAMES}
             info = Info(
                 queries=QueryCounts(sent=budget, answered=budget, refused=0, flagged=0),
                 steps=1000,
@@ -92,7 +102,7 @@ def cells(inputs):
 
 def made(path, inputs):
     """Write the store in one transaction; return the number of its cells."""
-    records = [*map(evaluation, DEFENSES), *cells(inputs)]
+    records = [*map(evaluated, DEFENSES), *cells(inputs)]
     with Store(path, create=True) as store:
         store.set_meta(META.with_values(matrix="big", report={"confirm": FRESH}))
         store.set_plan(PlannedTask(each.key, each.task) for each in records)
