@@ -145,7 +145,7 @@ def run(
                 data_root=data_root,
                 device=device.value,
             )
-            counts, report_path = session.run(
+            counts, last = session.run(
                 jobs=jobs, fresh=fresh, command=command, cluster=dask, progress=_progress
             )
     except KeyboardInterrupt:
@@ -153,7 +153,7 @@ def run(
         print(f"\ninterrupted; finished cells are stored\nresume with: {again}", file=sys.stderr)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     print(", ".join(f"{number} {status}" for status, number in counts.items()))
-    print(report_path)
+    print("\n".join(last))
     if counts.get("failed") or counts.get("missing"):
         lost = counts.get("failed", 0) + counts.get("missing", 0)
         print(f"{lost} cells have no result; run the same command to retry them", file=sys.stderr)

@@ -26,6 +26,7 @@ from bench.plan.study import Study
 from bench.plan.study_validation import validated
 from bench.records import Record
 from bench.report.store_report import write_store_report
+from bench.report.terminal import last_lines
 from bench.run_facts import Meta, ReportOptions
 from bench.runner.local_backend import WorkerSettings, available_cores
 from bench.runner.run import Backend
@@ -96,11 +97,12 @@ class Session:
         command: str,
         cluster: str | None = None,
         progress: Progress,
-    ) -> tuple[Counter[str], Path]:
+    ) -> tuple[Counter[str], list[str]]:
         """Run the remaining tasks, confirm the best defenses, and write the report.
 
-        Returns counts by status, and the report's path. Raises UsageError if store or report cannot be
-        written, before anything runs, and UnfinishedError if the machine fails after that.
+        Returns counts by status, and what to say at the end; the report's path comes last. Raises UsageError
+        if store or report cannot be written, before anything runs, and UnfinishedError if the machine fails
+        after that.
         """
         check_outputs(
             files={"--store": self.store, "the report": self.out / "report.md"}, folders={"--out": self.out}
@@ -131,7 +133,10 @@ class Session:
                     counts = execute([*self.tasks, *fresh_cells], jobs=jobs, progress=watched)
             try:
                 # While no other run can change the plan.
-                return counts, write_store_report(self.store, self.out)
+                report = write_store_report(self.store, self.out)
+                if self.part or not self.matrix.report.confirm:
+                    return counts, [str(report)]
+                return counts, last_lines(store.records(), store.meta(), report)
             except OSError as error:
                 raise UsageError(
                     f"the results are stored, but the report cannot be written ({described(error)}); "
