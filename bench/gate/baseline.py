@@ -59,6 +59,18 @@ class Baseline:
     records: Sequence[Record]
     planned: Sequence[Task]
 
+    def without_confirmation(self) -> Baseline:
+        """Return the run without its confirmation run, whose cells depend on what was selected."""
+        return Baseline(
+            self.meta,
+            [each for each in self.records if not _confirms(each.task)],
+            [task for task in self.planned if not _confirms(task)],
+        )
+
+
+def _confirms(task: Task) -> bool:
+    return isinstance(task, Cell) and task.confirmation
+
 
 def _decoded(text: Any) -> Any:
     if not isinstance(text, str):
@@ -194,12 +206,14 @@ def read(path: Path) -> Baseline:
 
 
 def export(baseline: Baseline, out: Path, *, force: bool = False) -> None:
-    """Write a run as JSON: the same run gives the same bytes, a group of repeats is one line.
+    """Write a run as JSON, without its confirmation run: the same run gives the same bytes.
 
-    Raises UsageError if the file is there, unless ``force``, and for a run without results.
+    A group of repeats is one line. Raises UsageError if the file is there, unless ``force``, and for a run
+    without results.
     """
     if out.exists() and not force:
         raise UsageError(f"{out} is there already; --force writes over it")
+    baseline = baseline.without_confirmation()
     groups = [each.model_dump(exclude_unset=True) for each in _groups(baseline.records)]
     if not groups:
         raise UsageError("the run has no results to export; moatbench run makes some")

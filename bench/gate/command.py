@@ -47,7 +47,7 @@ def gate(
         raise UsageError(f"--tolerance {tolerance} is no number of percentage points")
     if wrong:
         raise UsageError(f"--allow {wrong[0]!r} is not known; {nearest(wrong[0], KINDS)}")
-    before, after = read(baseline), read(candidate)
+    before, after = (read(path).without_confirmation() for path in (baseline, candidate))
     found = differences(before, after)
     forbidden = [kind for kind in KINDS if kind in found and kind not in allow]
     if forbidden:

@@ -175,3 +175,13 @@ def test_label_only_is_confirmed_too_where_its_results_carry_over(first_run, mon
         _, cells = confirmation_cells(tasks, old, meta, 0)
         assert (("label_only",) in {cell.defense for cell in cells}) == label_only
         assert defense in {cell.defense for cell in cells}
+
+
+def test_the_regression_gate_compares_runs_that_confirmed_other_defenses(finished, monkeypatch):
+    code, text = moatbench(finished, "baseline", "results/tiny/store.sqlite", "--out", "baseline.json")
+    assert code == 0, text
+    assert "confirmation" not in (finished / "baseline.json").read_text()
+    choose(monkeypatch)
+    moatbench(finished, "run", "tiny.toml", "--jobs", "1")
+    code, text = moatbench(finished, "gate", "baseline.json", "results/tiny/store.sqlite")
+    assert code == 0, text
