@@ -133,7 +133,8 @@ def _reduction(
         undefended_attack=first.name,
         defended=best.mean,
         attack=best.name,
-        interval=Interval(value, min(low, value), max(high, value)),
+        # A difference of shares; with two or three repeats the limits may lie beyond what is possible.
+        interval=Interval(value, max(min(low, value), -1.0), min(max(high, value), 1.0)),
         repeats=len(first.repeats),
         attacks=len(against),
         fresh=fresh,

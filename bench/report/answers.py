@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from bench.analysis.interval_text import in_clause, number
 from bench.analysis.verdicts import (
-    Affordability,
     Conclusion,
     Criterion,
     CriterionName,
@@ -243,8 +242,10 @@ REASONS: dict[Conclusion, str] = {
 
 def nothing_eligible(rec: Recommendation) -> str:
     """Return why no defense is even a candidate, by how many there are for each reason."""
-    counts: Counter[Conclusion] = Counter(row.conclusion for row in rec.rows if row.defense)
-    if not counts:
+    rows = [row for row in rec.rows if row.defense]
+    bare = sum(_answers_labels_alone(row) for row in rows)
+    counts: Counter[Conclusion] = Counter(row.conclusion for row in rows if not _answers_labels_alone(row))
+    if not rows:
         return "This run has no defense under this attacker."
     parts = []
     for conclusion, text in REASONS.items():
@@ -252,10 +253,14 @@ def nothing_eligible(rec: Recommendation) -> str:
             one = count == 1
             words = {"s": "s" * one, "is": "is" if one else "are", "has": "has" if one else "have"}
             parts.append(f"{count} {text.format(**words)}")
-    total = counts.total()
+    if bare:
+        parts.append(f"{bare} answer{'s' * (bare == 1)} labels alone")
+    total = len(rows)
     return f"Of {total} defense{'s' * (total != 1)} in this run, {joined(parts)}."
 
 
-def affordable(verdict: Affordability) -> bool:
-    """Return whether a criterion is met."""
-    return verdict == "affordable"
+def _answers_labels_alone(row: DefenseVerdict) -> bool:
+    """Return whether all that decides against a defense is that its answers have no confidence."""
+    return row.conclusion == "not usable" and all(
+        each.name in ("confidence", "adaptive") for each in row.failed
+    )

@@ -132,8 +132,8 @@ def test_where_nothing_is_eligible_the_reasons_are_counted():
     verdicts = tuple(each for each in made.rows(confirmed=False) if each.conclusion in kinds)
     rec = made.recommendation(confirmed=False, verdicts=verdicts, others=())
     assert answers.nothing_eligible(rec) == (
-        "Of 4 defenses in this run, 2 cost users too much, 1 did not meet an adaptive attacker and 1 is not "
-        "shown to be affordable."
+        "Of 4 defenses in this run, 1 costs users too much, 1 did not meet an adaptive attacker, 1 is not "
+        "shown to be affordable and 1 answers labels alone."
     )
     assert "Of 4 defenses" in page(VictimRecommendations(made.VICTIM, rec))
 

@@ -93,15 +93,16 @@ def _compared(
     for row in rows:
         if row.defense and row.reduction:
             own = row.reduction.interval
-            other = weaker.get(row.defense, _non_adaptive(context, rec, row.defense)) if adapts else own
+            other = weaker.get(row.defense) or _non_adaptive(context, rec, row.defense) if adapts else own
             chosen = row.conclusion == "recommended"
             compared.append(Compared(row.defense, own if adapts else None, other, chosen))
     return compared
 
 
 def _non_adaptive(context: ReportContext, rec: Recommendation, defense: Defense) -> Interval | None:
-    result = context.findings.result(rec.threat, defense, rec.budget)
-    return result.non_adaptive.reduction if result.non_adaptive else None
+    own = (row for row in context.findings.rows.get(rec.threat, []) if row.defense == defense)
+    result = next((row.results.get(rec.budget) for row in own), None)
+    return result.non_adaptive.reduction if result and result.non_adaptive else None
 
 
 def _said(context: ReportContext, shown: Sequence[Compared]) -> str:
@@ -164,9 +165,11 @@ def reduction(context: ReportContext, shown: Sequence[Compared]) -> Figure | Non
 def _limits(intervals: Iterable[Interval]) -> tuple[float, float]:
     """Return the axis' limits in pp: all intervals, but for outliers, beyond which the axis is cut."""
     every = list(intervals)
-    high = max(1.0, cut([max(100 * i.value, 100 * _finite(i.high, i.value)) for i in every]))
-    low = min(0.0, *(100 * _finite(i.low, i.value) for i in every))
-    low = max(low, -0.6 * high)
+    most = max(1.0, cut([100 * interval.value for interval in every]))
+    kept = [interval for interval in every if 100 * interval.value <= most]
+    # Wide intervals are cut, too, rather than squash the dots.
+    high = min(max([most, *(100 * _finite(i.high, i.value) for i in kept)]), 2.5 * most)
+    low = max(min([0.0, *(100 * _finite(i.low, i.value) for i in kept)]), -0.6 * high)
     room = 0.04 * (high - low)
     return low - room, high + room
 
@@ -395,9 +398,7 @@ def cost(context: ReportContext, rec: Recommendation, rows: Sequence[DefenseVerd
     axes = place_axes(figure, 0.65, 0.55, WIDTH - 1.2, 3.55)
     axes.set(xlim=(-0.06 * right, right), ylim=(low, high))
     axes.axvspan(-0.06 * right, 1, ymin=(0 - low) / (high - low), color=BLUE, alpha=0.1, linewidth=0)
-    axes.text(
-        0.98, high - 0.02 * (high - low), "affordable and helps", color=BLUE, ha="right", va="top", fontsize=9
-    )
+    axes.text(0.5, high, "affordable, and helps", color=BLUE, ha="center", va="bottom", fontsize=9)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.axvline(1, color=GREY, linewidth=0.8, linestyle=":")
     labels = []
