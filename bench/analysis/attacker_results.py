@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bench.analysis.display_names import attack_of
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
-from bench.metrics.balance import near_chance
-from bench.metrics.intervals import Interval, mean_interval
+from bench.metrics.balance import balanced_agreement, near_chance
+from bench.metrics.intervals import Interval, as_share, mean_interval
 from bench.records import Record
 from bench.tasks import Cell
 
@@ -31,7 +31,8 @@ class AttackerResult:
     """One attack under one condition.
 
     ``agreement``: (repeats, test inputs) uint8, 1 where the surrogate agrees with the undefended victim; for
-    an imbalanced victim doubles, the same times weights whose mean is 1, so that means are balanced fidelity.
+    an imbalanced victim doubles, so that means are balanced fidelity
+    (:func:`bench.metrics.balance.balanced_agreement`).
     ``flags``: in how many repeats each is raised. ``ranked``: False where the attack is near chance without
     defense; such attacks are shown, not ranked. ``adaptive``: whether the threat model includes the defense.
     """
@@ -52,7 +53,7 @@ class AttackerResult:
     @cached_property
     def fidelity(self) -> Interval:
         """The mean over repeats and test inputs, a fraction with its 95 % interval."""
-        return mean_interval(self.agreement)
+        return as_share(mean_interval(self.agreement))
 
 
 def results_by_condition(
@@ -119,7 +120,7 @@ def _sample(
         flags += Counter({NEAR_CHANCE: len(records)} if weak else {})
     agreement: NDArray[Any] = np.stack([record.arrays["agreement"] for record in records])
     if weight is not None and agreement.shape[1:] == weight.shape:
-        agreement = agreement * weight
+        agreement = balanced_agreement(agreement, weight)
     adaptive = records[0].cell.threat.knowledge != "none"
     return AttackerResult(attack, repeats, agreement, flags, records, ranked, adaptive)
 
@@ -204,6 +205,6 @@ def _alike(pairs: Iterator[tuple[AttackerResult, AttackerResult]]) -> bool | Non
         shared = shared_repeats(a, b)[0]
         if len(shared) and not equal_agreement(a, b):
             return False
-        if len(shared) and not shared.all() and not EMPTY & (a.flags.keys() | b.flags.keys()):
+        if len(shared) and not (shared == 1).all() and not EMPTY & (a.flags.keys() | b.flags.keys()):
             equal = True
     return equal

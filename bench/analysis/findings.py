@@ -30,9 +30,10 @@ from bench.analysis.threat_models import (
     is_label_only,
     victim_of,
 )
-from bench.metrics.balance import commonest_share, is_imbalanced, label_weights
+from bench.metrics.balance import commonest_share, is_imbalanced
 from bench.metrics.intervals import BestAttack
 from bench.metrics.query_multiplier import Multiplier, query_multiplier
+from bench.metrics.utility import balanced_weights
 from bench.records import ClaimsRecord, Record
 from bench.run_facts import Meta
 from bench.seeds import derive
@@ -132,7 +133,7 @@ class Findings:
             if victim not in weights and labels is not None and labels.size:
                 number = classes.get(victim, len(np.unique(labels)))
                 if is_imbalanced(commonest_share(labels), number):
-                    weights[victim] = label_weights(labels)
+                    weights[victim] = balanced_weights(labels.astype(np.int64))
         return weights
 
     def is_balanced(self, victim: str) -> bool:

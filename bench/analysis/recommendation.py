@@ -23,7 +23,7 @@ from bench.analysis.verdicts import (
     Recommendation,
     VictimRecommendations,
 )
-from bench.metrics.intervals import Interval, best_attack, mean_interval
+from bench.metrics.intervals import Interval, as_share, best_attack, mean_interval
 from bench.run_facts import ReportOptions
 
 NO_DATA = ("near", "far", "none")
@@ -173,6 +173,6 @@ def _reached(tables: Sequence[AttackTable], again: Sequence[AttackTable]) -> tup
     """
     chosen = strongest(tables)
     if again and (same := find(chosen, again)):
-        return mean_interval(same.agreement), same.name
+        return as_share(mean_interval(same.agreement)), same.name
     best = best_attack({each.name: each.agreement for each in tables})
-    return best.interval, best.attack
+    return as_share(best.interval), best.attack

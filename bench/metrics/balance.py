@@ -17,14 +17,20 @@ MOST = 0.75
 """Above this share of the commonest label, balanced fidelity is the headline for every number of classes."""
 
 
-def label_weights(labels: NDArray[Any]) -> Floats:
-    """Return (n,) weights of mean 1 that give each label the same weight in sum; ``labels`` (n,) integers.
+def balanced_agreement(agreement: NDArray[Any], weights: Floats) -> Floats:
+    """Return ``agreement`` (repeats, inputs) as a table whose mean is balanced fidelity.
 
-    The mean of agreement times weights is balanced fidelity. Labels that never occur do not count.
+    ``weights``: of the inputs, as :func:`bench.metrics.utility.balanced_weights` gives them. Entry i of a row
+    is w_i (a_i - m_i) + M, where m_i is the mean agreement on the inputs that weigh as much and M the
+    balanced fidelity of all repeats. The mean of each row is its own balanced fidelity, as that of w_i a_i; the
+    variance over inputs is that within labels alone, since how many inputs have each label is given.
     """
-    _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    weights: Floats = len(labels) / (len(counts) * counts[which].astype(np.float64))
-    return weights
+    agreement = np.asarray(agreement, dtype=np.float64)
+    _, which, counts = np.unique(weights, return_inverse=True, return_counts=True)
+    hits = np.bincount(which, weights=agreement.sum(axis=0), minlength=len(counts))
+    means = hits / (counts * len(agreement))
+    table: Floats = weights * (agreement - means[which]) + float((agreement * weights).mean())
+    return table
 
 
 def commonest_share(labels: NDArray[Any]) -> float:

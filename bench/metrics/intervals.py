@@ -79,6 +79,11 @@ def bounds(agreement: Agreement, lower_alpha: float, upper_alpha: float) -> tupl
     return _limits(table, lower_alpha, upper_alpha, (0.0, 1.0) if within else None)
 
 
+def as_share(interval: Interval) -> Interval:
+    """Return the interval with its limits in [0, 1], for a mean of weighted agreement."""
+    return Interval(interval.value, max(interval.low, 0.0), min(interval.high, 1.0))
+
+
 def value_interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> Interval:
     """Return the mean of one value a repeat with Student's t over repeats; NaNs are dropped.
 
@@ -130,7 +135,11 @@ def difference_bounds(
     if a.shape != b.shape:
         raise ValueError(f"Pairs need equal shapes, got {a.shape} and {b.shape}.")
     # An input that was never seen to differ could do so by as much as the heaviest one.
-    largest = max(1.0, float(a.max(initial=0)), float(b.max(initial=0)))
+    high, low = (
+        max(float(a.max(initial=0)), float(b.max(initial=0))),
+        min(float(a.min(initial=0)), float(b.min(initial=0))),
+    )
+    largest = max(1.0, high - low)
     counts = a.ndim == 2 and a.size and a.dtype == b.dtype == np.uint8 and largest == 1
     parts = _parts_of_difference(a, b) if counts else None
     if parts is None:
