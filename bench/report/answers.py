@@ -178,6 +178,8 @@ def multiplier_text(
     reach = f"the largest budget of this run, {largest:,} queries"
     if multiplier is None:
         return ""
+    if multiplier.above and largest <= reference:
+        return "No larger budget was run, so how many more queries make up for it is not known."
     if multiplier.above:
         return f"Not reached again within {reach}, what {reference:,} queries give without it."
     if multiplier.below or multiplier.low <= 0 or not math.isfinite(multiplier.high):

@@ -190,6 +190,10 @@ def _compared(context: ReportContext, rec: Recommendation, rows: Sequence[Defens
     left = len(rec.rows) - len(rows)
     are = "defenses are" if left > 1 else "defense is"
     more = f" {left} more {are} in [attacks.md](attacks.md)." if left else ""
+    stale = [row for row in rows if rec.confirmed and row.reduction and not row.reduction.fresh]
+    if stale:
+        names = answers.joined([code(context.findings.defense_name(row.defense)) for row in stale])
+        more = f" Not on fresh repeats: {names}.{more}"
     who = f"Attacker: {context.attacker(rec.threat)}; {rec.budget:,} queries."
     if not before:
         return f"{who}{more}"

@@ -162,7 +162,14 @@ def test_figures_of_long_and_hostile_names_are_drawn(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "end"),
-    [([2.8, 1.7, 82.4], 2.8), ([1, 2, 3], 3), ([80, 82, 1.5, 2, 3], 3), ([80, 82, 1.5], 82), ([], 0)],
+    [
+        ([2.8, 1.7, 82.4], 2.8),
+        ([1, 2, 3], 3),
+        ([5.4, 4.0, 1.3, 0.1], 5.4),
+        ([80, 82, 1.5, 2, 3], 3),
+        ([80, 82, 1.5], 82),
+        ([], 0),
+    ],
 )
 def test_an_axis_is_cut_where_outliers_would_squash_most_others(values, end):
     assert cut(values) == end

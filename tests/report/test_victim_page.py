@@ -209,6 +209,19 @@ def test_a_multiplier_is_said_only_where_the_budgets_can_tell_it(value, low, hig
     assert answers.multiplier_text(None, 200, [50, 200], ReportOptions()) == ""
 
 
+def test_a_multiplier_beyond_the_only_budget_is_not_said_to_be_out_of_reach():
+    said = answers.multiplier_text(
+        Multiplier(1, 1, REACH, below=False, above=True), 200, [200], ReportOptions()
+    )
+    assert said == "No larger budget was run, so how many more queries make up for it is not known."
+
+
+def test_rows_that_were_not_confirmed_are_named():
+    text = page()
+    assert "Not on fresh repeats: `top_k(k=5)`, `top_k(k=2)` and `gaussian_noise(l1=1.7)`." in text
+    assert "Not on fresh" not in of(confirmed=False)
+
+
 def test_no_paragraph_holds_two_dollar_signs_which_github_could_read_as_mathematics():
     for text in (page(), of(confirmed=False), page(made.answers())):
         assert all(line.count("$") < 2 for line in text.splitlines())

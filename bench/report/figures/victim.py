@@ -174,14 +174,17 @@ def _limits(intervals: Iterable[Interval]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def cut(values: Sequence[float]) -> float:
-    """Return the largest value that is shown: those above :data:`FAR` times the next smaller are cut off."""
+def cut(values: Sequence[float], least: float = 5.0) -> float:
+    """Return the largest value that is shown: those above :data:`FAR` times the next smaller are cut off.
+
+    Next to smaller values than ``least`` nothing is an outlier below :data:`FAR` times that.
+    """
     ordered = sorted((value for value in values if value > 0), reverse=True)
-    while len(ordered) > 1 and ordered[0] > FAR * max(ordered[1], 1.0):
+    while len(ordered) > 1 and ordered[0] > FAR * max(ordered[1], least):
         ordered.pop(0)
     for place, value in enumerate(ordered[:-1]):
         # A group of outliers is cut off together, as long as most values stay.
-        if value > FAR * max(ordered[place + 1], 1.0) and place + 1 <= len(ordered) / 2:
+        if value > FAR * max(ordered[place + 1], least) and place + 1 <= len(ordered) / 2:
             return ordered[place + 1]
     return ordered[0] if ordered else 0.0
 
@@ -392,7 +395,7 @@ def cost(context: ReportContext, rec: Recommendation, rows: Sequence[DefenseVerd
         return None
     intervals = [reduced for _, reduced in places.values()]
     low, high = _limits(intervals)
-    right = max(1.6, 1.1 * cut([loss.high for loss, _ in places.values()]))
+    right = max(1.6, 1.1 * cut([loss.high for loss, _ in places.values()], least=1.0))
     right = min(right, 6.0)
     figure = Figure(figsize=(WIDTH, 4.3))
     axes = place_axes(figure, 0.65, 0.55, WIDTH - 1.2, 3.55)
