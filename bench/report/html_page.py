@@ -27,7 +27,7 @@ from markupsafe import Markup
 from bench.files import write_atomically
 
 FIRST = "report.md"
-_PAGE = re.compile(r"\]\(([\w.-]+\.md)(?:#[\w-]*)?\)")
+_PAGE = re.compile(r"\[([^\[\]]*)\]\(([\w.-]+\.md)(?:#[\w-]*)?\)")
 _ALLOWED = re.compile(r"</?(?:details|summary|br|b|em|strong|sub|sup|picture)>|<br ?/>")
 _TAG = re.compile(rf"({_ALLOWED.pattern})|<!--.*?-->|[^<]+|<", re.DOTALL)
 _NUMBER = re.compile(r"[*<>≤≥~ ]*([+−-]?\d[\d,]*(?:\.\d+)?)")
@@ -48,7 +48,8 @@ def write_html(folder: Path) -> Path:
 
 def page(folder: Path) -> str:
     """Return the HTML; see :func:`write_html`."""
-    files = _linked(folder)
+    links = _linked(folder)
+    files = list(links)
     parts = [_Page(file, folder, files).rendered() for file in files]
     script, style, library, library_style = (
         _template_text("report.js"),
@@ -58,8 +59,8 @@ def page(folder: Path) -> str:
     values = {
         "title": parts[0][0],
         "pages": [
-            {"id": _id(file), "title": title, "body": Markup(body)}  # noqa: S704  # escaped while it is made
-            for file, (title, body) in zip(files, parts, strict=True)
+            {"id": _id(file), "name": name, "body": Markup(body)}  # noqa: S704  # escaped while it is made
+            for (file, name), (_, body) in zip(links.items(), parts, strict=True)
         ],
         "policy": _policy(script),
         "script": Markup(script),  # noqa: S704  # our own file
@@ -69,15 +70,16 @@ def page(folder: Path) -> str:
     return _environment().get_template("report.html").render(values)
 
 
-def _linked(folder: Path) -> list[str]:
-    """Return the names of the first page and of all pages that it leads to, in the order of their links."""
-    names, done = [FIRST], 0
-    while done < len(names):
-        text = (folder / names[done]).read_text(encoding="utf-8")
-        found = [name for name in _PAGE.findall(text) if (folder / name).is_file()]
-        names += [name for name in dict.fromkeys(found) if name not in names]
-        done += 1
-    return names
+def _linked(folder: Path) -> dict[str, str]:
+    """Return all pages that the first one leads to, in the order of links, with what they are called there."""
+    found, left = {FIRST: "report"}, [FIRST]
+    while left:
+        text = (folder / left.pop(0)).read_text(encoding="utf-8")
+        for words, name in _PAGE.findall(text):
+            if name not in found and (folder / name).is_file():
+                found[name] = words if words != name else _id(name)
+                left.append(name)
+    return found
 
 
 def _id(file: str) -> str:
@@ -188,7 +190,7 @@ def _slug(heading: str) -> str:
 def _sortable(tokens: Sequence[Token]) -> None:
     """Give numbers in columns that are aligned right, such as "2.8 (1.7–3.9)", a value to be sorted by."""
     for cell, content in _right_aligned(tokens):
-        found = _NUMBER.match(content)
+        found = _NUMBER.match(content.rpartition("→")[2])  # of "98.5 → 95.1" what is left
         cell.attrSet("data-order", found[1].replace(",", "").replace("−", "-") if found else "")
 
 

@@ -72,7 +72,7 @@ def test_a_table_is_sorted_by_the_values_of_its_numbers(browser, hostile):
     head = table.find_elements(By.TAG_NAME, "th")[1]
     head.click()
     rising = [text for text in column(table, 1) if text != "–"]
-    assert rising == ["−1,234.5", "2.8 (1.7–3.9)", "> 10.5"]
+    assert rising == ["−1,234.5", "2.8 (1.7–3.9)", "> 10.5", "98.5 → 95.1 (2 to 3)"]
     assert head.get_attribute("aria-sort") == "ascending"
     head.click()
     assert [text for text in column(table, 1) if text != "–"] == rising[::-1]

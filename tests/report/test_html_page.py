@@ -26,6 +26,7 @@ FIRST = f"""<!-- study: {{"a": 1}} -->
 | {EVIL.replace("|", "")} | **2.8 (1.7–3.9)** |
 | `<script>alert(2)</script>` | −1,234.5 |
 | low<br>high | > 10.5 |
+| both sides | 98.5 → **95.1** (2 to 3) |
 
 ![Reduction {EVIL}](figures/reduction.svg)
 ![again](figures/reduction.svg)
@@ -162,7 +163,7 @@ def test_figures_are_in_the_file_each_with_its_description_and_its_own_names(rea
 
 def test_numbers_in_tables_are_sorted_by_their_value(read):
     order = [attrs["data-order"] for attrs in read.all("td") if "data-order" in attrs]
-    assert order[:4] == ["", "2.8", "-1234.5", "10.5"]
+    assert order[:5] == ["", "2.8", "-1234.5", "10.5", "95.1"]
 
 
 def test_equal_pages_give_equal_bytes(folder, html):
