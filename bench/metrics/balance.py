@@ -22,8 +22,8 @@ def balanced_agreement(agreement: NDArray[Any], weights: Floats) -> Floats:
 
     ``weights``: of the inputs, as :func:`bench.metrics.utility.balanced_weights` gives them. Entry i of a row
     is w_i (a_i - m_i) + M, where m_i is the mean agreement on the inputs that weigh as much and M the
-    balanced fidelity of all repeats. The mean of each row is its own balanced fidelity, as that of w_i a_i; the
-    variance over inputs is that within labels alone, since how many inputs have each label is given.
+    balanced fidelity of all repeats. The mean of each row is its own balanced fidelity, as that of w_i a_i.
+    The variance over inputs is that within labels alone, since how many inputs have each label is given.
     """
     agreement = np.asarray(agreement, dtype=np.float64)
     _, which, counts = np.unique(weights, return_inverse=True, return_counts=True)
