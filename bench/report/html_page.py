@@ -71,7 +71,7 @@ def page(folder: Path) -> str:
 
 
 def _linked(folder: Path) -> dict[str, str]:
-    """Return all pages that the first one leads to, in the order of links, with what they are called there."""
+    """Return all pages that the first one leads to, in the order of links, with what links call them."""
     found, left = {FIRST: "report"}, [FIRST]
     while left:
         text = (folder / left.pop(0)).read_text(encoding="utf-8")
