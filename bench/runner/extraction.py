@@ -70,7 +70,8 @@ def adaptation(
 
     ``informed``: its transfer set in ``cell``. The attack is run once more with the same seeds and without
     that knowledge; one that cannot do without is told that there is no defense. Where it fails then, nothing
-    is proven.
+    is proven. Where answers vary, an attack may find that out by its queries: then it has to acquire
+    something else when it is told that there is no defense.
     """
     if not cell.defense:
         return AdaptationRecord(differs=False, reason="there is no defense")
@@ -79,15 +80,27 @@ def adaptation(
     if (claims.one_hot or cell.threat.shows == "labels") and not reacts:
         return AdaptationRecord(differs=False, reason="answers are labels alone: nothing can be inverted")
     without = "none" if "none" in attack.knowledge else NO_DEFENSE
+    control = _control(cell, attack, pool, context, without)
+    if control is None or informed.digest() != control.digest():
+        return AdaptationRecord(differs=control is not None)
+    if tried := sorted(informed.facts.keys() - control.facts.keys()):
+        return AdaptationRecord(differs=False, reason=f"it evaluated {', '.join(tried)} and did not keep it")
+    if claims.stochastic and not claims.consistent_noise and not attack.universal and without == "none":
+        misled = _control(cell, attack, pool, context, NO_DEFENSE)
+        if misled is not None and informed.digest() != misled.digest():
+            reason = "its own queries show what it would otherwise be told: answers vary"
+            return AdaptationRecord(differs=False, reason=reason)
+    return AdaptationRecord(differs=False)
+
+
+def _control(
+    cell: Cell, attack: Extraction, pool: Pool, context: WorkerContext, knowledge: str
+) -> TransferSet | None:
+    """Return the transfer set of the attack with this ``knowledge``; None where it fails."""
     try:
-        control = acquire(cell, attack, pool, context, knowledge=without).transfer_set
+        return acquire(cell, attack, pool, context, knowledge=knowledge).transfer_set
     except PluginError:
-        return AdaptationRecord(differs=False)
-    if informed.digest() != control.digest():
-        return AdaptationRecord(differs=True)
-    tried = sorted(informed.facts.keys() - control.facts.keys())
-    reason = f"it evaluated {', '.join(tried)} and did not keep it" if tried else ""
-    return AdaptationRecord(differs=False, reason=reason)
+        return None
 
 
 def require_applicable(attack: Attack, pool: Pool, victim: Victim) -> None:

@@ -404,3 +404,48 @@ def test_the_alternatives_of_a_row_are_bounded(matrix_file):
     text = STUDY.replace("where = {}", f"where = {{ data = [{many}], victim = [{many}] }}")
     with pytest.raises(UsageError, match=r"where = .*: 1,024 combinations of alternatives; at most 1,000"):
         load_matrix(str(matrix_file(text)))
+
+
+REPORT = '[report]\nsells = "labels"\naccuracy = 0.02\nthresholds = [0.9, 0.3]\nconfirm = 7\nquota = 100\n'
+
+
+def test_a_matrix_has_options_of_the_report_and_evaluations_get_its_thresholds(matrix_file):
+    matrix = load_matrix(str(matrix_file(REPORT + BLOCK)))
+    assert (matrix.report.sells, matrix.report.accuracy, matrix.report.confirm) == ("labels", 0.02, 7)
+    assert (matrix.report.quota, matrix.report.rate, matrix.report.brier) == (100, None, 0.02)
+    evaluations = [task for task in matrix.tasks() if isinstance(task, DefenseEvaluation)]
+    assert {task.thresholds for task in evaluations} == {(0.3, 0.9)}
+
+
+def test_without_options_evaluations_are_those_of_older_matrices(matrix_file):
+    first, *_ = load_matrix(str(matrix_file(BLOCK))).tasks()
+    same, *_ = load_matrix(str(matrix_file("[report]\nthresholds = [0.9, 0.5]\n" + BLOCK, "same"))).tasks()
+    assert "thresholds" not in first.spec()
+    assert same == first
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("confrm = 3", r"unknown key 'report.confrm'; did you mean 'confirm'"),
+        ("confirm = 2.5", r"report.confirm = 2.5: input should be a valid integer"),
+        ("confirm = -1", r"report.confirm = -1: .*greater than or equal to 0"),
+        ('sells = "label"', r"report.sells = 'label': .*'labels', 'ranking' or 'probabilities'"),
+        ("thresholds = [0.5, 1.2]", r"report.thresholds.1 = 1.2: .*less than or equal to 1"),
+        ("thresholds = []", r"report.thresholds = \[\]: .*at least 1 item"),
+        ("rate = 0", r"report.rate = 0: .*greater than 0"),
+        ('accuracy = "1"', r"report.accuracy = '1': input should be a valid number"),
+    ],
+)
+def test_an_option_that_is_not_allowed_is_named_with_file_key_and_value(matrix_file, line, message):
+    path = matrix_file(f"[report]\n{line}\n{BLOCK}")
+    with pytest.raises(UsageError, match=message) as error:
+        load_matrix(str(path))
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(matrices.shipped()))
+def test_replications_and_the_small_matrices_confirm_nothing_and_the_others_do(name):
+    matrix = load_matrix(name)
+    alone = name in ("ci", "smoke") or bool(matrix.study and matrix.study.page)
+    assert (matrix.report.confirm == 0) == alone

@@ -194,6 +194,15 @@ def test_an_attack_that_only_declares_to_use_knowledge_proves_nothing(cell, run,
         assert not adaptation_of(run, cell, ("rounded(decimals=1)",), attack).proven
 
 
+def test_an_attack_that_finds_out_by_its_queries_that_answers_vary_adapts(cell, run):
+    noise = ("gaussian_noise(scale=0.1)",)
+    average = adaptation_of(run, cell, noise, "average")
+    assert (average.differs, average.proven) == (False, True)
+    assert "answers vary" in average.reason
+    assert not adaptation_of(run, cell, noise, "labels").proven
+    assert not adaptation_of(run, cell, ("rounded(decimals=1)",), "average").proven
+
+
 def test_an_attack_without_knowledge_has_no_adaptation_on_record(cell, run):
     assert all(each.info.adaptation is None for each in run(replace(cell, defense=("rounded(decimals=1)",))))
 
