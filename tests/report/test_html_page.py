@@ -1,13 +1,17 @@
 """``report.html``: what it is made of. What a browser does with it is in test_browser.py."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from records import AUDITS, INSIDE, NONE, ROUNDED, SOFT, cell, failed, stored
 
 from bench.report.html_page import page, write_html
+from bench.report.store_report import write_store_report
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 FIGURE = (
     '<?xml version="1.0"?>\n<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/x.dtd">\n'
     '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="50" viewBox="0 0 200 50">'
@@ -164,6 +168,20 @@ def test_figures_are_in_the_file_each_with_its_description_and_its_own_names(rea
 def test_numbers_in_tables_are_sorted_by_their_value(read):
     order = [attrs["data-order"] for attrs in read.all("td") if "data-order" in attrs]
     assert order[:5] == ["", "2.8", "-1234.5", "10.5", "95.1"]
+
+
+def test_html_in_the_parameter_of_a_defense_and_in_an_error_is_text(tmp_path):
+    named = (f"rounded(label='{SCRIPT}')",)
+    records = [replace(AUDITS[2], task=replace(AUDITS[2].task, defense=named))]
+    for repeat in range(2):
+        records += [cell(INSIDE, NONE, SOFT, 200, repeat), cell(INSIDE, ROUNDED, SOFT, 200, repeat)]
+        records[-1] = replace(records[-1], task=replace(records[-1].task, defense=named))
+    records.append(failed(cell(INSIDE, NONE, SOFT, 800, 0), f"ValueError: {SCRIPT}"))
+    write_store_report(stored(tmp_path / "store.sqlite", records), tmp_path)
+    read = Reader((tmp_path / "report.html").read_text())
+    assert "".join(read.text).count(SCRIPT) >= 2
+    assert len(read.all("script")) == 2
+    assert not read.all("img")
 
 
 def test_equal_pages_give_equal_bytes(folder, html):
