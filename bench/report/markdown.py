@@ -13,7 +13,6 @@ from tabulate import tabulate
 from bench.analysis.interval_text import DASH, in_table
 from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval
-from bench.metrics.query_multiplier import Multiplier
 from bench.records import Record
 
 
@@ -38,16 +37,6 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*\[\]])", r"\\\1", shown)
 
 
-def times(multiplier: Multiplier | None) -> str:
-    """Return the query multiplier, or where it left the measured budgets."""
-    if multiplier is None:
-        return DASH
-    low = f"{multiplier.low:.2f}" if multiplier.low > 0 else "< smallest"
-    high = f"{multiplier.high:.2f}" if math.isfinite(multiplier.high) else "> largest"
-    edge = "< smallest, ≤ " if multiplier.below else "> largest, ≥ " if multiplier.above else ""
-    return f"{edge}{multiplier.value:.2f} ({low} to {high})"
-
-
 def measured(record: Record, name: str) -> str:
     """Return a stored metric of a defense evaluation with its interval, as its definition shows it."""
     value, metric = record.metrics.get(name), find(name)
@@ -55,8 +44,3 @@ def measured(record: Record, name: str) -> str:
         return DASH
     low, high = record.info.intervals.get(name) or (math.nan, math.nan)
     return in_table(Interval(value, low, high), metric.scale, metric.digits)
-
-
-def details(summary: str, body: str) -> str:
-    """Return a folded section."""
-    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"

@@ -84,7 +84,8 @@ def test_failed_cells_end_in_exit_code_3(moatbench, matrix_file, tmp_path, caplo
     assert code == 3
     assert "4 failed" in out
     assert "no luck" in caplog.text
-    assert "no luck" in (tmp_path / "results/tiny/report.md").read_text()
+    assert "**This run is not complete**" in (tmp_path / "results/tiny/report.md").read_text()
+    assert "no luck" in (tmp_path / "results/tiny/provenance.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_names_that_are_no_utf8_reach_the_report_as_escapes(folder):
     (folder / f"{odd}.toml").write_bytes((folder / "small.toml").read_bytes())
     code, said = moatbench(folder, "run", f"{odd}.toml", "--jobs", "1", "--repeats", "1", "--out", odd)
     assert code == 0, said
-    assert r"moatbench run 'odd\udcff.toml'" in (folder / odd / "report.md").read_text(encoding="utf-8")
+    assert r"moatbench run 'odd\udcff.toml'" in (folder / odd / "provenance.md").read_text(encoding="utf-8")
 
 
 def test_a_store_that_another_process_writes_is_one_sentence_before_work_starts(folder, monkeypatch):
