@@ -14,7 +14,7 @@ from typing import Literal
 
 Table = Literal[
     "surrogate",  # further metrics of surrogates, next to fidelity
-    "summary",  # the summary of a threat model, one row a defense
+    "criteria",  # what decides whether benign users can afford a defense
     "utility",  # what a defense does to answers for benign users
     "detector",  # benign queries and clients that are rejected or flagged
     "detection",  # what a detector flags, by pool
@@ -44,9 +44,8 @@ class Metric:
     ``name``: as it is stored; ``*`` stands for a pool. ``label``: heading of its column, without unit.
     ``unit``: "%" for a share and "pp" for a difference of shares, both stored as fractions and shown
     times 100; else as stored. ``higher_is_better``: for whoever runs the API; None where neither is.
-    ``words``: the name in rows of the regression gate and in the summary, by default ``label``; ``{}``
-    stands for the pool. ``phrase``: how a sentence names what benign users lose, with ``{}`` for the number;
-    empty where no sentence does. ``largest``: the largest possible value, by default 1 for a share.
+    ``words``: the name in rows of the regression gate, by default ``label``; ``{}``
+    stands for the pool. ``largest``: the largest possible value, by default 1 for a share.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Metric:
     higher_is_better: bool | None = None
     tables: tuple[Table, ...] = ()
     words: str = ""
-    phrase: str = ""
     panel: Panel | None = None
     largest: float = math.inf
 
@@ -79,11 +77,6 @@ class Metric:
     def heading(self) -> str:
         """The heading of its column, with the unit if values are shown times 100."""
         return f"{self.label} ({self.unit})" if self.percent else self.label
-
-    @property
-    def summary_heading(self) -> str:
-        """The same in the summary."""
-        return f"{self.words or self.label} ({self.unit})" if self.percent else self.words or self.label
 
     def words_for(self, name: str) -> str:
         """Return the words of the metric stored as ``name``, its pool filled in."""
@@ -122,10 +115,14 @@ DEFINITIONS = (
         "honest.accuracy_lost",
         "accuracy lost",
         higher_is_better=False,
-        tables=("summary",),
-        phrase="{} pp of accuracy",
+        tables=("criteria",),
     ),
-    _points("honest.balanced_accuracy_lost", "balanced accuracy lost", higher_is_better=False),
+    _points(
+        "honest.balanced_accuracy_lost",
+        "balanced accuracy lost",
+        higher_is_better=False,
+        tables=("criteria",),
+    ),
     _share("honest.balanced_accuracy", "balanced accuracy", higher_is_better=True),
     _share("honest.accuracy_undefended", "accuracy without defense", higher_is_better=True),
     _share(
@@ -139,8 +136,7 @@ DEFINITIONS = (
         "honest.l1_mean",
         "mean L1",
         higher_is_better=False,
-        tables=("summary", "utility", "gate fact"),
-        phrase="a mean L1 of {}",
+        tables=("utility", "gate fact"),
         panel=Panel("mean L1 of benign answers"),
     ),
     Metric(
@@ -171,12 +167,16 @@ DEFINITIONS = (
         panel=Panel("area under risk-coverage curve added", digits=4, added=True),
         largest=1.0,
     ),
-    Metric("honest.aurc_added", "AURC added", digits=4, higher_is_better=False, largest=1.0),
-    Metric("honest.auroc_lost", "AUROC lost", higher_is_better=False, largest=1.0),
+    Metric(
+        "honest.aurc_added", "AURC added", digits=4, higher_is_better=False, largest=1.0, tables=("criteria",)
+    ),
+    Metric("honest.auroc_lost", "AUROC lost", higher_is_better=False, largest=1.0, tables=("criteria",)),
     Metric("honest.brier", "Brier score", higher_is_better=False, largest=2.0),
-    Metric("honest.brier_added", "Brier score added", higher_is_better=False, largest=2.0),
+    Metric(
+        "honest.brier_added", "Brier score added", higher_is_better=False, largest=2.0, tables=("criteria",)
+    ),
     Metric("honest.ece_scaled", "ECE after temperature scaling", higher_is_better=False, largest=1.0),
-    _share("honest.changed", "changes side of a threshold", higher_is_better=False),
+    _share("honest.changed", "changes side of a threshold", higher_is_better=False, tables=("criteria",)),
     _share(
         "honest.changed.*.*",
         "changes side of the threshold",
@@ -189,8 +189,7 @@ DEFINITIONS = (
         "queries rejected",
         words="rejected",
         higher_is_better=False,
-        tables=("summary", "detector", "gate difference"),
-        phrase="{} % of queries rejected",
+        tables=("criteria", "detector", "gate difference"),
         panel=Panel("benign queries rejected (%)", digits=1),
     ),
     _share(

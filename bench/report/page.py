@@ -67,6 +67,7 @@ PAGES = (
         "what benign users lose",
         "cost to users",
         (
+            Section("criteria", sections.criteria),
             Section("utility", sections.utility),
             Section("by_utility", sections.by_utility),
             Section("fronts", attacks.fronts, study=False),

@@ -51,6 +51,11 @@ def utility(context: ReportContext) -> dict[str, Any] | None:
     return _by_victim(context, lambda v: utility_table(context.findings, v, "utility"))
 
 
+def criteria(context: ReportContext) -> dict[str, Any] | None:
+    """Return what decides whether users can afford each defense, by victim; None without an evaluation."""
+    return _by_victim(context, lambda v: utility_table(context.findings, v, "criteria"))
+
+
 def by_utility(context: ReportContext) -> dict[str, Any] | None:
     """Return the defenses that were given by their utility loss, by victim; None if there are none."""
     return _by_victim(context, lambda v: resolved_table(context.findings, v))

@@ -83,7 +83,7 @@ def test_a_share_is_shown_in_percent_and_is_at_most_1():
 def test_what_the_gate_compares_has_a_direction_and_a_utility_loss_has_one_too():
     shown = [
         *shown_in("gate difference"),
-        *shown_in("summary"),
+        *shown_in("criteria"),
         *(METRICS[c.metric] for c in PANEL_COSTS),
     ]
     assert all(metric.higher_is_better is not None for metric in shown)
