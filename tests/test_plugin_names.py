@@ -17,10 +17,21 @@ JUSTIFIED = {
     ("labels", "analysis/threat_models.py"): "an output type of the API",
     ("labels", "models/defended_api.py"): "an output type of the API",
     ("labels", "plan/matrix.py"): "an output type of the API",
+    ("labels", "analysis/verdicts.py"): "what is sold",
+    ("labels", "analysis/eligibility.py"): "what is sold",
+    ("labels", "cli/report_options.py"): "what is sold",
+    ("labels", "report/answers.py"): "what is sold",
+    ("labels", "report/figures/victim.py"): "what is sold",
+    ("labels", "run_facts.py"): "what is sold",
+    ("labels", "runner/extraction.py"): "an output type of the API",
+    ("auto", "analysis/adaptive_attackers.py"): "METHOD defines the attacks that every defense has to meet",
+    ("labels", "analysis/adaptive_attackers.py"): "METHOD defines the attacks that every defense has to meet",
+    ("average", "analysis/adaptive_attackers.py"): "METHOD says which defenses have to meet it",
+    ("evade", "analysis/adaptive_attackers.py"): "METHOD says which defenses have to meet it",
+    ("label_only", "analysis/eligibility.py"): "in older records, which do not say what the defense shows",
     ("auto", "cli/main.py"): "a device",
     ("auto", "models/determinism.py"): "a device",
     ("label_only", "analysis/threat_models.py"): "in older records, which do not say what the defense shows",
-    ("label_only", "report/tables.py"): "a heading; METHOD defines the comparison",
 }
 """Why a text in the harness holds a plugin's name, by the name and the module (``*``: any)."""
 

@@ -20,7 +20,7 @@ from bench.models import victim_training
 from bench.records import AttackDeclarations, ClaimsRecord, Costs, Info
 from bench.run_facts import Meta, VictimFacts
 from bench.seeds import derive
-from bench.store import SCHEMA, Store
+from bench.store import SCHEMA, WHOLE, Store
 from defenses.base import Claims
 
 MATRIX = """
@@ -46,6 +46,14 @@ defense = [["reverse_sigmoid(l1=0.3)", "gaussian_noise(scale=0.2)", "spoils"]]
 attack = ["breaks", "membership_threshold(members=20)"]
 surrogate = "logistic"
 budget = 40
+
+[[block]]
+victim = "logistic"
+defense = "none"
+attack = "recover"
+knowledge = "full"
+surrogate = "logistic"
+budget = 20
 
 [[block]]
 victim = "logistic"
@@ -395,9 +403,12 @@ def first_schema(real, tmp_path):
         spec, status, metrics, info = (t if isinstance(t, str) else json.dumps(t) for t in texts)
         row = record.key, record.kind, spec, status, metrics, info, record.error
         db.execute("insert into records values (?, ?, ?, ?, ?, ?, ?)", row)
-        for name, values in record.arrays.items():
+        for array, values in record.arrays.items():
+            name, size = array, values.size
             packed = np.packbits(values).tobytes()
-            db.execute("insert into arrays values (?, ?, ?, ?)", (record.key, name, values.size, packed))
+            if values.max(initial=0) > 1:
+                name, size, packed = f"{array}{WHOLE}", 8 * values.size, values.tobytes()
+            db.execute("insert into arrays values (?, ?, ?, ?)", (record.key, name, size, packed))
     db.commit()
     db.close()
     return path

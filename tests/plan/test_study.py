@@ -242,7 +242,7 @@ def test_an_audit_brings_its_own_interval(run):
     value = rows(study, records)["honest"]
     found = (value.interval.value, value.interval.low, value.interval.high)
     assert found == pytest.approx((0.951, 0.931, 0.961))
-    assert value.text == "95.1 % [93.1, 96.1]"
+    assert value.text == "95.1 % (93.1–96.1)"
 
 
 def test_seconds_are_a_median_with_extremes_and_leave_shared_trainings_out(run):
