@@ -244,7 +244,10 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("group", COMMANDS)
+# That of the gate compares two runs a hundred times.
+@pytest.mark.parametrize(
+    "group", [pytest.param(name, marks=pytest.mark.slow) if name == "gate" else name for name in COMMANDS]
+)
 def test_a_wrong_argument_is_one_sentence_and_exit_code_2(moatbench, group):
     failures = []
     for words in CASES:

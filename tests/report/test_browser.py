@@ -10,6 +10,8 @@ from test_html_page import ROWS, folder  # noqa: F401  # a fixture
 from bench.report.html_page import write_html
 from bench.report.store_report import write_store_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):

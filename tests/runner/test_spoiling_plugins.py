@@ -117,6 +117,7 @@ SPOILING = [
 ]
 
 
+@pytest.mark.slow
 def test_a_plugin_that_writes_into_whatever_it_gets_changes_no_bit_of_others(spoilt):
     context, before = spoilt
     clean, loose = shared(context), []
