@@ -95,6 +95,12 @@ class ReportContext:
         return recommendations(self.findings, self.meta.report)
 
     @cached_property
+    def unranked(self) -> list[str]:
+        """The victims for which nothing can be recommended: no attack without defense is ranked."""
+        ranked = {each.victim for each in self.recommendations}
+        return sorted({threat.victim for threat in self.findings.threats} - ranked)
+
+    @cached_property
     def notes(self) -> list[Note]:
         """The reliability warnings, each once."""
         return grouped(self.findings)

@@ -31,7 +31,19 @@ def no_extraction(context: ReportContext) -> dict[str, Any]:
         "sentences": membership.sentences(found),
         "lacking": context.lacking,
         "cells": len(context.records),
+        "unranked": unranked(context),
     }
+
+
+def unranked(context: ReportContext) -> str:
+    """Return a sentence on victims for which no attack without defense is ranked; empty without any."""
+    if not context.unranked:
+        return ""
+    names = ", ".join(code(victim) for victim in context.unranked)
+    return (
+        f"Defenses of {names} cannot be compared: without a defense no attack was run, or none learned more "
+        "than chance. More queries or another surrogate may help ([all attacks](attacks.md))."
+    )
 
 
 def name_table(findings: Findings) -> str:

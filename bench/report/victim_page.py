@@ -15,6 +15,7 @@ from bench.report import answers
 from bench.report.context import ReportContext
 from bench.report.figures.victim import draw
 from bench.report.markdown import code, markdown, plain
+from bench.report.sections import unranked
 
 MOST_ROWS = 8
 """Rows of the table, that of no defense included."""
@@ -59,7 +60,7 @@ def page(context: ReportContext, found: VictimRecommendations, prefix: str = "")
         "compared": " ".join(filter(None, [_compared(context, rec, rows), _balanced(context, found.victim)])),
         "figures": draw(context, found, rows, prefix),
         "steps": _steps(context, found),
-        "sure": _sure(context, found),
+        "sure": [*_sure(context, found), *filter(None, [unranked(context)])],
     }
 
 
@@ -99,7 +100,7 @@ def overview(context: ReportContext) -> dict[str, Any]:
         "victims": len(context.recommendations),
         "confirmed": any(found.strongest.confirmed for found in context.recommendations),
         "table": markdown(headers, rows, text=2),
-        "sure": _run_facts(context),
+        "sure": [*_run_facts(context), *filter(None, [unranked(context)])],
     }
 
 

@@ -342,6 +342,21 @@ def test_how_it_was_made_can_be_traced(text):
         assert fact in part
 
 
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_victim_whose_attacks_stay_near_chance_is_named(others, tmp_path):
+    cells = [
+        cell(INSIDE, NONE, SOFT, 50, repeat, share=0.1, flags=["near_chance"]) for repeat in range(REPEATS)
+    ]
+    weak = [replace(r, task=replace(r.task, victim=VictimSpec("mine.py:make", ""))) for r in cells]
+    for seed in range(others):
+        own = [cell(INSIDE, NONE, SOFT, 200, repeat) for repeat in range(REPEATS)]
+        named = [(r, replace(r.task, victim=replace(r.task.victim, seed=seed))) for r in own]
+        weak += [replace(r, key=f"{r.key}{seed}", task=task) for r, task in named]
+    text = write_report(weak, Meta(), tmp_path).read_text(encoding="utf-8")
+    assert "Defenses of `mine.py:make` cannot be compared" in text
+    assert others < 2 or "For 0 of 2 victims" in text
+
+
 def test_a_run_without_results_still_has_a_report(tmp_path):
     text = write_report([], Meta(), tmp_path).read_text(encoding="utf-8")
     assert "No cell has a result yet" in text
