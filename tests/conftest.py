@@ -18,8 +18,15 @@ from bench.tasks import ThreatModel, VictimSpec
 REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
 
 
+NUMERICAL = ("attacks", "models")
+"""Folders of tests that calculate for minutes, which tracing would double. Coverage counts the others alone."""
+
+
 def pytest_collection_modifyitems(items):
     """Put the tests that run whole programs first: at the end, they would leave the other processes idle."""
+    for item in items:
+        if item.path.parent.name in NUMERICAL:
+            item.add_marker(pytest.mark.no_cover)
     items.sort(key=lambda item: item.path.parent.name != "runner" and item.path.name != "test_example.py")
 
 

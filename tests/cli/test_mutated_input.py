@@ -16,7 +16,7 @@ from bench.plan.matrix import MOST_CELLS
 
 CPU_SECONDS = 20
 """CPU time after which a plan counts as one that never ends; the slowest takes a few seconds."""
-MOST = int(os.environ.get("MOATBENCH_MUTATIONS", "6"))
+MOST = int(os.environ.get("MOATBENCH_MUTATIONS", "3"))
 """How often 245 mutations are tried in the slow tests; each time takes twenty seconds."""
 
 
