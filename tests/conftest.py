@@ -19,7 +19,7 @@ REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
 
 
 NUMERICAL = ("attacks", "models")
-"""Folders of tests that calculate for minutes, which tracing would double. Coverage counts the others alone."""
+"""Folders of tests that calculate for minutes, which tracing would double: not part of coverage."""
 
 
 def pytest_collection_modifyitems(items):
