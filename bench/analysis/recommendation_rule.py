@@ -136,8 +136,8 @@ def conclude(
 def _select(judged: Sequence[_Judged], sells: Sells) -> list[_Judged]:
     """Return up to three eligible defenses by estimated reduction, the largest first.
 
-    One of which only the shortfall of adaptive attackers cannot be told from too much is among them: more
-    repeats can tell. All of them may reduce nothing; then the confirmation says how sure that is.
+    A defense may be among them if only the shortfall of adaptive attackers is not shown: more repeats can
+    show it. All of them may reduce nothing; then the confirmation says how sure that is.
     """
 
     def may_be_eligible(each: _Judged) -> bool:

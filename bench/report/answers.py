@@ -137,17 +137,21 @@ def cost_clause(row: DefenseVerdict) -> str:
     if accuracy and accuracy.loss:
         shown = loss_number(accuracy)
         losses.append("no accuracy" if float(shown) <= 0 else f"{shown} pp of accuracy")
-    for name, text in (
-        ("rejected", "{} % of their queries"),
-        ("changed", "{} % of their threshold decisions"),
-    ):
-        found = row.criterion(name)  # type: ignore[arg-type]
+    others: dict[CriterionName, str] = {
+        "rejected": "{} % of their queries",
+        "changed": "{} % of their threshold decisions",
+        "brier": "{} of Brier score",
+    }
+    for name, text in others.items():
+        found = row.criterion(name)
         if found and found.loss and float(loss_number(found)) > 0:
             losses.append(text.format(loss_number(found)))
-    brier = row.criterion("brier")
-    if brier and brier.loss and float(loss_number(brier)) > 0:
-        losses.append(f"{loss_number(brier)} of Brier score")
     return joined(losses)
+
+
+def _and_costs(row: DefenseVerdict) -> str:
+    cost = cost_clause(row)
+    return f" and costs users {cost}" if cost else ""
 
 
 def joined(parts: Sequence[str]) -> str:
@@ -183,7 +187,7 @@ def multiplier_text(
     if multiplier.above:
         return f"Not reached again within {reach}, what {reference:,} queries give without it."
     if multiplier.below or multiplier.low <= 0 or not math.isfinite(multiplier.high):
-        return f"How many more queries make up for it cannot be told from budgets up to {largest:,}."
+        return f"Budgets up to {largest:,} do not show how many more queries make up for it."
     needed = round(multiplier.value * reference)
     return (
         f"It takes {multiplier.value:.1f} times the queries (95 % CI {multiplier.low:.1f} to "
@@ -199,21 +203,18 @@ def headline(rec: Recommendation, name: str) -> str:
     best = rec.recommended
     if best and best.reduction:
         before, after, _ = sides(best.reduction)
-        cost = cost_clause(best)
-        costs = f" and costs users {cost}" if cost else ""
         return (
             f"**Recommendation: {code(name)}.** It lowers the best attack's fidelity from {before} % to "
-            f"{after} % ({reduction_text(best.reduction)}){costs}."
+            f"{after} % ({reduction_text(best.reduction)}){_and_costs(best)}."
         )
     leading = candidate(rec)
     if leading and leading.reduction:
         before, after, _ = sides(leading.reduction)
-        cost = cost_clause(leading)
-        costs = f" and costs users {cost}" if cost else ""
         return (
             f"**Candidate, not confirmed: {code(name)}.** It seems to lower the best attack's fidelity "
-            f"from {before} % to {after} % ({reduction_text(leading.reduction)}){costs}. The best of several "
-            "looks better than it is, so nothing is recommended until fresh repeats confirm it (`confirm`)."
+            f"from {before} % to {after} % ({reduction_text(leading.reduction)}){_and_costs(leading)}. "
+            "The best of several looks better than it is, so nothing is recommended until fresh repeats "
+            "confirm it (`confirm`)."
         )
     if rec.undefended is None:
         return "**Nothing is recommended.** No attack is ranked without a defense, so nothing is compared."

@@ -92,10 +92,10 @@ class _Page:
     def __init__(self, file: str, folder: Path, files: Sequence[str]) -> None:
         self._file, self._folder, self._files = file, folder, files
         self._figures = 0
-        self._markdown = MarkdownIt("commonmark", {"html": True}, renderer_cls=_Renderer).enable("table")
-        renderer = self._markdown.renderer
-        assert isinstance(renderer, _Renderer)  # noqa: S101  # for the type checker
+        self._markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+        renderer = _Renderer(self._markdown)
         renderer.drawn = self._figure
+        self._markdown.renderer = renderer
 
     def rendered(self) -> tuple[str, str]:
         """Return the page's first heading, as text, and its HTML."""

@@ -323,7 +323,8 @@ def inputs(threat: VictimThreatModel) -> str:
 
 
 def _against(context: ReportContext, rec: Recommendation, row: DefenseVerdict) -> str:
-    assert row.reduction is not None  # noqa: S101  # the caller's condition
+    if row.reduction is None:
+        raise ValueError("a defense without a reduction was compared with nothing")
     _, after, less = answers.sides(row.reduction)
     name = code(context.findings.defense_name(row.defense))
     text = f"Against {name}: {plain(row.reduction.attack)} gets {after} %, {less} pp less."

@@ -26,8 +26,8 @@ def uninformed(plugin, hits=0.95, **changed):
 MET = [informed("auto"), uninformed("labels"), uninformed("copycat")]
 
 
-def verdict(runs, behaviour=Behaviour(), known_by=()):  # noqa: B008 - frozen
-    return adaptive_criterion(runs, needs(behaviour, known_by), 0.01, INPUTS)
+def verdict(runs, behaviour=None, known_by=()):
+    return adaptive_criterion(runs, needs(behaviour or Behaviour(), known_by), 0.01, INPUTS)
 
 
 def test_auto_and_labels_are_enough_for_a_defense_that_answers_the_same_and_rejects_nothing():

@@ -197,8 +197,8 @@ REACH = float("inf")
     [
         (2.0, 1.5, 3.0, "", "It takes 2.0 times the queries (95 % CI 1.5 to 3.0), 400 queries, $0.60"),
         (4.0, 2.0, REACH, "above", "Not reached again within the largest budget"),
-        (1.4, 0.9, REACH, "", "cannot be told from budgets up to 800"),
-        (0.2, 0.0, 0.4, "below", "cannot be told from budgets up to 800"),
+        (1.4, 0.9, REACH, "", "Budgets up to 800 do not show"),
+        (0.2, 0.0, 0.4, "below", "Budgets up to 800 do not show"),
     ],
 )
 def test_a_multiplier_is_said_only_where_the_budgets_can_tell_it(value, low, high, edge, expected):

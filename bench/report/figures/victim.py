@@ -375,9 +375,10 @@ def dearest(row: DefenseVerdict, sells: str) -> Criterion | None:
 
 
 def _relative(criterion: Criterion) -> Interval:
-    assert criterion.loss is not None  # noqa: S101  # the caller's condition
-    assert criterion.limit  # noqa: S101
+    """Return the loss in multiples of its limit; raises ValueError without either."""
     loss, limit = criterion.loss, criterion.limit
+    if loss is None or not limit:
+        raise ValueError(f"criterion {criterion.name} has no loss or no limit")
     high = _finite(loss.high, loss.value)
     return Interval(loss.value / limit, _finite(loss.low, loss.value) / limit, high / limit)
 
