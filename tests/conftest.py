@@ -22,11 +22,13 @@ NUMERICAL = ("attacks", "models")
 """Folders of tests that calculate for minutes, which tracing would double: not part of coverage."""
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Put the tests that run whole programs first: at the end, they would leave the other processes idle."""
-    for item in items:
-        if item.path.parent.name in NUMERICAL:
-            item.add_marker(pytest.mark.no_cover)
+    coverage = config.pluginmanager.getplugin("_cov")
+    if coverage and coverage.cov_controller:  # the mark itself fails where nothing is traced
+        for item in items:
+            if item.path.parent.name in NUMERICAL:
+                item.add_marker(pytest.mark.no_cover)
     items.sort(key=lambda item: item.path.parent.name != "runner" and item.path.name != "test_example.py")
 
 

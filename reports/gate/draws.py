@@ -49,13 +49,14 @@ WORSE = {
 class Bank:
     """A run's cells by group and its audits by defense.
 
-    ``hits``: (repeats, inputs). ``told``: what a record says beside it, by repeat. ``streams``: evaluations
+    ``hits``: (repeats, inputs). ``told``: what a record says beside it, by repeat. ``cells``: those of
+    a drawn run, by repeat; to make them once is a fifth of the time. ``streams``: evaluations
     under other seeds of the noise, of defenses that have noise; else there is one evaluation.
     """
 
     hits: Mapping[Group, Hits]
     told: Mapping[Group, Sequence[Info]]
-    specs: Mapping[Group, Cell]
+    cells: Mapping[Group, Sequence[Cell]]
     evaluations: Mapping[str, Record]
     streams: Mapping[str, Sequence[Record]]
     meta: Meta
@@ -67,7 +68,8 @@ class Bank:
         if missing:
             raise ValueError(f"the bank lacks {len(missing)} results; moatbench run goes on with it")
         rows: dict[Group, dict[int, Record]] = {}
-        specs, evaluations = {}, {}
+        cells: dict[Group, list[Cell]] = {}
+        evaluations = {}
         for record in run.records:
             task = record.task
             defense = defense_name(record)
@@ -75,7 +77,7 @@ class Bank:
                 evaluations[defense] = record
                 continue
             group = task.threat.pool, task.attack, defense
-            specs[group] = task
+            cells.setdefault(group, _cells(task))
             rows.setdefault(group, {})[task.repeat] = record
         order = {group: [each[repeat] for repeat in sorted(each)] for group, each in rows.items()}
         hits = {group: np.stack([each.arrays["agreement"] for each in order[group]]) for group in order}
@@ -83,7 +85,7 @@ class Bank:
         noisy: dict[str, list[Record]] = {}
         for record in streams:
             noisy.setdefault(defense_name(record), []).append(record)
-        return cls(hits, told, specs, evaluations, noisy, run.meta)
+        return cls(hits, told, cells, evaluations, noisy, run.meta)
 
     @property
     def repeats(self) -> int:
@@ -102,12 +104,12 @@ class Bank:
         """
         kept = (*SHIPPED, *beside)
         of = {defense: (changes or {}).get(defense, defense) for defense in kept}
-        hits, told, specs = {}, {}, {}
+        hits, told, cells = {}, {}, {}
         for pool, attack, defense in self.hits:
             if defense in of:
                 place, source = (pool, attack, defense), (pool, attack, of[defense])
                 hits[place], told[place] = self.hits[source], self.told[source]
-                specs[place] = self.specs[place]
+                cells[place] = self.cells[place]
         evaluations = {
             defense: as_of(self.evaluations[of[defense]], of[defense], defense) for defense in kept
         }
@@ -116,7 +118,7 @@ class Bank:
             for defense in kept
             if of[defense] in self.streams
         }
-        return replace(self, hits=hits, told=told, specs=specs, evaluations=evaluations, streams=streams)
+        return replace(self, hits=hits, told=told, cells=cells, evaluations=evaluations, streams=streams)
 
     def lowered(self, points: float, where: set[Group], rng: np.random.Generator) -> Bank:
         """Return the bank with the means of some groups ``points`` lower, to within one hit.
@@ -164,6 +166,12 @@ class Bank:
         ]
         meta = self.meta.with_values(victims=[each.values() for each in victims])
         return replace(self, evaluations=evaluations, streams=streams, meta=meta)
+
+
+def _cells(cell: Cell) -> list[Cell]:
+    """Return the cells of a drawn run that differ from ``cell`` in their repeat alone."""
+    repeats = REPEATS if cell.threat.pool == OWN_POOL else REPEATS_ELSEWHERE
+    return [replace(cell, repeats=repeats, repeat=repeat) for repeat in range(repeats)]
 
 
 def defense_name(record: Record) -> str:
@@ -249,13 +257,13 @@ class Draw:
         """Return the run that this draw makes of a bank."""
         records = []
         for group, table in bank.hits.items():
-            repeats = self.repeats[: REPEATS if group[0] == OWN_POOL else REPEATS_ELSEWHERE]
-            cell = replace(bank.specs[group], repeats=len(repeats))
+            cells = bank.cells[group]
+            repeats = self.repeats[: len(cells)]
             rows = table[np.ix_(repeats, self.inputs)]
             told = [bank.told[group][repeat] for repeat in repeats]
             records += [
-                Record("", replace(cell, repeat=place), "ok", {}, {"agreement": row}, said)
-                for place, (row, said) in enumerate(zip(rows, told, strict=True))
+                Record("", cell, "ok", {}, {"agreement": row}, said)
+                for cell, row, said in zip(cells, rows, told, strict=True)
             ]
         for defense, evaluation in bank.evaluations.items():
             task = replace(evaluation.task, defense=() if defense == NONE else (defense,))

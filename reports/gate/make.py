@@ -5,20 +5,25 @@
     python reports/gate/streams.py results/bank/streams.sqlite
     python reports/gate/make.py results/bank/store.sqlite results/bank/streams.sqlite
 
-``tox -e evidence`` does all of it, and goes on where it was interrupted.
+``tox -e evidence`` does all of it, and goes on where it was interrupted: what make.py has measured lies in
+``results/bank/measured``.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import sys
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise, product
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, TypeVar
 
+import joblib
 import matplotlib as mpl
 from draws import NONE, REPEATS, REPEATS_ELSEWHERE, Bank
 from matplotlib.axes import Axes
@@ -48,18 +53,23 @@ from measure import (
 
 from bench.analysis.interval_text import DASH
 from bench.exit_codes import ExitCode
+from bench.files import replacement
 from bench.gate.baseline import read
 from bench.gate.compare import TOLERANCE
 from bench.gate.defense_rows import NATS
 from bench.gate.rows import Decision, RowKind
 from bench.metrics.intervals import share_interval
+from bench.records import Record
 from bench.report import sections
 from bench.report.figures.style import BLUE, GREY, STYLE, place_axes
 from bench.report.markdown import markdown
 from bench.report.page import written
 from bench.report.templates import rendered
+from bench.sources import code
 from bench.store import Store
 from bench.tasks import DefenseEvaluation
+
+T = TypeVar("T")
 
 HERE = Path(__file__).parent
 ORANGE, GREEN = "#d07a28", "#3c9d5b"
@@ -151,30 +161,45 @@ def main() -> None:
     parser.add_argument("--latency", type=Path, help="JSON of tox -e latency")
     parser.add_argument("--out", type=Path, default=HERE)
     given = parser.parse_args()
+    baseline = read(given.store)
     with Store(given.streams) as store:
-        whole = Bank.of(read(given.store), store.records())
+        streams = list(store.records())
+    whole = Bank.of(baseline, streams)
     bank = whole.cut()
+    kept = Kept(given.store.with_name("measured"), [*baseline.records, *streams])
     alarms = {
-        (mode, size): at_tolerance(bank, mode, size, RUNS["alarms"])
+        (mode, size): kept(f"alarms, {mode.name}, {size}", at_tolerance, bank, mode, size, RUNS["alarms"])
         for mode, size in ((APART, 0), (ELSEWHERE, 0), (APART, 1), (PAIRED, 1))
     }
     powers = {
-        (mode, effect): power(bank, mode, effect, RUNS["power"]) for mode in MODES for effect in EFFECTS
+        (mode, effect): kept(f"power, {mode.name}, {effect}", power, bank, mode, effect, RUNS["power"])
+        for mode in MODES
+        for effect in EFFECTS
     }
-    rates = {effect: detection_power(bank, effect, RUNS["power"]) for effect in EFFECTS}
+    rates = {
+        effect: kept(f"detection rates, {effect}", detection_power, bank, effect, RUNS["power"])
+        for effect in EFFECTS
+    }
     widely = {
-        (mode, effect): everywhere(bank, mode, effect, RUNS["everywhere"])
+        (mode, effect): kept(
+            f"all changed, {mode.name}, {effect}", everywhere, bank, mode, effect, RUNS["everywhere"]
+        )
         for mode in MODES
         for effect in EFFECTS
     }
     task = bank.evaluations[NOISY].task
-    shown = dependence(task, SHARES, RUNS["dependence"]) if isinstance(task, DefenseEvaluation) else {}
+    shown = (
+        kept("dependence of noise", dependence, task, SHARES, RUNS["dependence"])
+        if isinstance(task, DefenseEvaluation)
+        else {}
+    )
     found = {
-        (what, mode): caught(whole, changes, mode, RUNS["planted"])
+        (what, mode): kept(f"{what}, {mode.name}", caught, whole, changes, mode, RUNS["planted"])
         for what, changes in PLANTED.items()
         for mode in PLACES
     }
-    covered = coverage(bank, whole, RUNS["coverage"])
+    covered = kept("coverage", coverage, bank, whole, RUNS["coverage"])
+    most = kept("largest statistic", largest, bank, RUNS["coverage"])
     parts = [
         "# Error rates of the regression gate",
         _verdict(alarms, powers, widely, found, covered, bank.inputs),
@@ -189,7 +214,7 @@ def main() -> None:
             retrainings=RETRAININGS,
         ),
         *_alarms(alarms),
-        LARGEST.format(*largest(bank, RUNS["coverage"])),
+        LARGEST.format(*most),
         *_powers(powers, widely, given.out),
         *_rates(rates),
         *_dependence(shown, bank.inputs),
@@ -200,6 +225,33 @@ def main() -> None:
         rendered("origin", **sections.run_facts(whole.meta, {})),
     ]
     written(given.out / "report.md", parts)
+
+
+class Kept:
+    """What is measured, kept in a folder, so that an interrupted program goes on where it was.
+
+    A result belongs to one bank, one number of runs and one state of the code.
+    """
+
+    def __init__(self, folder: Path, records: Iterable[Record]) -> None:
+        keys = sorted(record.key for record in records)
+        self.folder, self.of = folder, [code("draws", "measure", "planted").digest(), *keys]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, measure: Callable[..., T], *given: Any) -> T:
+        """Return what ``measure`` gives for ``given``, which ``name`` and the numbers in it identify."""
+        numbers = [each for each in given if isinstance(each, (int, float, tuple))]
+        name_of_file = hashlib.sha256(repr([name, numbers, self.of]).encode()).hexdigest()[:32]
+        path = self.folder / f"{name_of_file}.joblib"
+        if path.exists():
+            found: T = joblib.load(path)
+            return found
+        started = time.perf_counter()
+        found = measure(*given)
+        with replacement(path) as partial:
+            joblib.dump(found, partial)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+        return found
 
 
 def _loud(told: Sequence[Outcome], *, strict: bool = False) -> int:

@@ -217,7 +217,7 @@ def power(bank: Bank, mode: Mode, effect: float, runs: int) -> dict[RowKind, Pow
 
     for pool, defense in sorted({(group[0], group[2]) for group in changeable(bank, mode)}):
         where = {group for group in bank.hits if (group[0], group[2]) == (pool, defense)}
-        cell = bank.specs[min(where)]
+        cell = bank.cells[min(where)][0]
         before = bank.lowered(effect / 100, where, seeded("lowered", effect, pool, defense))
         count(before, names.condition((VictimThreatModel.of(cell), defense_of(cell), cell.budget)))
     before = bank.cheaper(effect / (100 * TOLERANCE), NATS, TOLERANCE, {NOISY})
