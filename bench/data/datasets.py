@@ -22,6 +22,7 @@ from bench.data.file_layouts import (
 )
 from bench.data.image_cache import digest
 from bench.errors import UsageError, nearest, shown
+from bench.inputs import InputSpace
 from bench.seeds import derive
 
 Images = NDArray[np.float32]
@@ -204,7 +205,8 @@ class Splits:
     """A victim's data: it is trained on ``train``, defenses are fitted on ``calibration``.
 
     ``pool`` is what an in-distribution attacker has; everything is measured on ``test``. The four are
-    disjoint unless they follow official splits, see :func:`split_indices`.
+    disjoint unless they follow official splits, see :func:`split_indices`. ``space``: what inputs may be;
+    None where every value may be any number in [0, 1].
     """
 
     train: Labelled
@@ -212,6 +214,12 @@ class Splits:
     pool: Labelled
     test: Labelled
     classes: int
+    space: InputSpace | None = None
+
+    @property
+    def inputs(self) -> InputSpace:
+        """What inputs may be: ``space``, or values in [0, 1] of the test inputs' shape."""
+        return self.space or InputSpace(self.test.x.shape[1:])
 
 
 def info(name: str) -> DatasetInfo:

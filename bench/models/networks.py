@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ from bench.errors import UsageError
 from bench.models import fast
 from bench.models.fast.max_pooling import MaxPool2x2, PooledConv2d
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 class Network(nn.Module):
@@ -120,7 +121,7 @@ def _pooling() -> nn.Module:
 
 
 def _size(shape: Shape) -> int:
-    return shape[0] * shape[1] * shape[2]
+    return math.prod(shape)
 
 
 BUILDERS: dict[str, Callable[[Shape, int], Network]] = {

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bench.data.data_files import load_splits
 from bench.data.datasets import OFFICIAL, Labelled, Splits, info
 from bench.errors import VictimError
+from bench.inputs import InputSpace
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread, torch_seed
 from bench.models.plugin_guard import PluginCall, generator, guarded_import
@@ -61,10 +62,14 @@ class Victim:
     _widths: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one input."""
-        channels, height, width = self.splits.test.x.shape[1:]
-        return channels, height, width
+    def inputs(self) -> InputSpace:
+        """What inputs may be."""
+        return self.splits.inputs
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self.splits.inputs.shape
 
     @property
     def classes(self) -> int:
@@ -268,7 +273,7 @@ def _brought_victim(victim: Victim, name: str) -> Victim:
         part: Labelled(getattr(given, part).x.copy(), getattr(given, part).y.copy())
         for part in user_victims.PARTS
     }
-    own = Splits(**copies, classes=given.classes)
+    own = Splits(**copies, classes=given.classes, space=given.space)
     perturb = victim.perturb
     checked = None if perturb is None else _checked_perturb(perturb, own, f"{name} with noise")
     return replace(victim, splits=own, name=name, perturb=checked, fingerprint="")
