@@ -12,13 +12,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Kind = Literal["number", "integer", "boolean", "category"]
+Layout = Literal["images", "sequences", "table"]
+LAYOUTS: Mapping[int, Layout] = {3: "images", 2: "sequences", 1: "table"}
+"""What an input is, by the number of its axes."""
 ROUNDING = 1e-6
 """How far a value may lie outside its range, as a share of the range's width, as rounding leaves it."""
 LARGEST_INTEGER = 2**24
@@ -72,9 +75,9 @@ class Column:
 class InputSpace:
     """The inputs that a victim accepts.
 
-    ``shape``: of one input: (channels, height, width) of an image, (steps, features) of a sequence, (columns,)
-    of a row of a table. ``low``, ``high``: the range, of every value, or one for each entry along the last
-    axis. ``columns``: of a table, one an entry; empty for others.
+    ``shape``: of one input: (channels, height, width) of an image, (steps, features) of a sequence,
+    (columns,) of a row of a table. ``low``, ``high``: the range, of every value, or one for each entry along
+    the last axis. ``columns``: of a table, one an entry; empty for others.
     """
 
     shape: tuple[int, ...]
@@ -89,9 +92,9 @@ class InputSpace:
         return cls((len(columns),), low, high, tuple(columns))
 
     @property
-    def layout(self) -> Literal["images", "sequences", "table"]:
+    def layout(self) -> Layout:
         """What an input is, by the number of its axes."""
-        return cast(Any, {3: "images", 2: "sequences", 1: "table"}[len(self.shape)])
+        return LAYOUTS[len(self.shape)]
 
     @property
     def size(self) -> int:
@@ -126,30 +129,37 @@ class InputSpace:
             return ""
         if np.isinf(x).any():
             return "must be finite, got infinity"
+        return self._hole(x) or self._outside(x) or self._fraction(x)
+
+    def _hole(self, x: Array) -> str:
         holes = np.isnan(x)
-        if holes.any():
-            bad = holes.any(axis=0) if not self.columns else holes.any(axis=0) & ~self.missing
-            if bad.any():
-                where = f" in column {self.columns[int(bad.argmax())].name!r}" if self.columns else ""
-                return f"must be finite, got NaN{where}"
+        bad = holes.any(axis=0) & ~self.missing if self.columns else holes.any(axis=0)
+        if not bad.any():
+            return ""
+        return "must be finite, got NaN" + (f" in column {self._name(bad)!r}" if self.columns else "")
+
+    def _outside(self, x: Array) -> str:
         low, high = self.limits
         slack = ROUNDING * np.maximum(high - low, 1)
         outside = (x < low - slack) | (x > high + slack)  # False where a value is missing
-        if outside.any():
-            if self.columns:
-                place = int(outside.any(axis=0).argmax())
-                column, values = self.columns[place], x[:, place]
-                got = f"{np.nanmin(values):.7g} to {np.nanmax(values):.7g} in column {column.name!r}"
-                return f"must be in [{column.low:.7g}, {column.high:.7g}], got {got}"
+        if not outside.any():
+            return ""
+        if not self.columns:
             allowed = f"[{min(self.low):.7g}, {max(self.high):.7g}]"
             return f"must be in {allowed}, got {x.min():.7g} to {x.max():.7g}"
-        if self.whole.any():
-            values = x[:, self.whole]
-            broken = (np.abs(values - np.round(values)) > 0).any(axis=0)
-            if broken.any():
-                name = [each.name for each in self.columns if each.whole][int(broken.argmax())]
-                return f"must be whole numbers in column {name!r}"
-        return ""
+        place = int(outside.any(axis=0).argmax())
+        column, values = self.columns[place], x[:, place]
+        got = f"{np.nanmin(values):.7g} to {np.nanmax(values):.7g} in column {column.name!r}"
+        return f"must be in [{column.low:.7g}, {column.high:.7g}], got {got}"
+
+    def _fraction(self, x: Array) -> str:
+        if not self.whole.any():
+            return ""
+        broken = self.whole & (np.abs(x - np.round(x)) > 0).any(axis=0)
+        return f"must be whole numbers in column {self._name(broken)!r}" if broken.any() else ""
+
+    def _name(self, marked: NDArray[np.bool_]) -> str:
+        return self.columns[int(marked.argmax())].name
 
     def project(self, x: NDArray[Any]) -> Array:
         """Return the nearest inputs (n, …) of this space: clipped to the ranges, whole numbers rounded."""

@@ -1,4 +1,4 @@
-"""A victim of one's own, as a matrix names it in ``[victims.NAME]`` and as ``assess`` and ``check`` get it."""
+"""A victim of one's own: as a matrix names it in ``[victims.NAME]``, and as ``assess`` and ``check`` get it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pydantic
 class VictimOptions(pydantic.BaseModel):
     """Where a model and its data are, and what is known of them. Paths are relative to the matrix file.
 
-    ``model``: ``file.py:NAME`` or ``package.module:NAME`` (a function from inputs to answers, an estimator of
-    scikit-learn, an ART classifier), or a file: ``.skops``, ``.onnx``, ``.pt2`` (``torch.export``). ``data``:
-    ``.npz``, ``.npy`` (with ``label`` another ``.npy``), ``.csv``, ``.parquet``, or a folder with one folder of
-    images a class. ``label``: the column, or the array, of true classes; None where the data have none, and the
-    model's own answers stand for them. ``train``: what the model learnt from, whose rows are left out of
-    ``data``. ``pool``: other inputs of the same distribution that an attacker has; ``public``: inputs that
-    anyone can get. ``columns``: a TOML file that declares the columns of a table. ``outputs``: what the model
-    returns. ``threshold``: of two-class models, the probability from which users decide for the second class.
-    ``shift``: a column and the value whose rows are held out of every split, as the pool "shifted".
-    ``groups``: columns for whose values utility loss is measured apart. ``trust``: types that a skops file may
-    hold beyond those that are known to be safe.
+    ``model``: ``file.py:NAME`` or ``package.module:NAME`` (a function from inputs to answers, an estimator
+    of scikit-learn, an ART classifier), or a file: ``.skops``, ``.onnx``, ``.pt2`` (``torch.export``).
+    ``data``: ``.npz``, ``.npy`` (with ``label`` another ``.npy``), ``.csv``, ``.parquet``, or a folder with
+    one folder of images a class. ``label``: the column, or the array, of true classes; None where the data
+    have none, and the model's own answers stand for them. ``train``: what the model learnt from, whose rows
+    are left out of ``data``. ``pool``: other inputs of the same distribution that an attacker has;
+    ``public``: inputs that anyone can get. ``columns``: a TOML file that declares the columns of a table.
+    ``outputs``: what the model returns. ``threshold``: of two-class models, the probability from which users
+    decide for the second class. ``shift``: a column and the value whose rows are held out of every split, as
+    the pool "shifted". ``groups``: columns for whose values utility loss is measured apart. ``trust``: types
+    that a skops file may hold beyond those that are known to be safe.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)

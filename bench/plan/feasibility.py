@@ -27,11 +27,11 @@ _OWN_SPLIT = "in-distribution"
 class PlannedVictim:
     """What a plan has to know of a victim.
 
-    ``shape``: channels, height and width of an input. ``sizes``: inputs of the splits "train",
+    ``shape``: that of one input. ``sizes``: inputs of the splits "train",
     "calibration", "pool" and "test".
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     sizes: Mapping[str, int]
 
 
@@ -127,7 +127,7 @@ def not_applicable(cell: Cell, attack: Any, facts: PlannedVictim) -> str:
 
 
 def _check_shape(key: str, architecture: str, victim: VictimSpec, facts: PlannedVictim) -> None:
-    smallest, (_, height, width) = SMALLEST.get(architecture, 1), facts.shape
+    smallest, (height, width) = SMALLEST.get(architecture, 1), facts.shape[-2:]
     if min(height, width) < smallest:
         raise UsageError(
             f"{key} = {architecture!r}: it needs inputs of {smallest}×{smallest} or more, and those of "
