@@ -132,8 +132,9 @@ class InputSpace:
         return self._hole(x) or self._outside(x) or self._fraction(x)
 
     def _hole(self, x: Array) -> str:
-        holes = np.isnan(x)
-        bad = holes.any(axis=0) & ~self.missing if self.columns else holes.any(axis=0)
+        bad: NDArray[np.bool_] = np.isnan(x).any(axis=0)
+        if self.columns:
+            bad = bad & ~self.missing
         if not bad.any():
             return ""
         return "must be finite, got NaN" + (f" in column {self._name(bad)!r}" if self.columns else "")

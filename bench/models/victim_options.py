@@ -1,4 +1,4 @@
-"""A victim of one's own: as a matrix names it in ``[victims.NAME]``, and as ``assess`` and ``check`` get it."""
+"""A victim of one's own: in a matrix as ``[victims.NAME]``, and on the command lines of assess and check."""
 
 from __future__ import annotations
 
