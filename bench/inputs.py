@@ -132,7 +132,7 @@ class InputSpace:
         return self._hole(x) or self._outside(x) or self._fraction(x)
 
     def _hole(self, x: Array) -> str:
-        bad: NDArray[np.bool_] = np.isnan(x).any(axis=0)
+        bad = np.asarray(np.isnan(x).any(axis=0))
         if self.columns:
             bad = bad & ~self.missing
         if not bad.any():
