@@ -76,4 +76,4 @@ def data_table(data_root: Path | None) -> str:
     """Return the folder of the data sets, and which splits of them it holds."""
     root = data_files.data_root(data_root)
     rows = [(found.name, found.split, found.images) for found in data_files.available(root)]
-    return f"{root}\n" + tabulate(rows, headers=["data set", "split", "images"])
+    return f"{root}\n" + tabulate(rows, headers=["data set", "split", "inputs"])

@@ -315,7 +315,7 @@ def fetch(
     names: Annotated[list[str], typer.Argument(help="Data sets, as in moatbench list datasets.")],
     data_root: DataRoot = None,
 ) -> None:
-    """Download data sets through torchvision, checksums verified."""
+    """Download data sets, checksums verified."""
     from bench.data import data_files, datasets
 
     root = data_files.data_root(data_root)

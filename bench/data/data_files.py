@@ -22,6 +22,7 @@ from bench import keys
 from bench.data.datasets import (
     DATASETS,
     DISJOINT,
+    PARTS,
     DatasetInfo,
     Images,
     Indices,
@@ -30,6 +31,7 @@ from bench.data.datasets import (
     Splits,
     info,
     split_indices,
+    split_table,
 )
 from bench.data.file_layouts import UNREADABLE
 from bench.data.image_cache import cached_images
@@ -67,15 +69,37 @@ def load_splits(name: str, seed: int, root: Path, splits: str = DISJOINT) -> Spl
     """
     dataset = info(name)
     _require(dataset, [split for split, _ in dataset.official], root)
-    rows = split_indices(name, seed, splits)
     first = _OfficialSplit(dataset, dataset.official[0][0], root)
     last = first if len(dataset.official) == 1 else _OfficialSplit(dataset, dataset.official[1][0], root)
+    if dataset.space is not None:
+        return _load_table(dataset, first, last, seed, splits)
+    rows = split_indices(name, seed, splits)
     return Splits(
         train=first.take(rows["train"]),
         calibration=first.take(rows["calibration"]),
         pool=first.take(rows["pool"]),
         test=last.take(rows["test"]),
         classes=dataset.classes,
+    )
+
+
+def _load_table(
+    dataset: DatasetInfo, first: _OfficialSplit, last: _OfficialSplit, seed: int, splits: str
+) -> Splits:
+    """Return the splits of a table, as :func:`bench.data.datasets.split_table` cuts them."""
+    every, tested = (source.take(np.arange(dict(dataset.official)[source.split])) for source in (first, last))
+    rows, held_out = split_table(dataset.name, seed, splits, every.x, tested.x)
+
+    def part(name: str) -> Labelled:
+        source = tested if name == "test" else every
+        return Labelled(source.x[rows[name]], source.y[rows[name]])
+
+    return Splits(
+        **{name: part(name) for name in PARTS},
+        classes=dataset.classes,
+        space=dataset.space,
+        shifted=Labelled(every.x[held_out], every.y[held_out]) if len(held_out) else None,
+        groups=dataset.groups,
     )
 
 
@@ -102,7 +126,7 @@ def available(root: Path) -> list[Presence]:
 
 
 def fetch(name: str, root: Path) -> str:
-    """Download a data set through torchvision, which checks its checksums; return a message.
+    """Download a data set through torchvision or pooch, which check its checksums; return a message.
 
     Placeholders and truncated files are set aside, since torchvision would take them for the real ones.
     They are put back if the download fails; MissingDataError is raised then.
@@ -126,7 +150,7 @@ def fetch(name: str, root: Path) -> str:
     except UNREADABLE as error:
         raise MissingDataError(f"could not fetch {name} into {root}: {_one_line(error)}") from error
     counts = " and ".join(f"{size:,} {split}" for split, size in dataset.official)
-    return f"{name}: {counts} images are in {root}"
+    return f"{name}: {counts} {dataset.noun} are in {root}"
 
 
 @contextmanager
@@ -171,7 +195,7 @@ def require_all(name: str, root: Path) -> None:
 def _require(dataset: DatasetInfo, splits: list[str], root: Path) -> None:
     missing = [split for split in splits if _count(dataset, split, root) != dict(dataset.official)[split]]
     if missing:
-        raise _missing(dataset, f"its {' and '.join(missing)} images are missing or not whole", root)
+        raise _missing(dataset, f"its {' and '.join(missing)} {dataset.noun} are missing or not whole", root)
 
 
 def _missing(dataset: DatasetInfo, what: str, root: Path) -> MissingDataError:
@@ -193,7 +217,8 @@ def _read(dataset: DatasetInfo, split: str, root: Path) -> tuple[NDArray[Any], L
     try:
         return dataset.files.read(split, root)
     except UNREADABLE as error:
-        what = f"torchvision cannot read its {split} images ({_one_line(error)})"
+        reader = "torchvision" if dataset.space is None else "pandas"
+        what = f"{reader} cannot read its {split} {dataset.noun} ({_one_line(error)})"
         raise _missing(dataset, what, root) from error
 
 
@@ -201,7 +226,7 @@ class _OfficialSplit:
     """An official split, read when rows of it are needed that are not in the image cache."""
 
     def __init__(self, dataset: DatasetInfo, split: str, root: Path) -> None:
-        self._dataset, self._split, self._root = dataset, split, root
+        self._dataset, self.split, self._root = dataset, split, root
 
     def take(self, rows: Indices) -> Labelled:
         """Return these rows; for a downloaded data set, mapped from the image cache."""
@@ -217,7 +242,7 @@ class _OfficialSplit:
 
     @cached_property
     def _data(self) -> tuple[NDArray[Any], Labels]:
-        return _read(self._dataset, self._split, self._root)
+        return _read(self._dataset, self.split, self._root)
 
     def _part(self, rows: Indices) -> Callable[[slice], tuple[Images, Labels]]:
         data = self._data
@@ -225,7 +250,7 @@ class _OfficialSplit:
 
     def _key(self, rows: Indices) -> str:
         """Return the key of these rows of these files, as they are now, after one of their names alone."""
-        files = [path.resolve() for path in self._dataset.files.paths(self._split, self._root)]
+        files = [path.resolve() for path in self._dataset.files.paths(self.split, self._root)]
         states = [(path, path.stat()) for path in files]
         stamps = [[str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns] for path, at in states]
         ingredients = {

@@ -6,12 +6,14 @@ Nothing here touches a file; :mod:`bench.data.data_files` does.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data import adult
 from bench.data.file_layouts import (
     FileLayout,
     SklearnDigits,
@@ -34,17 +36,22 @@ Indices = NDArray[np.int64]
 class DatasetInfo:
     """What is known about a data set without reading it.
 
-    ``shape``: (channels, height, width). ``domain``: "handwriting", "clothing" or "photographs".
+    ``shape``: of one input: (channels, height, width) of an image, (columns,) of a row of a table.
+    ``domain``: "handwriting", "clothing", "photographs" or "census".
     ``label_space``: equal where labels mean the same (0 to 9 in four sets of digits).
-    ``official``: its authors' splits and their numbers of images. ``sizes``: how many images go to
+    ``official``: its authors' splits and their numbers of inputs. ``sizes``: how many inputs go to
     train, calibration, pool and test. ``pool``: the official split, and how many of it, that it
     contributes as an attacker's pool. ``files``: how its files are named, counted, downloaded and read.
     ``expected``: test accuracy in [0, 1] that a victim reaches if its training went well, by
     architecture. ``expected_official``: the same for victims trained on the whole official training split.
+    ``space``: what inputs may be; None where every value is any number in [0, 1]. ``shifted``: from inputs
+    (n, …), which of them (n,) are held out of all splits, as a pool of another distribution. ``usable``: how
+    many inputs of each official split are left for the splits, where not all are. ``groups``: columns for
+    whose values utility loss is measured apart.
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     domain: str
     label_space: str
@@ -54,6 +61,10 @@ class DatasetInfo:
     files: FileLayout
     expected: Mapping[str, float] = field(default_factory=dict, hash=False)
     expected_official: Mapping[str, float] = field(default_factory=dict, hash=False)
+    space: InputSpace | None = None
+    shifted: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None
+    usable: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def fetchable(self) -> bool:
@@ -62,9 +73,13 @@ class DatasetInfo:
 
     @property
     def pixels(self) -> int:
-        """Values of one image: channels × height × width."""
-        channels, height, width = self.shape
-        return channels * height * width
+        """Values of one input: of an image, channels × height × width."""
+        return prod(self.shape)
+
+    @property
+    def noun(self) -> str:
+        """What its inputs are called: "images" or "rows"."""
+        return "images" if len(self.shape) == 3 else "rows"
 
 
 _OF_60K = (("train", 60_000), ("test", 10_000))
@@ -176,6 +191,22 @@ DATASETS: dict[str, DatasetInfo] = {
                 count_pickles,
             ),
         ),
+        DatasetInfo(
+            name="adult",
+            shape=adult.SPACE.shape,
+            classes=2,
+            domain="census",
+            label_space="adult",
+            official=(("train", 32_561), ("test", 16_281)),
+            sizes=(12_000, 3_000, 10_000, 8_000),
+            pool=("train", 10_000),
+            files=adult.AdultFiles(),
+            space=adult.SPACE,
+            shifted=adult.from_elsewhere,
+            # Without people from elsewhere; of the test rows, those that equal no other are 11,500 at least.
+            usable=(29_753, 11_500),
+            groups=("sex", "race"),
+        ),
     )
 }
 
@@ -206,7 +237,8 @@ class Splits:
 
     ``pool`` is what an in-distribution attacker has; everything is measured on ``test``. The four are
     disjoint unless they follow official splits, see :func:`split_indices`. ``space``: what inputs may be;
-    None where every value may be any number in [0, 1].
+    None where every value may be any number in [0, 1]. ``shifted``: inputs of a group that is in none of the
+    splits. ``groups``: columns of ``space`` for whose values utility loss is measured apart.
     """
 
     train: Labelled
@@ -215,6 +247,8 @@ class Splits:
     test: Labelled
     classes: int
     space: InputSpace | None = None
+    shifted: Labelled | None = None
+    groups: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> InputSpace:
@@ -255,14 +289,15 @@ def requested_sizes(name: str, splits: str) -> tuple[int, int, int, int]:
         )
     train, calibration, pool, test = (int(size) for size in splits.split("/"))
     if not all((train, calibration, pool, test)):
-        raise UsageError(f"splits {splits} leave a split without images")
+        raise UsageError(f"splits {splits} leave a split without {dataset.noun}")
     first, last = train + calibration + pool, test
-    has, *rest = [images for _, images in dataset.official]
+    has, *rest = dataset.usable or [images for _, images in dataset.official]
+    what = dataset.noun
     if not rest and first + last > has:
-        raise UsageError(f"splits {splits} ask for {first + last:,} images; {name} has {has:,}")
+        raise UsageError(f"splits {splits} ask for {first + last:,} {what}; {name} has {has:,}")
     if rest and (first > has or last > rest[0]):
         raise UsageError(
-            f"splits {splits} ask for {first:,} and {last:,} images; {name} has {has:,} for training, "
+            f"splits {splits} ask for {first:,} and {last:,} {what}; {name} has {has:,} for training, "
             f"calibration and pool, and {rest[0]:,} for test"
         )
     return train, calibration, pool, test
@@ -311,3 +346,29 @@ def split_indices(name: str, seed: int, splits: str = DISJOINT) -> dict[str, Ind
     if len(dataset.official) > 1:
         rest = rng.permutation(dataset.official[1][1])
     return {"train": first, "calibration": second, "pool": third, "test": np.sort(rest[:test])}
+
+
+def split_table(
+    name: str, seed: int, splits: str, every: Images, tested: Images
+) -> tuple[dict[str, Indices], Indices]:
+    """Return the row numbers of a table's four splits, and those of its shifted group in ``every``.
+
+    ``every``, ``tested``: all rows (n, columns) of the official training and test split. "test" numbers rows
+    of ``tested``, all others those of ``every``. The shifted group is in none of the four. Rows that equal
+    one of train, calibration or pool in every column are not in "test". Official splits are as they are:
+    with the group, and with such rows. Raises UsageError as :func:`requested_sizes` does.
+    """
+    dataset = info(name)
+    if splits == OFFICIAL or dataset.shifted is None:
+        return split_indices(name, seed, splits), np.zeros(0, np.int64)
+    train, calibration, pool, test = requested_sizes(name, splits)
+    rng = np.random.default_rng(derive("splits", name, seed))
+    order, last = rng.permutation(len(every)), rng.permutation(len(tested))
+    apart = dataset.shifted(every)
+    order, last = order[~apart[order]], last[~dataset.shifted(tested)[last]]
+    order = order[: train + calibration + pool]
+    seen = {row.tobytes() for row in every[order]}
+    fresh = np.array([row.tobytes() not in seen for row in tested[last]], dtype=bool)
+    first, second, third = np.split(order, np.cumsum([train, calibration]))
+    parts = {"train": first, "calibration": second, "pool": third, "test": np.sort(last[fresh][:test])}
+    return parts, np.flatnonzero(apart)

@@ -269,11 +269,11 @@ def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
 def _brought_victim(victim: Victim, name: str) -> Victim:
     """Return a user's victim under ``name``, with a copy of its splits."""
     given = victim.splits
-    copies = {
+    copies: dict[str, Any] = {
         part: Labelled(getattr(given, part).x.copy(), getattr(given, part).y.copy())
         for part in user_victims.PARTS
     }
-    own = Splits(**copies, classes=given.classes, space=given.space)
+    own = replace(given, **copies)
     perturb = victim.perturb
     checked = None if perturb is None else _checked_perturb(perturb, own, f"{name} with noise")
     return replace(victim, splits=own, name=name, perturb=checked, fingerprint="")

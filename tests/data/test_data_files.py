@@ -130,8 +130,8 @@ class TestMissing:
         with pytest.raises(MissingDataError) as error:
             load_splits(name, 0, tmp_path)
         assert str(error.value) == (
-            f"data set {name!r}: its train and test images are missing or not whole in {tmp_path}; "
-            f"fetch it with: moatbench data fetch {name} --data-root {tmp_path}"
+            f"data set {name!r}: its train and test {info(name).noun} are missing or not whole in "
+            f"{tmp_path}; fetch it with: moatbench data fetch {name} --data-root {tmp_path}"
         )
 
     def test_the_default_root_is_left_out_of_the_command(
