@@ -41,6 +41,12 @@ data_app = typer.Typer(
     help="Download data sets, and list those that are present.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(
+    help="Show what moatbench keeps on the disk beside results, and free it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(cache_app, name="cache")
 
 DataRoot = Annotated[
     Path | None,
@@ -48,6 +54,8 @@ DataRoot = Annotated[
 ]
 
 
+RESULTS = Path("results")
+"""Folder of the runs, in the working folder."""
 MOST_JOBS = 1024
 """Worker processes that can be asked for. More would only exhaust the machine."""
 
@@ -60,6 +68,15 @@ class Kind(StrEnum):
     victims = "victims"
     datasets = "datasets"
     matrices = "matrices"
+
+
+class CacheKind(StrEnum):
+    """Kinds of files that ``moatbench cache`` lists and clears."""
+
+    victims = "victims"
+    images = "images"
+    lists = "lists"
+    trainings = "trainings"
 
 
 class Device(StrEnum):
@@ -323,6 +340,24 @@ def fetch(
         datasets.info(name)
     for name in names:
         print(data_files.fetch(name, root))
+
+
+@cache_app.command("list")
+def cache_list() -> None:
+    """Show what victims, images, lists and trainings take; trainings: below results/."""
+    from bench.cli import caches
+
+    print(caches.listing(RESULTS))
+
+
+@cache_app.command("clear")
+def cache_clear(
+    kinds: Annotated[list[CacheKind] | None, typer.Argument(help="What to delete; without it, all.")] = None,
+) -> None:
+    """Delete cached files; they are made again when they are needed. Results are not touched."""
+    from bench.cli import caches
+
+    print(caches.clear([kind.value for kind in kinds or CacheKind], RESULTS))
 
 
 def _command_line(words: Iterable[str]) -> str:
