@@ -168,6 +168,10 @@ class Info(Typed):
     broken_claim: str | None = None
 
 
+EVALUATION = "evaluation"
+"""The name of a defense evaluation's seconds among its costs."""
+
+
 class Costs(Typed):
     """What differs between two runs of one task.
 

@@ -143,6 +143,9 @@ def run(
         ),
     ] = Device.cpu,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete earlier results of this store.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the cells and the time they will take; run nothing.")
+    ] = False,
     data_root: DataRoot = None,
 ) -> None:
     """Run a matrix, or the rest of it, and write its report."""
@@ -162,6 +165,11 @@ def run(
                 data_root=data_root,
                 device=device.value,
             )
+            if plan:
+                from bench.cli.plan_page import plan_text
+
+                print(plan_text(session, jobs=jobs, fresh=fresh))
+                return
             counts, last = session.run(
                 jobs=jobs, fresh=fresh, command=command, cluster=dask, progress=_progress
             )

@@ -127,7 +127,7 @@ class Session:
             with _stored_if_stopped(progress) as watched:
                 execute = partial(run_tasks, store=store, settings=self.settings, backend=backend)
                 jobs = jobs or available_cores()
-                first = partial(watched, later=self._later())
+                first = partial(watched, later=self.later())
                 counts = execute(self.tasks, jobs=jobs, fresh=fresh, progress=first)
                 if fresh_cells := self.confirmation(store):
                     counts = execute([*self.tasks, *fresh_cells], jobs=jobs, progress=watched)
@@ -143,7 +143,7 @@ class Session:
                     f"moatbench report {shlex.quote(str(self.store))} --out DIR writes it to another folder"
                 ) from error
 
-    def _later(self) -> int:
+    def later(self) -> int:
         """Return how many cells a confirmation run may have at most; 0 without one."""
         repeats = self.matrix.report.confirm
         if repeats and self.part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from bench.models.plugin_guard import (
     watched_signals,
 )
 from bench.plugins import attacks, defenses, file_module
-from bench.records import Info, Outcome, Record, Status
+from bench.records import EVALUATION, Info, Outcome, Record, Status
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
@@ -149,7 +150,11 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
                         _record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)
                     ]
                 else:
-                    records = [_record(items[0], "ok", evaluate_defense(first, context))]
+                    started = time.perf_counter()
+                    outcome = evaluate_defense(first, context)
+                    seconds = {EVALUATION: time.perf_counter() - started}
+                    costs = outcome.costs.with_values(seconds=seconds)
+                    records = [_record(items[0], "ok", replace(outcome, costs=costs))]
         except NotApplicable as reason:
             records = [_record(item, "not_applicable", error=str(reason)) for item in items]
         except BaseException as error:

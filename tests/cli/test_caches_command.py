@@ -28,7 +28,8 @@ def caches(tmp_path, monkeypatch):
     return paths
 
 
-def test_every_kind_is_listed_with_its_size(caches, tmp_path):
+@pytest.mark.usefixtures("caches")
+def test_every_kind_is_listed_with_its_size(tmp_path):
     code, text = moatbench(tmp_path, "cache", "list")
     assert code == 0
     rows = {line.split()[0]: line for line in text.splitlines()}
