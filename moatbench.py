@@ -27,6 +27,7 @@ from bench.errors import (
     UsageError,
     VictimError,
 )
+from bench.inputs import Column, InputSpace
 from bench.models.victims import Victim
 from bench.plugins import Plugin
 from bench.seeds import legacy_numpy, random_state
@@ -52,9 +53,11 @@ __all__ = [
     "BudgetError",
     "Calibration",
     "Claims",
+    "Column",
     "Defense",
     "DefenseStack",
     "Extraction",
+    "InputSpace",
     "Known",
     "Labelled",
     "MembershipInference",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from bench.inputs import InputSpace, Layout
 from bench.plugins import Plugin
 
 Images = NDArray[np.float32]
@@ -27,9 +28,9 @@ FAMILIES = ("extraction", "membership")
 class Pool:
     """Inputs that the attacker can send as queries.
 
-    ``x``: (n, channels, height, width) float32 in [0, 1], shaped for the victim. ``y``: (n,) int64,
-    the pool's own class labels (seeded k-means clusters where it has none). ``access``: how close the
-    pool is to the victim's data: "in-distribution", "near", "far" or "none" (no real data).
+    ``x``: (n, …) float32, inputs that the victim accepts (:class:`bench.inputs.InputSpace`). ``y``: (n,)
+    int64, the pool's own class labels (seeded k-means clusters where it has none). ``access``: how close
+    the pool is to the victim's data: "in-distribution", "near", "far" or "none" (no real data).
     ``same_classes``: its labels are the victim's classes. ``overlaps``: "train" or "test" where the pool
     is that split of the victim's, as in some publications; empty where it is disjoint from both.
     ``reference``: unlabelled inputs of the victim's distribution, (n, …) like ``x``, of which an attack
@@ -49,11 +50,18 @@ class Pool:
 class Target:
     """What is known of a victim without a query.
 
-    ``linear``: whether its log-odds are linear in the input; None where that is unknown.
+    ``linear``: whether its log-odds are linear in the input; None where that is unknown. ``inputs``: what
+    inputs may be; None for images in [0, 1].
     """
 
     classes: int
     linear: bool | None
+    inputs: InputSpace | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """What an input is: "images", "sequences" or "table"."""
+        return "images" if self.inputs is None else self.inputs.layout
 
 
 @dataclass(frozen=True)
@@ -125,11 +133,13 @@ class RandomSeeds:
 class Api(Protocol):
     """The defended victim as a client sees it; an ART classifier.
 
-    ``known``: the defenses that an adaptive attacker knows, in the order in which they answer; () if they
-    know that there is no defense, None for a non-adaptive attacker.
+    ``inputs``: what queries may be; ``inputs.project`` gives the nearest that may be sent. ``known``: the
+    defenses that an adaptive attacker knows, in the order in which they answer; () if they know that there
+    is no defense, None for a non-adaptive attacker.
     """
 
     nb_classes: int
+    inputs: InputSpace
     budget: int
     known: tuple[Known, ...] | None
 

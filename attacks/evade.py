@@ -23,6 +23,8 @@ from attacks.base import (
     TransferSet,
 )
 from bench.calls import format_call
+from bench.encoding import Encoding
+from bench.inputs import InputSpace
 from bench.seeds import derive, random_state
 
 DETECTORS = ("mahalanobis",)
@@ -52,8 +54,9 @@ class Evade(Extraction):
     """Sends queries close to benign data, or blended with it, to pass OOD detectors and rate limits.
 
     ``own``: number of unlabelled inputs of the victim's distribution that the attacker owns; 0, or at
-    least 20. A shadow detector is fitted to these: one Gaussian over pixels, its covariance shrunk as
-    in Ledoit and Wolf 2004 ("A well-conditioned estimator for large-dimensional covariance matrices").
+    least 20. A shadow detector is fitted to these: one Gaussian over pixels, or over the encoded columns of
+    a table, its covariance shrunk as in Ledoit and Wolf 2004 ("A well-conditioned estimator for
+    large-dimensional covariance matrices").
     k-means classes in place of one Gaussian evaded no better in a trial on MNIST.
 
     ``use_probability``: learn from whole answers; else from their top-1 alone.
@@ -104,7 +107,9 @@ class Evade(Extraction):
         return format_call(self.name, {name: getattr(self, name) for name in spelled})
 
     def applicable(self, pool: Pool, target: Target) -> str:
-        """Return why not, where there are fewer benign inputs than ``own``."""
+        """Return why not, where there are fewer benign inputs than ``own``, or tables are to be blended."""
+        if target.layout == "table" and self.blend != 0:
+            return f"blend={self.blend}: categories have no mean, so rows of a table cannot be blended"
         there = 0 if pool.reference is None else len(pool.reference)
         if there < self.own:
             return f"own={self.own}: only {there} inputs of the victim's kind come with pool {pool.name!r}"
@@ -123,17 +128,18 @@ class Evade(Extraction):
                 random_state(seeds.choices).permutation(len(pool.reference))[: self.own]
             ]
             partners = own_inputs[deal_partners(len(own_inputs), len(x), derive(seeds.choices, "partners"))]
+            encode = Encoding.fit(api.inputs, own_inputs)
             if self.blend is None and detector is not None:
                 sent = order[: api.budget]
-                shadow = ShadowDetector.fit(own_inputs, detector.get("fpr", FPR))
+                shadow = ShadowDetector.fit(own_inputs, detector.get("fpr", FPR), api.inputs)
                 return self._acquire_adaptively(accounts, x[sent], partners[: len(sent)], shadow, detector)
             if self.blend is None:
                 order, x = np.arange(len(own_inputs) + len(x)), np.concatenate([own_inputs, x[order]])
             elif self.blend:
-                x = blended(x, partners, np.full(len(x), self.blend))
+                x = blended(x, partners, np.full(len(x), self.blend), api.inputs)
             else:
                 # Equal distances keep the seeded order, not that of a file sorted by class.
-                order = order[np.argsort(distances(own_inputs, x)[order], kind="stable")]
+                order = order[np.argsort(distances(encode(own_inputs), encode(x))[order], kind="stable")]
         queries = x[order[: api.budget]]
         answers = accounts.query(queries)
         return self._transfer_set(
@@ -153,7 +159,7 @@ class Evade(Extraction):
         done = since = flagged = 0
         while done < len(x) and accounts.left:
             rows = slice(done, done + max(BATCH, done // BATCH))
-            batch = blended(x[rows], partners[rows], shares[rows])
+            batch = blended(x[rows], partners[rows], shares[rows], accounts.api.inputs)
             part = accounts.query(batch)
             bad = rejected(part, flat_too=flat_too)
             sent, answers, dropped = [*sent, batch[: len(part)]], [*answers, part], [*dropped, bad]
@@ -257,18 +263,21 @@ class ShadowDetector:
 
     benign: Images
     threshold: float
+    encode: Encoding
 
     @classmethod
-    def fit(cls, own_inputs: Images, fpr: float) -> ShadowDetector:
+    def fit(cls, own_inputs: Images, fpr: float, inputs: InputSpace) -> ShadowDetector:
         """Return a detector fitted to half of the inputs (m, …); the other half gives its threshold."""
+        encode = Encoding.fit(inputs, own_inputs)
         benign, held_out = own_inputs[::2], own_inputs[1::2]
-        return cls(benign, float(np.quantile(distances(benign, held_out), 1 - fpr)))
+        return cls(benign, float(np.quantile(distances(encode(benign), encode(held_out)), 1 - fpr)), encode)
 
     def shares(self, x: Images, partners: Images) -> Array:
         """Return (n,) the smallest share of its partner that brings each input under the threshold."""
         found = np.ones(len(x))
         for share in STEP * np.arange(round(1 / STEP) - 1, -1, -1):
-            near = distances(self.benign, blended(x, partners, np.full(len(x), share))) <= self.threshold
+            tried = blended(x, partners, np.full(len(x), share), self.encode.space)
+            near = distances(self.encode(self.benign), self.encode(tried)) <= self.threshold
             found[near] = share
         return found
 
@@ -297,14 +306,16 @@ def deal_partners(owned: int, number: int, seed: int) -> NDArray[np.int64]:
     return np.concatenate([*rounds, np.empty(0, dtype=np.int64)])[:number].astype(np.int64)
 
 
-def blended(x: Images, partners: Images, shares: Array) -> Images:
+def blended(x: Images, partners: Images, shares: Array, inputs: InputSpace) -> Images:
     """Return (n, …), each input blended with its partner by its share in [0, 1]."""
     part = shares.reshape(-1, *[1] * (x.ndim - 1))
-    return np.clip((1 - part) * x + part * partners, 0, 1).astype(np.float32)
+    return inputs.project((1 - part) * x + part * partners)
 
 
 def distances(benign: Images, x: Images) -> Array:
     """Return (n,) Mahalanobis distances of inputs ``x`` (n, …) to the Gaussian of ``benign`` ones (m, …).
+
+    Both are encoded (:class:`bench.encoding.Encoding`): columns of a table have units that do not compare.
 
     The covariance is a multiple of the identity except in at most m directions, so that no matrix of
     pixels by pixels is needed. Where benign inputs do not vary, the distance is Euclidean.

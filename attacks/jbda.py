@@ -19,6 +19,7 @@ from attacks.base import (
     Target,
     TransferSet,
 )
+from bench.inputs import InputSpace
 from bench.seeds import random_state
 
 STUDENT_STEPS = 500
@@ -32,13 +33,14 @@ class Jbda(Extraction):
     The Jacobian-based augmentation of Papernot et al. 2017 ("Practical Black-Box Attacks against
     Machine Learning", arXiv 1602.02697, section 4.2), with the targeted random steps (T-RND) of Juuti
     et al. 2019: iterative fast gradient signs, ``x <- clip(x - step * sign(gradient of the
-    cross-entropy with a random other class), 0, 1)``, by the gradients of a surrogate that is trained
-    anew before each round. Meant for an attacker who owns few inputs; with a large pool it is better to
-    send the pool.
+    cross-entropy with a random other class))``, clipped to the range of inputs, by the gradients of a
+    surrogate that is trained anew before each round. Meant for an attacker who owns few inputs; with a large
+    pool it is better to send the pool.
 
     ``seeds``: inputs of the pool to start from, part of the budget. Rejected ones are replaced from
     the pool while it lasts, and are not augmented. ``step``: change of a pixel in each of ``steps``
-    steps. Rounds do not depend on the budget: the queries of a smaller one are the first of a larger one.
+    steps, as a share of its range. Rounds do not depend on the budget: the queries of a smaller one are the
+    first of a larger one.
 
     ``use_probability``: learn from whole answers; else from their top-1 alone.
     """
@@ -62,7 +64,9 @@ class Jbda(Extraction):
         self.use_probability = use_probability
 
     def applicable(self, pool: Pool, target: Target) -> str:
-        """Return why not, where the pool has too few inputs to start from."""
+        """Return why not, for tables, and where the pool has too few inputs to start from."""
+        if target.layout == "table":
+            return "it moves inputs along gradients, which categories and whole numbers do not have"
         if len(pool.x) < self.seeds:
             return f"seeds={self.seeds}: pool {pool.name!r} has {len(pool.x)} inputs to start from"
         return ""
@@ -88,7 +92,7 @@ class Jbda(Extraction):
             else:
                 if len(x) > seen:
                     surrogate, seen = train(surrogates(), x, y, choices), len(x)
-                queries = self.moved(surrogate, x, other_classes(y, choices))
+                queries = self.moved(surrogate, x, other_classes(y, choices), api.inputs)
             queries = queries[: api.budget - sent]
             answers = api.predict(queries)
             sent += len(queries)
@@ -99,10 +103,12 @@ class Jbda(Extraction):
             x, y = np.concatenate([x, queries[answered]]), np.concatenate([y, targets])
         return TransferSet(np.ascontiguousarray(x), y.astype(np.float32))
 
-    def moved(self, surrogate: Surrogate, x: Images, targets: Array) -> Images:
-        """Return the inputs (n, …) after all steps towards ``targets`` (n, classes), in [0, 1]."""
+    def moved(self, surrogate: Surrogate, x: Images, targets: Array, inputs: InputSpace) -> Images:
+        """Return inputs (n, …) of the space ``inputs`` after all steps towards ``targets`` (n, classes)."""
+        low, high = inputs.limits
+        step = np.float32(self.step) * (high - low)
         for _ in range(self.steps):
-            x = np.clip(x - np.float32(self.step) * np.sign(surrogate.gradient(x, targets)), 0, 1)
+            x = inputs.project(x - step * np.sign(surrogate.gradient(x, targets)))
         return x
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from attacks.base import Api, Array, Images, Records
+from attacks.base import Api, Array, Images, Pool, Records, Target
 from attacks.common.thresholding import Thresholding
 
 
@@ -33,6 +33,12 @@ class MembershipLabelOnly(Thresholding):
         super().__init__(members=members, target=target)
         self.shift = shift
 
+    def applicable(self, pool: Pool, target: Target) -> str:
+        """Return why not, where inputs are no images."""
+        if target.layout != "images":
+            return f"it translates images by pixels, and inputs are {target.layout}"
+        return ""
+
     @property
     def queries_per_record(self) -> int:  # type: ignore[override]  # the base's is a constant
         """Queries to the target for one record."""
@@ -40,9 +46,9 @@ class MembershipLabelOnly(Thresholding):
 
     def statistic(self, api: Api, records: Records) -> Array:
         """Return (n,) numbers of queries that were answered with the true label."""
-        right = np.zeros(len(records))
+        right, black = np.zeros(len(records)), api.inputs.limits[0]
         for down, across in offsets(self.shift):
-            answers = api.predict(translated(records.x, down, across))
+            answers = api.predict(translated(records.x, down, across, black))
             rejected = np.isnan(answers).any(axis=1)
             right += (np.nan_to_num(answers).argmax(axis=1) == records.y) & ~rejected
         return right
@@ -58,10 +64,10 @@ def offsets(distance: int) -> list[tuple[int, int]]:
     return [(0, 0), *sorted(ring)]
 
 
-def translated(x: Images, down: int, across: int) -> Images:
-    """Return images (n, channels, height, width) moved by whole pixels; pixels that move in are 0."""
+def translated(x: Images, down: int, across: int, black: Images) -> Images:
+    """Return images (n, channels, height, width) moved by whole pixels; pixels that move in are ``black``."""
     _, _, height, width = x.shape
-    moved = np.zeros_like(x)
+    moved = np.zeros_like(x) + black
     if abs(down) < height and abs(across) < width:
         moved[:, :, max(down, 0) : height + min(down, 0), max(across, 0) : width + min(across, 0)] = x[
             :, :, max(-down, 0) : height + min(-down, 0), max(-across, 0) : width + min(-across, 0)

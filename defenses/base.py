@@ -13,6 +13,7 @@ import numpy as np
 from art.defences.postprocessor import Postprocessor
 from numpy.typing import NDArray
 
+from bench.inputs import InputSpace
 from bench.plugins import Plugin
 
 Array = NDArray[np.float64]
@@ -26,7 +27,7 @@ Perturb = Callable[[float, int], Callable[[Images], Array]]
 class Batch:
     """Queries of one client and their answers so far.
 
-    ``inputs``: (n, channels, height, width) float32 in [0, 1]. ``raw``: the victim's answers,
+    ``inputs``: (n, …) float32, of the victim's space of inputs. ``raw``: the victim's answers,
     (n, classes) float64, rows sum to 1. ``probabilities``: the answers so far (those of the
     defense before this one in a stack). ``number``: the client's running number of the first query.
     ``seed``: seed of this defense's noise for this client. ``read_features``: returns the victim's
@@ -136,7 +137,8 @@ class Calibration:
     Labels are the true ones, (n,) int64. ``read_features`` as in :class:`Batch`. ``perturb(scale,
     seed)``: returns the victim with normal noise on its parameters, of ``scale`` times each weight
     tensor's own standard deviation; None where the victim's parameters are not accessible. ``costs``:
-    utility losses that were measured here, kept by :mod:`defenses.tuning.utility_loss`.
+    utility losses that were measured here, kept by :mod:`defenses.tuning.utility_loss`. ``space``: what
+    inputs may be; None for images in [0, 1].
     """
 
     train_inputs: Images
@@ -148,6 +150,7 @@ class Calibration:
     seed: int = 0
     perturb: Perturb | None = None
     costs: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False, compare=False)
+    space: InputSpace | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ It combines:
 - Vovk, Gammerman, Shafer 2005 (split conformal prediction): both thresholds are order statistics of
   the calibration split, so the false-positive rate needs no assumption on the scores.
 
+The inputs are encoded first (:class:`bench.encoding.Encoding`): columns of a table have units that do not
+compare, and categories no order. Images in [0, 1] stay as they are.
+
 On MNIST the pixels alone detect as much as all depths together; on 8x8 digits the depths add much;
 the penultimate layer alone misses most on both. The controls ``layers="input"`` and
 ``layers="penultimate"`` measure that on any victim.
@@ -43,7 +46,9 @@ from scipy.spatial.distance import cdist
 from sklearn.covariance import ledoit_wolf
 from sklearn.exceptions import NotFittedError
 
+from bench.encoding import Encoding
 from bench.errors import VictimError
+from bench.inputs import InputSpace
 from defenses import predicates
 from defenses.base import (
     Answers,
@@ -128,7 +133,7 @@ class Mahalanobis(ScreenDefense):
 
     Fitted: ``thresholds_`` (distance in standard deviations of benign data, 1 - largest probability);
     ``flagged_`` (share of the calibration split that is flagged); ``fallback_`` (True where the victim
-    offers no features, and only pixels are used).
+    offers no features, and only its inputs are used: pixels, or encoded columns of a table).
     """
 
     name = "mahalanobis"
@@ -176,8 +181,11 @@ class Mahalanobis(ScreenDefense):
         read = calibration.read_features
         self.fallback_ = read is None and self.layers != "input"
         if self.fallback_:
-            logger.warning("mahalanobis: the victim offers no features; judging by distance in pixel space")
+            judged = "pixel space" if calibration.inputs.ndim == 4 else "the space of encoded inputs"
+            logger.warning("mahalanobis: the victim offers no features; judging by distance in %s", judged)
         self._seed = calibration.seed
+        space = calibration.space or InputSpace(calibration.train_inputs.shape[1:])
+        self._encode = Encoding.fit(space, calibration.train_inputs)
         rng = np.random.default_rng(calibration.seed)
         rows = np.sort(rng.permutation(len(calibration.train_inputs))[:FIT_ROWS])
         # One depth at a time in double precision: all of them together are most of a worker's memory.
@@ -264,7 +272,7 @@ class Mahalanobis(ScreenDefense):
             raise VictimError("mahalanobis was fitted on the victim's features; the batch offers none")
         for start in range(0, len(inputs), CHUNK):
             part = inputs[start : start + CHUNK]
-            depths: list[NDArray[np.float32]] = [part.reshape(len(part), -1)]
+            depths: list[NDArray[np.float32]] = [self._encode(part).reshape(len(part), -1)]
             if read is not None and self.layers != "input" and not self.fallback_:
                 features = read(part)
                 depths = [*depths, *features] if self.layers == "all" else [features[-2:][0]]

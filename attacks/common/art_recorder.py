@@ -24,7 +24,6 @@ class Recorder(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
             predict_fn=self.predict,
             input_shape=input_shape,
             nb_classes=api.nb_classes,
-            clip_values=(0.0, 1.0),
         )
         self._api = api
         self._answered: list[NDArray[np.bool_]] = []

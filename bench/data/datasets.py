@@ -213,7 +213,7 @@ DATASETS: dict[str, DatasetInfo] = {
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images ``x`` (n, channels, height, width) float32 in [0, 1] and classes ``y`` (n,) int64.
+    """Inputs ``x`` (n, …) float32, images in [0, 1] unless a space says more, and classes ``y`` (n,) int64.
 
     ``known_digest``: their digest, where it is known already.
     """
@@ -237,8 +237,9 @@ class Splits:
 
     ``pool`` is what an in-distribution attacker has; everything is measured on ``test``. The four are
     disjoint unless they follow official splits, see :func:`split_indices`. ``space``: what inputs may be;
-    None where every value may be any number in [0, 1]. ``shifted``: inputs of a group that is in none of the
-    splits. ``groups``: columns of ``space`` for whose values utility loss is measured apart.
+    None where every value may be any number in [0, 1]. ``shifted``: a group that is in none of the splits,
+    and ``public``: inputs that anyone can get, for the pools of these names. ``groups``: columns of ``space``
+    for whose values utility loss is measured apart.
     """
 
     train: Labelled
@@ -248,6 +249,7 @@ class Splits:
     classes: int
     space: InputSpace | None = None
     shifted: Labelled | None = None
+    public: Labelled | None = None
     groups: tuple[str, ...] = ()
 
     @property

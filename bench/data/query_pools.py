@@ -1,6 +1,7 @@
-"""Pools of inputs that an attacker can send: real images, synthetic images, or mixtures of both.
+"""Pools of inputs that an attacker can send: real ones, made ones, or mixtures of both.
 
-Importing this module is cheap; torch and scikit-learn are imported where pixels are made.
+Whatever is made keeps to the victim's space of inputs. Importing this module is cheap; torch and scikit-learn
+are imported where inputs are made.
 """
 
 from collections.abc import Mapping
@@ -13,19 +14,26 @@ from threadpoolctl import threadpool_limits
 from attacks.base import Pool
 from bench.data.data_files import load_pool_source, require_split
 from bench.data.datasets import DATASETS, Labelled, Splits
+from bench.data.made_inputs import OWNED, in_range, marginals, perturbed, sparse
 from bench.data.synthetic_images import draw_glyphs, draw_strokes
-from bench.errors import UsageError, nearest
+from bench.encoding import Encoding
+from bench.errors import NotApplicable, UsageError, nearest
+from bench.inputs import LAYOUTS, InputSpace, Layout
 from bench.seeds import derive
 
-Images = NDArray[np.float32]
+Inputs = NDArray[np.float32]
 Shape = tuple[int, int, int]
 
 _DATALESS = ("noise", "gaussian-noise", "sparse-noise", "synthetic", "glyphs", "none")
 _OWN_SPLITS = ("in-distribution", "train", "test")
+_BROUGHT = ("shifted", "public")
 
 POOLS = (
     *_OWN_SPLITS,
     *_DATALESS,
+    "marginals",
+    "perturbed",
+    *_BROUGHT,
     "permuted",
     *DATASETS,
     *(f"blend:{name}" for name in DATASETS),
@@ -33,9 +41,11 @@ POOLS = (
 """Every pool.
 
 The victim's pool split, and its training and test split, as in some published studies. Without real data:
-uniform, normal and sparse noise, drawn strokes, drawn digits, and the empty pool. The pool split under one
-fixed permutation of its pixels. Any data set. The mean of the pool split and any data set. No detector was
-designed for the permutation and the means."""
+uniform, normal and sparse noise, drawn strokes, drawn digits, and the empty pool. Values of the pool split,
+each column (or pixel) drawn for itself; 50 inputs of it, changed. Where a victim brings them: a group that
+its splits leave out, and inputs that anyone can get. The pool split under one fixed permutation of its
+pixels. Any data set. The mean of the pool split and any data set. No detector was designed for the
+permutation and the means."""
 
 
 def access(pool_name: str, victim_data: str) -> str:
@@ -58,17 +68,46 @@ def access(pool_name: str, victim_data: str) -> str:
     return "near" if victim and victim.domain == DATASETS[pool_name].domain else "far"
 
 
+def unavailable(pool_name: str, victim_data: str, layout: Layout, sizes: Mapping[str, int]) -> str:
+    """Return why a victim has no such pool, or an empty string.
+
+    ``layout``: of its inputs. ``sizes``: of what it brings: "shifted" and "public".
+    """
+    if pool_name in _OWN_SPLITS or _is_own(pool_name, victim_data):
+        return ""
+    if pool_name in _BROUGHT and not sizes.get(pool_name):
+        what = "leave a group out (shift)" if pool_name == "shifted" else "come with public inputs (public)"
+        return f"it needs a victim whose splits {what}"
+    source = DATASETS.get(data_set(pool_name))
+    has = LAYOUTS[len(source.shape)] if source else layout
+    if pool_name in ("synthetic", "glyphs", "permuted"):
+        has = "images"
+    if has != layout:
+        return f"it has {_NAMES[has]}, and the inputs of {victim_data} are {_NAMES[layout]}"
+    if source and layout == "table":
+        return f"it has other columns than the inputs of {victim_data}"
+    if layout == "table" and pool_name in ("gaussian-noise", "sparse-noise"):
+        return "it is for images and sequences; noise and marginals are for tables, too"
+    return ""
+
+
+_NAMES: Mapping[Layout, str] = {"images": "images", "sequences": "sequences", "table": "rows of a table"}
+
+
 def size(pool_name: str, victim_data: str, sizes: Mapping[str, int]) -> int:
     """Return the number of inputs in a pool, without loading any; raises as :func:`access` does.
 
-    ``sizes``: of the victim's splits "train", "pool" and "test".
+    ``sizes``: of the victim's splits "train", "pool" and "test", and of "shifted" and "public" where there
+    are such inputs.
     """
     kind = access(pool_name, victim_data)
     if pool_name == "none":
         return 0
-    if kind == "none":
-        small = victim_data in DATASETS and DATASETS[victim_data].shape[1] < 28
-        return 2_000 if small else 10_000
+    if kind == "none" or pool_name in ("marginals", "perturbed"):
+        shape = DATASETS[victim_data].shape if victim_data in DATASETS else ()
+        return 2_000 if len(shape) == 3 and shape[1] < 28 else 10_000
+    if pool_name in _BROUGHT:
+        return sizes.get(pool_name, 0)
     if pool_name in ("train", "test"):
         return sizes[pool_name]
     if kind == "in-distribution" or pool_name not in DATASETS:
@@ -89,73 +128,82 @@ def require(pool_name: str, root: Path) -> None:
 
 
 def load(pool_name: str, *, victim_data: str, splits: Splits, seed: int, root: Path) -> Pool:
-    """Return a pool in the victim's input shape; it depends on the arguments and the data in ``root`` alone.
+    """Return a pool in the victim's space of inputs; it depends on the arguments and the data in ``root``.
 
-    Real images and drawn digits keep their labels; those of noise and of strokes are seeded k-means
-    clusters. Its ``reference`` is always the victim's pool split. Raises UsageError for an unknown pool,
-    MissingDataError if its data set is not in ``root``.
+    Real inputs and drawn digits keep their labels; those of other made inputs are seeded k-means clusters.
+    Its ``reference`` is always the victim's pool split. Raises UsageError for an unknown pool,
+    MissingDataError if its data set is not in ``root``, NotApplicable for one that this victim cannot have.
     """
     kind = access(pool_name, victim_data)
     own, overlaps = splits.pool, pool_name if pool_name in ("train", "test") else ""
+    brought = {name: getattr(splits, name) for name in _BROUGHT if getattr(splits, name) is not None}
+    sizes = {name: len(part) for name, part in brought.items()}
+    if reason := unavailable(pool_name, victim_data, splits.inputs.layout, sizes):
+        raise NotApplicable(f"pool {pool_name!r}: {reason}")
     same_classes = kind != "none"
-    if kind == "in-distribution":
-        source: Labelled = getattr(splits, overlaps or "pool")
+    if kind == "in-distribution" or pool_name in brought:
+        source: Labelled = getattr(splits, pool_name if pool_name in brought else overlaps or "pool")
         x, y = source.x, source.y
     elif kind == "none":
         x, y = _dataless(pool_name, victim_data, splits, seed)
         same_classes = pool_name == "glyphs" and _label_space(victim_data) == "digits"
     elif pool_name in DATASETS:
-        other = _source(pool_name, victim_data, own, root)
+        other = _source(pool_name, victim_data, own, splits.inputs, root)
         x, y = other.x, other.y
         same_classes = _label_space(pool_name) == _label_space(victim_data)
     else:
-        rng = np.random.default_rng(derive("pool", pool_name, victim_data, seed))
-        x, y = _altered(pool_name, victim_data, own, rng, root), own.y
+        stream = derive("pool", pool_name, victim_data, seed)
+        rng = np.random.default_rng(stream)
+        number = size(pool_name, victim_data, {"pool": len(own)})
+        if pool_name == "marginals":
+            x, same_classes = marginals(own.x, number, rng), False
+            y = clusters(x, splits.classes, stream, splits.inputs)
+        elif pool_name == "perturbed":
+            owned = rng.permutation(len(own))[:OWNED]
+            rows = rng.integers(len(owned), size=number)
+            x, y = perturbed(own.x[owned], rows, splits.inputs, rng), own.y[owned][rows]
+        else:
+            x, y = _altered(pool_name, victim_data, own, splits.inputs, rng, root), own.y
     return Pool(pool_name, x, y, kind, same_classes, overlaps=overlaps, reference=own.x)
 
 
 def _dataless(
     pool_name: str, victim_data: str, splits: Splits, seed: int
-) -> tuple[Images, NDArray[np.int64]]:
-    """Return synthetic images and their labels."""
-    channels, height, width = shape = splits.pool.x.shape[1:]
+) -> tuple[Inputs, NDArray[np.int64]]:
+    """Return made inputs and their labels."""
+    inputs = splits.inputs
+    shape = inputs.shape
     if pool_name == "none":
         return np.zeros((0, *shape), np.float32), np.zeros(0, np.int64)
     number = size(pool_name, victim_data, {})
     stream = derive("pool", pool_name, victim_data, seed)
     rng = np.random.default_rng(stream)
-    if pool_name == "glyphs":
-        drawn, digits = draw_glyphs(number, height, width, rng)
-        return np.repeat(drawn, channels, axis=1), digits
     if pool_name == "noise":
-        x = rng.random((number, *shape), dtype=np.float32)
+        x = inputs.uniform(number, rng)
     elif pool_name == "gaussian-noise":
-        x = np.clip(rng.normal(0.5, 0.25, (number, *shape)), 0, 1).astype(np.float32)
+        x = in_range(np.clip(rng.normal(0.5, 0.25, (number, *shape)), 0, 1).astype(np.float32), inputs)
     elif pool_name == "sparse-noise":
-        x = _sparse(rng, (number, *shape))
+        x = in_range(sparse(rng, (number, *shape)), inputs)
     else:
-        x = np.repeat(draw_strokes(number, height, width, rng), channels, axis=1)
-    return x, clusters(x, splits.classes, stream)
+        channels, height, width = shape
+        if pool_name == "glyphs":
+            drawn, digits = draw_glyphs(number, height, width, rng)
+            return in_range(np.repeat(drawn, channels, axis=1), inputs), digits
+        x = in_range(np.repeat(draw_strokes(number, height, width, rng), channels, axis=1), inputs)
+    return x, clusters(x, splits.classes, stream, inputs)
 
 
-def _sparse(rng: np.random.Generator, shape: tuple[int, ...]) -> Images:
-    """Return images (n, c, h, w) with the histogram of handwriting: most pixels 0, the others mostly near 1.
-
-    10 to 50 % of an image's pixels are not 0; their value v has the density 1 / (2 √(1 - v)).
-    """
-    inked = rng.random(shape, dtype=np.float32) < rng.uniform(0.1, 0.5, (shape[0], 1, 1, 1))
-    return np.where(inked, 1 - rng.random(shape, dtype=np.float32) ** 2, np.float32(0))
-
-
-def _altered(pool_name: str, victim_data: str, own: Labelled, rng: np.random.Generator, root: Path) -> Images:
+def _altered(
+    pool_name: str, victim_data: str, own: Labelled, inputs: InputSpace, rng: np.random.Generator, root: Path
+) -> Inputs:
     """Return the victim's pool split (n, c, h, w), permuted or blended."""
     number, channels, height, width = own.x.shape
     if pool_name == "permuted":
         order = rng.permutation(height * width)
         return own.x.reshape(number, channels, -1)[:, :, order].reshape(own.x.shape)
-    other = _source(pool_name.removeprefix("blend:"), victim_data, own, root)
+    other = _source(pool_name.removeprefix("blend:"), victim_data, own, inputs, root)
     partner = np.resize(rng.permutation(len(other)), number)
-    blend: Images = (own.x + other.x[partner]) / np.float32(2)
+    blend: Inputs = (own.x + other.x[partner]) / np.float32(2)
     return blend
 
 
@@ -167,20 +215,21 @@ def _label_space(data: str) -> str:
     return DATASETS[data].label_space if data in DATASETS else f"the labels of {data}"
 
 
-def _source(name: str, victim_data: str, own: Labelled, root: Path) -> Labelled:
+def _source(name: str, victim_data: str, own: Labelled, inputs: InputSpace, root: Path) -> Labelled:
     if _is_own(name, victim_data):
         return own
     other = load_pool_source(name, root)
-    channels, height, width = own.x.shape[1:]
-    if other.x.shape[1:] == own.x.shape[1:]:
+    channels, height, width = inputs.shape
+    if other.x.shape[1:] == inputs.shape and inputs.unit:
         return other
-    return Labelled(resize(other.x, (channels, height, width)), other.y)
+    x = other.x if other.x.shape[1:] == inputs.shape else resize(other.x, (channels, height, width))
+    return Labelled(in_range(x, inputs), other.y)
 
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32).reshape(1, 3, 1, 1)
 
 
-def resize(x: Images, shape: Shape) -> Images:
+def resize(x: Inputs, shape: Shape) -> Inputs:
     """Return images (n, c, h, w) in [0, 1] resized to ``shape`` (c, h, w): bilinear, antialiased, clipped.
 
     Colour becomes grey by the luma weights of ITU-R BT.601; grey becomes colour by repetition.
@@ -199,10 +248,14 @@ def resize(x: Images, shape: Shape) -> Images:
     return np.ascontiguousarray(np.clip(x, 0, 1), dtype=np.float32)
 
 
-def clusters(x: Images, classes: int, seed: int) -> NDArray[np.int64]:
-    """Return (n,) int64 cluster labels of images: seeded mini-batch k-means (Sculley 2010)."""
+def clusters(x: Inputs, classes: int, seed: int, inputs: InputSpace | None = None) -> NDArray[np.int64]:
+    """Return (n,) int64 cluster labels of encoded inputs: seeded mini-batch k-means (Sculley 2010).
+
+    ``inputs``: what inputs may be; None for images in [0, 1].
+    """
     from sklearn.cluster import MiniBatchKMeans  # takes a second
 
+    encode = Encoding.fit(inputs or InputSpace(x.shape[1:]), x)
     model = MiniBatchKMeans(classes, n_init=3, random_state=seed % 2**32)
     with threadpool_limits(limits=1):  # sums in one order, so that labels are reproducible
-        return np.asarray(model.fit_predict(x.reshape(len(x), -1)), dtype=np.int64)
+        return np.asarray(model.fit_predict(encode(x).reshape(len(x), -1)), dtype=np.int64)

@@ -56,7 +56,7 @@ class BatchedNetwork:
         return [first, *(layer for other in others for layer in (ReLULayer(), other))]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return (networks, n, classes) logits for inputs (networks, n, pixels); not the fast path."""
+        """Return (networks, n, classes) logits for inputs (networks, n, width); not the fast path."""
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, torch.relu(x) if number else x, weight)
         return x
@@ -84,7 +84,7 @@ class BatchedOptimizer:
             self._plain = plain_adam([*batched.weights, *batched.biases], schedule.weight_decay)
 
     def step(self, x: Tensor, targets: Tensor, row_weights: Tensor, learning_rate: float) -> None:
-        """Take one optimizer step on inputs (networks, n, pixels) and loss targets (networks, n, classes).
+        """Take one optimizer step on inputs (networks, n, width) and loss targets (networks, n, classes).
 
         ``row_weights``: each row's weight in the loss, (networks, n).
         """
@@ -111,9 +111,9 @@ def train_batched(
     the steps and after all. The training sets may have different numbers of rows; a network
     without rows keeps its weights.
     """
-    pixels = int(np.prod(xs[0].shape[1:]))
+    width = int(np.prod(xs[0].shape[1:]))
     where = device()
-    inputs = _padded([x.reshape(len(x), pixels) for x in xs]).to(where)
+    inputs = _padded([x.reshape(len(x), width) for x in xs]).to(where)
     targets = _padded([loss_targets(y, schedule) for y in ys]).to(where)
     rows, weights = _batches([len(x) for x in xs], schedule, seeds)
     numbers = torch.arange(len(networks), device=where)[:, None]

@@ -205,7 +205,8 @@ def fit_stack(
 
 
 def probe_inputs(inputs: Images) -> Images:
-    """Return copies of the first inputs (n, …, height, width), every other one turned upside down."""
+    """Return copies of the first inputs (n, …), every other image among them turned upside down."""
     few = inputs[:PROBES].copy()
-    few[1::2] = few[1::2, ..., ::-1, ::-1].copy()
+    if few.ndim == 4:
+        few[1::2] = few[1::2, ..., ::-1, ::-1].copy()
     return few

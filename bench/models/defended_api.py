@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from art.estimators.classification import BlackBoxClassifier
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from attacks.base import Known
 from bench.errors import BudgetError
+from bench.inputs import ROUNDING, InputSpace
 from bench.models.checked_stack import CheckedStack, Watch
 from bench.models.victims import Victim
 from bench.records import QueryCounts
@@ -26,8 +28,6 @@ Array = NDArray[np.float64]
 
 NO_DEFENSE = "no defense"
 """The knowledge, wrong or right, that there is no defense; no threat model has it."""
-ROUNDING = 1e-6
-"""How far a query may lie outside [0, 1], as rounding leaves it."""
 
 
 @dataclass
@@ -78,8 +78,9 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
             predict_fn=self.predict,
             input_shape=victim.shape,
             nb_classes=victim.classes,
-            clip_values=(0.0, 1.0),
+            clip_values=clip_values(victim.inputs),
         )
+        self.inputs, self._unit = victim.inputs, victim.inputs.unit
         self.budget = budget
         self.account = QueryAccount()
         self.known: tuple[Known, ...] | None = None
@@ -96,11 +97,11 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         self._seed_of = cache(partial(derive, seed))
 
     def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
-        """Return (n, classes) float64 answers to queries (n, channels, height, width) in [0, 1].
+        """Return (n, classes) float64 answers to queries (n, …), inputs of the space ``inputs``.
 
         Rows of NaN are rejected queries. ``batch_size`` is ART's and has no effect. Raises BudgetError,
-        before anything is answered, if the budget does not allow all of ``x``, and ValueError for queries of
-        another shape or outside [0, 1].
+        before anything is answered, if the budget does not allow all of ``x``, and ValueError for queries
+        that do not belong to the space.
         """
         return self.query(x, client).probabilities
 
@@ -109,12 +110,8 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         if self._failure is not None:
             raise self._failure
         x = np.array(x, dtype=np.float32, order="C")  # a copy, since the sender may change it later
-        if x.shape[1:] != self._victim.shape:
-            raise ValueError(f"queries must be (n, {self._victim.shape}), got {x.shape}")
-        if x.size and not -ROUNDING <= x.min() <= x.max() <= 1 + ROUNDING:  # also where there are NaN
-            if not np.isfinite(x).all():
-                raise ValueError("queries must be finite, got NaN or infinity")
-            raise ValueError(f"queries must be in [0, 1], got {x.min():.7g} to {x.max():.7g}")
+        if problem := self._problem(x):
+            raise ValueError(f"queries {problem}")
         if self._closed:
             raise BudgetError("the attack has returned its result, after which the API answers nothing more")
         if self.budget is not None and self.account.sent + len(x) > self.budget:
@@ -137,6 +134,16 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         account.answered += len(x) - refused
         account.flagged += int(np.count_nonzero(answers.flagged))
         return answers
+
+    def _problem(self, x: Images) -> str:
+        """Return why queries (n, …) do not belong to the space, or an empty string."""
+        if self._unit and x.shape[1:] == self.input_shape:
+            # Attacks send inputs one by one, and most often to image classifiers.
+            if not x.size or -ROUNDING <= x.min() <= x.max() <= 1 + ROUNDING:  # False where there are NaN
+                return ""
+            if not np.isfinite(x).all():
+                return "must be finite, got NaN or infinity"
+        return self.inputs.problem(x)
 
     def _answered(self, x: Images, client: str) -> Answers:
         """Return the answers to ``x``, and add the time to the account."""
@@ -166,7 +173,7 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         def send(x: Images, client: str) -> Array:
             return self.query(x, client).probabilities
 
-        return ApiClient(send, self.input_shape, self.nb_classes, self.budget, copy.deepcopy(self.known))
+        return ApiClient(send, self.inputs, self.nb_classes, self.budget, copy.deepcopy(self.known))
 
     def close(self) -> None:
         """Answer nothing more, and check all promises of the defenses that are still to be checked.
@@ -188,25 +195,37 @@ class ApiClient(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
     """An API as an attack gets it: it can be queried, and holds no victim, no defense and no counter.
 
     ``send(x, client)``: returns the answers (n, classes) to queries (n, …), rows of NaN where rejected.
-    ``budget`` and ``known``: what the attack is told; changing them has no effect.
+    ``inputs``: what queries may be. ``budget`` and ``known``: what the attack is told; changing them has no
+    effect.
     """
 
     def __init__(
         self,
         send: Callable[[Images, str], Array],
-        shape: tuple[int, ...],
+        inputs: InputSpace,
         classes: int,
         budget: int | None,
         known: tuple[Known, ...] | None,
     ) -> None:
         super().__init__(
-            predict_fn=self.predict, input_shape=shape, nb_classes=classes, clip_values=(0.0, 1.0)
+            predict_fn=self.predict,
+            input_shape=inputs.shape,
+            nb_classes=classes,
+            clip_values=clip_values(inputs),
         )
-        self.budget, self.known, self._send = budget, known, send
+        self.inputs, self.budget, self.known, self._send = inputs, budget, known, send
 
     def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
         """Return answers (n, classes) to queries; rejected ones are NaN rows. Raises BudgetError."""
         return self._send(x, client)
+
+
+def clip_values(inputs: InputSpace) -> tuple[Any, Any] | None:
+    """Return the range of inputs as ART has it; None where a column is constant, which ART does not take."""
+    low, high = inputs.limits
+    if not (low < high).all():
+        return None
+    return (float(low[0]), float(high[0])) if low.size == high.size == 1 else (low, high)
 
 
 def known_defenses(stack: DefenseStack, *, parameters: bool) -> tuple[Known, ...]:

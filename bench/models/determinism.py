@@ -100,11 +100,14 @@ def torch_seed(seed: int) -> Iterator[None]:
 
 
 def in_chunks(
-    evaluate: Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], ...]], x: NDArray[np.float32]
+    evaluate: Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], ...]],
+    x: NDArray[np.float32],
+    filler: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], ...]:
-    """Evaluate ``x`` (n, …) in chunks of 256 rows, the last padded with zeros, and join the outputs.
+    """Evaluate ``x`` (n, …) in chunks of 256 rows, the last padded, and join the outputs.
 
-    ``evaluate`` returns a tuple of (256, …) arrays; so does this, with n rows.
+    ``evaluate`` returns a tuple of (256, …) arrays; so does this, with n rows. ``filler``: an input to pad
+    with, zeros if None.
     """
     parts: list[tuple[NDArray[np.float32], ...]] = []
     for start in range(0, max(len(x), 1), CHUNK):
@@ -112,6 +115,8 @@ def in_chunks(
         if len(rows) < CHUNK:
             padded = np.zeros((CHUNK, *x.shape[1:]), dtype=np.float32)
             padded[: len(rows)] = rows
+            if filler is not None:
+                padded[len(rows) :] = filler
         else:
             padded = np.ascontiguousarray(rows, dtype=np.float32)
         parts.append(tuple(output[: len(rows)] for output in evaluate(padded)))

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attacks.base import Predictor, TransferSet
+from bench.encoding import Encoding
 from bench.errors import NotApplicable
+from bench.inputs import InputSpace
 from bench.models import surrogates
 from bench.models.determinism import flush_denormals
-from bench.models.networks import Network, Shape
+from bench.models.networks import Network, Shape, require_layout
 from bench.models.sklearn_surrogates import ESTIMATORS
 from bench.models.training import Optimizer, TrainingSchedule, scaled
 from bench.models.training_config import parse_training
@@ -32,16 +34,16 @@ MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # noqa:
 class OnlineSurrogate:
     """A surrogate that takes one Adam step a call, at a constant learning rate.
 
-    ``mean`` and ``std`` standardise its inputs.
+    ``encoding``: of its inputs; ``mean`` and ``std`` then standardise what is encoded.
     """
 
     def __init__(
-        self, network: Network, learning_rate: float, *, mean: float = 0.0, std: float = 1.0
+        self, network: Network, learning_rate: float, encoding: Encoding, *, mean: float, std: float
     ) -> None:
         self._network = network.train()
         # Changing the mode walks all modules, which takes longer than evaluating a small network.
         self._modal = any(isinstance(module, MODAL) for module in network.modules())
-        self._mean, self._std = mean, std
+        self._encoding, self._mean, self._std = encoding, mean, std
         self._rate, self._optimizer = learning_rate, Optimizer(network, TrainingSchedule(1))
 
     @flush_denormals()
@@ -57,22 +59,32 @@ class OnlineSurrogate:
         return result
 
     def gradient(self, x: Images, y: Array) -> Images:
-        """Return (n, …), the gradient of each row's cross-entropy with ``y`` (n, classes) by its input."""
+        """Return (n, …), the gradient of each row's cross-entropy with ``y`` (n, classes) by its input.
+
+        Raises NotApplicable for tables.
+        """
+        space = self._encoding.space
+        if space.layout == "table":
+            raise NotApplicable("a category has no gradient, so there is none by the rows of a table")
         self._mode(training=False)
-        inputs = torch.from_numpy(np.array(x, dtype=np.float32)).requires_grad_()
+        inputs = torch.from_numpy(np.array(self._encoding(x), dtype=np.float32)).requires_grad_()
         scaled_inputs = (inputs - self._mean) / self._std
         targets = torch.from_numpy(np.asarray(y, dtype=np.float32))
         loss = functional.cross_entropy(self._network(scaled_inputs), targets, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, inputs)
         result: Images = gradient.numpy()
-        return result
+        if space.unit:
+            return result
+        low, high = space.limits
+        by_input: Images = (result / np.where(high > low, high - low, 1)).astype(np.float32)
+        return by_input
 
     def _mode(self, *, training: bool) -> None:
         if self._modal:
             self._network.train(training)
 
     def _scaled(self, x: Images) -> Tensor:
-        return torch.from_numpy(scaled(x, self._mean, self._std))
+        return torch.from_numpy(scaled(self._encoding(x), self._mean, self._std))
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,8 @@ class InterimSurrogates:
 
     ``seed``: the cell's training seed, so that an untrained surrogate starts with the weights of the final
     surrogate. ``training``: the cell's training configuration as text. ``training_cache``: folder of
-    trainings that cells share.
+    trainings that cells share. ``inputs``: what inputs may be; None for images in [0, 1]. ``own``: inputs
+    (n, …) that the attacker has, by which a surrogate encodes that is trained step by step.
     """
 
     architecture: str
@@ -90,15 +103,21 @@ class InterimSurrogates:
     seed: int
     training: str = "rule"
     training_cache: Path | None = None
+    inputs: InputSpace | None = None
+    own: Images | None = None
 
     def __call__(self) -> OnlineSurrogate:
-        """Return an untrained surrogate; raises NotApplicable for a model that is not trained in steps."""
+        """Return an untrained surrogate; raises NotApplicable for a model that cannot be trained here."""
+        inputs = self.inputs or InputSpace(self.shape)
+        require_layout(self.architecture, inputs)
         if self.architecture in ESTIMATORS:
             raise NotApplicable(f"{self.architecture} cannot learn step by step, which this attack needs")
         config = parse_training(self.training)
         rate = config.schedule(self.architecture, self.shape, 1).learning_rate
-        network = surrogates.initial_network(self.architecture, self.shape, self.classes, self.seed)
-        return OnlineSurrogate(network, rate, mean=config.mean, std=config.std)
+        own = np.zeros((0, *self.shape), np.float32) if self.own is None else self.own
+        encoding = Encoding.fit(inputs, own)
+        network = surrogates.initial_network(self.architecture, encoding.shape, self.classes, self.seed)
+        return OnlineSurrogate(network, rate, encoding, mean=config.mean, std=config.std)
 
     def fit(self, sets: Sequence[tuple[Images, Array]], effort: float = 1.0) -> list[Predictor]:
         """Train a surrogate on each set of inputs (n, …) and targets (n, classes); see SurrogateFactory.
@@ -122,6 +141,7 @@ class InterimSurrogates:
             seeds,
             self.training_cache,
             parse_training(self.training).supervised(),
+            inputs=self.inputs,
             step_fraction=effort,
         )
         return [surrogate.probabilities for surrogate in trained]

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.torchvision_compat import load_torchvision
-from bench.errors import UsageError
+from bench.errors import NotApplicable, UsageError
+from bench.inputs import InputSpace
 from bench.models import fast
 from bench.models.fast.max_pooling import MaxPool2x2, PooledConv2d
+from bench.models.training_config import OF_IMAGES
 
 Shape = tuple[int, ...]
 
@@ -24,7 +26,7 @@ class Network(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (n, classes) for inputs (n, channels, height, width)."""
+        """Return logits (n, classes) for inputs (n, …)."""
         logits: Tensor = self.blocks(x)
         return logits
 
@@ -132,6 +134,12 @@ BUILDERS: dict[str, Callable[[Shape, int], Network]] = {
     "resnet18": resnet18,
     "logistic": logistic,
 }
+
+
+def require_layout(name: str, inputs: InputSpace) -> None:
+    """Raise NotApplicable where ``name`` convolves images and inputs are none."""
+    if name in OF_IMAGES and inputs.layout != "images":
+        raise NotApplicable(f"{name} needs images (channels, height, width), and inputs are {inputs.shape}")
 
 
 def build(name: str, shape: Shape, classes: int) -> Network:

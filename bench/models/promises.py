@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from attacks.base import TransferSet
 from bench.errors import BrokenClaimError, PluginError
+from bench.inputs import InputSpace
 from defenses.base import Answers, Array, Batch, Calibration, Claims, Mask
 
 Images = NDArray[np.float32]
@@ -247,23 +248,26 @@ def probe(
 # --- attacks
 
 
-def own_transfer_set(who: str, given: Any, shape: tuple[int, ...], classes: int) -> TransferSet:
+def own_transfer_set(who: str, given: Any, inputs: InputSpace, classes: int) -> TransferSet:
     """Return a copy of an attack's transfer set; raises PluginError for other types, shapes and values.
 
-    ``shape``: of one input.
+    ``inputs``: what a query may be. A missing value (NaN) is allowed in columns that may have some.
     """
     require(
         isinstance(given, TransferSet), who, f"must return a TransferSet, but returned {type(given).__name__}"
     )
     parts = []
-    for name, part, row in (("x", given.x, shape), ("y", given.y, (classes,))):
+    for name, part, row in (("x", given.x, inputs.shape), ("y", given.y, (classes,))):
         if not (isinstance(part, np.ndarray) and part.dtype == np.float32 and part.shape[1:] == row):
             found = f"{part.dtype} {part.shape}" if isinstance(part, np.ndarray) else type(part).__name__
             wanted = ", ".join(map(str, row))
             raise PluginError(
                 f"{who} must return {name} as a float32 array of shape (n, {wanted}), but returned {found}"
             )
-        bad = int((~np.isfinite(part)).any(axis=tuple(range(1, part.ndim))).sum())
+        unusable = ~np.isfinite(part)
+        if name == "x" and inputs.columns:
+            unusable &= ~(np.isnan(part) & inputs.missing)
+        bad = int(unusable.any(axis=tuple(range(1, part.ndim))).sum())
         require(not bad, who, f"returned {bad} of {len(part)} rows of {name} with NaN or infinity")
         parts.append(np.array(part, order="C"))
     x, y = parts
@@ -305,7 +309,7 @@ def check_rows(who: str, given: TransferSet, asked: Images, answers: Array) -> N
         who,
         f"returned a transfer set of {len(given.x)} rows, but only {len(x)} queries were answered",
     )
-    if np.array_equal(given.x, x) and _match(given.y, y, tops).all():
+    if np.array_equal(given.x, x, equal_nan=True) and _match(given.y, y, tops).all():
         return
     known: dict[bytes, list[int]] = {}
     for place, row in enumerate(x):

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from attacks.base import TransferSet
 from bench import keys
+from bench.encoding import Encoding
 from bench.files import read_checked, write_checked
+from bench.inputs import InputSpace
 from bench.models import networks, training
 from bench.models.batched_training import BATCHED, train_batched
 from bench.models.determinism import NUMERICAL_RULES, device, torch_seed, versions
-from bench.models.networks import Network, Shape
+from bench.models.networks import Network, Shape, require_layout
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator
 from bench.models.training import TrainingSchedule, Weights
 from bench.models.training_config import parse_training
@@ -52,12 +54,12 @@ class TrainedSurrogate(Protocol):
 class NetworkSurrogate:
     """A trained network: its weights after half of the steps and after all of them.
 
-    ``shared``: whether the training was taken from the training cache. ``mean`` and ``std`` standardise
-    its inputs.
+    ``shared``: whether the training was taken from the training cache. ``encoding``: of its inputs; ``mean``
+    and ``std`` then standardise what is encoded.
     """
 
     architecture: str
-    shape: Shape
+    encoding: Encoding
     classes: int
     half: Weights
     full: Weights
@@ -75,9 +77,10 @@ class NetworkSurrogate:
         return self._answer(x, self.half)
 
     def _answer(self, x: Images, weights: Weights) -> Array:
-        network = _blank(self.architecture, self.shape, self.classes)
+        network = _blank(self.architecture, self.encoding.shape, self.classes)
         network.load_state_dict(weights)
-        return training.softmax(training.logits(network, training.scaled(x, self.mean, self.std)))
+        encoded = training.scaled(self.encoding(x), self.mean, self.std)
+        return training.softmax(training.logits(network, encoded))
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def fit(
     training_cache: Path | None = None,
     training_text: str = "rule",
     *,
+    inputs: InputSpace | None = None,
     unqueried: Sequence[Images] | None = None,
     step_fraction: float = 1.0,
 ) -> list[TrainedSurrogate]:
@@ -114,11 +118,15 @@ def fit(
 
     The sets are those of all repeats of a cell. Small architectures are trained as batched networks, so one
     call gets all of them. ``seeds``: seed of initialisation and batches, one a set. ``training_text``: a
-    :class:`bench.models.training_config.TrainingConfig` as text. ``unqueried``: inputs (m, …) for each set
-    that were not queried, for a semi-supervised training configuration. ``step_fraction``: fraction of the
-    configured steps to take. An empty transfer set gives the untrained network. scikit-learn's models are
-    trained with the library's own hyperparameters.
+    :class:`bench.models.training_config.TrainingConfig` as text. ``inputs``: what inputs may be; None for
+    images in [0, 1]. Others are encoded, as their own transfer set implies. ``unqueried``: inputs (m, …) for
+    each set that were not queried, for a semi-supervised training configuration. ``step_fraction``: fraction
+    of the configured steps to take. An empty transfer set gives the untrained network. scikit-learn's models
+    are trained with the library's own hyperparameters. Raises NotApplicable for an architecture that needs
+    images where inputs are none.
     """
+    inputs = inputs or InputSpace(transfer_sets[0].x.shape[1:])
+    require_layout(architecture, inputs)
     config = parse_training(training_text)
     if config.semi_supervised:
         supervised = config.supervised()
@@ -129,23 +137,29 @@ def fit(
             seeds,
             training_cache,
             supervised,
+            inputs=inputs,
             step_fraction=step_fraction,
         )
         rest = unqueried or [each.x[:0] for each in transfer_sets]
         extended = [
-            with_pseudo_labels(each, teacher, inputs)
-            for each, teacher, inputs in zip(transfer_sets, teachers, rest, strict=True)
+            with_pseudo_labels(each, teacher, others)
+            for each, teacher, others in zip(transfer_sets, teachers, rest, strict=True)
         ]
         return fit(
-            extended, architecture, classes, seeds, training_cache, supervised, step_fraction=step_fraction
+            extended,
+            architecture,
+            classes,
+            seeds,
+            training_cache,
+            supervised,
+            inputs=inputs,
+            step_fraction=step_fraction,
         )
     if architecture in ESTIMATORS:
         return [
-            SolvedSurrogate(fit_estimator(architecture, each, classes, seed))
+            SolvedSurrogate(fit_estimator(architecture, each, classes, seed, inputs))
             for each, seed in zip(transfer_sets, seeds, strict=True)
         ]
-    channels, height, width = transfer_sets[0].x.shape[1:]
-    shape = (channels, height, width)
     if architecture not in BATCHED and len(transfer_sets) > 1:
         one_by_one = (
             fit(
@@ -155,26 +169,30 @@ def fit(
                 [seed],
                 training_cache,
                 training_text,
+                inputs=inputs,
                 step_fraction=step_fraction,
             )
             for each, seed in zip(transfer_sets, seeds, strict=True)
         )
         return [surrogate for surrogates in one_by_one for surrogate in surrogates]
-    schedule = config.schedule(architecture, shape, max(len(each.x) for each in transfer_sets))
+    schedule = config.schedule(architecture, inputs.shape, max(len(each.x) for each in transfer_sets))
     schedule = replace(schedule, steps=max(1, round(step_fraction * schedule.steps)))
     scale = (config.mean, config.std)
     path = None
     if training_cache:
-        path = training_cache / f"{_key(transfer_sets, architecture, schedule, scale, seeds)}.safetensors"
+        key = _key(transfer_sets, architecture, schedule, scale, seeds, inputs)
+        path = training_cache / f"{key}.safetensors"
     weights = _load(path, len(transfer_sets))
     shared = weights is not None
+    encodings = [Encoding.fit(inputs, each.x) for each in transfer_sets]
     if weights is None:
-        xs = [training.scaled(each.x, *scale) for each in transfer_sets]
+        encoded = [encode(each.x) for encode, each in zip(encodings, transfer_sets, strict=True)]
+        xs = [training.scaled(x, *scale) for x in encoded]
         weights = _train(xs, [each.y for each in transfer_sets], architecture, classes, schedule, seeds)
         _save(path, weights)
     return [
-        NetworkSurrogate(architecture, shape, classes, half, full, schedule.steps, shared, *scale)
-        for half, full in weights
+        NetworkSurrogate(architecture, encoding, classes, half, full, schedule.steps, shared, *scale)
+        for encoding, (half, full) in zip(encodings, weights, strict=True)
     ]
 
 
@@ -204,8 +222,7 @@ def _train(
     schedule: TrainingSchedule,
     seeds: Sequence[int],
 ) -> list[tuple[Weights, Weights]]:
-    channels, height, width = xs[0].shape[1:]
-    untrained = [initial_network(architecture, (channels, height, width), classes, seed) for seed in seeds]
+    untrained = [initial_network(architecture, xs[0].shape[1:], classes, seed) for seed in seeds]
     if architecture in BATCHED:
         return train_batched(untrained, xs, ys, schedule, seeds)
     (network,), (x,), (y,), (seed,) = untrained, xs, ys, seeds
@@ -233,12 +250,14 @@ def _key(
     schedule: TrainingSchedule,
     scale: tuple[float, float],
     seeds: Sequence[int],
+    inputs: InputSpace,
 ) -> str:
     ingredients = {
         "transfer sets": [each.digest() for each in transfer_sets],
         "architecture": architecture,
         "schedule": str(schedule),
-        "scale": scale,
+        # Of images in [0, 1] nothing more, so that older trainings keep their keys.
+        "scale": scale if inputs.unit and inputs.layout == "images" else [*scale, inputs.values()],
         "seeds": list(seeds),
         "device": device(),
         "code": _code(),

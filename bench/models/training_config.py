@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 RATES = {"logistic": 1e-2}
 """Default learning rates by architecture, where not 0.003; a linear model needs larger steps to converge."""
 
-
+OF_IMAGES = frozenset({"lenet", "cnn", "resnet18"})
+"""Networks that take images alone; the others take inputs of any shape."""
 MOST = 1_000_000
 """Largest number of passes, and of rows of a batch."""
 
@@ -27,9 +28,9 @@ MOST = 1_000_000
 class TrainingConfig(Plugin):
     """How surrogates are trained: by default, or as a publication trains them.
 
-    The default is a fixed number of Adam steps: 1,000 for images smaller than 20×20; else the larger of 2,500
-    and 20 passes over the transfer set. A number of passes alone would undertrain small budgets. ``epochs``
-    sets just that, for publications that do so.
+    The default is a fixed number of Adam steps: 1,000 for tables, sequences and images smaller than 20×20;
+    else the larger of 2,500 and 20 passes over the transfer set. A number of passes alone would undertrain
+    small budgets. ``epochs`` sets just that, for publications that do so.
 
     ``loss``: "cross-entropy" with the answers as soft targets, or "mse-log-softmax": the squared error
     between the surrogate's log-softmax and the log of the answer plus ``constant``. ``learning_rate``: None
@@ -84,10 +85,10 @@ class TrainingConfig(Plugin):
         return format_call(self.name, changed)
 
     def schedule(self, architecture: str, shape: Shape, n: int) -> TrainingSchedule:
-        """Return the training schedule of an architecture for ``n`` answers on images of ``shape``."""
+        """Return the training schedule of an architecture for ``n`` answers on inputs of ``shape``."""
         from bench.models import training  # torch takes a second to import; reading a matrix needs none of it
 
-        small = min(shape[1:]) < 20
+        small = len(shape) < 3 or min(shape[1:]) < 20
         if self.epochs is not None:
             steps = training.epochs(n, self.batch_size, self.epochs)
         else:

@@ -12,11 +12,14 @@ import numpy as np
 
 from bench.data.datasets import Labelled, Splits
 from bench.errors import UsageError, shown, user_code
+from bench.inputs import LAYOUTS, InputSpace
 from bench.plugins import load_file
 from bench.sources import OWN_PACKAGES
 
 PARTS = ("train", "calibration", "pool", "test")
 """The splits of a victim."""
+MORE = ("shifted", "public")
+"""Inputs that a victim may bring besides."""
 
 
 def check_reference(reference: str) -> None:
@@ -99,26 +102,36 @@ def _problems(splits: Any) -> Iterator[str]:
     classes = splits.classes
     if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
         yield f".classes is {shown(classes)}; an integer of 2 or more"
-    for name in PARTS:
+    if splits.space is not None and not isinstance(splits.space, InputSpace):
+        yield f".space is {_kind(splits.space)}; a moatbench.InputSpace"
+    there = [*PARTS, *(name for name in MORE if getattr(splits, name) is not None)]
+    for name in there:
         yield from _problems_of(name, getattr(splits, name), classes)
-    shape = splits.test.x.shape[1:]
-    for name in PARTS:
-        if getattr(splits, name).x.shape[1:] != shape:
-            yield f".{name}.x is {_kind(getattr(splits, name).x)}; the shape of the test inputs, {shape},"
+    inputs = splits.inputs
+    for name in there:
+        x = getattr(splits, name).x
+        if x.shape[1:] != inputs.shape:
+            which = "test inputs" if splits.space is None else "space"
+            yield f".{name}.x is {_kind(x)}; the shape of the {which}, {inputs.shape},"
+        if inputs.unit and not 0 <= x.min() <= x.max() <= 1:  # also where there are NaN
+            yield f".{name}.x is from {x.min():g} to {x.max():g}; [0, 1] without NaN"
+        if problem := inputs.problem(x):
+            yield f".{name}.x {problem}; what splits.space declares"
 
 
 def _problems_of(name: str, part: Any, classes: int) -> Iterator[str]:
     if not isinstance(part, Labelled):
         yield f".{name} is {_kind(part)}; a moatbench.Labelled"
     x, y = part.x, part.y
-    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.ndim != 4 or not x.size:
-        yield f".{name}.x is {_kind(x)}; a float32 array (n, channels, height, width) that is not empty"
+    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.ndim - 1 not in LAYOUTS or not x.size:
+        yield (
+            f".{name}.x is {_kind(x)}; a float32 array (n, channels, height, width) of images, (n, steps, "
+            "features) of sequences or (n, columns) of a table that is not empty"
+        )
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "iu" or y.shape != (len(x),):
         yield f".{name}.y is {_kind(y)}; an integer array ({len(x)},)"
     if not 0 <= y.min() <= y.max() < classes:
         yield f".{name}.y is from {y.min()} to {y.max()}; [0, {classes - 1}]"
-    if not 0 <= x.min() <= x.max() <= 1:  # also where there are NaN
-        yield f".{name}.x is from {x.min():g} to {x.max():g}; [0, 1] without NaN"
 
 
 def _kind(value: Any) -> str:

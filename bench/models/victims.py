@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.data.data_files import load_splits
 from bench.data.datasets import OFFICIAL, Labelled, Splits, info
 from bench.errors import VictimError
-from bench.inputs import InputSpace
+from bench.inputs import LAYOUTS, InputSpace
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread, torch_seed
 from bench.models.plugin_guard import PluginCall, generator, guarded_import
@@ -38,9 +38,9 @@ REMEMBERED = 64 * 2**20
 class Victim:
     """A model that returns probabilities, with its splits.
 
-    ``model``: callable from (n, channels, height, width) float32 to (n, classes) probabilities, or
-    any ART classifier. ``features``: optional; returns activations at several depths, each (n, d)
-    float32, shallow to deep, the logits last. ``linear``: whether its log-odds are linear in the
+    ``model``: callable from inputs (n, …) float32 to (n, classes) probabilities, or any ART classifier.
+    ``features``: optional; returns activations at several depths, each (n, d) float32, shallow to deep,
+    the logits last. ``linear``: whether its log-odds are linear in the
     input; None if unknown. ``perturb(scale, seed)``: optional; returns a function from inputs to the
     probabilities of a perturbed victim: one with normal noise on its parameters, of ``scale`` times each
     tensor's own standard deviation. ``fingerprint``: optional; a text that changes where the model does. The
@@ -149,7 +149,8 @@ class Victim:
                 answer = self.model.predict(rows) if hasattr(self.model, "predict") else self.model(rows)
                 return (np.asarray(answer),)
 
-        answers = in_chunks(call, x)[0]
+        # Zeros may be no input of another space, and a model may refuse them.
+        answers = in_chunks(call, x, None if self.inputs.unit else x[:1])[0]
         problem = self._problem(answers, len(x))
         if problem:
             raise VictimError(f"victim {self.name} does not return probabilities: {problem}")
@@ -180,11 +181,13 @@ class Victim:
         splits = self.splits
         for name in user_victims.PARTS:
             part: Labelled = getattr(splits, name)
-            if part.x.ndim != 4 or part.x.shape[1:] != splits.test.x.shape[1:] or len(part.x) != len(part.y):
+            if part.x.ndim - 1 not in LAYOUTS or len(part.x) != len(part.y):
                 raise VictimError(
-                    f"victim {self.name}: split {name} must be (n, channels, height, width) with n labels, "
-                    f"got {part.x.shape} and {part.y.shape}"
+                    f"victim {self.name}: split {name} must be (n, channels, height, width), (n, steps, "
+                    f"features) or (n, columns) with n labels, got {part.x.shape} and {part.y.shape}"
                 )
+            if problem := splits.inputs.problem(part.x):
+                raise VictimError(f"victim {self.name}: split {name} {problem}")
         with self._call("predict", full=True):
             answers = self.probabilities(splits.test.x)
             few = splits.test.x[:CHUNK]
@@ -273,7 +276,8 @@ def _brought_victim(victim: Victim, name: str) -> Victim:
         part: Labelled(getattr(given, part).x.copy(), getattr(given, part).y.copy())
         for part in user_victims.PARTS
     }
-    own = replace(given, **copies)
+    more: Any = copies
+    own = replace(given, **more)
     perturb = victim.perturb
     checked = None if perturb is None else _checked_perturb(perturb, own, f"{name} with noise")
     return replace(victim, splits=own, name=name, perturb=checked, fingerprint="")

@@ -9,7 +9,8 @@ from typing import Any
 from attacks.base import FAMILIES
 from bench.data import datasets, query_pools
 from bench.errors import UsageError, nearest, shown, user_code
-from bench.models.training_config import parse_training
+from bench.inputs import LAYOUTS, Layout
+from bench.models.training_config import OF_IMAGES, parse_training
 from bench.tasks import Cell, VictimSpec
 
 SMALLEST = {"lenet": 20, "cnn": 4}
@@ -27,12 +28,17 @@ _OWN_SPLIT = "in-distribution"
 class PlannedVictim:
     """What a plan has to know of a victim.
 
-    ``shape``: that of one input. ``sizes``: inputs of the splits "train",
-    "calibration", "pool" and "test".
+    ``shape``: that of one input. ``sizes``: inputs of the splits "train", "calibration", "pool" and "test",
+    and of "shifted" and "public" where it brings them.
     """
 
     shape: tuple[int, ...]
     sizes: Mapping[str, int]
+
+    @property
+    def layout(self) -> Layout:
+        """What an input is: "images", "sequences" or "table"."""
+        return LAYOUTS[len(self.shape)]
 
 
 def built_in(spec: VictimSpec) -> PlannedVictim:
@@ -40,7 +46,10 @@ def built_in(spec: VictimSpec) -> PlannedVictim:
 
     Raises UsageError for splits that the data set does not have.
     """
-    return PlannedVictim(datasets.info(spec.data).shape, datasets.split_sizes(spec.data, spec.splits))
+    dataset, sizes = datasets.info(spec.data), datasets.split_sizes(spec.data, spec.splits)
+    if dataset.shifted is not None and spec.splits != datasets.OFFICIAL:
+        sizes["shifted"] = dataset.official[0][1] - dataset.usable[0]
+    return PlannedVictim(dataset.shape, sizes)
 
 
 def check_victim(spec: VictimSpec, facts: PlannedVictim) -> None:
@@ -92,6 +101,8 @@ def check_cell(cell: Cell, attack: Any, facts: PlannedVictim) -> None:
         return
     # A surrogate for membership inference is extracted from the victim's own distribution.
     pool = cell.threat.pool if attack.family == "extraction" else _OWN_SPLIT
+    if reason := query_pools.unavailable(pool, cell.victim.data, facts.layout, facts.sizes):
+        raise UsageError(f"pool = {pool!r}: {reason}")
     size = query_pools.size(pool, cell.victim.data, facts.sizes)
     if not size:
         raise UsageError(f"pool = {pool!r}: it has no inputs that {shown(cell.attack)} could send")
@@ -127,8 +138,14 @@ def not_applicable(cell: Cell, attack: Any, facts: PlannedVictim) -> str:
 
 
 def _check_shape(key: str, architecture: str, victim: VictimSpec, facts: PlannedVictim) -> None:
-    smallest, (height, width) = SMALLEST.get(architecture, 1), facts.shape[-2:]
-    if min(height, width) < smallest:
+    if architecture in OF_IMAGES and facts.layout != "images":
+        raise UsageError(
+            f"{key} = {architecture!r}: it needs images, and the inputs of {victim.data} are "
+            f"{'rows of a table' if facts.layout == 'table' else facts.layout}; mlp and logistic take any"
+        )
+    smallest = SMALLEST.get(architecture, 1)
+    if facts.layout == "images" and min(facts.shape[-2:]) < smallest:
+        height, width = facts.shape[-2:]
         raise UsageError(
             f"{key} = {architecture!r}: it needs inputs of {smallest}×{smallest} or more, and those of "
             f"{victim.data} are {height}×{width}; mlp and logistic take any"

@@ -138,6 +138,7 @@ class WorkerContext:
             read_features=victim.reader(cached=False),
             seed=derive(seed, "fit", str(spec)),
             perturb=victim.perturb,
+            space=splits.space,
         )
 
     def api(

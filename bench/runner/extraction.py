@@ -107,7 +107,7 @@ def require_applicable(attack: Attack, pool: Pool, victim: Victim) -> None:
     """Raise NotApplicable where the attack says that it cannot be run on this pool and victim."""
     who = describe(attack)
     with PluginCall(who, "applicable", generator("attack", 0)):
-        given = attack.applicable(own_pool(pool), Target(victim.classes, victim.linear))
+        given = attack.applicable(own_pool(pool), Target(victim.classes, victim.linear, victim.inputs))
     reason = checked_reason(who, given)
     if reason:
         raise NotApplicable(reason)
@@ -133,14 +133,15 @@ def _surrogates(
     unqueried = None
     if parse_training(first.training).semi_supervised:
         unqueried = [pool.x[_unqueried(pool.x, each.x)] for each in transfer_sets]
-    classes = context.victim(first.victim).classes
+    victim = context.victim(first.victim)
     return surrogates.fit(
         transfer_sets,
         first.threat.surrogate,
-        classes,
+        victim.classes,
         seeds,
         context.training_cache,
         first.training,
+        inputs=victim.inputs,
         unqueried=unqueried,
     )
 
@@ -183,6 +184,8 @@ def acquire(
         training_seed(cell),
         cell.training,
         context.training_cache,
+        victim.inputs,
+        pool.x,
     )
     who, client, own = describe(attack), api.client(), own_pool(pool)
     try:
@@ -192,7 +195,7 @@ def acquire(
         api.close()  # raises the error of a defense that made the attack fail
         raise
     api.close()
-    transfer_set = own_transfer_set(who, given, victim.shape, victim.classes)
+    transfer_set = own_transfer_set(who, given, victim.inputs, victim.classes)
     if attack.queries and attack.row_by_row:
         check_rows(who, transfer_set, *api.queries())
     for name in transfer_set.facts:

@@ -82,7 +82,7 @@ def surrogate_api(surrogate: TrainedSurrogate, victim: Victim) -> ApiClient:
     def send(x: Images, _client: str) -> Array:
         return surrogate.probabilities(np.array(x, dtype=np.float32, order="C"))
 
-    return ApiClient(send, victim.shape, victim.classes, sys.maxsize, None)
+    return ApiClient(send, victim.inputs, victim.classes, sys.maxsize, None)
 
 
 def _surrogates(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTarget]:
@@ -112,6 +112,7 @@ def _surrogates(cells: Sequence[Cell], context: WorkerContext) -> list[AttackTar
             seeds,
             context.training_cache,
             first.training,
+            inputs=victim.inputs,
         )
     share = training.share(len(cells))
     for spent in timings:

@@ -12,9 +12,11 @@ from attacks.base import Pool, RandomSeeds, Target
 from attacks.copycat import Copycat
 from attacks.evade import BATCH, Evade, ShadowDetector, blended, distances, is_one_hot
 from bench.errors import UsageError
+from bench.inputs import InputSpace
 from bench.plugins import attacks
 
 TARGET = Target(10, linear=False)
+UNIT = InputSpace((1, 8, 8))
 REFUSE = ("mahalanobis(action=refuse)",)
 
 
@@ -198,21 +200,23 @@ def test_each_query_of_the_shared_draw_holds_a_share_of_an_own_input(acquire, no
 
 def test_a_share_of_one_is_an_own_input_and_one_of_none_the_query(noise):
     x, partners = noise.x[:3], noise.reference[:3]
-    np.testing.assert_array_equal(blended(x, partners, np.zeros(3)), x)
-    np.testing.assert_array_equal(blended(x, partners, np.ones(3)), partners)
-    np.testing.assert_allclose(blended(x, partners, np.full(3, 0.5)), (x + partners) / 2, atol=1e-7)
+    np.testing.assert_array_equal(blended(x, partners, np.zeros(3), UNIT), x)
+    np.testing.assert_array_equal(blended(x, partners, np.ones(3), UNIT), partners)
+    np.testing.assert_allclose(blended(x, partners, np.full(3, 0.5), UNIT), (x + partners) / 2, atol=1e-7)
 
 
 def test_a_shadow_lets_most_benign_inputs_pass_and_asks_noise_to_blend(digits_pool, noise):
-    shadow = ShadowDetector.fit(digits_pool.x[:200], 0.05)
+    shadow = ShadowDetector.fit(digits_pool.x[:200], 0.05, UNIT)
     partners = digits_pool.x[300:400]
     honest, strange = (shadow.shares(x[200:300], partners) for x in (digits_pool.x, noise.x))
     assert (honest == 0).mean() > 0.8
     assert strange.min() >= 0.3
     assert strange.max() <= 1
-    passed = distances(shadow.benign, blended(noise.x[200:300], partners, strange)) <= shadow.threshold
+    passed = distances(shadow.benign, blended(noise.x[200:300], partners, strange, UNIT)) <= shadow.threshold
     assert passed[strange < 1].all()
-    less = distances(shadow.benign, blended(noise.x[200:300], partners, strange - 0.1)) <= shadow.threshold
+    less = (
+        distances(shadow.benign, blended(noise.x[200:300], partners, strange - 0.1, UNIT)) <= shadow.threshold
+    )
     assert not less.any()
 
 

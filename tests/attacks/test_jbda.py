@@ -14,11 +14,13 @@ from attacks.base import Pool, RandomSeeds, Target
 from attacks.copycat import Copycat
 from attacks.jbda import Jbda, other_classes, train
 from bench.errors import NotApplicable, UsageError
+from bench.inputs import InputSpace
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 from bench.seeds import random_state
 
 SHAPE = (1, 1, 3)
+UNIT = InputSpace(SHAPE)
 
 
 class PixelApi(FakeApi):
@@ -88,9 +90,9 @@ def acquire(attack, pool, budget, surrogates=None, seeds=SEEDS, **shown):
 def test_a_step_moves_each_pixel_by_the_sign_of_the_gradient_towards_the_class():
     x = np.array([[0.5, 0.5, 0.5], [0.96, 0.02, 0.5]], np.float32).reshape(2, *SHAPE)
     towards = np.eye(3)[[0, 2]]
-    made = Jbda(step=0.1, steps=1).moved(Linear(), x, towards).reshape(2, 3)
+    made = Jbda(step=0.1, steps=1).moved(Linear(), x, towards, UNIT).reshape(2, 3)
     np.testing.assert_allclose(made, [[0.6, 0.4, 0.4], [0.86, 0.0, 0.6]], atol=1e-6)
-    far = Jbda(step=0.1, steps=3).moved(Linear(), x, towards).reshape(2, 3)
+    far = Jbda(step=0.1, steps=3).moved(Linear(), x, towards, UNIT).reshape(2, 3)
     np.testing.assert_allclose(far, [[0.8, 0.2, 0.2], [0.66, 0.0, 0.8]], atol=1e-6)
     assert made.dtype == np.float32
 
@@ -99,7 +101,7 @@ def test_queries_move_towards_the_class_and_stay_in_range(trained):
     student, x, y = trained
     towards = other_classes(y, random_state(1))
     attack = Jbda(step=0.05, steps=5)
-    made = attack.moved(student, x, towards)
+    made = attack.moved(student, x, towards, UNIT)
     assert made.shape == x.shape
     assert made.min() >= 0
     assert made.max() <= 1

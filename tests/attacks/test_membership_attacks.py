@@ -16,6 +16,7 @@ from attacks.base import MembershipInference, RandomSeeds, Records
 from attacks.common.thresholding import best_threshold
 from attacks.membership_label_only import offsets, translated
 from bench.errors import UsageError
+from bench.inputs import InputSpace
 from bench.plugins import attacks
 from bench.seeds import legacy_numpy
 
@@ -55,6 +56,7 @@ class Answering(BlackBoxClassifier):
     """An API that knows each record by number: even numbers are members, half of the number is the class."""
 
     budget = 10**9
+    inputs = InputSpace((1, SIDE, SIDE))
 
     def __init__(self, answer):
         super().__init__(self.predict, (1, SIDE, SIDE), CLASSES, clip_values=(0.0, 1.0))
@@ -384,7 +386,7 @@ def test_a_translation_moves_by_whole_pixels_and_fills_with_black(down, across):
     x = np.random.default_rng(0).random((2, 3, SIDE, SIDE), dtype=np.float32) + 1
     wide = np.pad(x, ((0, 0), (0, 0), (12, 12), (12, 12)))
     expected = np.roll(wide, (down, across), axis=(2, 3))[:, :, 12:-12, 12:-12]
-    assert (translated(x, down, across) == expected).all()
+    assert (translated(x, down, across, np.float32(0)) == expected).all()
 
 
 def test_the_number_of_right_answers_is_the_evidence():

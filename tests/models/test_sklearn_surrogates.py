@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from attacks.base import TransferSet
+from bench.encoding import Encoding
+from bench.inputs import InputSpace
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator, weighted_rows
 
 
@@ -31,7 +33,7 @@ def test_the_seed_matters_where_there_is_chance(bought):
 def test_an_answer_becomes_a_row_for_each_entry_that_is_not_small():
     x = np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)
     y = np.array([[0.75, 0.25, 0.0], [0.0005, -0.2, 1.0]], dtype=np.float32)
-    rows, labels, weights = weighted_rows(TransferSet(x, y))
+    rows, labels, weights = weighted_rows(TransferSet(x, y), Encoding.fit(InputSpace((1, 2, 2)), x))
     assert rows.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7]]
     assert labels.tolist() == [0, 1, 2]
     assert weights == pytest.approx([0.75, 0.25, 1])

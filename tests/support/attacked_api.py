@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from attacks.base import Pool, RandomSeeds
+from bench.inputs import InputSpace
 from bench.models.defended_api import DefendedAPI
 
 SEEDS = RandomSeeds(order=11, choices=12)
@@ -20,6 +21,8 @@ def rows_of(x):
 
 class FakeApi:
     """Answers by the function ``probabilities``, rejects where ``reject`` is True, and records queries."""
+
+    inputs = InputSpace((1, 8, 8))
 
     def __init__(self, budget, classes=3, reject=lambda x: np.zeros(len(x), bool)):
         self.budget, self.nb_classes, self.known = budget, classes, None
