@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.data.datasets import Labelled, Splits
 from bench.errors import UsageError, shown, user_code
+from bench.files import user_path
 from bench.inputs import LAYOUTS, InputSpace
 from bench.plugins import load_file
 from bench.sources import OWN_PACKAGES
@@ -22,12 +23,12 @@ MORE = ("shifted", "public")
 """Inputs that a victim may bring besides."""
 
 
-def check_reference(reference: str) -> None:
+def check_reference(reference: str, origin: str = "--victim") -> None:
     """Raise UsageError unless ``reference`` is ``file.py:factory`` or ``package.module:factory``."""
     module, _, name = reference.rpartition(":")
     is_file = module.endswith(".py") and module.isprintable()
     if not name.isidentifier() or not (is_file or all(map(str.isidentifier, module.split(".")))):
-        raise UsageError(f"--victim {shown(reference)}: write FILE.py:FUNCTION or package.module:FUNCTION")
+        raise UsageError(f"{origin} {shown(reference)}: write FILE.py:FUNCTION or package.module:FUNCTION")
 
 
 def module_of(reference: str) -> str:
@@ -36,25 +37,39 @@ def module_of(reference: str) -> str:
     return load_file(Path(module_name)).__name__ if module_name.endswith(".py") else module_name
 
 
+def named_object(reference: str, folder: Path = Path(), origin: str = "--victim") -> Any:
+    """Return the object that ``reference``, with a file relative to ``folder``, names.
+
+    Raises UsageError where there is no such file, module or object, and for whatever these raise.
+    """
+    check_reference(reference, origin)
+    module = _module(reference, folder, origin)
+    module_name, _, name = reference.rpartition(":")
+    if not hasattr(module, name):
+        raise UsageError(f"{origin} {reference}: {module_name} has no {name!r}")
+    return getattr(module, name)
+
+
 def call_factory(reference: str) -> Any:
     """Return what the factory returns that ``reference`` names.
 
     Raises UsageError where there is no such file, module or function, and for whatever these raise, with
     the file and the line.
     """
-    check_reference(reference)
-    module_name, _, name = reference.rpartition(":")
-    if module_name.endswith(".py"):
-        module = load_file(Path(module_name))
-    else:
-        module = _import_dotted(module_name, name)
-    if not hasattr(module, name):
-        raise UsageError(f"--victim {reference}: {module_name} has no {name!r}")
-    factory = getattr(module, name)
+    factory = named_object(reference)
+    module = _module(reference)
     if not callable(factory):
+        name = reference.rpartition(":")[2]
         raise UsageError(f"--victim {reference}: {name} is no function but {shown(factory)}")
     with user_code(f"--victim {reference}", Path(module.__file__) if module.__file__ else None):
         return factory()
+
+
+def _module(reference: str, folder: Path = Path(), origin: str = "--victim") -> Any:
+    module_name, _, name = reference.rpartition(":")
+    if module_name.endswith(".py"):
+        return load_file(folder / user_path(module_name))
+    return _import_dotted(module_name, name, folder, origin)
 
 
 def model_and_splits(returned: Any, reference: str) -> tuple[Any, ...]:
@@ -138,27 +153,27 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
-def _import_dotted(module_name: str, name: str) -> Any:
-    """Return the module, which may lie in the working directory; installed modules come first."""
+def _import_dotted(module_name: str, name: str, folder: Path, origin: str) -> Any:
+    """Return the module, which may lie in ``folder``; installed modules come first."""
     top = module_name.partition(".")[0]
-    here = Path.cwd()
+    here = Path.cwd() / folder
     # These hide modules of the same name in the working directory.
     if top in OWN_PACKAGES and ((here / top).is_dir() or (here / f"{top}.py").is_file()):
         file = module_name.replace(".", "/") + ".py"
         if not Path(importlib.import_module(top).__file__ or "").resolve().is_relative_to(here.resolve()):
             raise UsageError(
-                f"--victim {module_name}:{name}: module {top!r} is moatbench's own and hides yours; "
-                f"name the file: --victim {file}:{name}"
+                f"{origin} {module_name}:{name}: module {top!r} is moatbench's own and hides yours; "
+                f"name the file: {origin} {file}:{name}"
             )
     if str(here) not in sys.path:
         sys.path.append(str(here))
-    with user_code(f"--victim {module_name}:{name}"):
+    with user_code(f"{origin} {module_name}:{name}"):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise  # something that this module imports is missing
             raise UsageError(
-                f"--victim {module_name}:{name}: no module {error.name!r}; name the file: FILE.py:{name}"
+                f"{origin} {module_name}:{name}: no module {error.name!r}; name the file: FILE.py:{name}"
             ) from error
     return module

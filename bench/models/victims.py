@@ -45,7 +45,8 @@ class Victim:
     probabilities of a perturbed victim: one with normal noise on its parameters, of ``scale`` times each
     tensor's own standard deviation. ``fingerprint``: optional; a text that changes where the model does. The
     fingerprint of a user's victim covers its answers and its splits as well. ``recipe``: how a shipped
-    victim is trained, as text; empty for a user's. Raises VictimError from
+    victim is trained, as text; empty for a user's. ``notes``: what was recognised of a user's model and
+    data, a sentence each. ``class_names``: in their order; empty if unknown. Raises VictimError from
     :meth:`check` if the model's answers are not probabilities.
     """
 
@@ -58,6 +59,8 @@ class Victim:
     linear: bool | None = None
     perturb: Perturb | None = None
     fingerprint: str = ""
+    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
     recipe: str = field(default="", init=False)
     _widths: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -1,0 +1,380 @@
+"""A victim from a user's model and a file of inputs: ``[victims.NAME]`` of a matrix, assess and check."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.data.datasets import Labelled, Splits
+from bench.data.user_data import UserData, label_text, load_data
+from bench.data.user_splits import MOST_ROWS, equal_to_any, split_rows
+from bench.errors import UsageError, nearest, one_line
+from bench.inputs import Array
+from bench.models.determinism import CHUNK, single_thread
+from bench.models.model_files import LoadedModel, load_model
+from bench.models.own_outputs import Outputs, recognised
+from bench.models.victim_options import VictimOptions
+from bench.models.victims import Victim
+from bench.seeds import derive
+
+log = logging.getLogger(__name__)
+
+MOST_REFUSED = 0.01
+"""Share of the rows on which a model may raise an error; these rows are left out."""
+FEWEST_POOL = 20
+"""Fewest inputs that an attacker has."""
+UNKNOWN_TRAINING = (
+    "it is unknown what the model was trained on: if these inputs are among it, fidelity may be "
+    "optimistic; name the file by train (--train)"
+)
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model as a victim's: from float32 inputs (n, …) of its space to probabilities (n, classes)."""
+
+    model: LoadedModel
+    data: UserData
+    takes: Literal["array", "frame"]
+    outputs: Outputs | None = None
+
+    def given(self, x: Array) -> pd.DataFrame | NDArray[Any]:
+        """Return inputs as the model is given them."""
+        return self.data.frame(x) if self.takes == "frame" else self.data.array(x)
+
+    def answers(self, x: Array) -> NDArray[Any]:
+        """Return what the model returns for inputs (n, …), as an array of n rows."""
+        answers = self.model.predict(self.given(x))
+        if answers.ndim == 0 or len(answers) != len(x):
+            raise UsageError(f"it returns {answers.shape} for {len(x)} inputs; one answer each is needed")
+        return answers
+
+    def __call__(self, x: Array) -> NDArray[np.float64]:
+        """Return probabilities (n, classes)."""
+        if self.outputs is None:
+            raise UsageError("the outputs of the model are not known yet")
+        return self.outputs.probabilities(self.answers(self._without_padding(x)))
+
+    def _without_padding(self, x: Array) -> Array:
+        """Return ``x`` with a valid input in place of the zeros that fill a chunk, where zeros are none."""
+        filled = x.reshape(len(x), -1).any(axis=1) | np.isnan(x.reshape(len(x), -1)).any(axis=1)
+        if filled.all() or not filled.any() or not self.data.space.problem(np.zeros_like(x[:1])):
+            return x
+        last = int(np.flatnonzero(filled)[-1])
+        padded = x.copy()
+        padded[last + 1 :] = x[0]
+        return padded
+
+
+def own_victim(options: VictimOptions, *, name: str, seed: int, folder: Path = Path()) -> Victim:
+    """Return the victim that ``options`` describe; paths are relative to ``folder``.
+
+    Raises UsageError, one sentence that says what to do, whatever is wrong with the model, its data, or both.
+    """
+    origin = f"victim {name}"
+    with _named(origin), single_thread():
+        model = load_model(options.model, folder=folder, trust=options.trust)
+        files = {part: path for part in ("train", "pool", "public") if (path := getattr(options, part))}
+        data = load_data(
+            options.data,
+            label=options.label,
+            columns=options.columns,
+            folder=folder,
+            also=tuple(files.values()),
+        )
+        return assembled(model, data, options, name=name, seed=seed, files=tuple(files))
+
+
+def assembled(
+    model: LoadedModel,
+    data: UserData,
+    options: VictimOptions,
+    *,
+    name: str,
+    seed: int,
+    files: Sequence[str] = (),
+) -> Victim:
+    """Return the victim of a model and data that are loaded.
+
+    ``files``: which of "train", "pool" and "public" the further files of the data are, in their order.
+    """
+    notes: list[str] = []
+    if model.features is not None:
+        data = _selected(data, model.features)
+    data, left_out = _sampled(data, seed)
+    if left_out:
+        notes.append(f"{MOST_ROWS:,} rows, drawn with the seed, are used; {left_out:,} are not")
+    own, found = _asked(model, data)
+    answers, failed, first_error = found
+    if failed.any():
+        share = failed.mean()
+        if share > MOST_REFUSED:
+            raise UsageError(
+                f"the model fails on {int(failed.sum()):,} of {len(failed):,} inputs, "
+                f"more than {MOST_REFUSED:.0%}: {first_error}"
+            )
+        notes.append(f"the model fails on {int(failed.sum()):,} inputs, which are left out: {first_error}")
+        data = data.keep(~failed)
+        own = replace(own, data=data)
+    outputs, said = recognised(
+        answers,
+        declared=options.outputs,
+        data_classes=data.class_names,
+        model_classes=model.classes,
+        labels_only=model.labels_only,
+        own_numbers=all(text.isdigit() for text in data.class_names),
+    )
+    own = replace(own, outputs=outputs)
+    probabilities = outputs.probabilities(answers)
+    y = _placed(data.y, data.class_names, outputs) if data.y is not None else probabilities.argmax(axis=1)
+    others = {
+        part: Labelled(
+            x, _placed(labels, data.class_names, outputs) if labels is not None else _own_labels(own, x)
+        )
+        for part, (x, labels) in zip(files, data.others, strict=True)
+    }
+    splits, more = _splits(data, y, others, outputs, options, seed)
+    victim = Victim(
+        own,
+        splits,
+        name=name,
+        notes=(*data.notes, *said, *notes, *more),
+        class_names=outputs.classes,
+    )
+    victim.recipe = ""
+    return victim
+
+
+@contextmanager
+def _named(origin: str) -> Iterator[None]:
+    """Put ``origin`` before the messages of errors in the block."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error}") from error
+
+
+def _selected(data: UserData, features: Sequence[str]) -> UserData:
+    if not data.table:
+        raise UsageError(
+            f"the model expects a table with columns ({', '.join(features[:5])}, …), and the data are none"
+        )
+    if data.named:
+        return data.select(features)
+    if len(features) != len(data.table):
+        raise UsageError(f"the model expects {len(features)} columns, and the data have {len(data.table)}")
+    return data
+
+
+def _sampled(data: UserData, seed: int) -> tuple[UserData, int]:
+    """Return at most :data:`MOST_ROWS` rows, and how many were left out."""
+    if len(data) <= MOST_ROWS:
+        return data, 0
+    chosen = np.random.default_rng(derive("own rows", seed)).permutation(len(data))[:MOST_ROWS]
+    rows = np.zeros(len(data), dtype=bool)
+    rows[chosen] = True
+    return data.keep(rows), int((~rows).sum())
+
+
+def _asked(
+    model: LoadedModel, data: UserData
+) -> tuple[OwnModel, tuple[NDArray[Any], NDArray[np.bool_], str]]:
+    """Return the model in the form in which it answers, with its answers to all inputs.
+
+    Answers come without rows on which it fails, then which these are (n,), and the first error.
+    """
+    if model.takes == "frame" and not data.table:
+        raise UsageError("the model takes a data frame, and the data are no table")
+    takes: list[Literal["array", "frame"]] = [model.takes]
+    if not model.decides and data.named:
+        # A function over a file with names: most are written for data frames.
+        takes = ["frame", "array"]
+    elif model.takes == "frame" and not data.named and model.form != "onnx":
+        takes = ["array"]
+    errors: list[str] = []
+    for each in takes:
+        own = OwnModel(model, data, each)
+        try:
+            own.answers(data.x[:2])
+        except Exception as error:  # noqa: BLE001  # whatever a user's model raises
+            errors.append(_located(error))
+            if each == takes[-1] and len(takes) == 1:
+                break  # perhaps these rows alone: below
+            continue
+        return own, _all_answers(own, data.x)
+    if len(takes) == 1:
+        return own, _all_answers(own, data.x)
+    raise UsageError(
+        f"the model fails on a data frame ({errors[0]}) and on an array ({errors[-1]}) of the data"
+    )
+
+
+def _all_answers(own: OwnModel, x: Array) -> tuple[NDArray[Any], NDArray[np.bool_], str]:
+    parts: list[NDArray[Any]] = []
+    failed = np.zeros(len(x), dtype=bool)
+    first_error = ""
+    left = [(start, min(start + CHUNK, len(x))) for start in range(0, len(x), CHUNK)][::-1]
+    allowed = max(1, int(MOST_REFUSED * len(x)))
+    while left:
+        start, stop = left.pop()
+        try:
+            parts.append(own.answers(x[start:stop]))
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a user's model raises
+            first_error = first_error or _located(error)
+            if stop - start == 1:
+                failed[start] = True
+            else:
+                middle = (start + stop) // 2
+                left += [(middle, stop), (start, middle)]
+            if failed.sum() > 4 * allowed:
+                raise UsageError(
+                    f"the model fails on {int(failed.sum()):,} of the first {stop:,} inputs, more than "
+                    f"{MOST_REFUSED:.0%}: {first_error}"
+                ) from error
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise UsageError(f"it returns rows of different shapes: {', '.join(map(str, sorted(shapes)))}")
+    if not parts:
+        raise UsageError(f"the model fails on every input: {first_error}")
+    return np.concatenate(parts), failed, first_error
+
+
+def _located(error: Exception) -> str:
+    """Return an error in one line, with the line of the user's file where it was raised."""
+    import traceback
+
+    frames = [
+        each
+        for each in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in each.filename and str(Path(__file__).parent.parent) not in each.filename
+    ]
+    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
+    return f"{where}{one_line(error)}"
+
+
+def _placed(y: NDArray[np.int64], names: Sequence[str], outputs: Outputs) -> NDArray[np.int64]:
+    """Return labels, which are places among ``names``, as places among the classes of the outputs."""
+    places = np.array([outputs.classes.index(name) for name in names], dtype=np.int64)
+    found: NDArray[np.int64] = places[y]
+    return found
+
+
+def _own_labels(own: OwnModel, x: Array) -> NDArray[np.int64]:
+    parts = [own(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK)]
+    labels: NDArray[np.int64] = np.concatenate(parts).argmax(axis=1).astype(np.int64)
+    return labels
+
+
+def _splits(
+    data: UserData,
+    y: NDArray[np.int64],
+    others: dict[str, Labelled],
+    outputs: Outputs,
+    options: VictimOptions,
+    seed: int,
+) -> tuple[Splits, list[str]]:
+    x, notes = data.x, []
+    keep = np.ones(len(x), dtype=bool)
+    shifted = None
+    if options.shift:
+        inside, text = _group(data, options.shift)
+        if not inside.any() or inside.all():
+            raise UsageError(
+                f"shift: {'no' if not inside.any() else 'every'} row has {text}; some are needed"
+            )
+        shifted = Labelled(x[inside], y[inside])
+        keep &= ~inside
+        notes.append(f"{int(inside.sum()):,} rows with {text} are held out as the pool 'shifted'")
+    trained = others.get("train")
+    if trained is not None:
+        again = equal_to_any(x, trained.x) & keep
+        keep &= ~again
+        notes.append(f"{int(again.sum()):,} rows that the model was trained on are left out")
+    else:
+        notes.append(UNKNOWN_TRAINING)
+    rows = np.flatnonzero(keep)
+    if len(rows) < FEWEST_POOL * 4:
+        raise UsageError(
+            f"{len(rows)} rows are left for the assessment; give inputs that the model was not trained on"
+        )
+    found = split_rows(x[rows], y[rows], seed, trained=trained is not None)
+    if found.equal:
+        notes.append(
+            f"{found.equal:,} rows are equal to an earlier one in all features; equal rows are in one split"
+        )
+    parts = {
+        part: Labelled(np.ascontiguousarray(x[rows[where]]), y[rows[where]].astype(np.int64))
+        for part in ("train", "calibration", "pool", "test")
+        for where in (getattr(found, part),)
+    }
+    if trained is not None:
+        parts["train"] = _few(trained, seed)
+    if "pool" in others:
+        own_pool = others["pool"]
+        apart = ~equal_to_any(own_pool.x, parts["test"].x)
+        parts["pool"] = Labelled(own_pool.x[apart], own_pool.y[apart])
+        if (~apart).any():
+            notes.append(
+                f"{int((~apart).sum()):,} inputs of the pool that are in the test split are left out"
+            )
+    short = [part for part, each in parts.items() if len(each) < FEWEST_POOL]
+    if short:
+        raise UsageError(
+            f"split {short[0]} has {len(parts[short[0]])} rows, and {FEWEST_POOL} are needed; "
+            "give more rows that differ"
+        )
+    public = others.get("public")
+    for name in options.groups:
+        column_texts(data, name)
+    return (
+        Splits(
+            **parts,
+            classes=len(outputs.classes),
+            space=data.space,
+            shifted=shifted,
+            public=public,
+            groups=options.groups,
+        ),
+        notes,
+    )
+
+
+def _few(part: Labelled, seed: int) -> Labelled:
+    """Return at most 20,000 rows of what the model was trained on."""
+    if len(part) <= 20_000:
+        return part
+    rows = np.sort(np.random.default_rng(derive("own training rows", seed)).permutation(len(part))[:20_000])
+    return Labelled(part.x[rows], part.y[rows])
+
+
+def _group(data: UserData, wanted: dict[str, str]) -> tuple[NDArray[np.bool_], str]:
+    """Return which rows (n,) have the value of each column, and that as text."""
+    inside = np.ones(len(data), dtype=bool)
+    for name, value in wanted.items():
+        values = column_texts(data, name)
+        known = sorted(set(values))
+        if value not in known:
+            raise UsageError(f"shift: column {name!r} has no value {value!r}; {nearest(value, known)}")
+        inside &= values == value
+    return inside, " and ".join(f"{name} = {value!r}" for name, value in wanted.items())
+
+
+def column_texts(data: UserData, name: str) -> NDArray[np.str_]:
+    """Return a column (n,) as texts, "" where a value is missing; raises UsageError if there is none."""
+    if name not in data.names:
+        raise UsageError(
+            f"no column {name!r}; {nearest(name, data.names)}" if data.names else "the data are no table"
+        )
+    place = data.names.index(name)
+    series = data.table[place].decode(data.x[:, place])
+    return np.array(["" if pd.isna(value) else label_text(value).strip() for value in series], dtype=np.str_)
