@@ -133,6 +133,8 @@ def assembled(
         own_numbers=all(text.isdigit() for text in data.class_names),
     )
     own = replace(own, outputs=outputs)
+    for group in options.groups:
+        column_texts(data, group)
     probabilities = outputs.probabilities(answers)
     y = _placed(data.y, data.class_names, outputs) if data.y is not None else probabilities.argmax(axis=1)
     others = {
@@ -334,8 +336,6 @@ def _splits(
             "give more rows that differ"
         )
     public = others.get("public")
-    for name in options.groups:
-        column_texts(data, name)
     return (
         Splits(
             **parts,
@@ -366,7 +366,10 @@ def _group(data: UserData, wanted: dict[str, str]) -> tuple[NDArray[np.bool_], s
         if value not in known:
             raise UsageError(f"shift: column {name!r} has no value {value!r}; {nearest(value, known)}")
         inside &= values == value
-    return inside, " and ".join(f"{name} = {value!r}" for name, value in wanted.items())
+    text = " and ".join(f"{name} = {value!r}" for name, value in wanted.items())
+    if not inside.any() or inside.all():
+        raise UsageError(f"shift: {'every' if inside.any() else 'no'} row has {text}; some are needed")
+    return inside, text
 
 
 def column_texts(data: UserData, name: str) -> NDArray[np.str_]:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
+
+
+def _texts(value: Any) -> Any:
+    """Return a text, or a list of them, as TOML has it, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Texts = Annotated[tuple[str, ...], pydantic.BeforeValidator(_texts)]
+"""One text, or several."""
 
 
 class VictimOptions(pydantic.BaseModel):
@@ -35,5 +44,5 @@ class VictimOptions(pydantic.BaseModel):
     outputs: Literal["probabilities", "logits", "labels"] = "probabilities"
     threshold: float | None = pydantic.Field(default=None, gt=0, lt=1)
     shift: dict[str, str] = {}
-    groups: tuple[str, ...] = ()
-    trust: tuple[str, ...] = ()
+    groups: Texts = ()
+    trust: Texts = ()
