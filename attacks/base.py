@@ -50,13 +50,15 @@ class Pool:
 class Target:
     """What is known of a victim without a query.
 
-    ``linear``: whether its log-odds are linear in the input; None where that is unknown. ``inputs``: what
-    inputs may be; None for images in [0, 1].
+    ``linear``: whether its log-odds are linear in the input (of a table: with a weight for each category).
+    ``tree``: whether it is one decision tree. None where that is unknown. ``inputs``: what inputs may be;
+    None for images in [0, 1].
     """
 
     classes: int
     linear: bool | None
     inputs: InputSpace | None = None
+    tree: bool | None = None
 
     @property
     def layout(self) -> Layout:

@@ -56,12 +56,13 @@ def _victims() -> str:
     rows = []
     for name in matrix.VICTIMS:
         builder = networks.BUILDERS.get(name)
-        if name in ("logistic", "tree"):
-            words = {
-                "logistic": "Multinomial logistic regression (scikit-learn; as a surrogate in torch).",
-                "tree": "Decision tree (scikit-learn); a victim only.",
-            }[name]
-        else:
+        words = {
+            "logistic": "Multinomial logistic regression (scikit-learn; as a surrogate in torch).",
+            "tree": "Decision tree (scikit-learn); a victim only.",
+            "forest": "Random forest of 50 trees (scikit-learn); a victim only.",
+            "boosting": "Gradient boosting by histograms, 50 rounds (scikit-learn); a victim only.",
+        }.get(name)
+        if words is None:
             words = (builder.__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
         rows.append((name, words))
     rows += [

@@ -14,6 +14,8 @@ from typing import Literal
 
 Table = Literal[
     "surrogate",  # further metrics of surrogates, next to fidelity
+    "imbalance",  # further metrics of surrogates that do not depend on how common a label is
+    "group",  # what a group of benign users loses, one row a group
     "criteria",  # what decides whether benign users can afford a defense
     "utility",  # what a defense does to answers for benign users
     "detector",  # benign queries and clients that are rejected or flagged
@@ -41,9 +43,9 @@ class Panel:
 class Metric:
     """What is known about a metric.
 
-    ``name``: as it is stored; ``*`` stands for a pool. ``label``: heading of its column, without unit.
-    ``unit``: "%" for a share and "pp" for a difference of shares, both stored as fractions and shown
-    times 100; else as stored. ``higher_is_better``: for whoever runs the API; None where neither is.
+    ``name``: as it is stored; ``*`` stands for a pool or a group of users. ``label``: heading of its column,
+    without unit. ``unit``: "%" for a share and "pp" for a difference of shares, both stored as fractions and
+    shown times 100; else as stored. ``higher_is_better``: for whoever runs the API; None where neither is.
     ``words``: the name in rows of the regression gate, by default ``label``; ``{}``
     stands for the pool. ``largest``: the largest possible value, by default 1 for a share.
     """
@@ -110,6 +112,27 @@ DEFINITIONS = (
     _share("extraction.f1", "F1", higher_is_better=False, tables=("surrogate",)),
     Metric("extraction.l1", "L1", higher_is_better=True, tables=("surrogate",)),
     Metric("extraction.kl", "KL", unit="nats", higher_is_better=True, tables=("surrogate",)),
+    _share("extraction.macro_f1", "macro F1, victim's labels", higher_is_better=False, tables=("imbalance",)),
+    Metric(
+        "extraction.auc",
+        "AUC, victim's label",
+        higher_is_better=False,
+        tables=("imbalance",),
+        largest=1.0,
+    ),
+    Metric(
+        "extraction.spearman",
+        "Spearman of log-odds",
+        higher_is_better=False,
+        tables=("imbalance",),
+        largest=1.0,
+    ),
+    _share(
+        "extraction.fidelity_uniform",
+        "on uniform inputs",
+        higher_is_better=False,
+        tables=("imbalance",),
+    ),
     Metric("extraction.loss", "loss", unit="nats", higher_is_better=True),
     _points(
         "honest.accuracy_lost",
@@ -170,6 +193,9 @@ DEFINITIONS = (
     Metric(
         "honest.aurc_added", "AURC added", digits=4, higher_is_better=False, largest=1.0, tables=("criteria",)
     ),
+    Metric("honest.auroc", "AUROC", higher_is_better=True, largest=1.0),
+    Metric("honest.average_precision", "average precision", higher_is_better=True, largest=1.0),
+    Metric("honest.average_precision_lost", "average precision lost", higher_is_better=False, largest=1.0),
     Metric("honest.auroc_lost", "AUROC lost", higher_is_better=False, largest=1.0, tables=("criteria",)),
     Metric("honest.brier", "Brier score", higher_is_better=False, largest=2.0),
     Metric(
@@ -184,6 +210,32 @@ DEFINITIONS = (
         higher_is_better=False,
     ),
     _share("honest.commonest_label", "commonest label"),
+    _points("honest.group.*.accuracy_lost", "accuracy lost", higher_is_better=False, tables=("group",)),
+    _points(
+        "honest.group.*.accuracy_lost_more",
+        "more than all others",
+        higher_is_better=False,
+        tables=("group",),
+    ),
+    _points("honest.group.*.balanced_accuracy_lost", "balanced accuracy lost", higher_is_better=False),
+    _share(
+        "honest.group.*.changed", "changes side of a threshold", higher_is_better=False, tables=("group",)
+    ),
+    _points("honest.group.*.changed_more", "more than all others", higher_is_better=False, tables=("group",)),
+    Metric("honest.group.*.auroc_lost", "AUROC lost", higher_is_better=False, tables=("group",), largest=1.0),
+    Metric(
+        "honest.group.*.average_precision_lost",
+        "average precision lost",
+        higher_is_better=False,
+        largest=1.0,
+    ),
+    Metric(
+        "honest.group.*.brier_added",
+        "Brier score added",
+        higher_is_better=False,
+        tables=("group",),
+        largest=2.0,
+    ),
     _share(
         "honest.refused",
         "queries rejected",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench.metrics.two_classes import likeness
 from bench.metrics.utility import (
     FLOOR,
     Array,
@@ -22,6 +23,7 @@ def extraction(surrogate: Array, victim: Array, truth: Labels, deployed: Array) 
 
     ``surrogate``, ``victim``: (n, classes) probabilities on the test split, the victim's without defense.
     ``truth``: (n,) classes. ``deployed``: (n, classes) answers of the defended API, NaN where it rejects.
+    AUC and rank correlation (:func:`bench.metrics.two_classes.likeness`) are there for two classes alone.
     Balanced fidelity is the mean over the victim's labels of the agreement on the inputs that have them.
     Shares are in [0, 1], L1 in [0, 2], KL and the loss against the truth in nats; None where nothing can
     be measured.
@@ -44,7 +46,8 @@ def extraction(surrogate: Array, victim: Array, truth: Labels, deployed: Array) 
         "extraction.f1": f1,
         "extraction.l1": float(l1(surrogate, victim).mean()),
         "extraction.kl": float(kl(victim, surrogate).mean()),
-    }
+        "extraction.macro_f1": macro_f1(label, guess, surrogate.shape[1]),
+    } | likeness(surrogate, victim)
 
 
 def confusion(truth: Labels, guess: Labels, classes: int) -> list[list[int]]:
@@ -66,6 +69,16 @@ def macro(table: Sequence[Sequence[int]]) -> tuple[float, float, float]:
         for part, whole in ((right, guessed), (right, true), (2 * right, guessed + true))
     )
     return float(precision.mean()), float(recall.mean()), float(f1.mean())
+
+
+def macro_f1(label: Labels, guess: Labels, classes: int) -> float:
+    """Return the F1 of the surrogate's labels ``guess`` (n,) for the victim's, averaged over labels.
+
+    Over those that the victim or the surrogate gives: another label of the data says nothing.
+    """
+    counts = np.asarray(confusion(label, guess, classes), dtype=np.float64)
+    there = counts.sum(axis=0) + counts.sum(axis=1)
+    return float((2 * np.diag(counts)[there > 0] / there[there > 0]).mean())
 
 
 def share(hits: Mask, among: Mask) -> float | None:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from bench import keys
-from bench.data.datasets import Splits, info
+from bench.data.datasets import Splits
+from bench.encoding import Encoding
 from bench.files import cache_root, read_checked, write_checked
 from bench.models import networks, training
 from bench.models.determinism import NUMERICAL_RULES, on_device, torch_seed, versions
@@ -41,15 +42,21 @@ Predict = Callable[[Images], Any]
 Features = Callable[[Images], Sequence[NDArray[np.float32]]]
 PerturbModel = Callable[[float, int], Predict]
 
-SKLEARN_ARCHITECTURES = ("logistic", "tree")
+SKLEARN_ARCHITECTURES = ("logistic", "tree", "forest", "boosting")
 """Architectures that scikit-learn trains; torch trains all others."""
-SKOPS_TRUSTED = {"sklearn.tree._tree.Tree", "numpy.dtype"}
+SKOPS_TRUSTED = {
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "numpy.dtype",
+}
 """Types that a cached scikit-learn victim may contain beyond skops' own defaults."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
     """A trained model with the fields that a :class:`bench.models.victims.Victim` takes from it.
+
+    Its inputs are those of the victim; models of tables encode them by what the training split holds.
 
     ``perturb(scale, seed)`` returns a copy of the model with noise on its parameters. ``fingerprint`` is
     empty where the victim's answers have to give one. ``recipe``: how it is trained, as text: no version of
@@ -60,6 +67,7 @@ class TrainedModel:
     features: Features | None = None
     parameters: int | None = None
     linear: bool | None = None
+    tree: bool | None = None
     perturb: PerturbModel | None = None
     fingerprint: str = ""
     recipe: str = ""
@@ -82,15 +90,17 @@ def retrained_model(spec: VictimSpec, splits: Splits, number: int) -> TrainedMod
     """
     rng = np.random.default_rng(derive(spec.seed, "other rounding", spec.data, spec.architecture, number))
     if spec.architecture in SKLEARN_ARCHITECTURES:
-        model, x = _untrained_estimator(spec), _flat(splits.train.x)
-        return _of_estimator(spec, _fitted(model, x * (1 + 1e-12 * rng.normal(size=x.shape)), splits))
+        encoding = _encoding(splits)
+        model, x = _untrained_estimator(spec, splits), encoding.flat(splits.train.x)
+        fitted = _fitted(model, x * (1 + 1e-12 * rng.normal(size=x.shape)), splits)
+        return _of_estimator(spec, fitted, encoding)
     schedule, seed, network = _untrained_network(spec, splits)
     with torch.no_grad():
         for weight in network.parameters():
             weight.mul_(torch.from_numpy(1 + 1e-6 * rng.normal(size=weight.shape)).to(weight.dtype))
     _train(network, splits, schedule, seed)
     network.eval()
-    return _of_network(network)
+    return _of_network(network, _encoding(splits))
 
 
 def victim_schedule(n: int) -> training.TrainingSchedule:
@@ -108,7 +118,7 @@ def _untrained_network(
     """Return the schedule and the seed of a victim's training, and its network with initial weights."""
     seed = derive(spec.seed, "victim", spec.data, spec.architecture)
     with torch_seed(seed):
-        network = networks.build(spec.architecture, info(spec.data).shape, splits.classes)
+        network = networks.build(spec.architecture, _encoding(splits).shape, splits.classes)
     return victim_schedule(len(splits.train.x)), seed, network
 
 
@@ -117,7 +127,7 @@ def _train(
 ) -> training.Weights:
     targets = np.eye(splits.classes, dtype=np.float32)[splits.train.y]
     with torch_seed(seed), on_device("cpu"):
-        return training.train(network, splits.train.x, targets, schedule, seed)[1]
+        return training.train(network, _encoding(splits)(splits.train.x), targets, schedule, seed)[1]
 
 
 def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
@@ -137,13 +147,18 @@ def _trained_network(spec: VictimSpec, splits: Splits) -> TrainedModel:
         write_checked(path, content)
     network.eval()
     return replace(
-        _of_network(network),
+        _of_network(network, _encoding(splits)),
         fingerprint=hashlib.sha256(content + identity.encode()).hexdigest(),
         recipe=_recipe(spec, splits, str(schedule)),
     )
 
 
-def _of_network(network: networks.Network) -> TrainedModel:
+def _encoding(splits: Splits) -> Encoding:
+    """Return the encoding of a victim's inputs: of tables, fitted on the training split; else none."""
+    return Encoding.fit(splits.inputs, splits.train.x)
+
+
+def _of_network(network: networks.Network, encoding: Encoding) -> TrainedModel:
     """Return a trained network as a victim's model."""
 
     def perturb(scale: float, seed: int) -> Predict:
@@ -151,36 +166,46 @@ def _of_network(network: networks.Network) -> TrainedModel:
         with torch.no_grad():
             for weight in noisy.parameters():
                 weight.copy_(torch.from_numpy(_with_noise(weight.numpy(), scale, rng)))
-        return lambda x: training.softmax(training.logits(noisy, x))
+        return lambda x: training.softmax(training.logits(noisy, encoding(x)))
 
     return TrainedModel(
-        model=lambda x: training.softmax(training.logits(network, x)),
-        features=lambda x: training.activations(network, x),
+        model=lambda x: training.softmax(training.logits(network, encoding(x))),
+        features=lambda x: training.activations(network, encoding(x)),
         parameters=sum(weight.numel() for weight in network.parameters()),
         linear=False,
+        tree=False,
         perturb=perturb,
     )
 
 
 def _trained_estimator(spec: VictimSpec, splits: Splits) -> TrainedModel:
-    model = _untrained_estimator(spec)
+    model, encoding = _untrained_estimator(spec, splits), _encoding(splits)
     schedule = repr(model)
     path = _cache_path(spec, splits, schedule, ".skops")
     cached = _read_sklearn(path, model)
     if cached is None:
         log.info("training victim %s (%s)", spec, model)
-        write_checked(path, skops.io.dumps(_fitted(model, _flat(splits.train.x), splits)))
-    trained = _of_estimator(spec, model if cached is None else cached)
+        write_checked(path, skops.io.dumps(_fitted(model, encoding.flat(splits.train.x), splits)))
+    trained = _of_estimator(spec, model if cached is None else cached, encoding)
     return replace(trained, recipe=_recipe(spec, splits, schedule))
 
 
-def _untrained_estimator(spec: VictimSpec) -> Any:
+def _untrained_estimator(spec: VictimSpec, splits: Splits) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.tree import DecisionTreeClassifier
 
     if spec.architecture == "logistic":
         return LogisticRegression(max_iter=300)
-    return DecisionTreeClassifier(min_samples_leaf=2, random_state=derive(spec.seed, "tree") % 2**31)
+    seed = derive(spec.seed, spec.architecture) % 2**31
+    if spec.architecture == "forest":
+        return RandomForestClassifier(50, min_samples_leaf=5, random_state=seed)
+    if spec.architecture == "boosting":
+        return HistGradientBoostingClassifier(max_iter=50, random_state=seed)
+    if splits.inputs.layout == "table":
+        # A model that people sell: deeper trees are worse, and few of their leaves have answers of their own.
+        return DecisionTreeClassifier(min_samples_leaf=20, max_leaf_nodes=64, random_state=seed)
+    return DecisionTreeClassifier(min_samples_leaf=2, random_state=seed)
 
 
 def _fitted(model: Any, x: NDArray[np.float64], splits: Splits) -> Any:
@@ -192,16 +217,12 @@ def _fitted(model: Any, x: NDArray[np.float64], splits: Splits) -> Any:
         return model.fit(x, splits.train.y)
 
 
-def _flat(x: Images) -> NDArray[np.float64]:
-    return x.reshape(len(x), -1).astype(np.float64)
-
-
-def _of_estimator(spec: VictimSpec, model: Any) -> TrainedModel:
+def _of_estimator(spec: VictimSpec, model: Any, encoding: Encoding) -> TrainedModel:
     """Return a fitted model of scikit-learn as a victim's model."""
 
     def predictor(fitted: Any) -> Predict:
         classifier = SklearnClassifier(fitted)
-        return lambda x: classifier.predict(_flat(x))
+        return lambda x: classifier.predict(encoding.flat(x))
 
     def perturb(scale: float, seed: int) -> Predict:
         rng, noisy = np.random.default_rng(seed), copy.deepcopy(model)
@@ -211,7 +232,12 @@ def _of_estimator(spec: VictimSpec, model: Any) -> TrainedModel:
 
     # No fingerprint from the file, which holds times and addresses; the check takes one from the answers.
     linear = spec.architecture == "logistic"
-    return TrainedModel(predictor(model), linear=linear, perturb=perturb if linear else None)
+    return TrainedModel(
+        predictor(model),
+        linear=linear,
+        tree=spec.architecture == "tree",
+        perturb=perturb if linear else None,
+    )
 
 
 def _with_noise(tensor: NDArray[Any], scale: float, rng: np.random.Generator) -> NDArray[Any]:

@@ -40,13 +40,14 @@ class Victim:
 
     ``model``: callable from inputs (n, …) float32 to (n, classes) probabilities, or any ART classifier.
     ``features``: optional; returns activations at several depths, each (n, d) float32, shallow to deep,
-    the logits last. ``linear``: whether its log-odds are linear in the
-    input; None if unknown. ``perturb(scale, seed)``: optional; returns a function from inputs to the
-    probabilities of a perturbed victim: one with normal noise on its parameters, of ``scale`` times each
-    tensor's own standard deviation. ``fingerprint``: optional; a text that changes where the model does. The
-    fingerprint of a user's victim covers its answers and its splits as well. ``recipe``: how a shipped
-    victim is trained, as text; empty for a user's. ``notes``: what was recognised of a user's model and
-    data, a sentence each. ``class_names``: in their order; empty if unknown. Raises VictimError from
+    the logits last. ``linear``: whether its log-odds are linear in the input; None if unknown.
+    ``perturb(scale, seed)``: optional; returns a function from inputs to the probabilities of a perturbed
+    victim: one with normal noise on its parameters, of ``scale`` times each tensor's own standard deviation.
+    ``fingerprint``: optional; a text that changes where the model does. The fingerprint of a user's victim
+    covers its answers and its splits as well. ``recipe``: how a shipped victim is trained, as text; empty for
+    a user's. ``notes``: what was recognised of a user's model and data, a sentence each. ``class_names``: in
+    their order; empty if unknown. ``tree``: whether it is one decision tree; None if unknown. Raises
+    VictimError from
     :meth:`check` if the model's answers are not probabilities.
     """
 
@@ -61,6 +62,7 @@ class Victim:
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    tree: bool | None = None
     recipe: str = field(default="", init=False)
     _widths: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -302,6 +304,7 @@ def _own_victim(spec: VictimSpec, splits: Splits, trained: victim_training.Train
         name=str(spec),
         parameters=trained.parameters,
         linear=trained.linear,
+        tree=trained.tree,
         perturb=None if perturb is None else _checked_perturb(perturb, splits, f"{spec} with noise"),
         fingerprint=trained.fingerprint,
     )

@@ -33,8 +33,8 @@ ARCHITECTURES = ("mlp", "mlp128", "lenet", "cnn", "resnet18", "logistic")
 """Networks that victims and surrogates can be."""
 SURROGATES = (*ARCHITECTURES, *ESTIMATORS)
 """What a surrogate can be."""
-VICTIMS = (*ARCHITECTURES, "tree")
-"""What a built-in victim can be; ``logistic`` and ``tree`` are scikit-learn's."""
+VICTIMS = (*ARCHITECTURES, "tree", "forest", "boosting")
+"""What a built-in victim can be; ``logistic`` and those that no surrogate can be are scikit-learn's."""
 MOST_CELLS = 100_000
 """Largest number of cells of a matrix."""
 MOST_BYTES = 128 * 1024

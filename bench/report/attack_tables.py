@@ -83,12 +83,14 @@ def attack_table(findings: Findings, threat: VictimThreatModel) -> str:
 def companion_table(findings: Findings, threat: VictimThreatModel) -> str:
     """Return the surrogates' further metrics at the largest budget."""
     budget = findings.summary_budgets(threat)[-1]
-    rows = []
-    for defense, spent, name, sample in findings.measured(threat):
-        if spent == budget:
-            cells = [_over_repeats(sample.records, metric) for metric in shown_in("surrogate")]
-            rows.append([_name(findings, defense), plain(name), in_table(sample.fidelity), *cells])
-    headers = ["defense", "attack", "fidelity", *(metric.label for metric in shown_in("surrogate"))]
+    samples = [found for found in findings.measured(threat) if found[1] == budget]
+    stored = {name for *_, sample in samples for record in sample.records for name in record.metrics}
+    further = [metric for metric in shown_in("imbalance") if metric.name in stored]
+    metrics, rows = [*shown_in("surrogate"), *further], []
+    for defense, _, name, sample in samples:
+        cells = [_over_repeats(sample.records, metric) for metric in metrics]
+        rows.append([_name(findings, defense), plain(name), in_table(sample.fidelity), *cells])
+    headers = ["defense", "attack", "fidelity", *(metric.label for metric in metrics)]
     return markdown(headers, rows, text=2)
 
 
@@ -98,7 +100,7 @@ def _over_repeats(records: Sequence[Record], metric: Metric) -> str:
         return DASH
     found = value_interval(values)
     # Student's t is unbounded; a share and a distance are not.
-    low, high = np.clip((found.low, found.high), 0, metric.largest)
+    low, high = np.clip((found.low, found.high), min(0.0, found.value), metric.largest)
     return in_table(Interval(found.value, float(low), float(high)), metric.scale, metric.digits)
 
 

@@ -68,6 +68,7 @@ PAGES = (
         "cost to users",
         (
             Section("criteria", sections.criteria),
+            Section("groups", sections.groups),
             Section("utility", sections.utility),
             Section("by_utility", sections.by_utility),
             Section("fronts", attacks.fronts, study=False),

@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from bench.analysis.findings import Findings
-from bench.analysis.interval_text import DASH, number
+from bench.analysis.group_losses import GroupLoss, unequal
+from bench.analysis.interval_text import DASH, in_text, number
 from bench.analysis.row_flags import Note
 from bench.analysis.verdicts import Recommendation
 from bench.report import membership, run_tables
@@ -16,6 +17,7 @@ from bench.report.context import ReportContext
 from bench.report.markdown import code, markdown, plain
 from bench.report.utility_tables import (
     detection_table,
+    group_table,
     latency_table,
     resolved_table,
     utility_table,
@@ -66,6 +68,30 @@ def utility(context: ReportContext) -> dict[str, Any] | None:
 def criteria(context: ReportContext) -> dict[str, Any] | None:
     """Return what decides whether users can afford each defense, by victim; None without an evaluation."""
     return _by_victim(context, lambda v: utility_table(context.findings, v, "criteria"))
+
+
+def groups(context: ReportContext) -> dict[str, Any] | None:
+    """Return what declared groups of users lose, by victim; None without groups."""
+    found = _by_victim(context, lambda v: group_table(context.findings, v))
+    if found is None:
+        return None
+    names = sorted({victim for victim, _ in context.findings.evaluations})
+    alone = len(names) == 1
+    sentences = [
+        f"{group_sentence(context, loss)}{'' if alone else f' (victim {plain(victim)})'}."
+        for victim in names
+        for loss in unequal(context.findings, victim)
+    ]
+    return found | {"sentences": sentences}
+
+
+def group_sentence(context: ReportContext, loss: GroupLoss) -> str:
+    """Return which group a defense takes more from, and how much more, as a clause."""
+    name, group = code(context.findings.defense_name(loss.defense)), plain(loss.group.replace("=", " = "))
+    more = in_text(loss.more)
+    if loss.what == "changed":
+        return f"{name} changes {more} more of the decisions on users with {group} than on all others"
+    return f"{name} takes {more} more accuracy from users with {group} than from all others"
 
 
 def by_utility(context: ReportContext) -> dict[str, Any] | None:

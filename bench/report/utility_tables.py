@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from bench.analysis.findings import Findings
+from bench.analysis.group_losses import groups
 from bench.analysis.interval_text import DASH, number
 from bench.analysis.threat_models import Defense
 from bench.metrics.definitions import METRICS, Table, shown_in
@@ -29,6 +30,18 @@ def utility_table(findings: Findings, victim: str, table: Table) -> str:
 
 def _screens(record: Record) -> bool:
     return record.info.claims.may_flag or record.info.claims.may_refuse
+
+
+def group_table(findings: Findings, victim: str) -> str:
+    """Return what each declared group of users loses, a row a defense and group; empty without groups."""
+    metrics = shown_in("group")
+    rows = []
+    for defense, record in findings.evaluations_of(victim):
+        for group in groups(record) if defense else []:
+            names = [metric.name.replace("*", group) for metric in metrics]
+            shown = [measured(record, name) for name in names]
+            rows.append([_name(findings, defense), plain(group.replace("=", " = ")), *shown])
+    return markdown(["defense", "group", *(metric.heading for metric in metrics)], rows, text=2)
 
 
 FLAGGED, *_OF_POOL = shown_in("detection")

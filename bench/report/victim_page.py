@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.analysis.eligibility import NOT_MEASURED
+from bench.analysis.group_losses import unequal
 from bench.analysis.interval_text import DASH, in_table, in_text, number
 from bench.analysis.row_flags import MARK
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
@@ -15,7 +16,7 @@ from bench.report import answers
 from bench.report.context import ReportContext
 from bench.report.figures.victim import draw
 from bench.report.markdown import code, markdown, plain
-from bench.report.sections import unranked
+from bench.report.sections import group_sentence, unranked
 
 MOST_ROWS = 8
 """Rows of the table, that of no defense included."""
@@ -55,7 +56,15 @@ def page(context: ReportContext, found: VictimRecommendations, prefix: str = "")
         "victim": plain(found.victim),
         "sold": answers.SOLD[rec.options.sells],
         "headline": answers.headline(rec, _leading_name(context, rec)),
-        "lines": [line for line in (_not_stopped(context, rec), *_elsewhere(context, found)) if line],
+        "lines": [
+            line
+            for line in (
+                _not_stopped(context, rec),
+                *_elsewhere(context, found),
+                *_unequal(context, found.victim, rec),
+            )
+            if line
+        ],
         "table": _table(context, rec, rows),
         "compared": " ".join(filter(None, [_compared(context, rec, rows), _balanced(context, found.victim)])),
         "figures": draw(context, found, rows, prefix),
@@ -270,6 +279,13 @@ def _elsewhere(context: ReportContext, found: VictimRecommendations) -> list[str
         if other is not None and _answer(other) != _answer(rec):
             lines.append(f"{who}: {_short_answer(context, other)}")
     return lines
+
+
+def _unequal(context: ReportContext, victim: str, rec: Recommendation) -> list[str]:
+    """Return a line for each group of users that the answer takes more from than from all others."""
+    best = _answer(rec)
+    losses = unequal(context.findings, victim) if best else ()
+    return [f"{group_sentence(context, loss)}." for loss in losses if loss.defense == best]
 
 
 def _answer(rec: Recommendation) -> Defense | None:

@@ -15,11 +15,13 @@ from bench.metrics import intervals, utility
 from bench.metrics.definitions import find
 from bench.metrics.detection import highest_position
 from bench.metrics.membership import auc, auc_error
+from bench.metrics.two_classes import average_precision
 from bench.models.plugin_guard import PluginCall, describe, generator
 from bench.models.victims import Victim
 from bench.records import ClaimsRecord, Costs, Info, Outcome
 from bench.runner.answer_probes import answer_statistics
 from bench.runner.context import CLIENT_QUERIES, WorkerContext
+from bench.runner.group_utility import group_losses
 from bench.runner.noise_checks import noise_independence
 from bench.runner.predicate_checks import PredicateChecks
 from bench.seeds import derive
@@ -57,11 +59,16 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
         _fitted_temperature(evaluation, context),
         evaluation.seed,
     )
+    shown = [answers.probabilities for answers in traffic]
+    for name, lost in group_losses(victim, shown, raw, evaluation.thresholds).items():
+        if isinstance(lost, intervals.Interval):
+            measured.add(name, lost)
+        else:
+            measured.values[name] = lost
     measured.add_mean("honest.refused", np.stack([answers.refused for answers in traffic]))
     measured.add_mean("honest.flagged", np.stack([answers.flagged for answers in traffic]))
     measured.add_client_share("honest.client_refused", traffic[0].refused)
     measured.add_client_share("honest.client_flagged", traffic[0].flagged)
-    shown = [answers.probabilities for answers in traffic]
     measured.values |= answer_statistics(evaluation, context, shown)
     if repeats > 1:
         singly = measured.values["contract.alone"] != 1
@@ -481,6 +488,16 @@ def _use(
             utility.area_under_roc(own_margin[r], of_class[r])
             - utility.area_under_roc(margin[:, r].ravel(), np.tile(of_class[r], repeats))
         )
+        # Over all repeats together, as they are served; resampling them would take as long as all the rest.
+        score, wanted = margin.ravel(), np.tile(of_class, repeats)
+        measured.values["honest.auroc"] = utility.area_under_roc(score, wanted)
+        measured.values["honest.average_precision"] = average_precision(wanted, score)
+        before_defense = average_precision(of_class, own_margin)
+        measured.values["honest.average_precision_lost"] = None
+        if before_defense is not None and measured.values["honest.average_precision"] is not None:
+            measured.values["honest.average_precision_lost"] = (
+                before_defense - measured.values["honest.average_precision"]
+            )
     rng = np.random.default_rng(derive(seed, "bootstrap of use"))
     draws = [rng.choice(len(rows), size=len(rows)) for _ in range(RESAMPLES)]
     for name, measure in measures.items():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.base import Attack, Extraction, Pool, RandomSeeds, Target, TransferSet
+from bench.data.made_inputs import uniform_inputs
 from bench.errors import NotApplicable, PluginError
 from bench.metrics import extraction
 from bench.metrics.definitions import METRICS
@@ -105,9 +106,9 @@ def _control(
 
 def require_applicable(attack: Attack, pool: Pool, victim: Victim) -> None:
     """Raise NotApplicable where the attack says that it cannot be run on this pool and victim."""
-    who = describe(attack)
+    who, target = describe(attack), Target(victim.classes, victim.linear, victim.inputs, victim.tree)
     with PluginCall(who, "applicable", generator("attack", 0)):
-        given = attack.applicable(own_pool(pool), Target(victim.classes, victim.linear, victim.inputs))
+        given = attack.applicable(own_pool(pool), target)
     reason = checked_reason(who, given)
     if reason:
         raise NotApplicable(reason)
@@ -237,6 +238,7 @@ def measure(
     test = victim.splits.test
     with acquired.timings.measure("evaluate"):
         probabilities, half = surrogate.probabilities(test.x), surrogate.probabilities_half(test.x)
+        uniform = _uniform_agreement(cell, surrogate, context)
         on_queries = _agreement_on_queries(surrogate, victim, transfer_set.x[:MAX_COMPARED_QUERIES])
     truth = context.truth(cell.victim)
     deployed = context.deployed(cell.victim, cell.defense, cell.seed, cell.repeat)
@@ -260,6 +262,7 @@ def measure(
             "extraction.fidelity_on_queries": on_queries,
             "extraction.answered": account.answered / account.sent if account.sent else None,
         }
+        | uniform
         | {f"extraction.{name}": value for name, value in transfer_set.facts.items()},
         arrays={"agreement": agreement.astype(np.uint8), "correct": correct.astype(np.uint8)},
         info=Info(
@@ -286,6 +289,23 @@ def _unqueried(x: Images, queries: Images) -> NDArray[np.bool_]:
     """Return (n,) True for the inputs that are not among the queries, byte for byte."""
     queried = {hashlib.blake2b(row.tobytes()).digest() for row in queries}
     return np.array([hashlib.blake2b(row.tobytes()).digest() not in queried for row in x], dtype=bool)
+
+
+def _uniform_agreement(
+    cell: Cell, surrogate: TrainedSurrogate, context: WorkerContext
+) -> dict[str, float | None]:
+    """Return the agreement on uniform inputs of the victim's space, by name; nothing for images."""
+    victim = context.victim(cell.victim)
+
+    def draw() -> tuple[Images, NDArray[np.intp]] | None:
+        x = uniform_inputs(victim.splits, str(cell.victim))
+        return None if x is None else (x, victim.probabilities(x).argmax(axis=1))
+
+    drawn = context.once(("uniform inputs", cell.victim), draw)
+    if drawn is None:
+        return {}
+    x, label = drawn
+    return {"extraction.fidelity_uniform": float((surrogate.probabilities(x).argmax(axis=1) == label).mean())}
 
 
 def _agreement_on_queries(surrogate: TrainedSurrogate, victim: Victim, queries: Images) -> float | None:
