@@ -17,6 +17,7 @@ import typer
 
 from bench import __version__
 from bench.cli.failures import guarded
+from bench.cli.model_options import with_model_options
 from bench.cli.report_options import with_report_options
 from bench.cli.streams import output_error, standard_streams
 from bench.exit_codes import ExitCode
@@ -54,6 +55,8 @@ DataRoot = Annotated[
 ]
 
 
+MODEL = "file.py:NAME, package.module:NAME, or a .skops, .onnx or .pt2 file."
+"""How a model of the user's own is named."""
 RESULTS = Path("results")
 """Folder of the runs, in the working folder."""
 MOST_JOBS = 1024
@@ -177,12 +180,25 @@ def run(
         again = _command_line(word for word in sys.argv[1:] if word != "--fresh")
         print(f"\ninterrupted; finished cells are stored\nresume with: {again}", file=sys.stderr)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    print(", ".join(f"{number} {status}" for status, number in counts.items()))
-    print("\n".join(last))
-    if counts.get("failed") or counts.get("missing"):
-        lost = counts.get("failed", 0) + counts.get("missing", 0)
-        print(f"{lost} cells have no result; run the same command to retry them", file=sys.stderr)
-        raise typer.Exit(ExitCode.INCOMPLETE)
+    _say_outcome(counts, last)
+
+
+@app.command()
+@with_model_options
+def check(
+    model: Annotated[str, typer.Argument(help=MODEL)],
+    *,
+    options: Mapping[str, Any],
+) -> None:
+    """Look at a model of your own and its data: what would make an assessment worthless, and what to know."""
+    print(f"moatbench {__version__}: loading", file=sys.stderr)
+    from bench.cli import checking
+    from bench.cli.model_options import victim_options
+
+    page, usable = checking.checked(victim_options(model, options))
+    print(page)
+    if not usable:
+        raise typer.Exit(ExitCode.USAGE)
 
 
 @app.command()
@@ -366,6 +382,16 @@ def cache_clear(
     from bench.cli import caches
 
     print(caches.clear([kind.value for kind in kinds or CacheKind], RESULTS))
+
+
+def _say_outcome(counts: Mapping[str, int], last: Iterable[str]) -> None:
+    """Print the outcome of a run: cells by status, then ``last``; raises Exit where cells lack results."""
+    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    print("\n".join(last))
+    if counts.get("failed") or counts.get("missing"):
+        lost = counts.get("failed", 0) + counts.get("missing", 0)
+        print(f"{lost} cells have no result; run the same command to retry them", file=sys.stderr)
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _command_line(words: Iterable[str]) -> str:

@@ -76,7 +76,31 @@ class Session:
         device: str = "cpu",
     ) -> Session:
         """Read and expand the matrix; raises UsageError before anything is written."""
-        matrix = load_matrix(name)
+        return cls.of_matrix(
+            load_matrix(name),
+            store=store,
+            out=out,
+            only=only,
+            repeats=repeats,
+            victim=victim,
+            data_root=data_root,
+            device=device,
+        )
+
+    @classmethod
+    def of_matrix(
+        cls,
+        matrix: Matrix,
+        *,
+        store: Path | None = None,
+        out: Path | None = None,
+        only: Sequence[str] = (),
+        repeats: int | None = None,
+        victim: str | None = None,
+        data_root: Path | None = None,
+        device: str = "cpu",
+    ) -> Session:
+        """Expand a matrix; raises UsageError before anything is written."""
         everything = matrix.tasks(victim, repeats, data_root)
         study, tasks = validated(matrix, everything), select(everything, only)
         home = Path("results") / matrix.name

@@ -391,6 +391,15 @@ def load_matrix(name: str) -> Matrix:
         raise UsageError(
             f"unknown matrix {shown(name)}; {nearest(name, known)}; or give the path of a .toml file"
         )
+    return read_matrix(text, name, folder)
+
+
+def read_matrix(text: str, name: str, folder: Path) -> Matrix:
+    """Return the matrix that a TOML text describes, and register its plugins.
+
+    ``name``: that of its file, for messages. ``folder``: what its paths are relative to. Raises UsageError
+    that names key, value and what is allowed.
+    """
     matrix = _parsed(text, name)
     matrix.remember(text, folder, name)
     with matrix.complaints("plugins: "):

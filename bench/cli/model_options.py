@@ -1,0 +1,157 @@
+"""Options of the commands that take a model of the user's own: they fill a ``VictimOptions``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from bench.models.victim_options import VictimOptions
+
+MOST_BUDGET = 1_000_000
+"""Largest number of queries that can be asked for."""
+
+
+class Outputs(StrEnum):
+    """What a model returns."""
+
+    probabilities = "probabilities"
+    logits = "logits"
+    labels = "labels"
+
+
+def _text(words: str, metavar: str) -> Any:
+    return Annotated[str | None, typer.Option(help=words, metavar=metavar)]
+
+
+OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "data": (
+        Annotated[
+            str,
+            typer.Option(help="Inputs: .csv, .parquet, .npz, .npy, or a folder of images by class."),
+        ],
+        ...,
+    ),
+    "label": (_text("Column, or array, of the true classes.", "COLUMN"), None),
+    "train": (_text("What the model learnt from; its rows are left out of DATA.", "FILE"), None),
+    "pool": (_text("Inputs like your users' that an attacker has.", "FILE"), None),
+    "public": (_text("Inputs that anyone can get.", "FILE"), None),
+    "outputs": (Annotated[Outputs, typer.Option(help="What the model returns.")], Outputs.probabilities),
+    "threshold": (
+        Annotated[
+            float | None,
+            typer.Option(
+                min=0, max=1, help="Of two classes: probability from which users decide for the second."
+            ),
+        ],
+        None,
+    ),
+    "columns": (_text("A TOML file that declares the columns of a table.", "FILE"), None),
+    "shift": (
+        Annotated[
+            list[str] | None,
+            typer.Option(metavar="COLUMN=VALUE", help="Rows that every split holds out: the pool 'shifted'."),
+        ],
+        None,
+    ),
+    "group": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="COLUMN", help="Measure utility loss for each of its values; may be repeated."
+            ),
+        ],
+        None,
+    ),
+    "trust": (
+        Annotated[
+            list[str] | None,
+            typer.Option(metavar="TYPE", help="A type that a skops file may hold; may be repeated."),
+        ],
+        None,
+    ),
+}
+"""The options by name, with their defaults; ``...``: required."""
+
+
+def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with these options; ``command`` gets their values as ``options``, a mapping."""
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> None:
+        options = {name: values.pop(name) for name in OPTIONS}
+        command(**values, options=options)
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.name != "options"]
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is ... else default,
+            annotation=annotation,
+        )
+        for name, (annotation, default) in OPTIONS.items()
+    ]
+    # Keyword-only, so that those without a default may come after those with one.
+    kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    wrapped.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]  # inspect reads it
+    wrapped.__annotations__ = {each.name: each.annotation for each in (*kept, *added)}
+    return wrapped
+
+
+def victim_options(model: str, options: Mapping[str, Any]) -> VictimOptions:
+    """Return the options of the victim; raises UsageError, one sentence, for a value that is not allowed."""
+    import pydantic
+
+    from bench.models.victim_options import VictimOptions
+
+    values = {name: getattr(value, "value", value) for name, value in options.items() if value is not None}
+    shift = {}
+    for text in values.pop("shift", None) or ():
+        column, sign, value = text.partition("=")
+        if not (column and sign):
+            raise UsageError(f"--shift {shown(text)}: write COLUMN=VALUE")
+        shift[column.strip()] = value.strip()
+    values["groups"], values["trust"] = (
+        tuple(values.pop("group", None) or ()),
+        tuple(values.get("trust") or ()),
+    )
+    try:
+        return VictimOptions(model=model, shift=shift, **values)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"--{first['loc'][0]} {shown(first['input'])}: {first['msg'].lower()}") from error
+
+
+def victim_name(model: str) -> str:
+    """Return a name for the victim and its results' folder: that of the function, else of the file."""
+    module, _, name = model.rpartition(":")
+    if not module or not name.isidentifier():
+        name = PurePath(model).stem
+    text = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_")[:60]
+    return text or "model"
+
+
+def parsed_budgets(text: str | None) -> tuple[int, ...]:
+    """Return the budgets in "N,N,…", sorted and each once; raises UsageError for anything else."""
+    if text is None:
+        return ()
+    try:
+        numbers = {int(part.replace("_", "")) for part in text.split(",") if part.strip()}
+    except ValueError:
+        numbers = set()
+    if not numbers or min(numbers) < 1 or max(numbers) > MOST_BUDGET:
+        raise UsageError(
+            f"--budget {shown(text)}: write numbers of queries from 1 to {MOST_BUDGET:,} as N,N,…"
+        )
+    return tuple(sorted(numbers))
