@@ -71,7 +71,8 @@ class VictimFacts(Typed):
     """What a store keeps of a victim. Accuracies are in [0, 1]; ``fingerprint``: of its model and data.
 
     ``recipe``: how it was trained, as text; empty for a victim of the user's own. ``data``: digest of its
-    splits; ``sketch``: what else they can be told apart by. ``answers``: to the first test inputs.
+    splits; ``sketch``: what else they can be told apart by. ``answers``: to the first test inputs. ``notes``:
+    what was recognised of a user's model and data, a sentence each.
     """
 
     victim: str
@@ -86,6 +87,7 @@ class VictimFacts(Typed):
     answers: ReferenceAnswers | None = None
     sizes: SplitSizes = pydantic.Field(default_factory=SplitSizes)
     parameters: int | None = None
+    notes: list[str] = pydantic.Field(default_factory=list)
 
     @property
     def identity(self) -> str:

@@ -10,9 +10,15 @@ DECIDED_AT = (0.5, 0.9)
 """Confidences at which users decide, unless the matrix names others."""
 
 
+OWN = "own:"
+"""What the ``data`` of a victim begins with that a matrix describes in ``[victims.NAME]``."""
+
+
 @dataclass(frozen=True)
 class VictimSpec:
-    """A victim: a data set, an architecture and a seed; or a reference ``file.py:factory`` as ``data``.
+    """A victim: a data set, an architecture and a seed; or a user's, named by ``data`` alone.
+
+    A user's is ``file.py:factory``, or ``own:NAME`` for ``[victims.NAME]`` of a matrix, shown as NAME.
 
     ``splits``: "disjoint", the sizes of four disjoint splits as "500/150/297/850", or "official" as in
     published studies. An official victim is trained on the whole official training split, so calibration
@@ -31,7 +37,7 @@ class VictimSpec:
 
     def __str__(self) -> str:
         if self.is_reference:
-            return self.data
+            return self.data.removeprefix(OWN)
         of = "" if self.splits == "disjoint" else f" ({self.splits} splits)"
         return f"{self.data}/{self.architecture}{of}"
 
@@ -45,7 +51,7 @@ def architecture_and_splits(name: str, data: str) -> tuple[str, str]:
 
     ``data``: its data set. The architecture of a user's own victim is empty.
     """
-    if name == data:
+    if data in (name, OWN + name):
         return "", "disjoint"
     found = _SPLITS.search(name)
     splits = found[1] if found else "disjoint"

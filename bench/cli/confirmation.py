@@ -81,7 +81,7 @@ def most_cells(matrix: Matrix, tasks: Sequence[Task], repeats: int) -> int:
     most: dict[str, int] = defaultdict(int)
     for threat in counts:
         sources = [counts[each] for each in (threat, *threat.weaker()) if each in counts]
-        budget = matrix.reference_budget.get(data[threat.victim])
+        budget = matrix.budgets_by_data.get(data[threat.victim])
         budgets = {each for source in sources for each in source}
         total: dict[Defense, int] = defaultdict(int)
         for source in sources:

@@ -110,6 +110,8 @@ class Session:
             training_cache=store.parent / f"{store.stem}.memo",
             plugins=tuple(matrix.plugin_files),
             device=resolve_device(device),
+            folder=Path() if victim else matrix.folder,
+            victims=tuple((name, each.model_dump_json()) for name, each in matrix.victims.items()),
         )
         return cls(matrix, tasks, store, out or home, settings, study, part=bool(only))
 
@@ -138,7 +140,7 @@ class Session:
                     matrix=self.matrix.name,
                     matrix_text=self.matrix.text,
                     description=self.matrix.description,
-                    reference_budget=self.matrix.reference_budget,
+                    reference_budget=self.matrix.budgets_by_data,
                     sentinels=self.matrix.sentinels,
                     report=ReportOptions(**self.matrix.report.model_dump()),
                     study=self.study.model_dump() if self.study else None,

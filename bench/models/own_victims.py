@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.data.datasets import Labelled, Splits
 from bench.data.user_data import UserData, label_text, load_data
 from bench.data.user_splits import MOST_ROWS, equal_to_any, split_rows
-from bench.errors import UsageError, nearest, one_line
+from bench.errors import UsageError, VictimError, nearest, one_line
 from bench.inputs import Array
 from bench.models.determinism import CHUNK, single_thread
 from bench.models.model_files import LoadedModel, load_model
@@ -44,6 +44,7 @@ class OwnModel:
     model: LoadedModel
     data: UserData
     takes: Literal["array", "frame"]
+    name: str
     outputs: Outputs | None = None
 
     def given(self, x: Array) -> pd.DataFrame | NDArray[Any]:
@@ -60,18 +61,11 @@ class OwnModel:
     def __call__(self, x: Array) -> NDArray[np.float64]:
         """Return probabilities (n, classes)."""
         if self.outputs is None:
-            raise UsageError("the outputs of the model are not known yet")
-        return self.outputs.probabilities(self.answers(self._without_padding(x)))
-
-    def _without_padding(self, x: Array) -> Array:
-        """Return ``x`` with a valid input in place of the zeros that fill a chunk, where zeros are none."""
-        filled = x.reshape(len(x), -1).any(axis=1) | np.isnan(x.reshape(len(x), -1)).any(axis=1)
-        if filled.all() or not filled.any() or not self.data.space.problem(np.zeros_like(x[:1])):
-            return x
-        last = int(np.flatnonzero(filled)[-1])
-        padded = x.copy()
-        padded[last + 1 :] = x[0]
-        return padded
+            raise VictimError(f"victim {self.name}: the outputs of the model are not known yet")
+        try:
+            return self.outputs.probabilities(self.answers(x))
+        except UsageError as error:
+            raise VictimError(f"victim {self.name}: {error}") from error
 
 
 def own_victim(options: VictimOptions, *, name: str, seed: int, folder: Path = Path()) -> Victim:
@@ -112,7 +106,7 @@ def assembled(
     data, left_out = _sampled(data, seed)
     if left_out:
         notes.append(f"{MOST_ROWS:,} rows, drawn with the seed, are used; {left_out:,} are not")
-    own, found = _asked(model, data)
+    own, found = _asked(model, data, name)
     answers, failed, first_error = found
     if failed.any():
         share = failed.mean()
@@ -151,7 +145,9 @@ def assembled(
         notes=(*data.notes, *said, *notes, *more),
         class_names=outputs.classes,
     )
-    victim.recipe = ""
+    victim.origin = f"{model.digest} {data.digest}"
+    # Asked once: the splits' inputs are among these.
+    victim.remember(data.x, probabilities)
     return victim
 
 
@@ -187,7 +183,7 @@ def _sampled(data: UserData, seed: int) -> tuple[UserData, int]:
 
 
 def _asked(
-    model: LoadedModel, data: UserData
+    model: LoadedModel, data: UserData, name: str
 ) -> tuple[OwnModel, tuple[NDArray[Any], NDArray[np.bool_], str]]:
     """Return the model in the form in which it answers, with its answers to all inputs.
 
@@ -203,7 +199,7 @@ def _asked(
         takes = ["array"]
     errors: list[str] = []
     for each in takes:
-        own = OwnModel(model, data, each)
+        own = OwnModel(model, data, each, name)
         try:
             own.answers(data.x[:2])
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises

@@ -40,6 +40,11 @@ class PredictionCache:
         """Announce that rows of ``x`` (n, …) will be queried; nothing is evaluated before the next call."""
         self._announced.append((x, iter(range(len(x)))))
 
+    def remember(self, x: Images, outputs: Outputs) -> None:
+        """Keep outputs that are known of inputs (n, …), n rows each."""
+        rows = np.ascontiguousarray(x, dtype=np.float32)
+        self._store(dict(zip(map(_key, rows), zip(*outputs, strict=True), strict=True)))
+
     def __call__(self, x: Images) -> Outputs:
         """Return the outputs for ``x`` (n, …), with n at least 1."""
         x = np.ascontiguousarray(x, dtype=np.float32)

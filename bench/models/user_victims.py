@@ -31,10 +31,10 @@ def check_reference(reference: str, origin: str = "--victim") -> None:
         raise UsageError(f"{origin} {shown(reference)}: write FILE.py:FUNCTION or package.module:FUNCTION")
 
 
-def module_of(reference: str) -> str:
+def module_of(reference: str, folder: Path = Path()) -> str:
     """Return the name of the module, which is loaded, of the victim that ``reference`` names."""
     module_name, _, _ = reference.rpartition(":")
-    return load_file(Path(module_name)).__name__ if module_name.endswith(".py") else module_name
+    return load_file(folder / module_name).__name__ if module_name.endswith(".py") else module_name
 
 
 def named_object(reference: str, folder: Path = Path(), origin: str = "--victim") -> Any:
@@ -50,14 +50,14 @@ def named_object(reference: str, folder: Path = Path(), origin: str = "--victim"
     return getattr(module, name)
 
 
-def call_factory(reference: str) -> Any:
-    """Return what the factory returns that ``reference`` names.
+def call_factory(reference: str, folder: Path = Path()) -> Any:
+    """Return what the factory returns that ``reference``, with a file relative to ``folder``, names.
 
     Raises UsageError where there is no such file, module or function, and for whatever these raise, with
     the file and the line.
     """
-    factory = named_object(reference)
-    module = _module(reference)
+    factory = named_object(reference, folder)
+    module = _module(reference, folder, "--victim")
     if not callable(factory):
         name = reference.rpartition(":")[2]
         raise UsageError(f"--victim {reference}: {name} is no function but {shown(factory)}")
@@ -65,7 +65,7 @@ def call_factory(reference: str) -> Any:
         return factory()
 
 
-def _module(reference: str, folder: Path = Path(), origin: str = "--victim") -> Any:
+def _module(reference: str, folder: Path, origin: str) -> Any:
     module_name, _, name = reference.rpartition(":")
     if module_name.endswith(".py"):
         return load_file(folder / user_path(module_name))

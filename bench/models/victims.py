@@ -18,11 +18,12 @@ from bench.errors import VictimError
 from bench.inputs import LAYOUTS, InputSpace
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread, torch_seed
+from bench.models.own_references import OwnVictims
 from bench.models.plugin_guard import PluginCall, generator, guarded_import
 from bench.models.prediction_cache import PredictionCache
 from bench.models.promises import SAME
 from bench.models.victim_training import Features
-from bench.tasks import VictimSpec
+from bench.tasks import OWN, VictimSpec
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -30,6 +31,8 @@ Perturb = Callable[[float, int], Callable[[Images], Array]]
 
 OF_BATCH = 1e-3
 """Difference of answers from which they depend on the batch. In single precision, last bits may."""
+SKETCH_STEP = 1e-4
+"""Step of the projections of answers that a fingerprint holds."""
 REMEMBERED = 64 * 2**20
 """Bytes of a victim's answers to cache, and of its features."""
 
@@ -46,7 +49,8 @@ class Victim:
     ``fingerprint``: optional; a text that changes where the model does. The fingerprint of a user's victim
     covers its answers and its splits as well. ``recipe``: how a shipped victim is trained, as text; empty for
     a user's. ``notes``: what was recognised of a user's model and data, a sentence each. ``class_names``: in
-    their order; empty if unknown. ``tree``: whether it is one decision tree; None if unknown. Raises
+    their order; empty if unknown. ``tree``: whether it is one decision tree; None if unknown.
+    ``origin``: digests of the files that a user's comes from, which its fingerprint covers as well. Raises
     VictimError from
     :meth:`check` if the model's answers are not probabilities.
     """
@@ -64,6 +68,7 @@ class Victim:
     class_names: tuple[str, ...] = ()
     tree: bool | None = None
     recipe: str = field(default="", init=False)
+    origin: str = field(default="", init=False)
     _widths: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -102,6 +107,13 @@ class Victim:
             return read(x)
 
         return features
+
+    def remember(self, x: Images, answers: Array) -> None:
+        """Keep ``answers`` (n, classes) of the model to inputs (n, …), so that it is not asked again."""
+        problem = self._problem(answers, len(x))
+        if problem:
+            raise VictimError(f"victim {self.name} does not return probabilities: {problem}")
+        self._answers.remember(x, (answers,))
 
     def expect(self, x: Images) -> None:
         """Announce that rows of ``x`` (n, …) will be queried, perhaps one by one; evaluates nothing yet."""
@@ -207,11 +219,15 @@ class Victim:
                     again = self._read(few)
                 self._check_again("features", self._read(few), again)
         if not self.fingerprint:
-            h = hashlib.sha256(answers.tobytes())
-            for name in user_victims.PARTS:
+            h = hashlib.sha256(self.origin.encode())
+            for name in (*user_victims.PARTS, *user_victims.MORE):
                 part = getattr(splits, name)
+                if part is None:
+                    continue
                 h.update(np.ascontiguousarray(part.x).data)
                 h.update(np.ascontiguousarray(part.y).data)
+                with self._call("predict", full=True):
+                    h.update(answer_sketch(self.probabilities(part.x)).tobytes())
             self.fingerprint = h.hexdigest()
 
     def _check_again(self, what: str, first: Sequence[NDArray[Any]], second: Sequence[NDArray[Any]]) -> None:
@@ -241,15 +257,35 @@ class Victim:
         return float((self.probabilities(test.x).argmax(axis=1) == test.y).mean())
 
 
-def load_victim(spec: VictimSpec, data_root: Path) -> Victim:
+def answer_sketch(answers: Array) -> NDArray[np.int64]:
+    """Return two random projections of answers (n, classes), in steps of 1e-4.
+
+    Another answer to any one of the inputs changes them, unless by less than about 1e-4 √n; the last bits,
+    which depend on the processor, practically never do.
+    """
+    rng = np.random.default_rng(len(answers))
+    weights = rng.standard_normal((2, *answers.shape)) / np.sqrt(max(1, len(answers)))
+    return np.rint(np.einsum("pnk,nk->p", weights, answers) / SKETCH_STEP).astype(np.int64)
+
+
+def load_victim(spec: VictimSpec, data_root: Path, own: OwnVictims | None = None) -> Victim:
     """Return the victim: brought by the user, from the cache, or trained now (and then cached).
 
+    ``own``: what a matrix says of the user's own victims, and where their files are.
     Raises VictimError, UsageError or MissingDataError, each with a message of one sentence.
     """
     with single_thread():
-        if spec.is_reference:
+        described = own or OwnVictims()
+        if spec.data.startswith(OWN):
+            from bench.models.own_victims import own_victim  # it builds on this module
+
+            options = described.options(spec)
+            with guarded_import(f"victim {spec}"):
+                victim = own_victim(options, name=str(spec), seed=spec.seed, folder=described.folder)
+            victim.check()
+        elif spec.is_reference:
             with guarded_import(f"victim {spec.data}"):
-                returned = user_victims.call_factory(spec.data)
+                returned = user_victims.call_factory(spec.data, described.folder)
             if isinstance(returned, Victim):
                 victim = returned
             else:

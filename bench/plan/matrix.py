@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import re
 import tomllib
@@ -23,11 +24,12 @@ from bench.models import training_config
 from bench.models.plugin_guard import guarded_import
 from bench.models.sklearn_surrogates import ESTIMATORS
 from bench.models.user_victims import check_reference
+from bench.models.victim_options import VictimOptions
 from bench.plan import feasibility
 from bench.plan.feasibility import MOST_QUERIES
 from bench.plan.study import Headline, PublishedValue, Study, Table, Where, matching_calls
 from bench.run_facts import ReportOptions
-from bench.tasks import DECIDED_AT, Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
+from bench.tasks import DECIDED_AT, OWN, Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
 
 ARCHITECTURES = ("mlp", "mlp128", "lenet", "cnn", "resnet18", "logistic")
 """Networks that victims and surrogates can be."""
@@ -41,6 +43,7 @@ MOST_BYTES = 128 * 1024
 """Largest size of a matrix file; the parser's time grows with the square of a line's length."""
 DEEPEST = 12
 """Largest number of tables and lists inside one another; lists in a replication's rows are the deepest."""
+log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.")
 
@@ -124,6 +127,8 @@ class Matrix(pydantic.BaseModel):
     """Options of the recommendation, and how often it is confirmed."""
     study: Study | None = None
     """The replication: what was published, and which cells are compared with it."""
+    victims: dict[str, VictimOptions] = {}
+    """Victims of the user's own, by the name that blocks call them: models and data in files."""
     block: Annotated[list[Block], pydantic.Field(min_length=1)]
 
     _text: str = pydantic.PrivateAttr("")
@@ -138,6 +143,16 @@ class Matrix(pydantic.BaseModel):
     def remember(self, text: str, folder: Path, file: str) -> None:
         """Store the text of the file, its folder, and its name in messages."""
         self._text, self._folder, self._file = text, folder, file
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file, to which paths in it are relative."""
+        return self._folder
+
+    @property
+    def budgets_by_data(self) -> dict[str, int]:
+        """``reference_budget`` by the data of victims: a user's own are named as cells name them."""
+        return {OWN + key if key in self.victims else key: n for key, n in self.reference_budget.items()}
 
     @property
     def plugin_files(self) -> list[Path]:
@@ -155,6 +170,7 @@ class Matrix(pydantic.BaseModel):
         """
         if victim is not None:
             check_reference(victim)
+        self._check_victims()
         self._check_number(victim, repeats)
         self._check_sentinels()
         self._check_reference_budgets()
@@ -204,6 +220,25 @@ class Matrix(pydantic.BaseModel):
                     f"(this block: {product} × repeats); at most {MOST_CELLS:,} in a matrix are allowed"
                 )
 
+    def _check_victims(self) -> None:
+        """Check the names of the user's own victims, and that blocks name no other."""
+        for name in self.victims:
+            with self.complaints(f"victims.{name}: "):
+                if name in VICTIMS:
+                    raise UsageError(f"{name!r} is a shipped victim; give it another name")
+                try:
+                    _folder_name(name)
+                except ValueError as error:
+                    raise UsageError(str(error)) from error
+        for place, block in enumerate(self.block):
+            own = [name for name in block.victim if self._is_own(name)]
+            if own and len(own) == len(block.victim) and "data" in block.model_fields_set:
+                whose = f"{own[0]} brings its own" if len(own) == 1 else f"{', '.join(own)} bring their own"
+                log.warning("%s: block.%d.data is ignored: %s", self._file, place, whose)
+
+    def _is_own(self, name: str) -> bool:
+        return ":" in name or name in self.victims
+
     def _check_sentinels(self) -> None:
         """Check that every tracked attack is one of the matrix."""
         known = {text for block in self.block for text in block.attack} if self.sentinels else set()
@@ -219,7 +254,7 @@ class Matrix(pydantic.BaseModel):
         """Check that every reference budget is one of the budgets on its data set."""
         for data, number in self.reference_budget.items():
             with self.complaints(f"reference_budget.{data} = {number}: "):
-                if ":" not in data:  # else a victim of the user's own
+                if not self._is_own(data):
                     datasets.info(data)
                 known = sorted({each for block in self.block if data in block.data for each in block.budget})
                 if known and number not in known:
@@ -240,17 +275,20 @@ class Matrix(pydantic.BaseModel):
         if reference:
             victims = [VictimSpec(reference, "", self.seed)]
         else:
+            shipped_ones = [victim for victim in block.victim if not self._is_own(victim)]
             with self.complaints(f"{key}data: "):
-                sets = [datasets.info(data).name for data in block.data]
+                sets = [datasets.info(data).name for data in block.data] if shipped_ones else []
             with self.complaints(f"{key}victim: "):
-                architectures = [_known("victim", victim, VICTIMS) for victim in block.victim]
+                allowed = (*VICTIMS, *self.victims)
+                architectures = [_known("victim", victim, allowed) for victim in shipped_ones]
+                own = [self._own_spec(victim) for victim in block.victim if self._is_own(victim)]
             with self.complaints(f"{key}splits: "):
                 for data, splits in itertools.product(sets, block.splits):
                     datasets.split_sizes(data, splits)
             victims = [
                 VictimSpec(data, victim, self.seed, splits)
                 for data, victim, splits in itertools.product(sets, architectures, block.splits)
-            ]
+            ] + own
         with self.complaints(f"{key}defense: "):
             stacks = [canonical_defense(entry) for entry in block.defense]
         with self.complaints(f"{key}attack: "):
@@ -277,6 +315,12 @@ class Matrix(pydantic.BaseModel):
             for stack, how, repeat in itertools.product(stacks, trainings, range(repeats)):
                 defense = stack if queries else ()
                 yield Cell(victim, defense, threat, text, budget, repeat, repeats, self.seed, how)
+
+    def _own_spec(self, name: str) -> VictimSpec:
+        if ":" not in name:
+            return VictimSpec(OWN + name, "", self.seed)
+        check_reference(name, "a victim")
+        return VictimSpec(name, "", self.seed)
 
     def _planned(
         self,
@@ -486,6 +530,7 @@ def _model_at(place: Sequence[int | str]) -> type[pydantic.BaseModel]:
     """Return the model that the key at ``place`` belongs to: that of the nearest key above."""
     models: dict[str, type[pydantic.BaseModel]] = {
         "block": Block,
+        "victims": VictimOptions,
         "report": Report,
         "study": Study,
         "headline": Headline,

@@ -16,6 +16,7 @@ from bench import plugins
 from bench.data import query_pools
 from bench.models.checked_stack import Watch, fit_stack
 from bench.models.defended_api import DefendedAPI
+from bench.models.own_references import OwnVictims
 from bench.models.plugin_guard import build
 from bench.models.victims import Victim, load_victim, retrained_victim
 from bench.seeds import derive
@@ -32,10 +33,12 @@ class WorkerContext:
     """Loads or makes objects on demand and keeps them.
 
     ``data_root``: folder of the data sets. ``training_cache``: folder of trainings that cells share, or None.
+    ``own``: the user's own victims, and where their files are.
     """
 
     data_root: Path
     training_cache: Path | None = None
+    own: OwnVictims = field(default_factory=OwnVictims)
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Any) -> Any:
@@ -58,7 +61,7 @@ class WorkerContext:
 
     def victim(self, spec: VictimSpec) -> Victim:
         """Return the trained victim."""
-        victim: Victim = self.once(spec, partial(load_victim, spec, self.data_root))
+        victim: Victim = self.once(spec, partial(load_victim, spec, self.data_root, self.own))
         return victim
 
     def retrained(self, spec: VictimSpec, number: int) -> WorkerContext:

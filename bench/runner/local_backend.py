@@ -7,13 +7,14 @@ import os
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
 from bench.calls import parse_call
 from bench.errors import BrokenClaimError, NotApplicable, PluginError, UsageError
 from bench.models.determinism import on_device, single_thread
+from bench.models.own_references import OwnVictims, stamp
 from bench.models.plugin_guard import (
     collected_notes,
     guarded_import,
@@ -26,7 +27,7 @@ from bench.records import EVALUATION, Info, Outcome, Record, Status
 from bench.runner.cells import run_cells
 from bench.runner.context import WorkerContext
 from bench.runner.defense_evaluation import evaluate_defense
-from bench.tasks import Cell, Task
+from bench.tasks import Cell, Task, VictimSpec
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ class WorkerSettings:
     ``data_root``: folder of the data sets. ``training_cache``: folder of trainings that cells share, or
     None. ``plugins``: files that define attacks and defenses. ``device``: where surrogates are trained.
     ``files``: plugin and victim files with the module names that their content had when the run started.
+    ``folder``: to which paths of the user's own victims are relative. ``victims``: those that the matrix
+    describes, by name, as JSON. ``stamps``: their files, with what changes when these do. ``expected``: the
+    fingerprints of the user's own victims in the process that started the run.
     """
 
     data_root: Path
@@ -48,13 +52,23 @@ class WorkerSettings:
     plugins: tuple[Path, ...] = ()
     device: str = "cpu"
     files: tuple[tuple[Path, str], ...] = ()
+    folder: Path = Path()
+    victims: tuple[tuple[str, str], ...] = ()
+    stamps: tuple[tuple[Path, str], ...] = ()
+    expected: tuple[tuple[VictimSpec, str], ...] = field(default=(), compare=False)
 
     def as_they_are(self, tasks: Iterable[Task]) -> WorkerSettings:
         """Return these settings with the present state of the plugin files and of the tasks' victim files."""
-        victims = dict.fromkeys(task.victim.data for task in tasks if task.victim.is_reference)
-        names = (reference.rpartition(":")[0] for reference in victims)
-        paths = [*self.plugins, *(Path(name) for name in names if name.endswith(".py"))]
-        return replace(self, files=tuple((path.resolve(), file_module(path)) for path in paths))
+        own = OwnVictims.of(self.folder, self.victims)
+        specs = dict.fromkeys(task.victim for task in tasks if task.victim.is_reference)
+        python = [path for spec in specs if (path := own.python_file(spec)) is not None]
+        stamped = dict.fromkeys(path for spec in specs for path in own.files(spec))
+        return replace(
+            self,
+            folder=self.folder.resolve(),
+            files=tuple((path.resolve(), file_module(path)) for path in (*self.plugins, *python)),
+            stamps=tuple((path.resolve(), stamp(path)) for path in stamped),
+        )
 
 
 def available_cores() -> int:
@@ -76,7 +90,22 @@ def worker_context(settings: WorkerSettings) -> WorkerContext:
     for path, name in settings.files:
         if file_module(path) != name:
             raise UsageError(f"{path} has changed since the run started; run the same command again")
-    return WorkerContext(settings.data_root, settings.training_cache)
+    for path, before in settings.stamps:
+        if stamp(path) != before:
+            raise UsageError(f"{path} has changed since the run started; run the same command again")
+    own = OwnVictims.of(settings.folder, settings.victims)
+    return WorkerContext(settings.data_root, settings.training_cache, own)
+
+
+def _check_expected(settings: WorkerSettings, context: WorkerContext, items: Sequence[Item]) -> None:
+    """Raise UsageError where a user's victim is another model here than where the run was started."""
+    expected = dict(settings.expected)
+    for spec in dict.fromkeys(task.victim for task, _ in items):
+        if spec in expected and context.victim(spec).fingerprint != expected[spec]:
+            raise UsageError(
+                f"victim {spec} is another model in each process: its answers differ where it is made twice; "
+                "seed its training, load it from a file, or use --jobs 1"
+            )
 
 
 def _can_start_workers() -> bool:
@@ -141,6 +170,7 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
     What plugins changed of the process' settings is undone, and listed as ``undone`` in the records' costs.
     """
     context, first = worker_context(settings), items[0][0]
+    _check_expected(settings, context, items)
     with watched_signals(), collected_notes() as notes:
         try:
             with kept_settings("a plugin", "this cell"), single_thread(), on_device(settings.device):

@@ -53,7 +53,7 @@ def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, s
     fingerprints = {spec: context.victim(spec).fingerprint for spec in specs}
     facts = {spec: _facts(context.victim(spec)) for spec in specs}
     for cell in dict.fromkeys(replace(cell, defense=(), repeat=0, training="rule") for cell in cells):
-        origin = f"--victim {cell.victim}: " if cell.victim.is_reference else ""
+        origin = f"victim {cell.victim}: " if cell.victim.is_reference else ""
         try:
             feasibility.check_cell(cell, plugins.attacks.build(cell.attack), facts[cell.victim])
         except UsageError as error:
@@ -93,7 +93,10 @@ def run(
     with single_thread():
         fingerprints = prepare(tasks, context)
         victims = [_victim_facts(spec, context) for spec in fingerprints]
-    plan = task_keys(tasks, fingerprints, settings.device, settings.data_root)
+    modules = {spec.data: context.own.module(spec) for spec in fingerprints if spec.is_reference}
+    own = tuple((spec, fingerprint) for spec, fingerprint in fingerprints.items() if spec.is_reference)
+    settings = replace(settings, expected=own)
+    plan = task_keys(tasks, fingerprints, settings.device, settings.data_root, modules)
     if fresh:
         store.clear()
     store.set_plan(plan)
@@ -149,4 +152,5 @@ def _victim_facts(spec: VictimSpec, context: WorkerContext) -> VictimFacts:
             test=len(splits.test.x),
         ),
         parameters=victim.parameters,
+        notes=list(victim.notes),
     )

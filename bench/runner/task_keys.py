@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bench import keys, plugins
@@ -32,18 +33,20 @@ def task_keys(
     fingerprints: Mapping[VictimSpec, str],
     device: str = "cpu",
     data_root: Path | None = None,
+    modules: Mapping[str, str] = MappingProxyType({}),
 ) -> list[PlannedTask]:
     """Return each task with its key; the ingredients of the key are all that the result depends on.
 
-    They are spec, victim, device, the files of the data sets, the versions of libraries, and the code: that
-    of the harness as far as tasks of this family import it, and that of plugins and of a user's victim as far
-    as it is not the harness's. So a result is never reused after an edit of what computed it.
+    ``modules``: by the ``data`` of users' victims, the module of their code, "" where a file holds the model.
+    The ingredients are spec, victim, device, the files of the data sets, the versions of libraries, and the
+    code: that of the harness as far as tasks of this family import it, and that of plugins and of a user's
+    victim as far as it is not the harness's. So a result is never reused after an edit of what computed it.
     """
     harness, code_of = cache(harness_code), cache(code)
 
     @cache
     def source(kind: str, text: str, family: str) -> tuple[str, str, dict[str, str]]:
-        own = code_of(*_modules(kind, text))
+        own = code_of(*_modules(kind, text, modules))
         name = text if kind == "victim" else parse_call(text)[0]
         libraries = _library_versions(own.libraries - COVERED)
         return f"{keys.SOURCE}{kind} {name}", own.digest(without=harness(family).modules), libraries
@@ -58,7 +61,7 @@ def task_keys(
         used = [("defense", text) for text in task.defense]
         if isinstance(task, Cell):
             used.append(("attack", task.attack))
-        if task.victim.is_reference:
+        if task.victim.is_reference and modules.get(task.victim.data, task.victim.data):
             used.append(("victim", task.victim.data))
         parts: dict[str, list[str]] = {}
         libraries: dict[str, str] = {}
@@ -86,10 +89,10 @@ def _data_sets(task: Task) -> list[str]:
     return [name for name in names if name in DATASETS and DATASETS[name].fetchable]
 
 
-def _modules(kind: str, text: str) -> tuple[str, ...]:
+def _modules(kind: str, text: str, modules: Mapping[str, str]) -> tuple[str, ...]:
     """Return the modules that define a plugin or a user's victim."""
     if kind == "victim":
-        return (user_victims.module_of(text),)
+        return (modules.get(text) or user_victims.module_of(text),)
     registry: plugins.Registry[Any] = plugins.attacks if kind == "attack" else plugins.defenses
     return registry.modules(text)
 
