@@ -10,7 +10,15 @@ import moatbench
 from bench import plugins
 
 ROOT = Path(moatbench.__file__).parent
-HARNESS = ("bench.calls", "bench.errors", "bench.parameters", "bench.plugins", "bench.seeds")
+HARNESS = (
+    "bench.calls",
+    "bench.encoding",
+    "bench.errors",
+    "bench.inputs",
+    "bench.parameters",
+    "bench.plugins",
+    "bench.seeds",
+)
 PACKAGES = ("attacks", "bench", "defenses")
 ALLOWED = {
     # An attack may be built on others, and on what they share.
@@ -38,9 +46,11 @@ PUBLIC = [
     "BudgetError",
     "Calibration",
     "Claims",
+    "Column",
     "Defense",
     "DefenseStack",
     "Extraction",
+    "InputSpace",
     "Known",
     "Labelled",
     "MembershipInference",

@@ -82,6 +82,10 @@ class TestAccess:
             ("none", "their.py:factory", "none"),
             ("permuted", "mnist", "near"),
             ("blend:fashion-mnist", "mnist", "near"),
+            ("marginals", "adult", "near"),
+            ("perturbed", "mnist", "near"),
+            ("shifted", "adult", "near"),
+            ("public", "their.py:factory", "near"),
         ],
     )
     def test_it_follows_the_domains(self, pool: str, victim: str, expected: str) -> None:
@@ -116,6 +120,10 @@ class TestSize:
             ("synthetic", "mnist", 10_000),
             ("noise", "cifar10", 10_000),
             ("noise", "their.py:factory", 10_000),
+            ("noise", "adult", 10_000),
+            ("marginals", "digits", 2_000),
+            ("perturbed", "adult", 10_000),
+            ("shifted", "adult", 0),
             ("usps", "mnist", 7_291),
             ("digits", "mnist", 1_797),
             ("kmnist", "mnist", 10_000),
@@ -204,7 +212,9 @@ class TestLoad:
     def test_no_other_pool_overlaps_and_all_share_one_reference_without_a_copy(self, tmp_path: Path) -> None:
         splits = victim_splits((1, 8, 8))
         for name in POOLS:
-            if name in ("train", "test") or (name in DATASETS and name != "digits") or "blend:" in name:
+            if name in ("train", "test", "shifted", "public") or "blend:" in name:
+                continue
+            if name in DATASETS and name != "digits":
                 continue
             made = load(name, victim_data="digits", splits=splits, seed=0, root=tmp_path)
             assert not made.overlaps, name

@@ -308,7 +308,11 @@ def split(n=20, classes=3, **other):
         (split(0), r"splits.pool.x is float32 \(0, 1, 4, 4\); a float32 array .* not empty is allowed"),
         (
             split(x=np.zeros((20, 16), np.float32)),
-            r"splits.pool.x is float32 \(20, 16\); .*channels, height, width",
+            r"splits.pool.x is float32 \(20, 16\); the shape of the test inputs, \(1, 4, 4\), is allowed",
+        ),
+        (
+            split(x=np.zeros((20, 1, 1, 4, 4), np.float32)),
+            r"splits.pool.x is float32 \(20, 1, 1, 4, 4\); .*channels, height, width",
         ),
         (split(x=np.zeros((20, 1, 4, 4))), r"splits.pool.x is float64 \(20, 1, 4, 4\); a float32 array"),
         (split(x=[[1]]), "splits.pool.x is list; a float32 array"),

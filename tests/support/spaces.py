@@ -46,7 +46,7 @@ class Recording:
 
 def drawn(space: InputSpace, number: int, rng: np.random.Generator) -> np.ndarray:
     """Return inputs of a space that are not uniform: near a few centres, some values missing."""
-    centres = space.uniform(4, rng)
+    centres = space.uniform(4, np.random.default_rng(4))
     low, high = space.limits
     noise = rng.normal(0, 0.15, (number, *space.shape)) * (high - low)
     x = space.project(centres[rng.integers(4, size=number)] + noise)
