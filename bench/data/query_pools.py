@@ -4,6 +4,7 @@ Whatever is made keeps to the victim's space of inputs. Importing this module is
 are imported where inputs are made.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -254,8 +255,12 @@ def clusters(x: Inputs, classes: int, seed: int, inputs: InputSpace | None = Non
     ``inputs``: what inputs may be; None for images in [0, 1].
     """
     from sklearn.cluster import MiniBatchKMeans  # takes a second
+    from sklearn.exceptions import ConvergenceWarning
 
-    encode = Encoding.fit(inputs or InputSpace(x.shape[1:]), x)
+    encoded = Encoding.fit(inputs or InputSpace(x.shape[1:]), x)(x).reshape(len(x), -1)
     model = MiniBatchKMeans(classes, n_init=3, random_state=seed % 2**32)
-    with threadpool_limits(limits=1):  # sums in one order, so that labels are reproducible
-        return np.asarray(model.fit_predict(encode(x).reshape(len(x), -1)), dtype=np.int64)
+    # One thread sums in one order, so that labels are reproducible.
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        # A table may have fewer distinct rows than there are classes.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return np.asarray(model.fit_predict(encoded), dtype=np.int64)

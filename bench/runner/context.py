@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from attacks.base import Pool
 from bench import plugins
 from bench.data import query_pools
+from bench.errors import NotApplicable
 from bench.models.checked_stack import Watch, fit_stack
 from bench.models.defended_api import DefendedAPI
 from bench.models.own_references import OwnVictims
@@ -98,6 +99,14 @@ class WorkerContext:
         )
         pool: Pool = self.once((spec, name, seed), partial(self._expected, spec, load))
         return pool
+
+    def has_pool(self, spec: VictimSpec, name: str, seed: int) -> bool:
+        """Return whether a pool makes sense for this victim: images make none where inputs are a table."""
+        try:
+            self.pool(spec, name, seed)
+        except NotApplicable:
+            return False
+        return True
 
     def _expected(self, spec: VictimSpec, load: Callable[[], Pool]) -> Pool:
         pool = load()

@@ -39,6 +39,9 @@ RESAMPLES = 200
 
 def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> Outcome:
     """Measure a defense on the test split, sent by benign clients of 100 queries, and on the pools."""
+    # A matrix may name pools for victims of several kinds.
+    there = (name for name in evaluation.pools if context.has_pool(evaluation.victim, name, evaluation.seed))
+    evaluation = replace(evaluation, pools=tuple(there))
     victim = context.victim(evaluation.victim)
     stack = context.stack(evaluation.victim, evaluation.defense, evaluation.seed)
     claims = stack.claims

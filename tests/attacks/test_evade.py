@@ -334,7 +334,7 @@ def test_an_account_that_was_never_answered_says_nothing_of_a_quota(pool):
     class Banned:
         """Refuses the first account, and every answer to it."""
 
-        nb_classes, budget, known = 10, 40, None
+        nb_classes, budget, known, inputs = 10, 40, None, UNIT
 
         def predict(self, x, client):
             return np.full((len(x), 10), np.nan if client == "attacker" else 0.1)
