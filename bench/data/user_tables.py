@@ -102,12 +102,17 @@ def declared_columns(path: Path | None) -> dict[str, Declared]:
     text = user_text(user_file(path, "file of columns"), MOST_BYTES)
     try:
         document = tomllib.loads(text)
-        return {name: Declared.model_validate(values) for name, values in document.items()}
+        return {name: _declared(path, name, values) for name, values in document.items()}
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}") from error
+
+
+def _declared(path: Path, name: str, values: Any) -> Declared:
+    try:
+        return Declared.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
+        key = ".".join(map(str, (name, *first["loc"])))
         allowed = ", ".join(Declared.model_fields)
         raise UsageError(
             f"{path}: {key} = {shown(first['input'])}: {first['msg']}; of each column, {allowed} can be given"

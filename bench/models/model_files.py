@@ -68,7 +68,8 @@ class LoadedModel:
     array, or a data frame. ``decides``: whether that is known; of a function it may not be. ``form``:
     "function", "scikit-learn", "onnx", "torch.export" or "art". ``digest``: SHA-256 of its file, "" where
     it has none. ``classes``: the labels of its outputs, in their order; None if unknown. ``features``: names
-    of the columns it expects; None if unknown. ``labels_only``: whether it returns no probabilities.
+    of the columns it expects; None if unknown. ``labels_only``: whether it returns no
+    probabilities. ``found_classes``: returns the labels that answers have named so far.
     """
 
     predict: Callable[[Any], NDArray[Any]]
@@ -79,6 +80,11 @@ class LoadedModel:
     features: tuple[str, ...] | None = None
     labels_only: bool = False
     decides: bool = True
+    found_classes: Callable[[], tuple[Any, ...] | None] | None = None
+
+    def known_classes(self) -> tuple[Any, ...] | None:
+        """Return ``classes``, or those that the answers so far have shown; None if unknown."""
+        return self.found_classes() if self.classes is None and self.found_classes else self.classes
 
 
 def load_model(text: str, *, folder: Path = Path(), trust: Collection[str] = ()) -> LoadedModel:

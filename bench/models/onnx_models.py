@@ -53,27 +53,27 @@ def load_onnx(text: str, content: bytes) -> LoadedModel:
             )
     # scikit-learn's converter gives (label, probabilities); others give one output, or the answers first.
     place = 1 if len(outputs) > 1 and _is_label(outputs[0]) else 0
-    classes: tuple[Any, ...] | None = None
+    keys: list[Any] = []
 
     def ask(feed: dict[str, Any]) -> NDArray[Any]:
         answer = session.run([outputs[place].name], feed)[0]
         if isinstance(answer, list):  # a dictionary for each row ("zipmap")
-            answer = [[row[key] for key in classes or row] for row in answer]
+            keys[:] = keys or list(answer[0])
+            answer = [[row[key] for key in keys] for row in answer]
         return np.asarray(answer)
 
     def predict(x: Any) -> NDArray[Any]:
         return ask(_feed(inputs, x))
 
-    if "map(" in outputs[place].type:
-        classes = _keys(session, inputs, outputs[place].name)
     several = len(inputs) > 1
     return LoadedModel(
         predict,
         "frame" if several else "array",
         "onnx",
         hashlib.sha256(content).hexdigest(),
-        classes,
+        None,
         tuple(each.name for each in inputs) if several else None,
+        found_classes=lambda: tuple(keys) or None,
         labels_only=len(outputs) == 1 and _is_label(outputs[0]),
     )
 
@@ -97,16 +97,3 @@ def _typed(values: NDArray[Any], kind: str) -> NDArray[Any]:
             ["" if pd.isna(value) else str(value) for value in values.ravel()], dtype=object
         ).reshape(values.shape)
     return values.astype(TYPES[kind])
-
-
-def _keys(session: Any, inputs: Any, output: str) -> tuple[Any, ...]:
-    """Return the labels in a "zipmap", which stand in the answers alone."""
-    feed = {}
-    for each in inputs:
-        shape = [size if isinstance(size, int) and size > 0 else 1 for size in each.shape]
-        empty = each.type == "tensor(string)"
-        feed[each.name] = (
-            np.full(shape, "", dtype=object) if empty else np.zeros(shape, dtype=TYPES[each.type])
-        )
-    row = session.run([output], feed)[0][0]
-    return tuple(row)

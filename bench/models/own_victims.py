@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +19,16 @@ from bench.data.datasets import Labelled, Splits
 from bench.data.user_data import UserData, label_text, load_data
 from bench.data.user_splits import MOST_ROWS, equal_to_any, split_rows
 from bench.errors import UsageError, VictimError, nearest, one_line
+from bench.files import cache_root, read_checked, write_checked
 from bench.inputs import Array
+from bench.models import user_victims
 from bench.models.determinism import CHUNK, single_thread
 from bench.models.model_files import LoadedModel, load_model
 from bench.models.own_outputs import Outputs, recognised
 from bench.models.victim_options import VictimOptions
 from bench.models.victims import Victim
 from bench.seeds import derive
+from bench.sources import code
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +44,17 @@ UNKNOWN_TRAINING = (
 
 @dataclass(frozen=True)
 class OwnModel:
-    """A model as a victim's: from float32 inputs (n, …) of its space to probabilities (n, classes)."""
+    """A model as a victim's: from float32 inputs (n, …) of its space to probabilities (n, classes).
+
+    ``memory``: the answers of a model that is not deterministic, by input; None of others.
+    """
 
     model: LoadedModel
     data: UserData
     takes: Literal["array", "frame"]
     name: str
     outputs: Outputs | None = None
+    memory: dict[bytes, NDArray[np.float64]] | None = None
 
     def given(self, x: Array) -> pd.DataFrame | NDArray[Any]:
         """Return inputs as the model is given them."""
@@ -63,7 +72,14 @@ class OwnModel:
         if self.outputs is None:
             raise VictimError(f"victim {self.name}: the outputs of the model are not known yet")
         try:
-            return self.outputs.probabilities(self.answers(x))
+            if self.memory is None:
+                return self.outputs.probabilities(self.answers(x))
+            keys = [row.tobytes() for row in x]
+            new = {key: place for place, key in enumerate(keys) if key not in self.memory}
+            if new:
+                answers = self.outputs.probabilities(self.answers(x[list(new.values())]))
+                self.memory.update(zip(new, answers, strict=True))
+            return np.stack([self.memory[key] for key in keys])
         except UsageError as error:
             raise VictimError(f"victim {self.name}: {error}") from error
 
@@ -84,7 +100,11 @@ def own_victim(options: VictimOptions, *, name: str, seed: int, folder: Path = P
             folder=folder,
             also=tuple(files.values()),
         )
-        return assembled(model, data, options, name=name, seed=seed, files=tuple(files))
+        digest = ""
+        if not model.digest and not options.deterministic:
+            # The identity of others covers their answers; these answers say nothing.
+            digest = code(user_victims.module_of(options.model, folder)).digest()
+        return assembled(model, data, options, name=name, seed=seed, files=tuple(files), code_digest=digest)
 
 
 def assembled(
@@ -95,12 +115,15 @@ def assembled(
     name: str,
     seed: int,
     files: Sequence[str] = (),
+    code_digest: str = "",
 ) -> Victim:
     """Return the victim of a model and data that are loaded.
 
     ``files``: which of "train", "pool" and "public" the further files of the data are, in their order.
+    ``code_digest``: of the code of a model that is a function.
     """
     notes: list[str] = []
+    origin = f"{model.digest} {data.digest} {code_digest}"
     if model.features is not None:
         data = _selected(data, model.features)
     data, left_out = _sampled(data, seed)
@@ -122,14 +145,19 @@ def assembled(
         answers,
         declared=options.outputs,
         data_classes=data.class_names,
-        model_classes=model.classes,
+        model_classes=model.known_classes(),
         labels_only=model.labels_only,
         own_numbers=all(text.isdigit() for text in data.class_names),
     )
     own = replace(own, outputs=outputs)
+    if not options.deterministic:
+        notes.append("the model's answers are random by declaration: each input is asked once in a process")
     for group in options.groups:
         column_texts(data, group)
     probabilities = outputs.probabilities(answers)
+    if not options.deterministic:
+        probabilities = _kept_answers(f"{origin} {seed} {options.model_dump_json()}", probabilities)
+        own = replace(own, memory=dict(zip((row.tobytes() for row in data.x), probabilities, strict=True)))
     y = _placed(data.y, data.class_names, outputs) if data.y is not None else probabilities.argmax(axis=1)
     others = {
         part: Labelled(
@@ -145,10 +173,25 @@ def assembled(
         notes=(*data.notes, *said, *notes, *more),
         class_names=outputs.classes,
     )
-    victim.origin = f"{model.digest} {data.digest}"
+    victim.origin = origin
+    victim.deterministic = options.deterministic
     # Asked once: the splits' inputs are among these.
     victim.remember(data.x, probabilities)
     return victim
+
+
+def _kept_answers(key: str, answers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the answers (n, classes) of the first process that asked this random model: so all agree."""
+    path = cache_root() / "victims" / f"own-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    content = read_checked(path, "the model is asked again")
+    if content is not None:
+        kept: NDArray[np.float64] = np.load(io.BytesIO(content), allow_pickle=False)
+        if kept.shape == answers.shape:
+            return kept
+    buffer = io.BytesIO()
+    np.save(buffer, answers, allow_pickle=False)
+    write_checked(path, buffer.getvalue())
+    return answers
 
 
 @contextmanager

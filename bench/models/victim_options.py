@@ -29,7 +29,8 @@ class VictimOptions(pydantic.BaseModel):
     ``outputs``: what the model returns. ``threshold``: of two-class models, the probability from which users
     decide for the second class. ``shift``: a column and the value whose rows are held out of every split, as
     the pool "shifted". ``groups``: columns for whose values utility loss is measured apart. ``trust``: types
-    that a skops file may hold beyond those that are known to be safe.
+    that a skops file may hold beyond those that are known to be safe. ``deterministic``: whether the model
+    gives an input the same answer each time; one that does not is asked once for each input.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -46,3 +47,4 @@ class VictimOptions(pydantic.BaseModel):
     shift: dict[str, str] = {}
     groups: Texts = ()
     trust: Texts = ()
+    deterministic: bool = True

@@ -50,7 +50,8 @@ class Victim:
     covers its answers and its splits as well. ``recipe``: how a shipped victim is trained, as text; empty for
     a user's. ``notes``: what was recognised of a user's model and data, a sentence each. ``class_names``: in
     their order; empty if unknown. ``tree``: whether it is one decision tree; None if unknown.
-    ``origin``: digests of the files that a user's comes from, which its fingerprint covers as well. Raises
+    ``origin``: digests of the files that a user's comes from, which its fingerprint covers as well.
+    ``deterministic``: False for a user's whose answers are random by declaration. Raises
     VictimError from
     :meth:`check` if the model's answers are not probabilities.
     """
@@ -69,6 +70,7 @@ class Victim:
     tree: bool | None = None
     recipe: str = field(default="", init=False)
     origin: str = field(default="", init=False)
+    deterministic: bool = field(default=True, init=False)
     _widths: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -226,6 +228,8 @@ class Victim:
                     continue
                 h.update(np.ascontiguousarray(part.x).data)
                 h.update(np.ascontiguousarray(part.y).data)
+                if not self.deterministic:
+                    continue
                 with self._call("predict", full=True):
                     h.update(answer_sketch(self.probabilities(part.x)).tobytes())
             self.fingerprint = h.hexdigest()
@@ -240,6 +244,7 @@ class Victim:
             raise VictimError(
                 f"victim {self.name} is not deterministic: asked twice about the same inputs, its {what} "
                 f"differ by up to {apart:.2g}; switch off dropout and other randomness"
+                + (", or declare deterministic = false in [victims.NAME]" if self.origin else "")
             )
 
     def _check_alone(self, among: Array, alone: Array) -> None:

@@ -1,0 +1,260 @@
+"""Victims from a user's model and data: what answers mean, how rows are split, what is left out and said."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.data.user_data import data_of
+from bench.data.user_splits import split_rows
+from bench.errors import UsageError, VictimError
+from bench.models.model_files import model_of
+from bench.models.own_victims import assembled, own_victim
+from bench.models.victim_options import VictimOptions
+from bench.models.victims import answer_sketch
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(600, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(int)
+OPTIONS = VictimOptions(model="m.py:m", data="d.npz")
+
+
+def second(x):
+    """Return the probability of the second class."""
+    return 1 / (1 + np.exp(-3 * np.asarray(x)[:, 0]))
+
+
+def both(x):
+    return np.stack([1 - second(x), second(x)], axis=1)
+
+
+def victim(model, x=X, y=Y, **options):
+    return assembled(
+        model_of(model, "m"), data_of(x, y), OPTIONS.model_copy(update=options), name="mine", seed=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs"),
+    [
+        (both, "probabilities"),
+        (second, "probabilities"),
+        (lambda x: second(x)[:, None], "probabilities"),
+        (lambda x: 3 * np.asarray(x)[:, 0], "logits"),
+        (lambda x: np.stack([0 * x[:, 0], 3 * x[:, 0]], axis=1), "logits"),
+        (lambda x: both(x).tolist(), "probabilities"),
+    ],
+)
+def test_every_form_of_answers_becomes_two_columns_of_probabilities(model, outputs):
+    made = victim(model, outputs=outputs)
+    made.check()
+    assert np.allclose(made.probabilities(made.splits.test.x), both(made.splits.test.x), atol=1e-6)
+    assert made.class_names == ("0", "1")
+    assert made.accuracy() == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [
+        (lambda x: (x[:, 0] > 0).astype(int), Y),
+        (lambda x: (x[:, 0] > 0).astype(float), Y * 1.0),
+        (lambda x: np.where(x[:, 0] > 0, "yes", "no"), np.where(Y, "yes", "no")),
+        (lambda x: ["yes" if row[0] > 0 else "no" for row in x], np.where(Y, "yes", "no")),
+        (lambda x: x[:, 0] > 0, Y.astype(bool)),
+    ],
+)
+def test_labels_become_probabilities_of_one(model, y):
+    made = victim(model, y=y)
+    made.check()
+    assert made.accuracy() == 1
+    assert set(np.unique(made.probabilities(made.splits.test.x))) == {0, 1}
+    assert any("returns labels" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda x: 100 * both(x), "divide them by 100 if they are percentages"),
+        (lambda x: 0.7 * both(x), "its columns sum to 0.7 in a row"),
+        (lambda x: np.stack([x[:, 0], -x[:, 0]], axis=1), 'declare outputs = "logits"'),
+        (lambda x: np.full((len(x), 2), np.nan), "600 of 600 answers hold NaN or infinity"),
+        (lambda x: np.zeros((len(x), 2, 2)), r"it returns \(600, 2, 2\) for 600 inputs"),
+        (lambda x: both(x)[:1], r"it returns \(1, 2\) for \d+ inputs; one answer each is needed"),
+        (lambda x: np.full(len(x), "maybe"), "returns the labels 'maybe', and the data have '0', '1'"),
+        (lambda _: 1 / 0, r"more than 1%: .*test_own_victims.py, line \d+: ZeroDivisionError"),
+    ],
+)
+def test_answers_that_mean_nothing_are_refused_in_one_sentence(model, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        victim(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_may_know_fewer_classes_than_the_data_or_more():
+    y = Y.copy()
+    y[:30] = 2
+    fewer = victim(both, y=y)
+    fewer.check()
+    assert fewer.class_names == ("0", "1", "2")
+    assert (fewer.probabilities(fewer.splits.test.x)[:, 2] == 0).all()
+    assert any("never answers '2', which the data have" in note for note in fewer.notes)
+    more = victim(lambda x: np.concatenate([both(x), 0 * x[:, :1]], axis=1))
+    assert more.class_names == ("0", "1", "2")
+    assert any("the data have no input of '2'" in note for note in more.notes)
+    with pytest.raises(UsageError, match=r"returns 3 columns, and the data have 2 classes .*classes_"):
+        victim(lambda x: np.concatenate([both(x), 0 * x[:, :1]], axis=1), y=np.where(Y, "yes", "no"))
+
+
+def test_data_without_labels_take_the_models_own_answers():
+    made = victim(both, y=None)
+    assert made.accuracy() == 1
+    assert any("the model's own answers stand for them" in note for note in made.notes)
+
+
+def test_rows_on_which_a_model_fails_are_left_out_and_counted_up_to_one_percent():
+    def picky(limit):
+        def model(x):
+            if (np.asarray(x)[:, 1] > limit).any():
+                raise ValueError("too large")
+            return both(x)
+
+        return model
+
+    top = np.sort(X[:, 1])
+    made = victim(picky(top[-4]))
+    made.check()
+    assert sum(len(getattr(made.splits, part)) for part in ("train", "calibration", "pool", "test")) == 597
+    assert made.splits.inputs.high[1] == pytest.approx(top[-4])
+    assert any("fails on 3 inputs, which are left out: " in note for note in made.notes)
+    with pytest.raises(UsageError, match=r"fails on \d+ of .*more than 1%: .*too large"):
+        victim(picky(top[-20]))
+
+
+def test_a_function_over_a_table_with_names_gets_a_data_frame_and_else_an_array():
+    table = pd.DataFrame(X, columns=list("abcd")).assign(town=np.where(Y, "Ghent", "Mons"))
+    by_name = victim(lambda frame: (frame["town"] == "Ghent").to_numpy() * 0.8 + 0.1, x=table)
+    assert by_name.accuracy() == 1
+    by_place = victim(lambda rows: second(rows[:, :4].astype(float)), x=table)
+    assert by_place.accuracy() == 1
+    with pytest.raises(UsageError, match=r"fails on a data frame \(.*KeyError.*and on an array"):
+        victim(lambda frame: frame["city"], x=table)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.booleans())
+def test_equal_rows_never_lie_in_two_splits(seed, kinds, trained):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, kinds, (400, 1)).astype(np.float32)
+    x[rng.random(400) < 0.1] = np.nan
+    splits = split_rows(x, rng.integers(0, 2, 400), seed, trained=trained)
+    parts = [splits.train, splits.calibration, splits.pool, splits.test]
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(400))
+    values = [set(np.nan_to_num(x[part, 0], nan=-1.0).tolist()) for part in parts]
+    assert sum(map(len, values)) == len(set().union(*values))
+    assert splits.equal == 400 - len(set().union(*values))
+
+
+def test_rows_that_the_model_was_trained_on_are_left_out(tmp_path):
+    table = pd.DataFrame(X.round(2), columns=list("abcd")).assign(y=Y)
+    table.to_csv(tmp_path / "all.csv", index=False)
+    table[:150].to_csv(tmp_path / "train.csv", index=False)
+    (tmp_path / "m.py").write_text("def m(frame):\n    return 1 / (1 + 2.7 ** -frame['a'])\n")
+    options = VictimOptions(model="m.py:m", data="all.csv", label="y")
+    unknown = own_victim(options, name="mine", seed=0, folder=tmp_path)
+    assert any("unknown what the model was trained on" in note for note in unknown.notes)
+    known = own_victim(
+        options.model_copy(update={"train": "train.csv"}), name="mine", seed=0, folder=tmp_path
+    )
+    assert "150 rows that the model was trained on are left out" in known.notes
+    assert len(known.splits.train) == 150
+    rows = {
+        part: {row.tobytes() for row in getattr(known.splits, part).x} for part in ("train", "pool", "test")
+    }
+    assert not rows["train"] & (rows["pool"] | rows["test"])
+    known.check()
+    unknown.check()
+    assert known.fingerprint != unknown.fingerprint
+    with pytest.raises(UsageError, match="^victim mine: 0 rows are left"):
+        own_victim(options.model_copy(update={"train": "all.csv"}), name="mine", seed=0, folder=tmp_path)
+
+
+def test_a_group_is_held_out_of_every_split():
+    table = pd.DataFrame(X, columns=list("abcd")).assign(town=np.where(np.arange(600) % 5, "Ghent", "Mons"))
+
+    def named(frame):
+        return second(frame[list("abcd")])
+
+    made = victim(named, x=table, shift={"town": "Mons"}, groups=("town",))
+    assert len(made.splits.shifted) == 120
+    assert (made.splits.shifted.x[:, 4] == 1).all()
+    assert not (made.splits.pool.x[:, 4] == 1).any()
+    with pytest.raises(UsageError, match=r"shift: column 'town' has no value 'Mon'; did you mean 'Mons'"):
+        victim(named, x=table, shift={"town": "Mon"})
+    with pytest.raises(UsageError, match="no column 'city'"):
+        victim(named, x=table, groups=("city",))
+
+
+def test_a_slow_model_is_asked_once_for_each_distinct_input():
+    asked = []
+
+    def slow(x):
+        asked.extend(row.tobytes() for row in np.asarray(x))
+        time.sleep(0.001)
+        return both(x)
+
+    made = victim(slow)
+    loading = len(asked)
+    assert loading <= len(X) + 2  # two rows to see whether it answers at all
+    for _ in range(2):
+        for part in ("test", "pool", "calibration", "train"):
+            made.probabilities(getattr(made.splits, part).x)
+        for row in made.splits.pool.x[:50]:
+            made.probabilities(row[None])
+    assert len(asked) == loading
+
+
+def test_answers_that_changed_on_the_pool_alone_are_another_model():
+    def changed(x):
+        found = both(x)
+        found[np.asarray(x)[:, 3] == first.splits.pool.x[5, 3]] = [0.5, 0.5]
+        return found
+
+    first = victim(both)
+    first.check()
+    other, again = victim(changed), victim(lambda x: both(x) + np.array([1e-9, -1e-9]))
+    other.check()
+    again.check()
+    assert other.fingerprint != first.fingerprint
+    assert again.fingerprint == first.fingerprint
+
+
+def test_the_sketch_of_answers_sees_one_changed_answer_in_thousands():
+    answers = np.random.default_rng(1).dirichlet([1, 1, 1], 5000)
+    moved = answers.copy()
+    moved[1234] = np.roll(moved[1234], 1)
+    assert (answer_sketch(moved) != answer_sketch(answers)).any()
+    assert (answer_sketch(answers + 1e-10) == answer_sketch(answers)).all()
+
+
+def test_a_random_model_is_refused_unless_it_is_declared_and_then_asked_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOATBENCH_CACHE", str(tmp_path))
+    rng = np.random.default_rng()
+
+    def noisy(x):
+        p = np.clip(second(x) + rng.normal(0, 0.05, len(x)), 0, 1)
+        return np.stack([1 - p, p], axis=1)
+
+    with pytest.raises(VictimError, match=r"not deterministic.*or declare deterministic = false in"):
+        victim(noisy).check()
+    made = victim(noisy, deterministic=False)
+    made.check()
+    new = RNG.normal(size=(30, 4)).astype(np.float32)
+    assert np.array_equal(made.probabilities(new), made._evaluate(new))
+    later = victim(noisy, deterministic=False)
+    later.check()
+    assert later.fingerprint == made.fingerprint
+    test = made.splits.test.x
+    assert np.array_equal(later.probabilities(test), made.probabilities(test))
