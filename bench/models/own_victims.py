@@ -401,7 +401,7 @@ def _group(data: UserData, wanted: dict[str, str]) -> tuple[NDArray[np.bool_], s
     inside = np.ones(len(data), dtype=bool)
     for name, value in wanted.items():
         values = column_texts(data, name)
-        known = sorted(set(values))
+        known = sorted(set(values.tolist()))
         if value not in known:
             raise UsageError(f"shift: column {name!r} has no value {value!r}; {nearest(value, known)}")
         inside &= values == value

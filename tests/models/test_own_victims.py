@@ -177,7 +177,7 @@ def test_rows_that_the_model_was_trained_on_are_left_out(tmp_path):
     known.check()
     unknown.check()
     assert known.fingerprint != unknown.fingerprint
-    with pytest.raises(UsageError, match="^victim mine: 0 rows are left"):
+    with pytest.raises(UsageError, match=r"^victim mine: 0 rows are left"):
         own_victim(options.model_copy(update={"train": "all.csv"}), name="mine", seed=0, folder=tmp_path)
 
 
