@@ -196,7 +196,7 @@ REACH = float("inf")
     ("value", "low", "high", "edge", "expected"),
     [
         (2.0, 1.5, 3.0, "", "It takes 2.0 times the queries (95 % CI 1.5 to 3.0), 400 queries, $0.60"),
-        (4.0, 2.0, REACH, "above", "Not reached again within the largest budget"),
+        (4.0, 2.0, REACH, "above", "is not reached within the largest budget"),
         (1.4, 0.9, REACH, "", "Budgets up to 800 do not show"),
         (0.2, 0.0, 0.4, "below", "Budgets up to 800 do not show"),
     ],
