@@ -130,7 +130,11 @@ class Session:
                 first = partial(watched, later=self._later())
                 counts = execute(self.tasks, jobs=jobs, fresh=fresh, progress=first)
                 if fresh_cells := self.confirmation(store):
+                    before = store.meta()
                     counts = execute([*self.tasks, *fresh_cells], jobs=jobs, progress=watched)
+                    # One run: it began with the first part, and ran the cells of both.
+                    ran = (before.ran or 0) + (store.meta().ran or 0)
+                    store.set_meta(Meta(started=before.started, ran=ran))
             try:
                 # While no other run can change the plan.
                 report = write_store_report(self.store, self.out)

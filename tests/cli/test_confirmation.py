@@ -70,6 +70,13 @@ def stored(folder):
         return store.records(), store.meta(), store.missing()
 
 
+def test_the_time_of_a_run_is_that_of_both_its_parts(first_run):
+    records, meta, _ = stored(first_run[0])
+    assert meta.ran == len(records)
+    # One process: what all cells took fits between its start and its end.
+    assert sum(sum(record.costs.seconds.values()) for record in records) <= meta.finished - meta.started
+
+
 def confirming(records):
     return [each for each in records if isinstance(each.task, Cell) and each.task.confirmation]
 
