@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from bench import plugins
 from bench.cli import provenance
 from bench.cli.confirmation import confirmation_cells, most_cells
 from bench.cli.failures import UnfinishedError, described, is_of_machine
@@ -121,6 +122,8 @@ class Session:
                     command=command,
                     machine=provenance.machine(),
                     packages=provenance.installed_versions(),
+                    attacks=sorted(plugins.attacks.names()),
+                    defenses=sorted(plugins.defenses.names()),
                     **provenance.commit(),
                 )
             )
