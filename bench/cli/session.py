@@ -130,14 +130,16 @@ class Session:
             with _stored_if_stopped(progress) as watched:
                 execute = partial(run_tasks, store=store, settings=self.settings, backend=backend)
                 jobs = jobs or available_cores()
-                first = partial(watched, later=self._later())
+                first, earlier = partial(watched, later=self._later()), store.meta().started
                 counts = execute(self.tasks, jobs=jobs, fresh=fresh, progress=first)
                 if fresh_cells := self.confirmation(store):
-                    before = store.meta()
+                    part = store.meta()
                     counts = execute([*self.tasks, *fresh_cells], jobs=jobs, progress=watched)
-                    # One run: it began with the first part, and ran the cells of both.
-                    ran = (before.ran or 0) + (store.meta().ran or 0)
-                    store.set_meta(Meta(started=before.started, ran=ran))
+                    whole = store.meta()
+                    if earlier != part.started != whole.started:
+                        # Both parts ran now: one run, which began with the first.
+                        ran = (part.ran or 0) + (whole.ran or 0)
+                        store.set_meta(Meta(started=part.started, ran=ran))
             try:
                 # While no other run can change the plan.
                 report = write_store_report(self.store, self.out)
