@@ -128,7 +128,8 @@ class Meta(Typed):
 
     ``report``: the options of the recommendation that the matrix names. ``packages``: versions of what is
     installed; ``versions``: of what results depend on. ``started`` and ``finished``: seconds since 1970.
-    ``ran``: the number of tasks that this run had to do.
+    ``ran``: the number of tasks that this run had to do. ``attacks`` and ``defenses``: names of all plugins
+    that there were.
     """
 
     matrix: str | None = None
@@ -150,3 +151,5 @@ class Meta(Typed):
     started: float | None = None
     finished: float | None = None
     ran: int | None = None
+    attacks: list[str] = pydantic.Field(default_factory=list)
+    defenses: list[str] = pydantic.Field(default_factory=list)

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.analysis.attacker_results import (
     AttackerResult,
     Condition,
@@ -22,6 +19,7 @@ from bench.analysis.attacker_results import (
 )
 from bench.analysis.comparison import BestAttackResult, best_attack_result, best_of
 from bench.analysis.display_names import attack_names, attack_of, merged_name, short_names, weaker_note
+from bench.analysis.label_weights import imbalanced_victims, label_weights
 from bench.analysis.threat_models import (
     UNDEFENDED,
     Defense,
@@ -30,10 +28,8 @@ from bench.analysis.threat_models import (
     is_label_only,
     victim_of,
 )
-from bench.metrics.balance import commonest_share, is_imbalanced
 from bench.metrics.intervals import BestAttack
 from bench.metrics.query_multiplier import Multiplier, query_multiplier
-from bench.metrics.utility import balanced_weights
 from bench.records import ClaimsRecord, Record
 from bench.run_facts import Meta
 from bench.seeds import derive
@@ -91,7 +87,7 @@ class Findings:
                 self.evaluations[victim_of(record.task), defense_of(record.task)] = record
         cells = sorted({attack_of(record.task) for record in records if isinstance(record.task, Cell)})
         self._candidates: dict[Condition, dict[str, AttackerResult]] = {}
-        self._weights = self._label_weights()
+        self._weights = label_weights(records, imbalanced_victims(records))
         self.raw_results = results_by_condition(records, self._weights, confirmation=names_of is not None)
         """Results of each attack by condition; equal attacks are several here."""
         self._attack_names = attack_names(cells)
@@ -120,21 +116,6 @@ class Findings:
         evaluations = [record for record in self.records if not isinstance(record.task, Cell)]
         records = [*evaluations, *self._fresh_records]
         return Findings(records, self._reference, self.expected, names_of=self)
-
-    def _label_weights(self) -> dict[str, NDArray[np.float64]]:
-        """Return the weights of test inputs for each victim whose headline is balanced fidelity."""
-        classes: dict[str, int] = {}
-        for record in self.records:
-            if record.info.confusion:
-                classes.setdefault(victim_of(record.task), len(record.info.confusion))
-        weights = {}
-        for (victim, _), record in sorted(self.evaluations.items(), key=lambda each: each[0]):
-            labels = record.arrays.get("victim_label")
-            if victim not in weights and labels is not None and labels.size:
-                number = classes.get(victim, len(np.unique(labels)))
-                if is_imbalanced(commonest_share(labels), number):
-                    weights[victim] = balanced_weights(labels.astype(np.int64))
-        return weights
 
     def is_balanced(self, victim: str) -> bool:
         """Return whether fidelity is balanced fidelity throughout: the victim's labels are imbalanced."""

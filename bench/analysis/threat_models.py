@@ -67,6 +67,13 @@ def attacker(threat: ThreatModel) -> str:
     return f"{_HAS.get(threat.access, f'has {threat.access} data')}, {_adapts(threat)}"
 
 
+def not_met(threats: Iterable[ThreatModel]) -> list[str]:
+    """Return what no attacker among ``threats`` has or does, as :func:`attacker` says it: ``has no data``."""
+    every = list(threats)
+    lacking = [words for access, words in _HAS.items() if access not in {each.access for each in every}]
+    return lacking if any(each.knowledge == "full" for each in every) else [*lacking, _ADAPTS["full"]]
+
+
 def _adapts(threat: ThreatModel) -> str:
     return _ADAPTS.get(threat.knowledge, f"knows {threat.knowledge}")
 

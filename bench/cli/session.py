@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from bench import plugins
 from bench.cli import provenance
 from bench.cli.confirmation import confirmation_cells, most_cells
 from bench.cli.failures import UnfinishedError, described, is_of_machine
@@ -147,16 +148,24 @@ class Session:
                     command=command,
                     machine=provenance.machine(),
                     packages=provenance.installed_versions(),
+                    attacks=sorted(plugins.attacks.names()),
+                    defenses=sorted(plugins.defenses.names()),
                     **provenance.commit(),
                 )
             )
             with _stored_if_stopped(progress) as watched:
                 execute = partial(run_tasks, store=store, settings=self.settings, backend=backend)
                 jobs = jobs or available_cores()
-                first = partial(watched, later=self.later())
+                first, earlier = partial(watched, later=self.later()), store.meta().started
                 counts = execute(self.tasks, jobs=jobs, fresh=fresh, progress=first)
                 if fresh_cells := self.confirmation(store):
+                    part = store.meta()
                     counts = execute([*self.tasks, *fresh_cells], jobs=jobs, progress=watched)
+                    whole = store.meta()
+                    if earlier != part.started != whole.started:
+                        # Both parts ran now: one run, which began with the first.
+                        ran = (part.ran or 0) + (whole.ran or 0)
+                        store.set_meta(Meta(started=part.started, ran=ran))
             try:
                 # While no other run can change the plan.
                 report = write_store_report(self.store, self.out)

@@ -18,6 +18,8 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
+from bench.analysis.label_weights import LABELS, imbalanced_victims, victim_labels
+from bench.analysis.threat_models import victim_of
 from bench.errors import StoreError, UsageError
 from bench.files import write_atomically
 from bench.records import Costs, Info, Record, Status, kind_of, task_of
@@ -53,11 +55,16 @@ META = {"matrix", "matrix_text", "reference_budget", "sentinels", "victims", "ve
 
 @dataclass(frozen=True)
 class Baseline:
-    """Records and meta data of a run; ``planned``: tasks that were planned and have no record."""
+    """Records and meta data of a run; ``planned``: tasks that were planned and have no record.
+
+    ``balanced``: the victims whose fidelity is balanced fidelity, as an export says; None where the records
+    decide.
+    """
 
     meta: Meta
     records: Sequence[Record]
     planned: Sequence[Task]
+    balanced: tuple[str, ...] | None = None
 
     def without_confirmation(self) -> Baseline:
         """Return the run without its confirmation run, whose cells depend on what was selected."""
@@ -65,6 +72,7 @@ class Baseline:
             self.meta,
             [each for each in self.records if not _confirms(each.task)],
             [task for task in self.planned if not _confirms(task)],
+            self.balanced,
         )
 
 
@@ -112,11 +120,31 @@ class PackedBits(_Strict):
         return np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8), count=self.size)
 
 
+class PackedLabels(_Strict):
+    """An array of class numbers up to 255; ``labels``: a byte each, in base64."""
+
+    labels: Annotated[bytes, pydantic.BeforeValidator(_decoded)]
+
+    @classmethod
+    def of(cls, array: NDArray[np.uint8]) -> Self:
+        """Return an array of class numbers, packed."""
+        return cls(labels=array.astype(np.uint8).tobytes())
+
+    @pydantic.field_serializer("labels")
+    def _encoded(self, labels: bytes) -> str:
+        return base64.b64encode(labels).decode()
+
+    def array(self) -> NDArray[np.uint8]:
+        """Return the array."""
+        return np.frombuffer(self.labels, dtype=np.uint8)
+
+
 class ExportedRepeat(_Strict):
     """One record of a group: its results.
 
     ``arrays``: by name, for a cell on which test inputs the surrogate agrees ("agreement"), for a defense
-    evaluation which inputs it flags ("flagged.POOL").
+    evaluation which inputs it flags ("flagged.POOL"). ``victim_label``: the victim's labels of the test
+    inputs, once for each victim whose fidelity is balanced fidelity.
     """
 
     repeat: Annotated[int, pydantic.Field(ge=0)]
@@ -125,10 +153,11 @@ class ExportedRepeat(_Strict):
     info: Info
     costs: Costs = Costs()
     arrays: dict[str, PackedBits] = {}
+    victim_label: PackedLabels | None = None
 
     @classmethod
-    def of(cls, record: Record) -> Self:
-        """Return what a comparison needs of a record, numbers with ten digits."""
+    def of(cls, record: Record, *, labels: bool = False) -> Self:
+        """Return what a comparison needs of a record, numbers with ten digits; ``labels``: those as well."""
         metrics = {
             name: _plain(value) for name, value in record.metrics.items() if name.startswith(EXPORTED_METRICS)
         }
@@ -145,6 +174,8 @@ class ExportedRepeat(_Strict):
         }
         if arrays:
             found["arrays"] = arrays
+        if labels:
+            found["victim_label"] = PackedLabels.of(record.arrays[LABELS])
         return cls(repeat=record.repeat, status=record.status, **found)
 
     @pydantic.model_validator(mode="after")
@@ -168,6 +199,8 @@ class ExportedGroup(_Strict):
             spec = self.spec | ({"repeat": each.repeat} if self.kind == "cell" else {})
             task = task_of(self.kind, spec)
             arrays = {name: bits.array() for name, bits in each.arrays.items()}
+            if each.victim_label is not None:
+                arrays[LABELS] = each.victim_label.array()
             yield Record("", task, each.status, each.metrics, arrays, each.info, each.costs)
 
 
@@ -190,7 +223,8 @@ class Export(_Strict):
         for task, times in Counter(record.task for record in records).items():
             if times > 1:
                 raise ValueError(f"it has {times} results of {task.kind} {json.dumps(task.spec())}")
-        return Baseline(self.meta, records, [task_of(kind_of(spec), spec) for spec in self.planned])
+        planned = [task_of(kind_of(spec), spec) for spec in self.planned]
+        return Baseline(self.meta, records, planned, tuple(victim_labels(records)))
 
 
 def read(path: Path) -> Baseline:
@@ -299,10 +333,15 @@ def _groups(records: Sequence[Record]) -> Iterator[ExportedGroup]:
     for record in records:
         task = record.task
         found.setdefault(replace(task, repeat=0) if isinstance(task, Cell) else task, []).append(record)
+    imbalanced = set(imbalanced_victims(records))
     for task, group in found.items():
         spec = {name: value for name, value in task.spec().items() if name != "repeat"}
-        repeats = [ExportedRepeat.of(record) for record in sorted(group, key=lambda each: each.repeat)]
         kind: Literal["cell", "audit"] = "cell" if isinstance(task, Cell) else "audit"
+        labelled = kind == "audit" and victim_of(task) in imbalanced and LABELS in group[0].arrays
+        if labelled:
+            imbalanced.remove(victim_of(task))  # once is enough
+        ordered = sorted(group, key=lambda each: each.repeat)
+        repeats = [ExportedRepeat.of(record, labels=labelled) for record in ordered]
         yield ExportedGroup(kind=kind, spec=spec, repeats=repeats)
 
 

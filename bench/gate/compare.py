@@ -29,7 +29,7 @@ from bench.gate.claim_rows import claim_rows
 from bench.gate.decisions import RowTest, decide, repeats_needed
 from bench.gate.defense_rows import answer_rows, detection_rows, utility_rows, without_same
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
-from bench.gate.runs import Pairing, Run, missing_rows, pairing, victims_equal
+from bench.gate.runs import Pairing, Run, balanced_victims, missing_rows, pairing, victims_equal
 from bench.gate.spread import Sides
 from bench.metrics.intervals import Interval
 from bench.metrics.pooled_difference import (
@@ -61,6 +61,7 @@ class Comparison:
     tolerance: float
     retrained: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    balanced: tuple[str, ...] = ()
 
     @property
     def paired(self) -> bool:
@@ -74,7 +75,8 @@ class Comparison:
 
 def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> Comparison:
     """Compare a candidate (``after``) with a baseline, at a ``tolerance`` given as a share."""
-    sides = Run(before), Run(after)
+    balanced = balanced_victims(before, after)
+    sides = Run(before, balanced), Run(after, balanced)
     belong = pairing(*sides)
     paired = belong is not Pairing.broken
     names = Names([*before.records, *after.records])
@@ -98,7 +100,7 @@ def compare(before: Baseline, after: Baseline, tolerance: float = TOLERANCE) -> 
         victim for side in sides for (victim, _), each in side.evaluations.items() if each.info.retrained
     }
     unknown = tuple(victim for victim in retrained if victim not in known)
-    return Comparison(rows, belong, tolerance, retrained, unknown)
+    return Comparison(rows, belong, tolerance, retrained, unknown, tuple(balanced))
 
 
 def shared_keys(one: Mapping[K, Any], other: Mapping[K, Any]) -> list[K]:

@@ -91,7 +91,15 @@ def basis(comparison: Comparison, notes: Sequence[str]) -> list[str]:
         f"{ALARMS:.1%} by default (Holm: strength, tracked attacks, independence of noise, and tests of "
         f"utility loss and detection rates), and {ALPHA:.0%} with --strict (answer statistics too)."
     )
-    return [held, comparison.pairing.value, *_victims(comparison), *notes]
+    return [held, comparison.pairing.value, *_victims(comparison), *_balanced(comparison), *notes]
+
+
+def _balanced(comparison: Comparison) -> list[str]:
+    """Return for which victims fidelity is balanced fidelity, as a sentence; empty if for none."""
+    if not comparison.balanced:
+        return []
+    victims = ", ".join(comparison.balanced)
+    return [f"Fidelity of {victims} is the mean over the victim's labels, one of which is far commoner."]
 
 
 def _victims(comparison: Comparison) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from enum import Enum
 
 from bench.analysis.attacker_results import AttackerResult, Condition, agreement_of, results_by_condition
 from bench.analysis.display_names import weaker_note
+from bench.analysis.label_weights import imbalanced_victims, label_weights, victim_labels
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of, victim_of
 from bench.gate.baseline import Baseline
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
@@ -23,10 +24,14 @@ MATCH = 0.01
 class Run:
     """One of the two runs, its records by condition."""
 
-    def __init__(self, baseline: Baseline) -> None:
-        """Group the records by condition, by defense and by repeats."""
+    def __init__(self, baseline: Baseline, balanced: Collection[str] = ()) -> None:
+        """Group the records by condition, by defense and by repeats.
+
+        ``balanced``: the victims whose fidelity is balanced fidelity.
+        """
         self.baseline = baseline
-        self.samples = results_by_condition(baseline.records)
+        weights = label_weights(baseline.records, balanced)
+        self.samples = results_by_condition(baseline.records, weights)
         self.evaluations: dict[tuple[str, Defense], Record] = {}
         self.groups: dict[Task, list[Record]] = {}
         for record in baseline.records:
@@ -52,6 +57,17 @@ class Run:
     def planned(self) -> set[Task]:
         """All groups of repeats that the run was asked for, each by its first repeat."""
         return set(self.groups) | {group_of(task) for task in self.baseline.planned}
+
+
+def balanced_victims(before: Baseline, after: Baseline) -> list[str]:
+    """Return the victims whose fidelity is compared as balanced fidelity: those imbalanced in the baseline.
+
+    The baseline decides, so that a victim that was trained anew, whose labels may be a little more balanced,
+    is measured alike in both.
+    """
+    of_both = victim_labels(before.records).keys() & victim_labels(after.records).keys()
+    decided = imbalanced_victims(before.records) if before.balanced is None else before.balanced
+    return sorted(of_both & set(decided))
 
 
 def group_of(task: Task) -> Task:

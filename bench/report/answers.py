@@ -185,7 +185,7 @@ def multiplier_text(
     if multiplier.above and largest <= reference:
         return "No larger budget was run, so how many more queries make up for it is not known."
     if multiplier.above:
-        return f"Not reached again within {reach}, what {reference:,} queries give without it."
+        return f"What {reference:,} queries give without it is not reached within {reach}."
     if multiplier.below or multiplier.low <= 0 or not math.isfinite(multiplier.high):
         return f"Budgets up to {largest:,} do not show how many more queries make up for it."
     needed = round(multiplier.value * reference)
@@ -223,8 +223,8 @@ def headline(rec: Recommendation, name: str) -> str:
         if rec.smallest is not None:
             found = f" (a reduction of {100 * rec.smallest:.1f} pp would have been found in 90 %)"
         return (
-            "**Nothing is recommended.** No defense in this run lowers what the best attack gets, as far as "
-            f"{rec.fresh_repeats} repeats can tell{found}."
+            "**Nothing is recommended.** No defense that your users can afford lowers what the best attack "
+            f"gets, as far as {rec.fresh_repeats} fresh repeats can tell{found}."
         )
     return f"**Nothing is recommended.** {nothing_eligible(rec)}"
 

@@ -96,6 +96,7 @@ PAGES = (
             Section("origin", sections.origin),
             Section("options", sections.options),
             Section("failures", sections.failures),
+            Section("not_run", sections.not_run),
             Section("timing", sections.timing),
         ),
     ),

@@ -11,7 +11,9 @@ from bench.analysis.findings import Findings
 from bench.analysis.group_losses import GroupLoss, unequal
 from bench.analysis.interval_text import DASH, in_text, number
 from bench.analysis.row_flags import Note
+from bench.analysis.threat_models import not_met
 from bench.analysis.verdicts import Recommendation
+from bench.calls import parse_call
 from bench.report import membership, run_tables
 from bench.report.context import ReportContext
 from bench.report.markdown import code, markdown, plain
@@ -23,6 +25,7 @@ from bench.report.utility_tables import (
     utility_table,
 )
 from bench.run_facts import Meta, VictimFacts
+from bench.tasks import Cell
 
 
 def no_extraction(context: ReportContext) -> dict[str, Any]:
@@ -165,6 +168,26 @@ def failures(context: ReportContext) -> dict[str, Any]:
             if record.status == "failed" and record.info.traceback
         },
         "not_applicable": run_tables.failure_table(findings, "not_applicable"),
+    }
+
+
+def not_run(context: ReportContext) -> dict[str, Any]:
+    """Return the attacks, the defenses and the attackers that the run could have had and has not."""
+    tasks = [record.task for record in context.records]
+    cells = [task for task in tasks if isinstance(task, Cell)]
+    attacks = {parse_call(cell.attack)[0] for cell in cells}
+    defenses = {parse_call(text)[0] for task in tasks for text in task.defense} | {"none"}
+    meta = context.meta
+    left = [name for name in meta.attacks if name not in attacks]
+    untested = [name for name in meta.defenses if name not in defenses]
+    unmet = not_met(cell.threat for cell in cells)
+    return {
+        "attacks": ", ".join(code(name) for name in left),
+        "defenses": ", ".join(code(name) for name in untested),
+        "attackers": " or ".join(filter(None, [", ".join(unmet[:-1]), *unmet[-1:]])),
+        "complete": bool(meta.attacks) and not left and not untested,
+        "unknown": not meta.attacks,
+        "command": meta.command,
     }
 
 

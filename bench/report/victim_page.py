@@ -401,5 +401,6 @@ def _run_facts(context: ReportContext) -> list[str]:
     found = len(context.notes)
     some = "A note" if found == 1 else f"{found} notes"
     noted = f" {some} on these numbers: [warnings.md](warnings.md)." if found else ""
-    facts.append(f"An attack that nobody ran can only make a defense look worse.{noted}")
+    unrun = "[nobody ran](provenance.md#what-was-not-run)"
+    facts.append(f"An attack that {unrun} can only make a defense look worse.{noted}")
     return facts

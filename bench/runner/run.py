@@ -105,9 +105,9 @@ def run(
     todo = [(each.task, each.key) for each in left]
     if left and (message := outdated(left, (each for each in store.stored() if each.key in done))):
         log.warning(message)
-    store.set_meta(
-        Meta(victims=victims, versions=versions(), jobs=jobs, started=started, device=settings.device)
-    )
+    facts = Meta(victims=victims, versions=versions(), jobs=jobs, device=settings.device)
+    # Where nothing is left to run, the times stay those of the run that did it.
+    store.set_meta(facts.with_values(started=started) if todo else facts)
     chosen = backend if backend and todo else LocalBackend(jobs)
     records = chosen.records(todo, settings, context)
     undone: set[str] = set()
@@ -120,7 +120,8 @@ def run(
             log.error("%s failed: %s", " ".join(map(str, record.spec.values())), record.error)
     finished = time.time()
     counts = store.counts()
-    store.set_meta(Meta(finished=finished, ran=len(todo)))
+    if todo:
+        store.set_meta(Meta(finished=finished, ran=len(todo)))
     if settings.training_cache is not None and not store.missing():
         # The training cache serves one run; it would take a hundred times the space of the results.
         shutil.rmtree(settings.training_cache, ignore_errors=True)

@@ -70,6 +70,30 @@ def stored(folder):
         return store.records(), store.meta(), store.missing()
 
 
+def test_the_time_of_a_run_is_that_of_both_its_parts(first_run):
+    records, meta, _ = stored(first_run[0])
+    assert meta.ran == len(records)
+    # One process: what all cells took fits between its start and its end.
+    assert sum(sum(record.costs.seconds.values()) for record in records) <= meta.finished - meta.started
+
+
+def test_where_nothing_is_left_to_run_the_times_stay_those_of_the_run(finished, monkeypatch):
+    choose(monkeypatch, ROUNDED)
+    before = stored(finished)[1]
+    assert moatbench(finished, "run", "tiny.toml", "--jobs", "1")[0] == 0
+    after = stored(finished)[1]
+    assert (after.started, after.finished, after.ran) == (before.started, before.finished, before.ran)
+
+
+def test_of_a_run_whose_confirmation_came_later_only_that_part_is_timed(finished, monkeypatch):
+    choose(monkeypatch, ROUNDED, TOP_3)
+    before = stored(finished)[1]
+    assert moatbench(finished, "run", "tiny.toml", "--jobs", "1")[0] == 0
+    records, after, _ = stored(finished)
+    assert after.started >= before.finished
+    assert 0 < after.ran < len(records)
+
+
 def confirming(records):
     return [each for each in records if isinstance(each.task, Cell) and each.task.confirmation]
 

@@ -2,10 +2,10 @@
 
 import pytest
 from browser import chromium, opened, requests
+from made_report import ROWS, write_report
 from records import AUDITS, BUDGETS, DEFENSES, INSIDE, LABELS, SOFT, cell, stored
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from test_html_page import ROWS, folder  # noqa: F401  # a fixture
 
 from bench.report.html_page import write_html
 from bench.report.store_report import write_store_report
@@ -35,8 +35,8 @@ def of_a_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hostile(folder):  # noqa: F811
-    return write_html(folder)
+def hostile(tmp_path_factory):
+    return write_html(write_report(tmp_path_factory.mktemp("report") / "made"))
 
 
 def column(table, number):

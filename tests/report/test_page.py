@@ -142,6 +142,21 @@ def test_the_limits_in_force_and_what_the_run_can_find_are_written_down(report):
     assert "| seeds" in page(report, "provenance.md")
 
 
+def test_what_was_not_run_is_written_down(tmp_path):
+    meta = META.with_values(attacks=["auto", "labels", "recover"], defenses=["label_only", "none", "top_k"])
+    part = section(page(write_report(fake_run(), meta, tmp_path), "provenance.md"), "## What was not run")
+    assert "did not use: `auto`, `labels`, `recover`." in part
+    assert "did not test: `top_k`." in part
+    assert "No attacker of this run has other data, has no data or adapts." in part
+    assert "moatbench compare EARLIER LATER" in page(tmp_path / "report.md", "provenance.md")
+
+
+def test_a_store_without_the_names_of_plugins_says_that_they_are_not_known(report):
+    part = section(page(report, "provenance.md"), "## What was not run")
+    assert "did not record which attacks and defenses there were" in part
+    assert "did not use" not in part
+
+
 def test_the_zero_query_baseline_is_no_candidate(text):
     assert "Zero-query baseline: " in text
     findings = Findings(fake_run(), {"digits": 200})

@@ -1,0 +1,46 @@
+"""Which victims' headline is balanced fidelity, and the weights of test inputs that make it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.analysis.threat_models import victim_of
+from bench.metrics.balance import commonest_share, is_imbalanced
+from bench.metrics.utility import balanced_weights
+from bench.records import Record
+
+LABELS = "victim_label"
+"""Array of a defense evaluation: the victim's label of every test input."""
+
+
+def victim_labels(records: Sequence[Record]) -> dict[str, NDArray[Any]]:
+    """Return the victim's labels of the test inputs, (inputs,), by victim, as far as records have them."""
+    found: dict[str, NDArray[Any]] = {}
+    for record in records:
+        labels = record.arrays.get(LABELS)
+        if record.kind == "audit" and record.status == "ok" and labels is not None and labels.size:
+            found.setdefault(victim_of(record.task), labels)
+    return found
+
+
+def imbalanced_victims(records: Sequence[Record]) -> list[str]:
+    """Return the victims whose labels are imbalanced (:func:`bench.metrics.balance.is_imbalanced`)."""
+    classes: dict[str, int] = {}
+    for record in records:
+        if record.info.confusion:
+            classes.setdefault(victim_of(record.task), len(record.info.confusion))
+    return [
+        victim
+        for victim, labels in victim_labels(records).items()
+        if is_imbalanced(commonest_share(labels), classes.get(victim, len(np.unique(labels))))
+    ]
+
+
+def label_weights(records: Sequence[Record], victims: Collection[str]) -> dict[str, NDArray[np.float64]]:
+    """Return the weights (inputs,) with which the mean agreement of each of ``victims`` is balanced."""
+    labels = victim_labels(records)
+    return {victim: balanced_weights(labels[victim].astype(np.int64)) for victim in victims}
