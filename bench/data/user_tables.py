@@ -83,7 +83,8 @@ class SourceColumn:
             options = np.empty(len(self.values) + 1, dtype=object)
             options[:-1], options[-1] = self.values, np.nan
             places = np.where(missing, len(self.values), numbers).astype(np.int64)
-            return pd.Series(options[places], dtype=self.dtype, name=self.name)
+            texts: pd.Series[Any] = pd.Series(options[places], dtype=self.dtype, name=self.name)
+            return texts
         if self.dtype == object:  # booleans, some of them missing
             truths = np.full(len(numbers), np.nan, dtype=object)
             truths[~missing] = numbers[~missing] > 0

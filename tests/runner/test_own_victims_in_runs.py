@@ -1,0 +1,100 @@
+"""Runs with victims of one's own: options reach every process, and each proves that its model is the same."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.errors import UsageError
+from bench.models.victim_options import VictimOptions
+from bench.runner.local_backend import WorkerSettings, run_group, worker_context
+from bench.runner.run import prepare
+from bench.runner.run import run as run_tasks
+from bench.store import Store
+from bench.tasks import Cell, ThreatModel, VictimSpec
+
+SPEC = VictimSpec("own:loans", "")
+CELL = Cell(
+    SPEC,
+    (),
+    ThreatModel("in-distribution", "in-distribution", "none", "logistic", "probabilities"),
+    "copycat(use_probability=true)",
+    20,
+    0,
+    1,
+    0,
+)
+CODE = """
+import numpy as np
+
+def model(x):
+    p = 1 / (1 + np.exp(-SCALE * np.asarray(x)[:, 0]))
+    return np.stack([1 - p, p], axis=1)
+
+WEIGHTS = np.random.default_rng().normal(size=3)
+
+def unseeded(x):
+    p = 1 / (1 + np.exp(-np.asarray(x) @ WEIGHTS))
+    return np.stack([1 - p, p], axis=1)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Return a folder with a model and its data."""
+    x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    (tmp_path / "my.py").write_text(CODE.replace("SCALE", "4"))
+    np.savez(tmp_path / "d.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    return tmp_path
+
+
+def settings_of(folder, model="my.py:model"):
+    options = VictimOptions(model=model, data="d.npz")
+    made = WorkerSettings(folder, None, folder=folder, victims=(("loans", options.model_dump_json()),))
+    return made.as_they_are([CELL])
+
+
+def test_a_described_victim_runs_and_its_notes_are_stored(mine):
+    with Store(mine / "store.sqlite", create=True) as store:
+        counts = run_tasks([CELL], store, settings_of(mine), jobs=1)
+        facts = store.meta().victims[0]
+    assert counts["ok"] == 1
+    assert facts.victim == "loans"
+    assert any("unknown what the model was trained on" in note for note in facts.notes)
+
+
+def test_a_changed_file_is_another_victim(mine):
+    before = prepare([CELL], worker_context(settings_of(mine)))[SPEC]
+    assert prepare([CELL], worker_context(settings_of(mine)))[SPEC] == before
+    (mine / "my.py").write_text(CODE.replace("SCALE", "2"))
+    changed = prepare([CELL], worker_context(settings_of(mine)))[SPEC]
+    x = np.random.default_rng(1).normal(size=(300, 3)).astype(np.float32)
+    np.savez(mine / "d.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    assert len({before, changed, prepare([CELL], worker_context(settings_of(mine)))[SPEC]}) == 3
+
+
+def test_a_file_that_changes_while_a_run_starts_is_an_error(mine):
+    settings = settings_of(mine)
+    np.savez(mine / "d.npz", x=np.zeros((5, 2)))
+    with pytest.raises(
+        UsageError, match=r"d.npz has changed since the run started; run the same command again"
+    ):
+        worker_context(settings)
+
+
+def test_a_process_whose_model_is_another_one_is_an_error_and_no_result(mine):
+    first = prepare([CELL], worker_context(settings_of(mine, "my.py:unseeded")))[SPEC]
+    # As in another process: made again.
+    settings = replace(settings_of(mine, "my.py:model"), expected=((SPEC, first),))
+    with pytest.raises(
+        UsageError, match=r"victim loans is another model in each process: .*seed its training"
+    ):
+        run_group(settings, [(CELL, "key")])
+    same = prepare([CELL], worker_context(settings_of(mine)))[SPEC]
+    records = run_group(replace(settings, expected=((SPEC, same),)), [(CELL, "key")])
+    assert [each.status for each in records] == ["ok"]
+
+
+def test_a_victim_that_the_matrix_does_not_describe_is_named(mine):
+    with pytest.raises(UsageError, match=r"no victim 'loans' is described by \[victims.loans\]"):
+        worker_context(WorkerSettings(mine, None)).victim(SPEC)
