@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from attacks.base import (
     Target,
     TransferSet,
 )
+from bench.encoding import Encoding
 from bench.seeds import random_state
 
 TOLERANCE = 1e-3
@@ -32,6 +33,8 @@ FITS = (
     ("squares", (0.3, 0.1, 0.03, 1e-2, 1e-3)),
 )
 """Measures of fit, and the penalties tried on half of the sum of squared weights, from strong to weak."""
+SPARE = 10
+"""Equations more than unknowns from which answers that solve all of them are exact."""
 SAFEST = ("likelihood", 1.0)
 """Measure and penalty where there are too few answers to choose by."""
 CURVATURE = 0.05
@@ -42,19 +45,27 @@ FOLDS, MANY, STEPS = 5, 2_000, 150
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A solved victim: softmax of ``weights`` (d, classes) and ``bias`` (classes,), float64."""
+    """A solved victim: softmax of ``weights`` (d, classes) and ``bias`` (classes,), float64.
+
+    ``encoding``: of the inputs into d numbers; None where they are these numbers.
+    """
 
     weights: Array
     bias: Array
+    encoding: Encoding | None = None
 
     def __call__(self, inputs: Images) -> Array:
         """Return (n, classes) probabilities for inputs (n, …)."""
+        flat = _flat(inputs) if self.encoding is None else self.encoding.flat(inputs)
         # Not a BLAS product, whose last bits depend on the number of rows.
-        return _softmax(np.einsum("nd,dk->nk", _flat(inputs), self.weights) + self.bias)
+        return _softmax(np.einsum("nd,dk->nk", flat, self.weights) + self.bias)
 
 
 class EquationSolving(Extraction):
     """Solves for the weights of a multinomial logistic victim, whose log-odds are linear in the input.
+
+    Those of a table are linear in a number for each category and in the values of all other columns: what
+    these are multiplied by, and which value stands for a missing one, is part of the solution.
 
     Sends random inputs of the pool, the same ones as Copycat. Exact answers are linear equations: they
     are solved by least squares, of minimal norm where the queries do not determine the solution;
@@ -85,7 +96,8 @@ class EquationSolving(Extraction):
         answers = api.predict(queries)
         answered = np.isfinite(answers).all(axis=1)
         x, answers = np.ascontiguousarray(queries[answered]), answers[answered]
-        surrogate, needed = solve(x, answers)
+        encoding = Encoding.fit(api.inputs, x) if pool.x.ndim == 2 else None
+        surrogate, needed = solve(x, answers, encoding)
         return TransferSet(
             x,
             answers.astype(np.float32),
@@ -94,13 +106,20 @@ class EquationSolving(Extraction):
         )
 
 
-def solve(x: Images, answers: Array) -> tuple[LinearModel, int | None]:
+def solve(x: Images, answers: Array, encoding: Encoding | None = None) -> tuple[LinearModel, int | None]:
     """Return the linear model that explains answers (n, classes) to inputs (n, …), and the number needed.
 
     The number is the smallest n such that the first n answers determine all others; else None. Without
-    any answer the model is uniform.
+    any answer the model is uniform. ``encoding``: of rows of a table. Some of its values are rare, so the
+    last answers may be the first to have one; then there is no such number, and answers that agree with one
+    solution, more of them than it needs, are exact all the same.
     """
-    flat = _flat(x)
+    flat = _flat(x) if encoding is None else encoding.flat(x)
+    model, needed = _solved(flat, answers, rare=encoding is not None)
+    return replace(model, encoding=encoding), needed
+
+
+def _solved(flat: Array, answers: Array, *, rare: bool) -> tuple[LinearModel, int | None]:
     if not len(flat):
         return LinearModel(np.zeros((flat.shape[1], answers.shape[1])), np.zeros(answers.shape[1])), None
     usable = (answers > 0).all(axis=1)
@@ -109,10 +128,23 @@ def solve(x: Images, answers: Array) -> tuple[LinearModel, int | None]:
     if needed is not None:
         model = least_squares(flat[usable], odds)
         # Answers with zeros in them are no equations, but the solution must agree with their labels.
-        agreeing = model(x[~usable]).argmax(axis=1) == answers[~usable].argmax(axis=1)
+        agreeing = model(flat[~usable]).argmax(axis=1) == answers[~usable].argmax(axis=1)
         if 2 * agreeing.sum() >= len(agreeing):
             return model, int(np.flatnonzero(usable)[needed - 1]) + 1
+    if rare and usable.all() and (exact := exact_solution(flat, odds)) is not None:
+        return exact, None
     return explain(flat, answers), None
+
+
+def exact_solution(x: Array, odds: Array) -> LinearModel | None:
+    """Return the model whose log-odds are those of all rows (n, classes), or None.
+
+    Also None where there are not :data:`SPARE` rows more than unknowns: a solution of as many explains any.
+    """
+    if len(x) < np.linalg.matrix_rank(x - x.mean(axis=0)) + 1 + SPARE:
+        return None
+    model = least_squares(x, odds)
+    return model if np.abs(x @ model.weights + model.bias - odds).max() <= TOLERANCE else None
 
 
 def log_odds(answers: Array) -> Array:
