@@ -62,10 +62,9 @@ def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, s
 
 
 def _facts(victim: Victim) -> feasibility.PlannedVictim:
-    parts = ("train", "calibration", "pool", "test")
-    return feasibility.PlannedVictim(
-        victim.shape, {part: len(getattr(victim.splits, part)) for part in parts}
-    )
+    names = ("train", "calibration", "pool", "test", "shifted", "public")
+    parts = {name: part for name in names if (part := getattr(victim.splits, name)) is not None}
+    return feasibility.PlannedVictim(victim.shape, {name: len(part) for name, part in parts.items()})
 
 
 def run(
