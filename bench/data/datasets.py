@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data import adult
+from bench.data import adult, breast_cancer
 from bench.data.file_layouts import (
     FileLayout,
     SklearnDigits,
@@ -37,7 +37,7 @@ class DatasetInfo:
     """What is known about a data set without reading it.
 
     ``shape``: of one input: (channels, height, width) of an image, (columns,) of a row of a table.
-    ``domain``: "handwriting", "clothing", "photographs" or "census".
+    ``domain``: "handwriting", "clothing", "photographs", "medicine" or "census".
     ``label_space``: equal where labels mean the same (0 to 9 in four sets of digits).
     ``official``: its authors' splits and their numbers of inputs. ``sizes``: how many inputs go to
     train, calibration, pool and test. ``pool``: the official split, and how many of it, that it
@@ -197,6 +197,19 @@ DATASETS: dict[str, DatasetInfo] = {
                 },
                 count_pickles,
             ),
+        ),
+        DatasetInfo(
+            name="breast-cancer",
+            shape=breast_cancer.SPACE.shape,
+            classes=2,
+            domain="medicine",
+            label_space="breast-cancer",
+            official=(("all", 569),),
+            sizes=(200, 69, 150, 150),
+            pool=("all", 569),
+            files=breast_cancer.BreastCancer(),
+            expected={"logistic": 0.93, "tree": 0.85, "forest": 0.9, "boosting": 0.9, "mlp": 0.92},
+            space=breast_cancer.SPACE,
         ),
         DatasetInfo(
             name="adult",

@@ -91,7 +91,9 @@ def steal(attack, model, encoding, budget, show=lambda answers: answers, source=
 
 def tree(leaves=12):
     """Return a tree whose leaves all have answers of their own."""
-    model, encoding = victim(DecisionTreeClassifier(max_leaf_nodes=leaves, min_samples_leaf=9, random_state=0))
+    model, encoding = victim(
+        DecisionTreeClassifier(max_leaf_nodes=leaves, min_samples_leaf=9, random_state=0)
+    )
     ends = np.flatnonzero(model.tree_.children_left < 0)
     model.tree_.value[ends, 0, 0] = np.linspace(0.05, 0.95, len(ends))
     model.tree_.value[ends, 0, 1] = 1 - model.tree_.value[ends, 0, 0]
