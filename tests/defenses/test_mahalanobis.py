@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 import defenses.mahalanobis as module
 from bench.data.data_files import load_pool_source, load_splits
 from bench.errors import VictimError
+from bench.inputs import Column, InputSpace
 from defenses.base import Batch, Calibration
 from defenses.mahalanobis import Mahalanobis
 
@@ -348,3 +349,38 @@ def test_on_mnist_at_one_per_cent_benign_queries_pass_and_noise_does_not(real):
     share = real(0.01)
     assert share["honest"] <= 0.015
     assert share["noise"] >= 0.99
+
+
+def table_gate(factor):
+    """A detector for a table of two columns that are nearly equal, and a category; one in another unit."""
+    space = InputSpace.of_columns(
+        [
+            Column("a", "number", 0, factor, missing=True),
+            Column("b", "number", 0, 1),
+            Column.of_categories("c", ["x", "y"]),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    common = rng.random((900, 1))
+    columns = np.clip([common[:, 0], common[:, 0] + rng.normal(0, 0.01, 900)], 0, 1)
+    x = np.stack([columns[0] * factor, columns[1], rng.integers(0, 2, 900)], axis=1).astype(np.float32)
+    x[::10, 0] = np.nan
+    labels, sure = (x[:, 1] > 0.5).astype(np.int64), np.full((900, 2), [0.9, 0.1])
+    defense = Mahalanobis(fpr=0.1, layers="input")
+    defense.fit(Calibration(x[:600], labels[:600], x[600:], labels[600:], sure[600:], space=space))
+    return defense, x
+
+
+def test_a_table_is_judged_by_how_its_columns_belong_together_whatever_their_units():
+    judged = {}
+    for factor in (1, 1e6):
+        defense, x = table_gate(factor)
+        strange = x.copy()
+        strange[:, 1] = 1 - strange[:, 1]  # each value as usual, but not the two together
+        apart = np.abs(strange[:, 1] - 0.5) > 0.2
+        queries = np.concatenate([x[600:], strange[apart & ~np.isnan(x[:, 0])]])
+        sure = np.full((len(queries), 2), [0.9, 0.1])
+        judged[factor] = defense.judge(Batch(queries, sure, sure.copy()))
+        assert judged[factor][:300].mean() < 0.15
+        assert judged[factor][300:].all()
+    assert (judged[1] == judged[1e6]).mean() > 0.99

@@ -1,5 +1,7 @@
 """What the matrix and the sizes of the data rule out is an error of the plan, not of a cell."""
 
+import re
+
 import pytest
 import torch
 
@@ -221,3 +223,35 @@ def test_missing_data_of_any_victim_is_named_before_the_first_is_trained(matrix_
     ):
         run(tasks, store, WorkerSettings(tmp_path, None), jobs=1)
     assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            'surrogate = "cnn"',
+            "surrogate = 'cnn': it needs images, and the inputs",
+        ),
+        (
+            'victim = "lenet"',
+            "victim = 'lenet': it needs images, and the inputs",
+        ),
+        (
+            'pool = "permuted"',
+            "pool = 'permuted': it has images, and the inputs of adult are rows",
+        ),
+        ('pool = "sparse-noise"', "pool = 'sparse-noise': it is for images and sequences"),
+        ('pool = "public"', "pool = 'public': it needs a victim whose splits come with public inputs"),
+    ],
+)
+def test_what_needs_images_is_refused_for_a_table_in_one_sentence(changes, message, matrix_file):
+    text = f'[[block]]\ndata = "adult"\nattack = "copycat"\nbudget = 20\n{changes}\n'
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_matrix(str(matrix_file(text))).tasks()
+
+
+def test_pools_of_a_table_and_its_shifted_group_can_be_planned(matrix_file):
+    pools = '["noise", "marginals", "perturbed", "shifted"]'
+    text = f'[[block]]\ndata = "adult"\nattack = "copycat"\nbudget = 20\npool = {pools}\n'
+    cells = [task for task in load_matrix(str(matrix_file(text))).tasks() if isinstance(task, Cell)]
+    assert {cell.threat.access for cell in cells} == {"none", "near"}
