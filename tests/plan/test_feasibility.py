@@ -207,7 +207,7 @@ def test_a_users_victim_is_checked_when_its_sizes_are_known_and_nothing_has_run(
     (tmp_path / "mine.py").write_text(VICTIM)
     tasks = load_matrix(str(matrix_file(f"[[block]]\n{lines}\n"))).tasks("mine.py:make", 1)
     with Store(tmp_path / "one.sqlite", create=True) as store:
-        with pytest.raises(UsageError, match=f"--victim mine.py:make: {message}"):
+        with pytest.raises(UsageError, match=f"victim mine.py:make: {message}"):
             run(tasks, store, WorkerSettings(tmp_path, None), jobs=1)
         assert store.records() == []
 

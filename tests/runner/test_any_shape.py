@@ -116,6 +116,8 @@ def test_repeats_of_a_table_are_trained_together_and_encoded_apart(here):
 
 def test_the_same_cell_gives_the_same_bits(here):
     cell = cell_of("table", "active_thief", ["reverse_sigmoid"])
-    one, two = run(here, cell), run(WorkerContext(here.data_root, None, dict(here.loaded())), cell)
+    again = WorkerContext(here.data_root)
+    again.add(here.loaded())
+    one, two = run(here, cell), run(again, cell)
     assert [each.metrics for each in one] == [each.metrics for each in two]
     assert np.array_equal(one[0].arrays["agreement"], two[0].arrays["agreement"])
