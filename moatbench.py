@@ -1,7 +1,8 @@
 """moatbench's public names, on one page. Plugins and other people's code import only this."""
 
+import importlib
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attacks.base import (
     Api,
@@ -45,6 +46,9 @@ from defenses.base import (
     StrengthRange,
 )
 
+if TYPE_CHECKING:
+    from bench.cli.in_memory import Result, assess
+
 __all__ = [
     "Answers",
     "Api",
@@ -69,6 +73,7 @@ __all__ = [
     "Predicate",
     "RandomSeeds",
     "Records",
+    "Result",
     "ScreenDefense",
     "Splits",
     "StoreError",
@@ -81,6 +86,7 @@ __all__ = [
     "Victim",
     "VictimError",
     "__version__",
+    "assess",
     "legacy_numpy",
     "predicates",
     "random_state",
@@ -96,8 +102,14 @@ _RENAMED = {
 """Names of 0.1, which work until 0.3."""
 
 
+_LAZY = {"Result": "bench.cli.in_memory", "assess": "bench.cli.in_memory"}
+"""Names that are imported when they are used: no plugin's result depends on them."""
+
+
 def __getattr__(name: str) -> Any:
-    """Return a renamed class under its old name, with a warning that says the new one."""
+    """Return a name that is imported late, or a renamed class under its old name, with a warning."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     if name not in _RENAMED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     new = _RENAMED[name]

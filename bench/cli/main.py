@@ -18,7 +18,7 @@ import typer
 from bench import __version__
 from bench.cli.failures import guarded
 from bench.cli.model_options import with_model_options
-from bench.cli.report_options import with_report_options
+from bench.cli.report_options import Sells, with_report_options
 from bench.cli.streams import output_error, standard_streams
 from bench.exit_codes import ExitCode
 
@@ -199,6 +199,49 @@ def check(
     print(page)
     if not usable:
         raise typer.Exit(ExitCode.USAGE)
+
+
+@app.command()
+@with_model_options
+def assess(
+    model: Annotated[str, typer.Argument(help=MODEL)],
+    sells: Annotated[Sells, typer.Option(help="What your users pay for.")] = Sells.probabilities,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,…", help="Queries that an attacker sends (default: by the size of DATA)."),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.5, max=10_000, help="How long the assessment may take.")
+    ] = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of matrix, store and report (default: results/NAME).")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, max=MOST_JOBS, help="Worker processes; 0: one per core.")] = 0,
+    *,
+    options: Mapping[str, Any],
+) -> None:
+    """Assess a model of your own: choose attacks and defenses that fit it and the time, run and report."""
+    print(f"moatbench {__version__}: loading", file=sys.stderr)
+    try:
+        with _stoppable():
+            from bench.cli import assessing
+            from bench.cli.model_options import parsed_budgets, victim_name, victim_options
+
+            request = assessing.Request(
+                victim_options(model, options),
+                victim_name(model),
+                minutes=minutes,
+                sells=sells.value,
+                budgets=parsed_budgets(budget),
+            )
+            counts, last = assessing.start(request, out=out, jobs=jobs).run(
+                _command_line(sys.argv[1:]), _progress
+            )
+    except KeyboardInterrupt:
+        again = _command_line(sys.argv[1:])
+        print(f"\ninterrupted; finished cells are stored\nresume with: {again}", file=sys.stderr)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    _say_outcome(counts, last)
 
 
 @app.command()

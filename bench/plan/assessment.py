@@ -94,7 +94,7 @@ class Subject:
     @property
     def detector(self) -> str:
         """The detector, at the smallest rate of false positives that the calibration split can hold."""
-        fpr = max(FPR, round(2 / (self.calibration + 1) + 0.0005, 3))
+        fpr = max(FPR, round(2.5 / (self.calibration + 1) + 0.0005, 3))
         return f"mahalanobis(fpr={fpr:g}, action=refuse)"
 
 
@@ -118,7 +118,7 @@ class Scope:
 
 def smallest(subject: Subject, surrogate: str = "") -> Scope:
     """Return the smallest scope that is worth running."""
-    defenses = () if subject.labels_only else ("label_only", ROUNDED)
+    defenses: tuple[str, ...] = () if subject.labels_only else ("label_only", ROUNDED)
     if subject.labels_only and _detectable(subject):
         defenses = (subject.detector,)
     return Scope(surrogate or subject.surrogates[0], (subject.reference,), defenses)
@@ -130,7 +130,7 @@ def additions(subject: Subject, exact: tuple[str, ...] = ()) -> list[tuple[str, 
     ``exact``: attacks that solve for the model and apply to it.
     """
     wanted = [("budgets", number) for number in subject.further_budgets]
-    defenses = () if subject.labels_only else (SIGMOID, subject.detector, GAUSSIAN)
+    defenses: tuple[str, ...] = () if subject.labels_only else (SIGMOID, subject.detector, GAUSSIAN)
     if not _detectable(subject):
         defenses = tuple(each for each in defenses if each != subject.detector)
     return [
@@ -155,7 +155,8 @@ def added(scope: Scope, name: str, value: Any) -> Scope:
     if name == "others" and value == scope.surrogate:
         return scope
     values = (*getattr(scope, name), value)
-    return replace(scope, **{name: tuple(sorted(values)) if name == "budgets" else values})
+    changed: dict[str, Any] = {name: tuple(sorted(values)) if name == "budgets" else values}
+    return replace(scope, **changed)
 
 
 def _detectable(subject: Subject) -> bool:
@@ -193,12 +194,12 @@ class Text:
     """A block of the matrix, with a comment that says who the attacker is."""
 
     comment: str
-    values: Mapping[str, str | int | list[str] | list[int]]
+    values: Mapping[str, Any]
 
 
 def blocks(subject: Subject, scope: Scope) -> Iterator[Text]:
     """Yield the blocks of the matrix."""
-    base = {"victim": subject.name, "surrogate": scope.surrogate, "pool": "in-distribution"}
+    base: dict[str, Any] = {"victim": subject.name, "surrogate": scope.surrogate, "pool": "in-distribution"}
     all_defenses, budgets = ["none", *scope.defenses], list(scope.budgets)
     plain = ["labels"] if subject.labels_only else ["copycat(use_probability=true)", "labels"]
     own = ["own_labels"] if subject.labelled else []
@@ -211,7 +212,7 @@ def blocks(subject: Subject, scope: Scope) -> Iterator[Text]:
         "The same, told which defense stands there, with its parameters: attacks that adapt.",
         {**base, "knowledge": "full", "defense": all_defenses, "attack": informed, "budget": budgets},
     )
-    full = {**base, "knowledge": "full", "budget": budgets}
+    full: dict[str, Any] = {**base, "knowledge": "full", "budget": budgets}
     if GAUSSIAN in scope.defenses:
         yield Text(
             "Answers that vary are asked for again and averaged.",
@@ -219,12 +220,13 @@ def blocks(subject: Subject, scope: Scope) -> Iterator[Text]:
         )
     if subject.detector in scope.defenses:
         probable = "false" if subject.labels_only else "true"
+        blend = "0.0" if subject.layout == "table" else "None"  # categories have no mean
         yield Text(
             f"A detector is evaded, with {OWNED} inputs of the attacker's own.",
             {
                 **full,
                 "defense": ["none", subject.detector],
-                "attack": f"evade(own={OWNED}, use_probability={probable}, blend=None, clients=None)",
+                "attack": f"evade(own={OWNED}, use_probability={probable}, blend={blend}, clients=None)",
                 "budget": [budget for budget in budgets if budget > OWNED],
             },
         )

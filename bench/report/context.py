@@ -112,6 +112,10 @@ class ReportContext:
                 return int(next(iter(results.values())).agreement.shape[1])
         return None
 
+    def notes_on(self, victim: str) -> list[str]:
+        """Return what was recognised of a victim of the user's own, a sentence each."""
+        return [note for facts in self.meta.victims if facts.identity == victim for note in facts.notes]
+
     @cached_property
     def values(self) -> dict[str, Value]:
         """The values of the replication's rows by row name; empty without a replication."""

@@ -386,7 +386,9 @@ def _sure(context: ReportContext, found: VictimRecommendations) -> list[str]:
         shown = f": {in_text(largest.interval)}" if largest else ""
         holds = "also holds" if rec.holds_at_largest else "**no longer holds**"
         first += f" The reduction {holds} at the largest budget{shown}."
-    return [first, *_run_facts(context)]
+    noted = context.notes_on(found.victim)
+    about = [f"On this model and its data: {'; '.join(map(plain, noted))}."] if noted else []
+    return [first, *about, *_run_facts(context)]
 
 
 def _run_facts(context: ReportContext) -> list[str]:
