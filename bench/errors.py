@@ -93,11 +93,11 @@ def user_code(origin: str, file: Path | None = None) -> Iterator[None]:
         raise
     except BaseException as error:
         ends = f"it ends the program by sys.exit({error.code!r})" if isinstance(error, SystemExit) else ""
-        raise UsageError(f"{origin}{_place(error, file)}: {ends or one_line(error)}") from error
+        raise UsageError(f"{origin}{place_of(error, file)}: {ends or one_line(error)}") from error
 
 
-def _place(error: BaseException, file: Path | None) -> str:
-    """Return ", line 3" for a line of ``file``, ", FILE, line 3" for one of another file."""
+def place_of(error: BaseException, file: Path | None = None) -> str:
+    """Return ", line 3" for a line of ``file``, ", FILE, line 3" for one of another file; else ""."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         where, line = error.filename, error.lineno
     else:

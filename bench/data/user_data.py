@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -48,7 +48,8 @@ class UserData:
     SHA-256 of the file's content. ``notes``: what was recognised, a sentence each. ``others``: the inputs and
     labels of the further files. ``table``: its columns; ``named``: whether they have names of the user's.
     ``channels``: where the file has the channels of images, None for others. ``scale``: what 1 stands for in
-    the file: 255 where images are bytes. ``dtype``: of the values in the file.
+    the file: 255 where images are bytes. ``dtype``: of the values in the file. ``declared``: what the user
+    declared of columns.
     """
 
     x: Array
@@ -63,6 +64,7 @@ class UserData:
     channels: Channels | None = None
     scale: float = 1
     dtype: Any = np.float32
+    declared: Mapping[str, user_tables.Declared] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -128,7 +130,10 @@ class UserData:
             return kept
         frames = [self.frame(kept.x), *(self.frame(x) for x, _ in self.others)]
         together = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-        declared = {each.name: user_tables.Declared(kind=each.column.kind) for each in self.table}
+        declared = {
+            each.name: self.declared.get(each.name, user_tables.Declared(kind=each.column.kind))
+            for each in self.table
+        }
         table = user_tables.source_columns(together, declared, "the data")
         return replace(
             kept,
@@ -310,6 +315,7 @@ def _table(sources: Sequence[_Source], declared: dict[str, user_tables.Declared]
         others=tuple((each, None) for each in x[1:]),
         table=table,
         named=first.named,
+        declared=declared,
         dtype=np.dtype(np.float64) if isinstance(first.inputs, pd.DataFrame) else first.inputs.dtype,
     )
 

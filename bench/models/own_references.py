@@ -57,9 +57,9 @@ class OwnVictims:
         if not spec.data.startswith(OWN):
             return []
         options = self.options(spec)
-        named = (options.model, options.data, options.label, options.train, options.pool)
-        named += (options.public, options.columns)
-        paths = [self.folder / user_path(name) for name in named if name and ":" not in name]
+        files = (options.train, options.pool, options.public, options.columns, options.label)
+        named = [name for name in (options.model, options.data, *files) if name and ":" not in name]
+        paths = [self.folder / user_path(name) for name in named]
         return [path for path in paths if path.exists()]
 
 

@@ -46,7 +46,8 @@ UNKNOWN_TRAINING = (
 class OwnModel:
     """A model as a victim's: from float32 inputs (n, …) of its space to probabilities (n, classes).
 
-    ``memory``: the answers of a model that is not deterministic, by input; None of others.
+    ``memory``: the answers, by input, of a model that is not deterministic or takes one input at a time; None
+    of others. ``alone``: whether it takes one input at a time.
     """
 
     model: LoadedModel
@@ -55,6 +56,7 @@ class OwnModel:
     name: str
     outputs: Outputs | None = None
     memory: dict[bytes, NDArray[np.float64]] | None = None
+    alone: bool = False
 
     def given(self, x: Array) -> pd.DataFrame | NDArray[Any]:
         """Return inputs as the model is given them."""
@@ -62,6 +64,8 @@ class OwnModel:
 
     def answers(self, x: Array) -> NDArray[Any]:
         """Return what the model returns for inputs (n, …), as an array of n rows."""
+        if self.alone and len(x) > 1:
+            return np.concatenate([self.answers(x[place : place + 1]) for place in range(len(x))])
         answers = self.model.predict(self.given(x))
         if answers.ndim == 0 or len(answers) != len(x):
             raise UsageError(f"it returns {answers.shape} for {len(x)} inputs; one answer each is needed")
@@ -152,6 +156,9 @@ def assembled(
     own = replace(own, outputs=outputs)
     if not options.deterministic:
         notes.append("the model's answers are random by declaration: each input is asked once in a process")
+    if own.alone:
+        notes.append("the model takes one input at a time, and is asked so")
+        own = replace(own, memory={})
     for group in options.groups:
         column_texts(data, group)
     probabilities = outputs.probabilities(answers)
@@ -222,7 +229,8 @@ def _sampled(data: UserData, seed: int) -> tuple[UserData, int]:
     chosen = np.random.default_rng(derive("own rows", seed)).permutation(len(data))[:MOST_ROWS]
     rows = np.zeros(len(data), dtype=bool)
     rows[chosen] = True
-    return data.keep(rows), int((~rows).sum())
+    y = None if data.y is None else data.y[rows]
+    return replace(data, x=data.x[rows], y=y), int((~rows).sum())
 
 
 def _asked(
@@ -252,10 +260,20 @@ def _asked(
             continue
         return own, _all_answers(own, data.x)
     if len(takes) == 1:
+        own = replace(own, alone=_takes_one(own, data.x))
         return own, _all_answers(own, data.x)
     raise UsageError(
         f"the model fails on a data frame ({errors[0]}) and on an array ({errors[-1]}) of the data"
     )
+
+
+def _takes_one(own: OwnModel, x: Array) -> bool:
+    """Return whether a model that fails on two inputs together answers each of them alone."""
+    try:
+        own.answers(x[:1]), own.answers(x[1:2])
+    except Exception:  # noqa: BLE001  # whatever a user's model raises
+        return False
+    return True
 
 
 def _all_answers(own: OwnModel, x: Array) -> tuple[NDArray[Any], NDArray[np.bool_], str]:

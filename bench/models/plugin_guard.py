@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from attacks.base import Attack
-from bench.errors import NotApplicable, PluginError, UsageError, VictimError
+from bench.errors import NotApplicable, PluginError, UsageError, VictimError, place_of
 from bench.plugins import Registry
 from defenses.base import Defense
 
@@ -433,7 +433,10 @@ class PluginCall:
             return
         if isinstance(error, Exception):
             raised = " ".join(f"{type(error).__name__}: {error}".split())
-            raise self._error(f"{self._who} failed in {self._hook}: {raised}") from error
+            where = place_of(error) if self._error is VictimError else ""
+            raise self._error(
+                f"{self._who} failed in {self._hook}: {raised}" + (f" ({where[2:]})" if where else "")
+            ) from error
         if not is_signal(error):
             raise self._error(
                 f"{self._who} tried to end the program in {self._hook}, by {type(error).__name__}({error})"

@@ -270,7 +270,10 @@ def answer_sketch(answers: Array) -> NDArray[np.int64]:
     """
     rng = np.random.default_rng(len(answers))
     weights = rng.standard_normal((2, *answers.shape)) / np.sqrt(max(1, len(answers)))
-    return np.rint(np.einsum("pnk,nk->p", weights, answers) / SKETCH_STEP).astype(np.int64)
+    sketch: NDArray[np.int64] = np.rint(np.einsum("pnk,nk->p", weights, answers) / SKETCH_STEP).astype(
+        np.int64
+    )
+    return sketch
 
 
 def load_victim(spec: VictimSpec, data_root: Path, own: OwnVictims | None = None) -> Victim:

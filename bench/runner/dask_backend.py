@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PicklingError
 
 import cloudpickle
 from distributed import Client, Worker, WorkerPlugin, as_completed
@@ -193,4 +194,9 @@ def _pickled(todo: Sequence[Item], context: WorkerContext) -> bytes:
     for name, module in list(sys.modules.items()):
         if name.startswith("moatbench_file_"):
             cloudpickle.register_pickle_by_value(module)
-    return bytes(cloudpickle.dumps(context.loaded()))
+    try:
+        return bytes(cloudpickle.dumps(context.loaded()))
+    except (TypeError, ValueError, AttributeError, PicklingError) as error:
+        raise UsageError(
+            f"a victim cannot be sent to another machine ({one_line(error)}); leave out --dask"
+        ) from error

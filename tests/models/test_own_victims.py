@@ -216,6 +216,22 @@ def test_a_slow_model_is_asked_once_for_each_distinct_input():
     assert len(asked) == loading
 
 
+def test_a_model_that_takes_one_input_at_a_time_is_asked_so():
+    calls = []
+
+    def single(x):
+        calls.append(len(x))
+        if len(x) != 1:
+            raise ValueError("one at a time")
+        return both(x)
+
+    made = victim(single)
+    made.check()
+    assert any("takes one input at a time" in note for note in made.notes)
+    assert np.allclose(made.probabilities(made.splits.test.x), both(made.splits.test.x))
+    assert calls.count(1) < 1000
+
+
 def test_answers_that_changed_on_the_pool_alone_are_another_model():
     def changed(x):
         found = both(x)
