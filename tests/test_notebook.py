@@ -1,4 +1,4 @@
-"""The notebook in examples/ is one, holds no output, and works on an export."""
+"""The notebooks in examples/ hold no output and work: one on an export, one on a model in memory."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from records import AUDITS, DEFENSES, INSIDE, LABELS, SOFT, cell
 
 from bench.report.export import export
 
-NOTEBOOK = Path(__file__).parents[1] / "examples/results.ipynb"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NOTEBOOK = EXAMPLES / "results.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,9 @@ def notebook():
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def test_the_notebook_is_valid_and_holds_no_output(notebook):
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_is_valid_and_holds_no_output(path):
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [each for each in notebook.cells if each.cell_type == "code"]
     assert code
@@ -58,6 +61,19 @@ def test_the_notebook_finds_the_best_attack_and_the_reduction_of_each_defense(
     for defense in DEFENSES[1:]:
         assert reduction[" + ".join(defense)] == pytest.approx(mean[()] - mean[defense])
     assert set(names["loss"].columns.get_level_values("metric")) == set(names["wanted"])
+
+
+@pytest.mark.slow
+def test_the_notebook_assesses_a_model_that_is_in_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINUTES", "120")
+    names = {}
+    for each in nbformat.read(EXAMPLES / "assess.ipynb", as_version=4).cells:
+        if each.cell_type == "code":
+            exec(each.source.replace("minutes=", "budgets=[30], minutes="), names)  # noqa: S102  # our own notebook
+    assert names["result"].report.exists()
+    assert names["result"].recommendation.startswith("diagnosis: ")
+    assert (names["fidelity"].value <= 1).all()
 
 
 def _is(record, defense, attack):

@@ -355,7 +355,7 @@ class Assessment:
         if lacking := _lacking(scope, whole):
             self.say(f"  left out for lack of time: {', '.join(lacking)} (--minutes)")
         self.say(
-            f"this takes about {duration(seconds)} in {self.jobs} process{'es' * (self.jobs != 1)}, after "
+            f"this takes at most about {duration(seconds)} in {self.jobs} process{'es' * (self.jobs != 1)}, after "
             f"{duration(spent)} to look and to measure (--minutes {self.request.minutes:g})"
         )
 
