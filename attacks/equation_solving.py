@@ -56,7 +56,10 @@ class LinearModel:
 
     def __call__(self, inputs: Images) -> Array:
         """Return (n, classes) probabilities for inputs (n, …)."""
-        flat = _flat(inputs) if self.encoding is None else self.encoding.flat(inputs)
+        return self.of_numbers(_flat(inputs) if self.encoding is None else self.encoding.flat(inputs))
+
+    def of_numbers(self, flat: Array) -> Array:
+        """Return (n, classes) probabilities for inputs that are encoded as (n, d)."""
         # Not a BLAS product, whose last bits depend on the number of rows.
         return _softmax(np.einsum("nd,dk->nk", flat, self.weights) + self.bias)
 
@@ -128,7 +131,7 @@ def _solved(flat: Array, answers: Array, *, rare: bool) -> tuple[LinearModel, in
     if needed is not None:
         model = least_squares(flat[usable], odds)
         # Answers with zeros in them are no equations, but the solution must agree with their labels.
-        agreeing = model(flat[~usable]).argmax(axis=1) == answers[~usable].argmax(axis=1)
+        agreeing = model.of_numbers(flat[~usable]).argmax(axis=1) == answers[~usable].argmax(axis=1)
         if 2 * agreeing.sum() >= len(agreeing):
             return model, int(np.flatnonzero(usable)[needed - 1]) + 1
     if rare and usable.all() and (exact := exact_solution(flat, odds)) is not None:

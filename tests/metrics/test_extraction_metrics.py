@@ -30,7 +30,7 @@ class TestExtraction:
                     "fidelity_where_victim_errs",
                     "fidelity_low_margin",
                 ),
-                *("accuracy", "precision", "recall", "f1", "l1", "kl", "loss"),
+                *("accuracy", "precision", "recall", "f1", "l1", "kl", "loss", "macro_f1"),
             )
         }
 
