@@ -253,7 +253,9 @@ def _asked(
         own = OwnModel(model, data, each, name)
         try:
             own.answers(data.x[:2])
-        except Exception as error:  # noqa: BLE001  # whatever a user's model raises
+        except Exception as error:  # whatever a user's model raises
+            if isinstance(error, UsageError) and len(takes) == 1:
+                raise
             errors.append(_located(error))
             if each == takes[-1] and len(takes) == 1:
                 break  # perhaps these rows alone: below
