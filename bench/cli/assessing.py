@@ -8,14 +8,12 @@ import math
 import os
 import shlex
 import shutil
-import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from bench import plugins
 from bench.calls import parse_call
@@ -256,12 +254,24 @@ class Assessment:
         session = self._session(read_matrix(self._matrix(whole), str(self.matrix_file), self.out))
         first = [task for task in session.tasks if self._is_first(task)]
         with Store(self.store, create=True) as store:
-            run_tasks(first, store, session.settings, jobs=self.jobs, progress=_quietly)
+            run_tasks(first, store, session.settings, jobs=self.jobs, progress=self._in_time)
             records = store.records()
         for record in records:
             if record.status == "failed":
                 raise UsageError(f"the first cells of the assessment fail: {record.error}")
         return records
+
+    def _in_time(self, records: Iterable[Record], done: int, total: int) -> Iterator[Record]:
+        """Yield the records; raises UsageError where measuring takes as long as the whole may."""
+        for number, record in enumerate(records, done + 1):
+            yield record
+            spent, minutes = time.monotonic() - self.started, self.request.minutes
+            if spent > 60 * minutes and number < total:
+                whole = math.ceil(3 * spent / 60 * total / number)
+                raise UsageError(
+                    f"{minutes:g} minutes are over before it is known how long attacks on this model take; "
+                    f"--minutes {whole} is likely to be enough"
+                )
 
     def _is_first(self, task: Task) -> bool:
         """Return whether a task is one by which the time of all is estimated."""
@@ -355,8 +365,8 @@ class Assessment:
         if lacking := _lacking(scope, whole):
             self.say(f"  left out for lack of time: {', '.join(lacking)} (--minutes)")
         self.say(
-            f"this takes at most about {duration(seconds)} in {self.jobs} process{'es' * (self.jobs != 1)}, after "
-            f"{duration(spent)} to look and to measure (--minutes {self.request.minutes:g})"
+            f"this takes at most about {duration(seconds)} in {self.jobs} process{'es' * (self.jobs != 1)}, "
+            f"after {duration(spent)} to look and to measure (--minutes {self.request.minutes:g})"
         )
 
 
@@ -440,13 +450,3 @@ def _lacking(scope: Scope, whole: Scope) -> list[str]:
     if scope.confirm < whole.confirm:
         found.append(f"{whole.confirm} instead of {scope.confirm} fresh repeats")
     return found
-
-
-def _quietly(records: Any, done: int, total: int) -> Any:
-    """Show how far measuring is, on a terminal."""
-    for number, record in enumerate(records, done + 1):
-        if sys.stderr.isatty():
-            print(f"\r{number} of {total}", end="", file=sys.stderr, flush=True)
-        yield record
-    if sys.stderr.isatty():
-        print("\r" + " " * 20 + "\r", end="", file=sys.stderr)
