@@ -26,9 +26,7 @@ STACKS = [(), ("rounded(decimals=1)",), ("mahalanobis(fpr=0.2, action=refuse, la
 SENDING = [
     name
     for name in attacks.names()
-    if issubclass(attacks.get(name), Extraction)
-    and attacks.get(name).queries
-    and name not in ("auto", "equation_solving")
+    if issubclass(attacks.get(name), Extraction) and attacks.get(name).queries and name != "auto"
 ]
 
 whole = st.integers(-1_000_000, 1_000_000)
