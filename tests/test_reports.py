@@ -60,6 +60,24 @@ def test_a_report_has_every_figure_that_it_shows_and_no_other(path):
     assert {f"figures/{figure.name}" for figure in (path.parent / "figures").iterdir()} == shown
 
 
+def test_what_is_said_of_the_gates_error_rates_is_what_its_report_measured():
+    measured = " ".join((GATE / "report.md").read_text().split())
+    other = re.search(r"Power with other seeds:\*\* (\d+)% \(strength\), (\d+)% \(tracked attack\)", measured)
+    same = re.search(r"same seeds, in (\d+)% \(strength\)", measured)
+    planted = re.search(r"Of (\d+), (\d+) end with exit code 1", measured)
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"is found in {other[1]} % of runs whose random seeds are others, and in {same[1]} %" in readme
+    assert planted[1] == planted[2]
+    assert f"All {planted[1]} defenses that were weakened" in readme
+    method = " ".join((ROOT / "METHOD.md").read_text().split())
+    assert (
+        f"with other seeds in {other[1]} % (strength) and {other[2]} % (tracked attack, utility loss)"
+        in method
+    )
+    least = [int(share) for share in re.findall(r"strength, other seeds: .*? \((\d+)%\)", measured)]
+    assert f"the least row in {min(least)} %" in method
+
+
 @pytest.mark.parametrize("path", NEW, ids=matrix_of)
 def test_the_first_pages_of_a_report_are_short(path):
     for name, text in first_pages(path).items():

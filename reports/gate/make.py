@@ -124,7 +124,8 @@ COVERED = """\
 Nominal 95 % intervals over {draws:,} draws. *Repeats*: {repeats} repeats drawn, inputs as they are, by the
 error over repeats. *Inputs*: inputs drawn, all of the bank's repeats, by the error over inputs. *Both*: the
 interval that is shown, which is wider than either. The gate's rows are the shipped defenses next to the
-changed ones."""
+changed ones. One of these, the leak by 1e-6, moves a single agreement of all repeats, which few draws of
+repeats hold: the lowest share there."""
 DEPENDENT = """\
 Gaussian noise of which a part is drawn once an input. Its correlation between two queries of one input is
 given; it counts as found at p ≤ {level:g} in any test of its independence, on {inputs} test inputs, over
