@@ -142,6 +142,7 @@ WRITERS = {
     "bench/data/image_cache.py": "inside a replacement: too large for memory",
     "bench/report/figures/style.py": "inside a replacement: matplotlib writes the file",
     "bench/cli/outputs.py": "tries whether a folder can be written to",
+    "bench/models/own_victims.py": "into memory, for the writer of checked files",
     "bench/gate/command.py": "appends to GitHub's summary of a job",
 }
 

@@ -29,6 +29,14 @@ JUSTIFIED = {
     ("average", "analysis/adaptive_attackers.py"): "METHOD says which defenses have to meet it",
     ("evade", "analysis/adaptive_attackers.py"): "METHOD says which defenses have to meet it",
     ("label_only", "analysis/eligibility.py"): "in older records, which do not say what the defense shows",
+    ("*", "plan/assessment.py"): "the matrix that is written consists of names, as a shipped one does",
+    ("*", "cli/assessing.py"): "the cells of that matrix by which its time is estimated",
+    ("labels", "cli/in_memory.py"): "what is sold",
+    ("labels", "cli/model_options.py"): "what is sold",
+    ("labels", "data/user_data.py"): "an array of classes in a file",
+    ("labels", "gate/baseline.py"): "the field of an exported baseline",
+    ("labels", "models/own_outputs.py"): "what a model returns",
+    ("labels", "models/victim_options.py"): "what a model returns",
     ("auto", "cli/main.py"): "a device",
     ("auto", "models/determinism.py"): "a device",
     ("label_only", "analysis/threat_models.py"): "in older records, which do not say what the defense shows",
@@ -59,7 +67,7 @@ def test_no_text_in_the_harness_names_a_plugin_without_a_reason():
     for path in sorted(ROOT.rglob("*.py")):
         module = path.relative_to(ROOT).as_posix()
         for name, line in named_in(path.read_text(encoding="utf-8"), names()):
-            reasons = {(name, module), (name, "*")} & JUSTIFIED.keys()
+            reasons = {(name, module), (name, "*"), ("*", module)} & JUSTIFIED.keys()
             used |= reasons
             if not reasons:
                 unjustified.append(f"bench/{module}:{line} names {name!r}")

@@ -22,7 +22,14 @@ HARNESS = (
 PACKAGES = ("attacks", "bench", "defenses")
 ALLOWED = {
     # An attack may be built on others, and on what they share.
-    "attacks": {"attacks.base", "attacks.active_thief", "attacks.labels", "attacks.recover", *HARNESS},
+    "attacks": {
+        "attacks.base",
+        "attacks.active_thief",
+        "attacks.equation_solving",
+        "attacks.labels",
+        "attacks.recover",
+        *HARNESS,
+    },
     "defenses": {"defenses.base", *HARNESS},
 }
 SHARED = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import slow_unless
+from online import online_surrogate
 from torch import nn
 from torch.nn import functional
 
@@ -17,7 +18,6 @@ from bench.models.determinism import flush_denormals, single_thread, torch_seed
 from bench.models.fast.adam import FlatAdam
 from bench.models.fast.backprop import LayerSequence, TrainableLayer, layers_of
 from bench.models.fast.max_pooling import MaxPool2x2, PooledConv2d
-from bench.models.interim_surrogates import OnlineSurrogate
 from bench.models.training import Optimizer, TrainingSchedule
 
 STEPS = 40
@@ -118,7 +118,7 @@ def test_a_batched_step_is_autograds_to_the_last_bit(name, members, n, loss):
 
 
 def test_an_online_surrogate_is_trained_to_the_same_bits():
-    online, theirs = OnlineSurrogate(network("mlp", (1, 8, 8)), 1e-3), network("mlp", (1, 8, 8))
+    online, theirs = online_surrogate(network("mlp", (1, 8, 8)), 1e-3, (1, 8, 8)), network("mlp", (1, 8, 8))
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
     for x, y in training_batches((1,), 64, "cross-entropy", hard=True):
         online.step(x.reshape(1, 1, 8, 8).numpy(), y.double().numpy())

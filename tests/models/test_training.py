@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from art.estimators.classification import PyTorchClassifier
+from online import online_surrogate
 from torch.nn import functional
 
 from bench.models import networks, training
 from bench.models.determinism import single_thread, torch_seed
-from bench.models.interim_surrogates import OnlineSurrogate
 from bench.models.training import TrainingSchedule, batches
 
 SHAPE = (1, 4, 4)
@@ -169,7 +169,7 @@ def test_logits_of_a_row_are_the_same_alone_and_in_a_batch():
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_an_online_step_is_an_adam_step(name):
     x, y = data(4)
-    online, twin = OnlineSurrogate(network(name=name), 1e-2), network(name=name).train()
+    online, twin = online_surrogate(network(name=name), 1e-2, SHAPE), network(name=name).train()
     optimizer = torch.optim.Adam(twin.parameters(), lr=1e-2)
     for _ in range(3):
         online.step(x, y.astype(np.float64))
@@ -186,7 +186,7 @@ def test_an_online_step_is_an_adam_step(name):
 
 def test_querying_an_online_surrogate_does_not_change_it():
     x, _ = data(4)
-    online = OnlineSurrogate(network(name="cnn"), 1e-2)
+    online = online_surrogate(network(name="cnn"), 1e-2, SHAPE)
     assert (online.logits(x) == online.logits(x)).all()
     assert np.allclose(online.logits(x[:1]), online.logits(x)[:1], atol=1e-6)
 
