@@ -236,15 +236,21 @@ DATASETS: dict[str, DatasetInfo] = {
 class Labelled:
     """Inputs ``x`` (n, …) float32, images in [0, 1] unless a space says more, and classes ``y`` (n,) int64.
 
-    ``known_digest``: their digest, where it is known already.
+    ``known_digest``: their digest, where it is known already. ``labelled``: False where classes are not known
+    and the victim's own answers stand for them, which no attacker may see.
     """
 
     x: Images
     y: Labels
     known_digest: str = field(default="", compare=False, repr=False)
+    labelled: bool = True
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def rows(self, which: NDArray[np.bool_] | Indices) -> Labelled:
+        """Return some of the rows."""
+        return Labelled(np.ascontiguousarray(self.x[which]), self.y[which], labelled=self.labelled)
 
     @property
     def digest(self) -> str:

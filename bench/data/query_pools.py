@@ -141,9 +141,9 @@ def load(pool_name: str, *, victim_data: str, splits: Splits, seed: int, root: P
     sizes = {name: len(part) for name, part in brought.items()}
     if reason := unavailable(pool_name, victim_data, splits.inputs.layout, sizes):
         raise NotApplicable(f"pool {pool_name!r}: {reason}")
-    same_classes = kind != "none"
+    same_classes, source = kind != "none", own
     if kind == "in-distribution" or pool_name in brought:
-        source: Labelled = getattr(splits, pool_name if pool_name in brought else overlaps or "pool")
+        source = getattr(splits, pool_name if pool_name in brought else overlaps or "pool")
         x, y = source.x, source.y
     elif kind == "none":
         x, y = _dataless(pool_name, victim_data, splits, seed)
@@ -165,6 +165,10 @@ def load(pool_name: str, *, victim_data: str, splits: Splits, seed: int, root: P
             x, y = perturbed(own.x[owned], rows, splits.inputs, rng), own.y[owned][rows]
         else:
             x, y = _altered(pool_name, victim_data, own, splits.inputs, rng, root), own.y
+    if same_classes and not source.labelled and pool_name not in DATASETS:
+        # Their labels are the victim's answers, which an attacker has to buy.
+        same_classes = False
+        y = clusters(x, splits.classes, derive("pool", pool_name, victim_data, seed), splits.inputs)
     return Pool(pool_name, x, y, kind, same_classes, overlaps=overlaps, reference=own.x)
 
 

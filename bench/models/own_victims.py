@@ -168,7 +168,9 @@ def assembled(
     y = _placed(data.y, data.class_names, outputs) if data.y is not None else probabilities.argmax(axis=1)
     others = {
         part: Labelled(
-            x, _placed(labels, data.class_names, outputs) if labels is not None else _own_labels(own, x)
+            x,
+            _placed(labels, data.class_names, outputs) if labels is not None else _own_labels(own, x),
+            labelled=labels is not None,
         )
         for part, (x, labels) in zip(files, data.others, strict=True)
     }
@@ -353,7 +355,7 @@ def _splits(
             raise UsageError(
                 f"shift: {'no' if not inside.any() else 'every'} row has {text}; some are needed"
             )
-        shifted = Labelled(x[inside], y[inside])
+        shifted = Labelled(x[inside], y[inside], labelled=data.y is not None)
         keep &= ~inside
         notes.append(f"{int(inside.sum()):,} rows with {text} are held out as the pool 'shifted'")
     trained = others.get("train")
@@ -374,7 +376,11 @@ def _splits(
             f"{found.equal:,} rows are equal to an earlier one in all features; equal rows are in one split"
         )
     parts = {
-        part: Labelled(np.ascontiguousarray(x[rows[where]]), y[rows[where]].astype(np.int64))
+        part: Labelled(
+            np.ascontiguousarray(x[rows[where]]),
+            y[rows[where]].astype(np.int64),
+            labelled=data.y is not None,
+        )
         for part in ("train", "calibration", "pool", "test")
         for where in (getattr(found, part),)
     }
@@ -383,7 +389,7 @@ def _splits(
     if "pool" in others:
         own_pool = others["pool"]
         apart = ~equal_to_any(own_pool.x, parts["test"].x)
-        parts["pool"] = Labelled(own_pool.x[apart], own_pool.y[apart])
+        parts["pool"] = own_pool.rows(apart)
         if (~apart).any():
             notes.append(
                 f"{int((~apart).sum()):,} inputs of the pool that are in the test split are left out"
@@ -413,7 +419,7 @@ def _few(part: Labelled, seed: int) -> Labelled:
     if len(part) <= 20_000:
         return part
     rows = np.sort(np.random.default_rng(derive("own training rows", seed)).permutation(len(part))[:20_000])
-    return Labelled(part.x[rows], part.y[rows])
+    return part.rows(rows)
 
 
 def _group(data: UserData, wanted: dict[str, str]) -> tuple[NDArray[np.bool_], str]:

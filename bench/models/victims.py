@@ -322,7 +322,7 @@ def _brought_victim(victim: Victim, name: str) -> Victim:
     """Return a user's victim under ``name``, with a copy of its splits."""
     given = victim.splits
     copies: dict[str, Any] = {
-        part: Labelled(getattr(given, part).x.copy(), getattr(given, part).y.copy())
+        part: replace(getattr(given, part), x=getattr(given, part).x.copy(), y=getattr(given, part).y.copy())
         for part in user_victims.PARTS
     }
     more: Any = copies

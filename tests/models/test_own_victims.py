@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.data import query_pools
 from bench.data.user_data import data_of
 from bench.data.user_splits import split_rows
 from bench.errors import UsageError, VictimError
@@ -112,6 +113,16 @@ def test_data_without_labels_take_the_models_own_answers():
     made = victim(both, y=None)
     assert made.accuracy() == 1
     assert any("the model's own answers stand for them" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("name", ["in-distribution", "perturbed", "marginals"])
+def test_no_pool_of_data_without_labels_tells_an_attacker_the_models_answers(name, tmp_path):
+    made = victim(both, y=None)
+    pool = query_pools.load(name, victim_data="own:it", splits=made.splits, seed=0, root=tmp_path)
+    assert not pool.same_classes
+    answers = made.probabilities(pool.x).argmax(axis=1)
+    # Clusters of the inputs: not the answers, whichever cluster has which number.
+    assert 0.02 < (pool.y == answers).mean() < 0.98
 
 
 def test_rows_on_which_a_model_fails_are_left_out_and_counted_up_to_one_percent():
