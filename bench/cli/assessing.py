@@ -25,7 +25,7 @@ from bench.cli.session import Progress, Session
 from bench.errors import UsageError
 from bench.files import write_atomically
 from bench.metrics.balance import commonest_share, is_imbalanced
-from bench.models.model_check import Latency
+from bench.models.model_check import Latency, base_rate
 from bench.models.own_victims import own_victim
 from bench.models.victim_options import VictimOptions
 from bench.models.victims import Victim
@@ -174,8 +174,17 @@ class Assessment:
         answers = self.victim.probabilities(self.victim.splits.test.x)
         return bool((answers.max(axis=1) == 1).all())
 
+    @cached_property
+    def options(self) -> VictimOptions:
+        """The options of the request, with the threshold that stands for one that is not stated."""
+        options = self.request.options
+        if options.threshold is None:
+            base = base_rate(self.victim, labelled=checking.labelled(self.victim))
+            return options.model_copy(update={"threshold": base.threshold if base else None})
+        return options
+
     def _matrix(self, scope: Scope, description: str = "") -> str:
-        options = relative(self.request.options, self.out)
+        options = relative(self.options, self.out)
         return assessment.matrix_text(
             self.subject, scope, options, head=_head(self.request, self._again()), description=description
         )

@@ -72,6 +72,12 @@ OPTIONS: Mapping[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "randomised": (
+        Annotated[
+            bool, typer.Option("--randomised", help="The model answers an input differently each time.")
+        ],
+        False,
+    ),
     "trust": (
         Annotated[
             list[str] | None,
@@ -126,6 +132,7 @@ def victim_options(model: str, options: Mapping[str, Any]) -> VictimOptions:
         tuple(values.pop("group", None) or ()),
         tuple(values.get("trust") or ()),
     )
+    values["deterministic"] = not values.pop("randomised", False)
     try:
         return VictimOptions(model=model, shift=shift, **values)
     except pydantic.ValidationError as error:

@@ -127,12 +127,12 @@ def label_findings(
     classes: int,
     *,
     names: Sequence[str] = (),
-    threshold: float | None = None,
+    stated: bool = False,
 ) -> Iterator[Finding]:
     """Yield what the model's labels (n,) of the test inputs tell: its balance and its accuracy.
 
-    ``true``: (n,) true classes, or None. ``names``: of the classes. ``threshold``: of two classes, the
-    probability from which users decide for the second, or None where it was not stated.
+    ``true``: (n,) true classes, or None. ``names``: of the classes. ``stated``: of two classes, whether the
+    probability is known from which users decide for the second.
     """
     counts = np.bincount(labels, minlength=classes)
     if (counts > 0).sum() < 2:
@@ -141,13 +141,17 @@ def label_findings(
             "to extract; check the order of columns, their scale, and the data"
         )
         return
-    rare = [number for number in range(classes) if counts[number] < FEWEST_OF_A_LABEL]
+    rare = rare_labels(labels, classes)
     if rare:
         few = listed([_name(number, names) for number in rare])
         yield note(
             f"the model gives fewer than {FEWEST_OF_A_LABEL} of {len(labels):,} test inputs the label {few}: "
             "top-1 says little about it; more inputs would help"
-            + (", or a decision threshold (--threshold)" if classes == 2 and threshold is None else "")
+            + (
+                ", or the threshold at which users decide (--threshold)"
+                if classes == 2 and not stated
+                else ""
+            )
         )
     share = commonest_share(labels)
     if is_imbalanced(share, classes):
@@ -157,6 +161,38 @@ def label_findings(
         )
     if true is not None:
         yield from _accuracy(labels, true, names)
+
+
+def rare_labels(labels: NDArray[np.int64], classes: int) -> list[int]:
+    """Return the classes that the model gives fewer than :data:`FEWEST_OF_A_LABEL` test inputs (n,)."""
+    counts = np.bincount(labels, minlength=classes)
+    return [number for number in range(classes) if counts[number] < FEWEST_OF_A_LABEL]
+
+
+@dataclass(frozen=True)
+class BaseRate:
+    """``rate``: share of the second of two classes. ``threshold``: there a model decides so often for it."""
+
+    rate: float
+    threshold: float
+
+
+def base_rate(victim: Victim, *, labelled: bool) -> BaseRate | None:
+    """Return the threshold that stands for one that nobody stated; None where none is needed.
+
+    It is needed of two classes, one of which has few test inputs. It is the quantile of the probabilities of
+    the calibration split at the share that the second class has there: of true labels where there are
+    ``labelled`` inputs, else of the mean probability.
+    """
+    if victim.classes != 2:
+        return None
+    if not rare_labels(victim.probabilities(victim.splits.test.x).argmax(axis=1), 2):
+        return None
+    calibration = victim.splits.calibration
+    second = victim.probabilities(calibration.x)[:, 1]
+    rate = float((calibration.y == 1).mean() if labelled else second.mean())
+    threshold = round(float(np.quantile(second, 1 - rate)), 3)
+    return BaseRate(rate, min(max(threshold, 0.001), 0.999))
 
 
 def _accuracy(labels: NDArray[np.int64], true: NDArray[np.int64], names: Sequence[str]) -> Iterator[Finding]:
@@ -178,11 +214,11 @@ def _name(number: int, names: Sequence[str]) -> str:
 
 
 def scale_findings(as_given: float, divided: float) -> Iterator[Finding]:
-    """Yield whether a model wants images in [0, 1] and gets 0 to 255; both: its accuracy there."""
+    """Yield whether a model wants images in [0, 1] and gets larger values; both: its accuracy there."""
     if divided > as_given + 0.1:
         yield fault(
-            f"the model gets {100 * as_given:.0f} % right on values in 0 to 255 and {100 * divided:.0f} % on "
-            "the same divided by 255; give it the data as it was trained"
+            f"the model gets {100 * as_given:.0f} % right on values as they are in the file and "
+            f"{100 * divided:.0f} % on the same in [0, 1]; give it the data as it was trained"
         )
 
 
@@ -250,8 +286,17 @@ def look(victim: Victim, *, stated: str, labelled: bool, threshold: float | None
     findings += behaviour_findings(ask, sample)
     labels = victim.probabilities(test.x).argmax(axis=1)
     true = test.y if labelled else None
-    findings += label_findings(labels, true, victim.classes, names=victim.class_names, threshold=threshold)
-    if labelled and (divided := getattr(victim.model, "divided_by_255", None)) is not None:
+    findings += label_findings(
+        labels, true, victim.classes, names=victim.class_names, stated=threshold is not None
+    )
+    if threshold is None and (base := base_rate(victim, labelled=labelled)) is not None:
+        findings.append(
+            note(
+                f"no threshold is stated: decisions are measured at {base.threshold:g}, where the model "
+                f"decides for {_name(1, victim.class_names)!r} as often as that is: {100 * base.rate:.1f} %"
+            )
+        )
+    if labelled and (divided := getattr(victim.model, "divided", None)) is not None:
         right = (labels[:SAMPLE] == test.y[:SAMPLE]).mean()
         findings += scale_findings(float(right), float((divided(sample) == test.y[:SAMPLE]).mean()))
     findings += split_findings(victim.splits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,6 +70,20 @@ class OwnModel:
         if answers.ndim == 0 or len(answers) != len(x):
             raise UsageError(f"it returns {answers.shape} for {len(x)} inputs; one answer each is needed")
         return answers
+
+    @property
+    def divided(self) -> Callable[[Array], NDArray[np.int64]] | None:
+        """From inputs to labels where the model is given values in [0, 1]; None where the file has these."""
+        outputs, scale = self.outputs, self.data.scale
+        if outputs is None or scale == 1:
+            return None
+
+        def labels(x: Array) -> NDArray[np.int64]:
+            answers = self.model.predict(np.asarray(self.given(x), dtype=np.float32) / np.float32(scale))
+            found: NDArray[np.int64] = outputs.probabilities(answers).argmax(axis=1).astype(np.int64)
+            return found
+
+        return labels
 
     def __call__(self, x: Array) -> NDArray[np.float64]:
         """Return probabilities (n, classes)."""

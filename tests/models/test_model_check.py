@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from bench.data.datasets import Labelled, Splits
+from bench.data.user_data import data_of
+from bench.inputs import InputSpace
 from bench.models.model_check import (
+    base_rate,
     behaviour_findings,
     label_findings,
     latency,
@@ -13,6 +16,9 @@ from bench.models.model_check import (
     split_findings,
     stated_findings,
 )
+from bench.models.model_files import model_of
+from bench.models.own_victims import assembled
+from bench.models.victim_options import VictimOptions
 from bench.models.victims import Victim
 
 RNG = np.random.default_rng(0)
@@ -73,7 +79,7 @@ def test_labels_with_few_inputs_are_named_and_two_classes_get_a_threshold():
     assert "the label 'yes'" in few
     assert "--threshold" in few
     assert "98 % of test inputs the label 'no'" in commonest
-    assert "--threshold" not in notes(label_findings(labels, None, 2, threshold=0.1))[0]
+    assert "--threshold" not in notes(label_findings(labels, None, 2, stated=True))[0]
 
 
 def test_accuracy_below_that_of_a_constant_answer_asks_for_the_order_of_labels():
@@ -84,9 +90,49 @@ def test_accuracy_below_that_of_a_constant_answer_asks_for_the_order_of_labels()
     assert "accuracy on 1,000 test inputs: 100.0 %" in found
 
 
-def test_images_that_the_model_wants_divided_by_255_are_a_fault():
-    assert "divided by 255" in faults(scale_findings(0.1, 0.9))[0]
+def test_images_that_the_model_wants_in_the_unit_range_are_a_fault():
+    assert "in [0, 1]" in faults(scale_findings(0.1, 0.9))[0]
     assert list(scale_findings(0.9, 0.92)) == []
+
+
+def test_a_model_of_unit_images_over_bytes_is_found():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (600, 6, 6), dtype=np.uint8)
+    bright = images.mean(axis=(1, 2)) / 255
+
+    def model(x):  # as if it was trained on values in [0, 1]
+        second = 1 / (1 + np.exp(-400 * (np.asarray(x, np.float64).reshape(len(x), -1).mean(axis=1) - 0.5)))
+        return np.stack([1 - second, second], axis=1)
+
+    options = VictimOptions(model="m.py:m", data="d.npz")
+    made = assembled(
+        model_of(model, "m"), data_of(images, (bright > 0.5).astype(int)), options, name="m", seed=0
+    )
+    found = faults(look(made, stated="probabilities", labelled=True).findings)
+    assert any("as they are in the file" in each for each in found)
+
+
+def test_where_no_threshold_is_stated_and_one_is_needed_that_of_the_base_rate_is_said():
+    rng = np.random.default_rng(0)
+    x = rng.random((4000, 3), dtype=np.float32)
+    likely = 0.1 * x[:, 0]  # never above a half
+    y = (rng.random(4000) < likely).astype(np.int64)
+    parts = [Labelled(x[rows], y[rows]) for rows in np.split(np.arange(4000), 4)]
+
+    def model(rows):
+        return np.stack([1 - 0.1 * rows[:, 0], 0.1 * rows[:, 0]], axis=1)
+
+    victim = Victim(model, Splits(*parts, classes=2, space=InputSpace((3,))))
+    found = base_rate(victim, labelled=True)
+    assert found.rate == pytest.approx(y[1000:2000].mean())
+    decided = model(x[1000:2000])[:, 1] >= found.threshold
+    assert decided.mean() == pytest.approx(found.rate, abs=0.01)
+    seen = notes(look(victim, stated="probabilities", labelled=True).findings)
+    assert any(f"decisions are measured at {found.threshold:g}" in each for each in seen)
+    stated = notes(look(victim, stated="probabilities", labelled=True, threshold=0.05).findings)
+    assert not any("no threshold is stated" in each for each in stated)
+    halves = [Labelled(X[rows], answer(X[rows]).argmax(axis=1)) for rows in (slice(150), slice(150, None))]
+    assert base_rate(Victim(answer, Splits(*halves, *halves, classes=2)), labelled=True) is None
 
 
 def test_test_inputs_in_another_split_are_counted():
