@@ -269,7 +269,7 @@ def _asked(
         own = OwnModel(model, data, each, name)
         try:
             own.answers(data.x[:2])
-        except Exception as error:  # whatever a user's model raises
+        except (Exception, SystemExit) as error:  # whatever a user's model raises
             if isinstance(error, UsageError) and len(takes) == 1:
                 raise
             errors.append(_located(error))
@@ -289,7 +289,7 @@ def _takes_one(own: OwnModel, x: Array) -> bool:
     """Return whether a model that fails on two inputs together answers each of them alone."""
     try:
         own.answers(x[:1]), own.answers(x[1:2])
-    except Exception:  # noqa: BLE001  # whatever a user's model raises
+    except (Exception, SystemExit):  # noqa: BLE001  # whatever a user's model raises
         return False
     return True
 
@@ -306,7 +306,7 @@ def _all_answers(own: OwnModel, x: Array) -> tuple[NDArray[Any], NDArray[np.bool
             parts.append(own.answers(x[start:stop]))
         except UsageError:
             raise
-        except Exception as error:  # whatever a user's model raises
+        except (Exception, SystemExit) as error:  # whatever a user's model raises
             first_error = first_error or _located(error)
             if stop - start == 1:
                 failed[start] = True
@@ -326,7 +326,7 @@ def _all_answers(own: OwnModel, x: Array) -> tuple[NDArray[Any], NDArray[np.bool
     return np.concatenate(parts), failed, first_error
 
 
-def _located(error: Exception) -> str:
+def _located(error: BaseException) -> str:
     """Return an error in one line, with the line of the user's file where it was raised."""
     import traceback
 

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -145,13 +146,17 @@ class LocalBackend:
             pool = Parallel(
                 n_jobs=self.jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
             )
+            job = delayed(partial(_run_in_worker, os.getpid(), str(Path.cwd()), settings))
+            finished = pool(job(items) for items in grouped(todo))
             try:
-                job = delayed(partial(_run_in_worker, os.getpid(), str(Path.cwd()), settings))
-                for records in pool(job(items) for items in grouped(todo)):
+                for records in finished:
                     yield from records
             except BaseException:
                 # Without this, workers finish what is dispatched before the command can end.
                 get_reusable_executor().shutdown(wait=False, kill_workers=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # joblib says that what was to be cancelled is
+                    finished.close()
                 raise
 
 

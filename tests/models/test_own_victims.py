@@ -94,6 +94,14 @@ def test_answers_that_mean_nothing_are_refused_in_one_sentence(model, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_leaves_the_program_is_an_error_of_one_sentence():
+    def leave(_):
+        raise SystemExit(0)
+
+    with pytest.raises(UsageError, match=r"the model fails on .*SystemExit"):
+        victim(leave)
+
+
 def test_a_model_may_know_fewer_classes_than_the_data_or_more():
     y = Y.copy()
     y[:30] = 2
