@@ -64,6 +64,7 @@ def test_the_notebook_finds_the_best_attack_and_the_reduction_of_each_defense(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_assesses_a_model_that_is_in_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINUTES", "120")

@@ -140,6 +140,7 @@ def test_a_defense_is_recommended_where_it_helps_and_seldom_else(truth):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize("spread", [0.006, 0.018])
 @pytest.mark.parametrize(

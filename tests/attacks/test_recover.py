@@ -345,7 +345,7 @@ def test_forward_of_flattening_is_its_mean_answer(said):
 
 @pytest.mark.parametrize(
     ("knowledge", "repeats"),
-    slow_unless(lambda _, repeats: repeats == 1, [("full", 1), ("full", 3), ("family", 3)]),
+    slow_unless(lambda _, repeats: repeats == 1, [("full", 1), ("full", 3), ("family", 3)], long=True),
 )
 def test_it_extracts_more_from_a_known_defense(knowledge, repeats, context, digits_spec, threat):
     sigmoid = (defenses.canonical("reverse_sigmoid(gamma=0.5)"),)

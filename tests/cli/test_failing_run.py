@@ -152,6 +152,7 @@ def test_a_full_disk_under_the_store_keeps_the_results_that_it_had_room_for(fold
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("size", ["0", "100k"])
 def test_a_full_disk_under_the_cache_loses_no_result(folder, size):
     require_small_disk(folder)
@@ -164,6 +165,7 @@ def test_a_full_disk_under_the_cache_loses_no_result(folder, size):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_home_and_a_cache_that_are_read_only_stop_no_run(folder):
     (folder / "home").mkdir(mode=0o500)
     home = str(folder / "home")
@@ -175,6 +177,7 @@ def test_a_home_and_a_cache_that_are_read_only_stop_no_run(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_working_folder_that_is_read_only_is_found_first(folder):
     folder.chmod(0o500)
     try:

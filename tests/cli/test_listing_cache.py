@@ -56,6 +56,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_python_without_docstrings_does_not_spoil_the_list(tmp_path):
     env = os.environ | {"MOATBENCH_CACHE": str(tmp_path), "PYTHONPATH": str(listing_cache.HOME)}
     texts = []

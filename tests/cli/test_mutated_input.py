@@ -82,7 +82,9 @@ def example(rng, texts, path):
 # 5,000 examples in all, a hundred of them in every `tox`.
 @pytest.mark.parametrize(
     ("seed", "examples"),
-    slow_unless(lambda seed, _: seed == 0, [(0, 100), *((seed, 245) for seed in range(1, MOST + 1))]),
+    slow_unless(
+        lambda seed, _: seed == 0, [(0, 100), *((seed, 245) for seed in range(1, MOST + 1))], long=True
+    ),
 )
 def test_no_matrix_and_no_command_line_ends_in_anything_but_a_plan_or_one_sentence(
     seed, examples, planned, tmp_path

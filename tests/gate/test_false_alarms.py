@@ -104,6 +104,7 @@ def test_few_comparisons_raise_an_alarm(case, runs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "worse"), [("noise", 1.0), ("detectors", 1.0), ("facts", 1.0), ("all", 0.0)]
 )

@@ -5,10 +5,14 @@ from itertools import product
 import pytest
 
 
-def slow_unless(keep, cases):
-    """Return ``cases`` for ``parametrize``; those for which ``keep(*case)`` is false are marked slow."""
+def slow_unless(keep, cases, *, long=False):
+    """Return ``cases`` for ``parametrize``; those for which ``keep(*case)`` is false are marked slow.
+
+    ``long``: whether these are marked long, too.
+    """
     rows = [case if isinstance(case, tuple) else (case,) for case in cases]
-    return [pytest.param(*row, marks=() if keep(*row) else pytest.mark.slow) for row in rows]
+    marks = (pytest.mark.slow, pytest.mark.long) if long else (pytest.mark.slow,)
+    return [pytest.param(*row, marks=() if keep(*row) else marks) for row in rows]
 
 
 def each_once(*axes):
