@@ -109,6 +109,7 @@ def test_a_bank_with_gaps_is_rejected():
         Bank.of(Baseline({}, [], [SPEC]))
 
 
+@pytest.mark.slow
 def test_a_large_change_is_caught_and_none_is_not(whole):
     found = caught(whole, {"label_only": "label_only_of_rounded"}, PAIRED, 4)
     assert found.strength == pytest.approx(20, abs=3)

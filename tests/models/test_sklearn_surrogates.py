@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from cases import slow_unless
 
 from attacks.base import TransferSet
 from bench.encoding import Encoding
@@ -13,7 +14,8 @@ def bought(digits_victim, digits_pool):
     return TransferSet(x, digits_victim.probabilities(x).astype(np.float32))
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+# Boosted trees for ten classes take ten seconds; tests of tables train them on two in every `tox`.
+@pytest.mark.parametrize("name", slow_unless(lambda name: name != "sklearn-boosting", ESTIMATORS))
 def test_a_scikit_learn_model_fits_its_transfer_set_and_does_so_again(name, bought, digits_victim):
     answer, again = (fit_estimator(name, bought, 10, 3) for _ in range(2))
     test = digits_victim.splits.test.x
