@@ -64,17 +64,21 @@ def main() -> None:
             [sys.executable, str(HERE / "models.py"), str(folder), str(options.data.resolve())], check=True
         )
         pages = [page(folder, *subject, minutes=options.minutes) for subject in SUBJECTS]
-    (HERE / "README.md").write_text(head() + "\n".join(pages), encoding="utf-8")
+    (HERE / "README.md").write_text(head(options.minutes) + "\n".join(pages), encoding="utf-8")
 
 
-def head() -> str:
+def head(minutes: float) -> str:
     """Return how the page begins."""
+    assess = (
+        "`moatbench assess` chooses attacks and defenses, runs them and recommends."
+        if minutes
+        else "What `moatbench assess` then does is not shown here."
+    )
     return f"""# Assessing a model of one's own: a transcript
 
-Models that nobody tuned for this, and what two commands say of them. `moatbench check` looks before anything
-is run; `moatbench assess` chooses attacks and defenses, runs them and recommends. [models.py](models.py)
-makes the models, [transcript.py](transcript.py) this page (`python transcript.py DATA`), here on
-{os.cpu_count()} cores ({platform.machine()}).
+Models that nobody tuned for this. `moatbench check` looks before anything is run. {assess}
+[models.py](models.py) makes the models, [transcript.py](transcript.py) this page
+(`python transcript.py DATA --minutes {minutes:g}`), here on {os.cpu_count()} cores ({platform.machine()}).
 
 """
 
