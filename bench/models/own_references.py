@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,11 +65,14 @@ class OwnVictims:
 
 
 def stamp(path: Path) -> str:
-    """Return what changes when a file, or anything in a folder, does: sizes and times of modification."""
+    """Return a digest of the content of a file, or of all files in a folder; "" where one cannot be read."""
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    whole = hashlib.sha256()
     try:
-        stats = [each.stat() for each in files]
+        for each in files:
+            with each.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+            whole.update(str(each.relative_to(path)).encode("utf-8", "surrogateescape") + digest)
     except OSError:
         return ""
-    newest = max((each.st_mtime_ns for each in stats), default=0)
-    return f"{len(stats)} {sum(each.st_size for each in stats)} {newest}"
+    return whole.hexdigest()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bench.errors import UsageError
+from bench.models.own_references import stamp
 from bench.models.victim_options import VictimOptions
 from bench.runner.local_backend import WorkerSettings, run_group, worker_context
 from bench.runner.run import prepare
@@ -98,3 +99,17 @@ def test_a_process_whose_model_is_another_one_is_an_error_and_no_result(mine):
 def test_a_victim_that_the_matrix_does_not_describe_is_named(mine):
     with pytest.raises(UsageError, match=r"no victim 'loans' is described by \[victims.loans\]"):
         worker_context(WorkerSettings(mine, None)).victim(SPEC)
+
+
+def test_a_file_that_is_written_again_with_the_same_content_has_not_changed(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.csv").write_text("x\n1\n")
+    before = stamp(folder), stamp(folder / "a.csv")
+    (folder / "a.csv").unlink()
+    (folder / "a.csv").write_text("x\n1\n")
+    assert (stamp(folder), stamp(folder / "a.csv")) == before
+    (folder / "a.csv").write_text("x\n2\n")
+    assert stamp(folder) != before[0]
+    assert stamp(folder / "a.csv") != before[1]
+    assert stamp(folder / "none.csv") == ""
