@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.shared_options import with_options
 from bench.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -89,30 +88,8 @@ OPTIONS: Mapping[str, tuple[Any, Any]] = {
 """The options by name, with their defaults; ``...``: required."""
 
 
-def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with these options; ``command`` gets their values as ``options``, a mapping."""
-
-    @functools.wraps(command)
-    def wrapped(**values: Any) -> None:
-        options = {name: values.pop(name) for name in OPTIONS}
-        command(**values, options=options)
-
-    signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.name != "options"]
-    added = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if default is ... else default,
-            annotation=annotation,
-        )
-        for name, (annotation, default) in OPTIONS.items()
-    ]
-    # Keyword-only, so that those without a default may come after those with one.
-    kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-    wrapped.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]  # inspect reads it
-    wrapped.__annotations__ = {each.name: each.annotation for each in (*kept, *added)}
-    return wrapped
+with_model_options = with_options(OPTIONS)
+"""Adds these options to a command, which gets those that are set as ``options``."""
 
 
 def victim_options(model: str, options: Mapping[str, Any]) -> VictimOptions:
@@ -121,7 +98,7 @@ def victim_options(model: str, options: Mapping[str, Any]) -> VictimOptions:
 
     from bench.models.victim_options import VictimOptions
 
-    values = {name: getattr(value, "value", value) for name, value in options.items() if value is not None}
+    values = dict(options)
     shift = {}
     for text in values.pop("shift", None) or ():
         column, sign, value = text.partition("=")

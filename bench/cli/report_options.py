@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from bench.cli.shared_options import with_options
 from bench.errors import UsageError
 
 
@@ -41,24 +40,8 @@ OPTIONS: Mapping[str, Any] = {
 """The options by their names in ``[report]``. Without a value, that of the matrix is in force."""
 
 
-def with_report_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with these options; ``command`` gets those that are set as ``options``, a mapping."""
-
-    @functools.wraps(command)
-    def wrapped(**values: Any) -> None:
-        chosen = {name: values.pop(name) for name in OPTIONS}
-        options = {name: getattr(each, "value", each) for name, each in chosen.items() if each is not None}
-        command(**values, options=options)
-
-    signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.name != "options"]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in OPTIONS.items()
-    ]
-    wrapped.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]  # inspect reads it
-    wrapped.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
-    return wrapped
+with_report_options = with_options({name: (annotation, None) for name, annotation in OPTIONS.items()})
+"""Adds these options to a command, which gets those that are set as ``options``."""
 
 
 def checked(options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ def source_columns(
     """Return what each column of ``frame`` holds.
 
     ``declared``: what is known of columns beforehand. ``origin``: the file, for messages. Raises UsageError
-    where a column cannot be told: text among numbers, dates, identifiers, infinity.
+    where the kind of a column is not clear: text among numbers, dates, identifiers, infinity.
     """
     for name in declared:
         if name not in frame.columns:

@@ -83,7 +83,7 @@ def behaviour_findings(ask: Ask, x: Inputs) -> Iterator[Finding]:
     if apart.size and np.nanmax(apart) > SAME * largest:
         rows = apart.reshape(len(few), -1).max(axis=1) > SAME * largest
         yield _varies(float(rows.mean()), float(np.nanmax(apart)))
-        return  # what the batch does cannot be told from this
+        return  # whether the batch matters cannot be seen in answers that vary
     some = range(0, len(few), max(1, len(few) // 16))
     alone = np.concatenate([np.asarray(ask(few[row : row + 1])) for row in some])
     among = np.abs(alone.astype(np.float64) - first[list(some)].astype(np.float64))

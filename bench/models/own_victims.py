@@ -365,10 +365,6 @@ def _splits(
     shifted = None
     if options.shift:
         inside, text = _group(data, options.shift)
-        if not inside.any() or inside.all():
-            raise UsageError(
-                f"shift: {'no' if not inside.any() else 'every'} row has {text}; some are needed"
-            )
         shifted = Labelled(x[inside], y[inside], labelled=data.y is not None)
         keep &= ~inside
         notes.append(f"{int(inside.sum()):,} rows with {text} are held out as the pool 'shifted'")
