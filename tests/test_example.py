@@ -34,7 +34,7 @@ def gated(folder, machine):
     return machine(folder, *COMMANDS[1].split())
 
 
-@pytest.fixture(scope="module", params=[here, elsewhere])
+@pytest.fixture(scope="module", params=[here, pytest.param(elsewhere, marks=pytest.mark.long)])
 def committed(request, tmp_path_factory):
     """Return a folder in which the example ran as it is committed, on which machine, and the decision."""
     folder = tmp_path_factory.mktemp("example") / "guarded-model"

@@ -48,6 +48,7 @@ def candidate(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_on_another_machine_the_committed_baseline_is_quiet_and_a_weaker_defense_is_a_regression(tmp_path):
     # One test, since two processes would each run what both need.
     folder = tmp_path / "machine"
