@@ -48,7 +48,8 @@ class Victim:
     victim: one with normal noise on its parameters, of ``scale`` times each tensor's own standard deviation.
     ``fingerprint``: optional; a text that changes where the model does. The fingerprint of a user's victim
     covers its answers and its splits as well. ``recipe``: how a shipped victim is trained, as text; empty for
-    a user's. ``notes``: what was recognised of a user's model and data, a sentence each. ``class_names``: in
+    a user's. ``notes``: what was recognised of a user's model and data, or is to be known of the splits, a
+    sentence each. ``class_names``: in
     their order; empty if unknown. ``tree``: whether it is one decision tree; None if unknown.
     ``origin``: digests of the files that a user's comes from, which its fingerprint covers as well.
     ``deterministic``: False for a user's whose answers are random by declaration. Raises
@@ -351,6 +352,7 @@ def _own_victim(spec: VictimSpec, splits: Splits, trained: victim_training.Train
         tree=trained.tree,
         perturb=None if perturb is None else _checked_perturb(perturb, splits, f"{spec} with noise"),
         fingerprint=trained.fingerprint,
+        notes=splits.notes,
     )
     victim.recipe = trained.recipe
     return victim
