@@ -487,6 +487,7 @@ def _splits(
             shifted=shifted,
             public=public,
             groups=options.groups,
+            notes=(),
         ),
         notes,
     )
