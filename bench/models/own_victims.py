@@ -22,6 +22,7 @@ from bench.data.user_splits import MOST_ROWS, equal_to_any, split_rows
 from bench.errors import UsageError, VictimError, nearest, one_line
 from bench.files import cache_root, read_checked, write_checked
 from bench.inputs import Array
+from bench.metrics.balance import FEWEST, labels_left_out
 from bench.models import user_victims
 from bench.models.determinism import CHUNK, single_thread
 from bench.models.model_files import LoadedModel, Takes, load_model
@@ -268,6 +269,11 @@ def assembled(
     victim.deterministic = options.deterministic
     # Asked once: the splits' inputs are among these.
     victim.remember(data.x, probabilities)
+    labels = victim.probabilities(splits.test.x).argmax(axis=1)
+    if len(rare := labels_left_out(labels)):
+        names = " and ".join(repr(outputs.classes[label]) for label in rare)
+        few = f"balanced fidelity leaves out {names}: the model gives fewer than {FEWEST} of {len(labels):,}"
+        victim.notes = (*victim.notes, f"{few} test inputs such a label")
     return victim
 
 
