@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.data.datasets import Labelled, Splits
-from bench.data.user_data import UserData, label_text, load_data
+from bench.data.user_data import Layout, UserData, label_text, load_data
 from bench.data.user_splits import MOST_ROWS, equal_to_any, split_rows
 from bench.errors import UsageError, VictimError, nearest, one_line
 from bench.files import cache_root, read_checked, write_checked
@@ -179,6 +179,7 @@ def own_victim(
             columns=options.columns,
             folder=folder,
             also=tuple(files.values()),
+            layout=Layout(options.channels, options.range),
         )
         digest = ""
         if not model.digest and not options.deterministic:
