@@ -63,7 +63,8 @@ class Evade(Extraction):
 
     ``blend``: share in [0, 1] of an own input in each query. If 0, the inputs of the pool are sent in the
     order of their distance to benign data, nearest first. If positive, the draw that random attacks
-    share is sent, each input blended with a random own one: against an OOD detector on digits, the
+    share is sent, each input blended with a random own one (see :func:`blended` for rows of tables):
+    against an OOD detector on digits, the
     fidelity of surrogates was up to 10 percentage points higher than with the nearest own input as
     partner, and than with the blends nearest to benign data first. If None, shares are chosen: each query
     gets the smallest share that brings it under the shadow detector's threshold, and all later ones
@@ -107,9 +108,7 @@ class Evade(Extraction):
         return format_call(self.name, {name: getattr(self, name) for name in spelled})
 
     def applicable(self, pool: Pool, target: Target) -> str:
-        """Return why not, where there are fewer benign inputs than ``own``, or tables are to be blended."""
-        if target.layout == "table" and self.blend != 0:
-            return f"blend={self.blend}: categories have no mean, so rows of a table cannot be blended"
+        """Return why not, where there are fewer benign inputs than ``own``."""
         there = 0 if pool.reference is None else len(pool.reference)
         if there < self.own:
             return f"own={self.own}: only {there} inputs of the victim's kind come with pool {pool.name!r}"
@@ -129,14 +128,16 @@ class Evade(Extraction):
             ]
             partners = own_inputs[deal_partners(len(own_inputs), len(x), derive(seeds.choices, "partners"))]
             encode = Encoding.fit(api.inputs, own_inputs)
+            draws = column_draws(len(x), api.inputs, derive(seeds.choices, "columns"))
             if self.blend is None and detector is not None:
                 sent = order[: api.budget]
                 shadow = ShadowDetector.fit(own_inputs, detector.get("fpr", FPR), api.inputs)
-                return self._acquire_adaptively(accounts, x[sent], partners[: len(sent)], shadow, detector)
+                pairs = Pairs(x[sent], partners[: len(sent)], draws[: len(sent)], api.inputs)
+                return self._acquire_adaptively(accounts, pairs, shadow, detector)
             if self.blend is None:
                 order, x = np.arange(len(own_inputs) + len(x)), np.concatenate([own_inputs, x[order]])
             elif self.blend:
-                x = blended(x, partners, np.full(len(x), self.blend), api.inputs)
+                x = Pairs(x, partners, draws, api.inputs).blended(np.full(len(x), self.blend))
             else:
                 # Equal distances keep the seeded order, not that of a file sorted by class.
                 order = order[np.argsort(distances(encode(own_inputs), encode(x))[order], kind="stable")]
@@ -147,10 +148,10 @@ class Evade(Extraction):
         )
 
     def _acquire_adaptively(
-        self, accounts: Accounts, x: Images, partners: Images, shadow: ShadowDetector, detector: Parameters
+        self, accounts: Accounts, pairs: Pairs, shadow: ShadowDetector, detector: Parameters
     ) -> TransferSet:
         """Send the inputs in small batches, each blended by its own share and more after many rejections."""
-        shares = shadow.shares(x, partners)
+        x, shares = pairs.x, shadow.shares(pairs)
         # With other defenses in place, an unusual answer may be a legitimate one that they changed.
         flat_too = accounts.only_evadable and detector.get("action", "noise") == "noise"
         labels_count = accounts.only_evadable and detector.get("action", "label_only") == "label_only"
@@ -159,7 +160,7 @@ class Evade(Extraction):
         done = since = flagged = 0
         while done < len(x) and accounts.left:
             rows = slice(done, done + max(BATCH, done // BATCH))
-            batch = blended(x[rows], partners[rows], shares[rows], accounts.api.inputs)
+            batch = pairs.rows(rows).blended(shares[rows])
             part = accounts.query(batch)
             bad = rejected(part, flat_too=flat_too)
             sent, answers, dropped = [*sent, batch[: len(part)]], [*answers, part], [*dropped, bad]
@@ -185,6 +186,27 @@ class Evade(Extraction):
             targets = np.eye(answers.shape[1])[targets.argmax(axis=1)]
         facts = {"blended": share, "clients": float(len(accounts.used))}
         return TransferSet(np.ascontiguousarray(queries[~dropped]), targets.astype(np.float32), facts=facts)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Inputs ``x`` (n, …) of the pool, and an own input for each, ``partners`` (n, …), to blend it with.
+
+    ``draws``: (n, columns) in [0, 1), see :func:`blended`; ``inputs``: what queries may be.
+    """
+
+    x: Images
+    partners: Images
+    draws: Array
+    inputs: InputSpace
+
+    def rows(self, which: slice) -> Pairs:
+        """Return some of the pairs."""
+        return Pairs(self.x[which], self.partners[which], self.draws[which], self.inputs)
+
+    def blended(self, shares: Array) -> Images:
+        """Return each input blended with its partner by its share (n,) in [0, 1]."""
+        return blended(self.x, self.partners, shares, self.inputs, self.draws)
 
 
 class Accounts:
@@ -272,11 +294,11 @@ class ShadowDetector:
         benign, held_out = own_inputs[::2], own_inputs[1::2]
         return cls(benign, float(np.quantile(distances(encode(benign), encode(held_out)), 1 - fpr)), encode)
 
-    def shares(self, x: Images, partners: Images) -> Array:
+    def shares(self, pairs: Pairs) -> Array:
         """Return (n,) the smallest share of its partner that brings each input under the threshold."""
-        found = np.ones(len(x))
+        found = np.ones(len(pairs.x))
         for share in STEP * np.arange(round(1 / STEP) - 1, -1, -1):
-            tried = blended(x, partners, np.full(len(x), share), self.encode.space)
+            tried = pairs.blended(np.full(len(found), share))
             near = distances(self.encode(self.benign), self.encode(tried)) <= self.threshold
             found[near] = share
         return found
@@ -306,10 +328,24 @@ def deal_partners(owned: int, number: int, seed: int) -> NDArray[np.int64]:
     return np.concatenate([*rounds, np.empty(0, dtype=np.int64)])[:number].astype(np.int64)
 
 
-def blended(x: Images, partners: Images, shares: Array, inputs: InputSpace) -> Images:
-    """Return (n, …), each input blended with its partner by its share in [0, 1]."""
+def column_draws(number: int, inputs: InputSpace, seed: int) -> Array:
+    """Return (number, columns) in [0, 1), which :func:`blended` takes; no columns where there is no table."""
+    return np.random.default_rng(seed).random((number, len(inputs.columns)))
+
+
+def blended(x: Images, partners: Images, shares: Array, inputs: InputSpace, draws: Array) -> Images:
+    """Return (n, …), each input blended with its partner by its share in [0, 1].
+
+    Categories and booleans of a table have no mean, and neither has a missing value: these are the
+    partner's where their draw is below the share. A larger share so leaves no value to ``x`` that a smaller
+    one gave to the partner.
+    """
     part = shares.reshape(-1, *[1] * (x.ndim - 1))
-    return inputs.project((1 - part) * x + part * partners)
+    mixed = (1 - part) * x + part * partners
+    if inputs.columns:
+        classed = np.array([each.kind in ("boolean", "category") for each in inputs.columns])
+        mixed = np.where(classed | np.isnan(mixed), np.where(draws < part, partners, x), mixed)
+    return inputs.project(mixed)
 
 
 def distances(benign: Images, x: Images) -> Array:

@@ -80,6 +80,7 @@ class AttackRun:
     ``informed``: whether it had it. ``adapts``: whether it is on record that this changes what it queries or
     learns; None where the record does not say. ``finished``: all repeats. ``ranked``: not near chance.
     ``accounts``: whether it queries from several. ``carried_over``: from ``label_only``, by argument.
+    ``small``: whether it reports that the budget is too small for it.
     """
 
     plugin: str
@@ -91,6 +92,7 @@ class AttackRun:
     ranked: bool = True
     accounts: bool = False
     carried_over: bool = False
+    small: bool = False
 
     @property
     def adaptive(self) -> bool:
@@ -136,6 +138,8 @@ def _why_not(need: Need, met: Sequence[AttackRun], ran: bool) -> str:
         return ""
     if all(run.adapts is None for run in knowing):
         return "does not record whether it adapts: run again"
+    if all(run.small for run in knowing):
+        return "has too few queries to adapt"
     return "does nothing else when told of the defense"
 
 

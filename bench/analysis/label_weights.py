@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.threat_models import victim_of
-from bench.metrics.balance import commonest_share, is_imbalanced
-from bench.metrics.utility import balanced_weights
+from bench.metrics.balance import commonest_share, fidelity_weights, is_imbalanced
 from bench.records import Record
 
 LABELS = "victim_label"
@@ -43,4 +42,4 @@ def imbalanced_victims(records: Sequence[Record]) -> list[str]:
 def label_weights(records: Sequence[Record], victims: Collection[str]) -> dict[str, NDArray[np.float64]]:
     """Return the weights (inputs,) with which the mean agreement of each of ``victims`` is balanced."""
     labels = victim_labels(records)
-    return {victim: balanced_weights(labels[victim].astype(np.int64)) for victim in victims}
+    return {victim: fidelity_weights(labels[victim].astype(np.int64)) for victim in victims}

@@ -223,6 +223,7 @@ def _run(
         finished=len(result.repeats) >= cell.repeats,
         ranked=result.ranked,
         accounts=values.get("clients", 1) != 1,
+        small=any(record.metrics.get("extraction.small_budget") for record in result.records),
     )
 
 

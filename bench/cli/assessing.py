@@ -25,6 +25,7 @@ from bench.cli.session import Progress, Session
 from bench.errors import UsageError
 from bench.files import write_atomically
 from bench.metrics.balance import commonest_share, is_imbalanced
+from bench.models.determinism import single_thread
 from bench.models.model_check import Latency, base_rate
 from bench.models.own_victims import own_victim
 from bench.models.victim_options import VictimOptions
@@ -117,9 +118,13 @@ class Assessment:
 
     def _session(self, matrix: Matrix) -> Session:
         session = Session.of_matrix(matrix, store=self.store, out=self.out)
-        if self.brought is not None:
+        if self.brought is not None or "victim" in vars(self):
+            # What was looked at is what is run: a model is not loaded, and asked, a second time.
             spec = VictimSpec(OWN + self.request.name, "", matrix.seed)
-            worker_context(session.settings.as_they_are(session.tasks)).add({spec: self.brought})
+            if not self.victim.fingerprint:
+                with single_thread():
+                    self.victim.check()
+            worker_context(session.settings.as_they_are(session.tasks)).add({spec: self.victim})
         return session
 
     def _earlier(self) -> str | None:

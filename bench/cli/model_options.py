@@ -28,6 +28,13 @@ class Outputs(StrEnum):
     labels = "labels"
 
 
+class ChannelsAt(StrEnum):
+    """Where images have their channels."""
+
+    first = "first"
+    last = "last"
+
+
 def _text(words: str, metavar: str) -> Any:
     return Annotated[str | None, typer.Option(help=words, metavar=metavar)]
 
@@ -55,6 +62,11 @@ OPTIONS: Mapping[str, tuple[Any, Any]] = {
         None,
     ),
     "columns": (_text("A TOML file that declares the columns of a table.", "FILE"), None),
+    "channels": (
+        Annotated[ChannelsAt | None, typer.Option(help="Of images: where their axis of channels is.")],
+        None,
+    ),
+    "range": (_text("Of images and sequences: the smallest and largest value.", "LOW,HIGH"), None),
     "shift": (
         Annotated[
             list[str] | None,
@@ -109,6 +121,12 @@ def victim_options(model: str, options: Mapping[str, Any]) -> VictimOptions:
         tuple(values.pop("group", None) or ()),
         tuple(values.get("trust") or ()),
     )
+    if (text := values.pop("range", None)) is not None:
+        try:
+            low, high = map(float, text.split(","))
+        except ValueError:
+            raise UsageError(f"--range {shown(text)}: write LOW,HIGH as in 0,255") from None
+        values["range"] = (low, high)
     values["deterministic"] = not values.pop("randomised", False)
     try:
         return VictimOptions(model=model, shift=shift, **values)

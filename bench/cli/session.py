@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -109,6 +110,7 @@ class Session:
         settings = WorkerSettings(
             data_root=data_files.data_root(data_root),
             training_cache=store.parent / f"{store.stem}.memo",
+            answers=store.parent / f"{store.stem}.answers",
             plugins=tuple(matrix.plugin_files),
             device=resolve_device(device),
             folder=Path() if victim else matrix.folder,
@@ -153,19 +155,23 @@ class Session:
                     **provenance.commit(),
                 )
             )
-            with _stored_if_stopped(progress) as watched:
-                execute = partial(run_tasks, store=store, settings=self.settings, backend=backend)
-                jobs = jobs or available_cores()
-                first, earlier = partial(watched, later=self.later()), store.meta().started
-                counts = execute(self.tasks, jobs=jobs, fresh=fresh, progress=first)
-                if fresh_cells := self.confirmation(store):
-                    part = store.meta()
-                    counts = execute([*self.tasks, *fresh_cells], jobs=jobs, progress=watched)
-                    whole = store.meta()
-                    if earlier != part.started != whole.started:
-                        # Both parts ran now: one run, which began with the first.
-                        ran = (part.ran or 0) + (whole.ran or 0)
-                        store.set_meta(Meta(started=part.started, ran=ran))
+            try:
+                with _stored_if_stopped(progress) as watched:
+                    execute = partial(run_tasks, store=store, settings=self.settings, backend=backend)
+                    jobs = jobs or available_cores()
+                    first, earlier = partial(watched, later=self.later()), store.meta().started
+                    counts = execute(self.tasks, jobs=jobs, fresh=fresh, progress=first)
+                    if fresh_cells := self.confirmation(store):
+                        part = store.meta()
+                        counts = execute([*self.tasks, *fresh_cells], jobs=jobs, progress=watched)
+                        whole = store.meta()
+                        if earlier != part.started != whole.started:
+                            # Both parts ran now: one run, which began with the first.
+                            ran = (part.ran or 0) + (whole.ran or 0)
+                            store.set_meta(Meta(started=part.started, ran=ran))
+            finally:
+                if self.settings.answers is not None:
+                    shutil.rmtree(self.settings.answers, ignore_errors=True)  # they serve one run
             try:
                 # While no other run can change the plan.
                 report = write_store_report(self.store, self.out)

@@ -42,6 +42,11 @@ from bench.sources import code
 
 log = logging.getLogger(__name__)
 
+_EQUAL = (
+    "{:,} of {:,} official test rows equal a row of training, calibration or pool in every column: "
+    "none of them is in the test split"
+)
+
 
 @dataclass(frozen=True)
 class Presence:
@@ -88,7 +93,7 @@ def _load_table(
 ) -> Splits:
     """Return the splits of a table, as :func:`bench.data.datasets.split_table` cuts them."""
     every, tested = (source.take(np.arange(dict(dataset.official)[source.split])) for source in (first, last))
-    rows, held_out = split_table(dataset.name, seed, splits, every.x, tested.x)
+    rows, held_out, equal = split_table(dataset.name, seed, splits, every.x, tested.x)
 
     def part(name: str) -> Labelled:
         source = tested if name == "test" else every
@@ -100,6 +105,7 @@ def _load_table(
         space=dataset.space,
         shifted=Labelled(every.x[held_out], every.y[held_out]) if len(held_out) else None,
         groups=dataset.groups,
+        notes=(_EQUAL.format(equal, len(tested)),) if equal else (),
     )
 
 

@@ -266,7 +266,8 @@ class Splits:
     disjoint unless they follow official splits, see :func:`split_indices`. ``space``: what inputs may be;
     None where every value may be any number in [0, 1]. ``shifted``: a group that is in none of the splits,
     and ``public``: inputs that anyone can get, for the pools of these names. ``groups``: columns of ``space``
-    for whose values utility loss is measured apart.
+    for whose values utility loss is measured apart. ``notes``: what a reader of results should know of the
+    splits, a sentence each.
     """
 
     train: Labelled
@@ -278,6 +279,7 @@ class Splits:
     shifted: Labelled | None = None
     public: Labelled | None = None
     groups: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> InputSpace:
@@ -379,17 +381,18 @@ def split_indices(name: str, seed: int, splits: str = DISJOINT) -> dict[str, Ind
 
 def split_table(
     name: str, seed: int, splits: str, every: Images, tested: Images
-) -> tuple[dict[str, Indices], Indices]:
-    """Return the row numbers of a table's four splits, and those of its shifted group in ``every``.
+) -> tuple[dict[str, Indices], Indices, int]:
+    """Return the row numbers of a table's four splits and of its shifted group, and how many are left out.
 
     ``every``, ``tested``: all rows (n, columns) of the official training and test split. "test" numbers rows
-    of ``tested``, all others those of ``every``. The shifted group is in none of the four. Rows that equal
-    one of train, calibration or pool in every column are not in "test". Official splits are as they are:
-    with the group, and with such rows. Raises UsageError as :func:`requested_sizes` does.
+    of ``tested``, all others those of ``every``. The shifted group is in none of the four. Rows of ``tested``
+    that equal one of train, calibration or pool in every column are not in "test", but counted. Official
+    splits are as they are: with the group, and with such rows. Raises UsageError as :func:`requested_sizes`
+    does.
     """
     dataset = info(name)
     if splits == OFFICIAL or dataset.shifted is None:
-        return split_indices(name, seed, splits), np.zeros(0, np.int64)
+        return split_indices(name, seed, splits), np.zeros(0, np.int64), 0
     train, calibration, pool, test = requested_sizes(name, splits)
     rng = np.random.default_rng(derive("splits", name, seed))
     order, last = rng.permutation(len(every)), rng.permutation(len(tested))
@@ -400,4 +403,4 @@ def split_table(
     fresh = np.array([row.tobytes() not in seen for row in tested[last]], dtype=bool)
     first, second, third = np.split(order, np.cumsum([train, calibration]))
     parts = {"train": first, "calibration": second, "pool": third, "test": np.sort(last[fresh][:test])}
-    return parts, np.flatnonzero(apart)
+    return parts, np.flatnonzero(apart), int((~fresh).sum())

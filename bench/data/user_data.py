@@ -151,6 +151,13 @@ def _identifier(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
+class Layout(NamedTuple):
+    """What is declared of images and sequences: their axis of channels and their range; None: recognised."""
+
+    channels: Literal["first", "last"] | None = None
+    range: tuple[float, float] | None = None
+
+
 class _Source(NamedTuple):
     """A file as it was read: inputs, labels as the file has them, and what was recognised."""
 
@@ -170,18 +177,20 @@ def load_data(
     columns: str | Path | None = None,
     folder: Path = Path(),
     also: Sequence[str | Path] = (),
+    layout: Layout | None = None,
 ) -> UserData:
     """Return the data of a file: a table, images or sequences, with labels where there are any.
 
     ``path``: see :data:`KINDS`, relative to ``folder``. ``label``: the column, the array of an npz file, or
     for ``.npy`` another such file. ``columns``: a TOML file that declares columns of a table. ``also``:
-    further files of the same columns, whose labels may be missing; see ``UserData.others``. Raises
-    UsageError, one sentence that says what to do, for whatever cannot be read or assessed.
+    further files of the same columns, whose labels may be missing; see ``UserData.others``. ``layout``: what
+    is declared of images and sequences. Raises UsageError, one sentence that says what to do, for whatever
+    cannot be read or assessed.
     """
     sources = [_read(folder, path, label)]
     sources += [_read(folder, each, label, required=False) for each in also]
     declared = user_tables.declared_columns(None if columns is None else folder / user_path(columns))
-    return _data(sources, declared)
+    return _data(sources, declared, layout or Layout())
 
 
 def data_of(x: Any, y: Any = None, *, name: str = "the data", columns: str | Path | None = None) -> UserData:
@@ -202,7 +211,8 @@ def data_of(x: Any, y: Any = None, *, name: str = "the data", columns: str | Pat
             digest.update(repr((part.shape, part.dtype)).encode())
             digest.update(part.tobytes() if part.dtype != object else repr(part.tolist()).encode())
     source = _Source(name, inputs, labels, digest.hexdigest(), named=named)
-    return _data([source], user_tables.declared_columns(None if columns is None else Path(columns)))
+    declared = user_tables.declared_columns(None if columns is None else Path(columns))
+    return _data([source], declared, Layout())
 
 
 def label_text(value: Any) -> str:
@@ -214,7 +224,7 @@ def label_text(value: Any) -> str:
     return str(value)
 
 
-def _data(sources: Sequence[_Source], declared: dict[str, user_tables.Declared]) -> UserData:
+def _data(sources: Sequence[_Source], declared: dict[str, user_tables.Declared], layout: Layout) -> UserData:
     sources = [_with_labels_alone(source) for source in sources]
     first = sources[0]
     if len(first.inputs) < FEWEST_ROWS:
@@ -224,11 +234,16 @@ def _data(sources: Sequence[_Source], declared: dict[str, user_tables.Declared])
         )
     names, ys, notes = _classes(sources)
     if isinstance(first.inputs, pd.DataFrame) or first.inputs.ndim == 2:
+        if layout != Layout():
+            raise UsageError(
+                f"{first.origin}: it holds a table, of which --columns declares ranges; channels and range "
+                "are of images and sequences"
+            )
         data = _table(sources, declared)
     else:
         if declared:
             raise UsageError(f"{first.origin}: columns are declared, but it holds no table")
-        data = _arrays(sources)
+        data = _arrays(sources, layout)
     others = tuple((x, y) for (x, _), y in zip(data.others, ys[1:], strict=True))
     return replace(data, y=ys[0], class_names=names, others=others, notes=(*first.notes, *notes, *data.notes))
 
@@ -338,39 +353,42 @@ def _as_frame(source: _Source, first: _Source) -> pd.DataFrame:
     return frame[wanted]
 
 
-def _arrays(sources: Sequence[_Source]) -> UserData:
+def _arrays(sources: Sequence[_Source], layout: Layout) -> UserData:
     """Return images and sequences."""
     first = sources[0]
     values = [_checked(source, first) for source in sources]
-    raw, notes = values[0], []
-    channels: Channels | None = None
-    dtype = raw.dtype
-    if raw.ndim == 3 and dtype == np.uint8:
-        channels = "none"
-        notes.append(f"{raw.shape[1]}×{raw.shape[2]} grey images without an axis of channels")
-    elif raw.ndim == 4:
-        last = raw.shape[-1] in CHANNELS and raw.shape[1] not in CHANNELS
-        channels = "last" if last else "first"
-        shape = "height, width, channels" if last else "channels, height, width"
-        notes.append(f"images as (n, {shape}) = {raw.shape}; the model is given them so")
-    elif raw.ndim == 3:
-        notes.append(f"sequences of {raw.shape[1]} steps and {raw.shape[2]} features")
-    low = min(float(each.min()) for each in values)
-    high = max(float(each.max()) for each in values)
-    scale = 1.0
-    if channels and low >= 0 and (high > 1 or first.pictures):
-        # Grey levels of fewer bits, such as 0 to 16, stay what they are.
-        scale = 255 if first.pictures or dtype == np.uint8 or BYTES <= high <= 255 else high
-        notes.append(f"pixels from 0 to {scale:g}; attacks work in [0, 1], the model is given 0 to {scale:g}")
-    arrays = [_channels_first(each, channels).astype(np.float32) / np.float32(scale) for each in values]
+    channels, notes = _axes(values[0], first, layout)
+    low, high = (float(end([end(each) for each in values])) for end in (np.min, np.max))
+    if layout.range is not None:
+        if first.pictures and layout.range[0] != 0:
+            raise UsageError(
+                f"{first.origin}: pixels of pictures begin at 0; declare a range of 0 to 1 or 255"
+            )
+        if not first.pictures and (low < layout.range[0] or high > layout.range[1]):
+            raise UsageError(
+                f"{first.origin}: its values are from {low:g} to {high:g}, not within the range "
+                f"{layout.range[0]:g} to {layout.range[1]:g} that is declared"
+            )
+        low, high = layout.range
+    scale = _scale(low, high, channels, values[0].dtype, first, layout)
     if first.pictures:
-        scale, channels = 1.0, "first"
-        notes = ["images are given to the model as (n, channels, height, width) with pixels in [0, 1]"]
-    shape_of_one = arrays[0].shape[1:]
-    unit = channels is not None and low >= 0
-    space = InputSpace(shape_of_one) if unit else InputSpace(shape_of_one, (low,), (high,))
+        in_file, scale = 255.0, high if layout.range else 1.0
+        channels = layout.channels or "first"
+        axes = "channels, height, width" if channels == "first" else "height, width, channels"
+        notes = [f"images are given to the model as (n, {axes}) with pixels from 0 to {scale:g}"]
+        arrays = [each.astype(np.float32) / np.float32(in_file) for each in values]
+    else:
+        arrays = [_channels_first(each, channels).astype(np.float32) / np.float32(scale) for each in values]
+        if scale != 1:
+            notes.append(
+                f"pixels from 0 to {scale:g}; attacks work in [0, 1], the model is given 0 to {scale:g}"
+            )
+    unit = first.pictures or (channels is not None and (scale != 1 or (low >= 0 and high <= 1)))
+    shape = arrays[0].shape[1:]
+    space = InputSpace(shape) if unit else InputSpace(shape, (low,), (high,))
     if not unit:
-        notes.append(f"values from {low:g} to {high:g}: this is taken for the range of all inputs")
+        told = "as is declared" if layout.range else "this is taken for the range of all inputs"
+        notes.append(f"values from {low:g} to {high:g}: {told}")
     return UserData(
         x=arrays[0],
         y=None,
@@ -381,8 +399,38 @@ def _arrays(sources: Sequence[_Source]) -> UserData:
         others=tuple((each, None) for each in arrays[1:]),
         channels=channels,
         scale=scale,
-        dtype=dtype,
+        dtype=values[0].dtype,
     )
+
+
+def _axes(raw: NDArray[Any], first: _Source, layout: Layout) -> tuple[Channels | None, list[str]]:
+    """Return where the channels of images are, None for sequences, and what was recognised."""
+    if raw.ndim == 3:
+        if layout.channels is not None:
+            raise UsageError(
+                f"{first.origin}: inputs are {raw.shape}, without an axis of channels; leave out channels"
+            )
+        if raw.dtype == np.uint8:
+            return "none", [f"{raw.shape[1]}×{raw.shape[2]} grey images without an axis of channels"]
+        return None, [f"sequences of {raw.shape[1]} steps and {raw.shape[2]} features"]
+    last = raw.shape[-1] in CHANNELS and raw.shape[1] not in CHANNELS
+    channels: Channels = layout.channels or ("last" if last else "first")
+    axes = "height, width, channels" if channels == "last" else "channels, height, width"
+    return channels, [f"images as (n, {axes}) = {raw.shape}; the model is given them so"]
+
+
+def _scale(
+    low: float, high: float, channels: Channels | None, dtype: Any, first: _Source, layout: Layout
+) -> float:
+    """Return by what values are divided to be in [0, 1]; 1 where they are not."""
+    if not channels or low < 0:
+        return 1.0
+    if layout.range is not None:
+        return high if low == 0 else 1.0
+    if high <= 1 and not first.pictures:
+        return 1.0
+    # Grey levels of fewer bits, such as 0 to 16, stay what they are.
+    return 255.0 if first.pictures or dtype == np.uint8 or BYTES <= high <= 255 else high
 
 
 def _channels_first(values: NDArray[Any], channels: Channels | None) -> NDArray[Any]:

@@ -12,15 +12,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.metrics.intervals import Floats
+from bench.metrics.utility import balanced_weights
 
+FEWEST = 50
+"""Test inputs from which agreement on a label says something."""
 MOST = 0.75
 """Above this share of the commonest label, balanced fidelity is the headline for every number of classes."""
+
+
+def labels_left_out(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return which of more than two labels (n,) are too rare to count in balanced fidelity.
+
+    Agreement on them is luck: they have fewer than :data:`FEWEST` inputs, and less than half of what each
+    would have if all were equally common, since a small test split has few of any label. None are where that
+    would leave fewer than two.
+    """
+    names, counts = np.unique(labels, return_counts=True)
+    rare = counts < min(FEWEST, len(labels) / max(1, 2 * len(names)))
+    return names[rare] if len(names) > 2 and (~rare).sum() >= 2 else names[:0]
+
+
+def fidelity_weights(labels: NDArray[np.int64]) -> Floats:
+    """Return (n,) weights of mean 1 with which mean agreement on inputs of ``labels`` is balanced fidelity.
+
+    Those of :func:`labels_left_out` weigh 0.
+    """
+    kept = ~np.isin(labels, labels_left_out(labels))
+    weights: Floats = np.zeros(len(labels))
+    weights[kept] = balanced_weights(labels[kept])
+    return weights if kept.all() else weights * (len(labels) / kept.sum())
 
 
 def balanced_agreement(agreement: NDArray[Any], weights: Floats) -> Floats:
     """Return ``agreement`` (repeats, inputs) as a table whose mean is balanced fidelity.
 
-    ``weights``: of the inputs, as :func:`bench.metrics.utility.balanced_weights` gives them. Entry i of a row
+    ``weights``: of the inputs, as :func:`fidelity_weights` gives them. Entry i of a row
     is w_i (a_i - m_i) + M, where m_i is the mean agreement on the inputs that weigh as much and M the
     balanced fidelity of all repeats. The mean of each row is its own balanced fidelity, as that of w_i a_i.
     The variance over inputs is that within labels alone, since how many inputs have each label is given.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench.metrics.balance import fidelity_weights
 from bench.metrics.two_classes import likeness
 from bench.metrics.utility import (
     FLOOR,
     Array,
     Labels,
     Mask,
-    balanced_weights,
     l1,
     negative_log_likelihood,
 )
@@ -24,7 +24,8 @@ def extraction(surrogate: Array, victim: Array, truth: Labels, deployed: Array) 
     ``surrogate``, ``victim``: (n, classes) probabilities on the test split, the victim's without defense.
     ``truth``: (n,) classes. ``deployed``: (n, classes) answers of the defended API, NaN where it rejects.
     AUC and rank correlation (:func:`bench.metrics.two_classes.likeness`) are there for two classes alone.
-    Balanced fidelity is the mean over the victim's labels of the agreement on the inputs that have them.
+    Balanced fidelity is the mean over the victim's labels, rare ones left out, of the agreement on the inputs
+    that have them (:func:`bench.metrics.balance.fidelity_weights`).
     Shares are in [0, 1], L1 in [0, 2], KL and the loss against the truth in nats; None where nothing can
     be measured.
     """
@@ -35,7 +36,7 @@ def extraction(surrogate: Array, victim: Array, truth: Labels, deployed: Array) 
     precision, recall, f1 = macro(confusion(truth, guess, surrogate.shape[1]))
     return {
         "extraction.fidelity": float(agrees.mean()),
-        "extraction.balanced_fidelity": float((agrees * balanced_weights(label)).mean()),
+        "extraction.balanced_fidelity": float((agrees * fidelity_weights(label)).mean()),
         "extraction.agreement_deployed": share(guess == shown, answered),
         "extraction.fidelity_where_victim_errs": share(agrees, label != truth),
         "extraction.fidelity_low_margin": share(agrees, low_margin(victim)),

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bench.data.datasets import Labelled, Splits
-from bench.data.user_data import UserData, label_text, load_data
+from bench.data.user_data import Layout, UserData, label_text, load_data
 from bench.data.user_splits import MOST_ROWS, equal_to_any, split_rows
 from bench.errors import UsageError, VictimError, nearest, one_line
 from bench.files import cache_root, read_checked, write_checked
 from bench.inputs import Array
+from bench.metrics.balance import FEWEST, labels_left_out
 from bench.models import user_victims
 from bench.models.determinism import CHUNK, single_thread
-from bench.models.model_files import LoadedModel, load_model
+from bench.models.model_files import LoadedModel, Takes, load_model
 from bench.models.own_outputs import Outputs, recognised
+from bench.models.shared_answers import SharedAnswers
 from bench.models.victim_options import VictimOptions
 from bench.models.victims import Victim
 from bench.seeds import derive
@@ -41,30 +44,80 @@ UNKNOWN_TRAINING = (
     "optimistic; name the file by train (--train)"
 )
 
+_ASKED = "asked"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a model is asked, and what it answered to all inputs of its data.
+
+    ``takes``: an array, or a data frame. ``alone``: whether it takes one input at a time. ``exact``: whether
+    an answer does not depend on how many inputs are asked about together. ``answers``: as the model gave
+    them, without inputs on which it fails; ``failed``: (n,) which these are; ``first_error``: why the first
+    one is. ``classes``: the labels of its outputs, where another process has told them.
+    """
+
+    takes: Takes
+    alone: bool = False
+    exact: bool = False
+    answers: NDArray[Any] = field(default_factory=lambda: np.empty(0), repr=False)
+    failed: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool), repr=False)
+    first_error: str = ""
+    classes: tuple[Any, ...] | None = None
+
+    def content(self, classes: Sequence[Any] | None) -> bytes | None:
+        """Return it, with the labels of the model's outputs, as bytes; None for answers that are objects."""
+        if self.answers.dtype == object:
+            return None
+        buffer = io.BytesIO()
+        facts = [
+            self.takes,
+            self.alone,
+            self.exact,
+            self.first_error,
+            None if classes is None else [*classes],
+        ]
+        np.savez(buffer, answers=self.answers, failed=self.failed, facts=np.array(json.dumps(facts)))
+        return buffer.getvalue()
+
+    @classmethod
+    def of(cls, content: bytes | None) -> Self | None:
+        """Return what :meth:`content` gave; None for None."""
+        if content is None:
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            takes, alone, exact, first_error, classes = json.loads(str(arrays["facts"]))
+            classes = None if classes is None else tuple(classes)
+            return cls(takes, alone, exact, arrays["answers"], arrays["failed"], first_error, classes)
+
 
 @dataclass(frozen=True)
 class OwnModel:
     """A model as a victim's: from float32 inputs (n, …) of its space to probabilities (n, classes).
 
     ``memory``: the answers, by input, of a model that is not deterministic or takes one input at a time; None
-    of others. ``alone``: whether it takes one input at a time.
+    of others. ``asked``: how it is asked, and what it answered when it was loaded.
     """
 
     model: LoadedModel
     data: UserData
-    takes: Literal["array", "frame"]
     name: str
     outputs: Outputs | None = None
     memory: dict[bytes, NDArray[np.float64]] | None = None
-    alone: bool = False
+    asked: Asked = field(default_factory=lambda: Asked("array"), repr=False)
+
+    def share(self, shared: SharedAnswers) -> None:
+        """Write down what it answered when it was loaded, for other processes."""
+        if (content := self.asked.content(self.model.known_classes())) is not None:
+            shared.put(_ASKED, content)
 
     def given(self, x: Array) -> pd.DataFrame | NDArray[Any]:
         """Return inputs as the model is given them."""
-        return self.data.frame(x) if self.takes == "frame" else self.data.array(x)
+        return self.data.frame(x) if self.asked.takes == "frame" else self.data.array(x)
 
     def answers(self, x: Array) -> NDArray[Any]:
         """Return what the model returns for inputs (n, …), as an array of n rows."""
-        if self.alone and len(x) > 1:
+        if self.asked.alone and len(x) > 1:
             return np.concatenate([self.answers(x[place : place + 1]) for place in range(len(x))])
         answers = self.model.predict(self.given(x))
         if answers.ndim == 0 or len(answers) != len(x):
@@ -90,21 +143,30 @@ class OwnModel:
         if self.outputs is None:
             raise VictimError(f"victim {self.name}: the outputs of the model are not known yet")
         try:
-            if self.memory is None:
+            if self.memory is None and not self.asked.exact:
                 return self.outputs.probabilities(self.answers(x))
+            memory = {} if self.memory is None else self.memory
             keys = [row.tobytes() for row in x]
-            new = {key: place for place, key in enumerate(keys) if key not in self.memory}
+            new = {key: place for place, key in enumerate(keys) if key not in memory}
             if new:
                 answers = self.outputs.probabilities(self.answers(x[list(new.values())]))
-                self.memory.update(zip(new, answers, strict=True))
-            return np.stack([self.memory[key] for key in keys])
+                memory.update(zip(new, answers, strict=True))
+            return np.stack([memory[key] for key in keys])
         except UsageError as error:
             raise VictimError(f"victim {self.name}: {error}") from error
 
 
-def own_victim(options: VictimOptions, *, name: str, seed: int, folder: Path = Path()) -> Victim:
+def own_victim(
+    options: VictimOptions,
+    *,
+    name: str,
+    seed: int,
+    folder: Path = Path(),
+    shared: SharedAnswers | None = None,
+) -> Victim:
     """Return the victim that ``options`` describe; paths are relative to ``folder``.
 
+    ``shared``: what another process has got from the model, which is then not asked about these inputs.
     Raises UsageError, one sentence that says what to do, whatever is wrong with the model, its data, or both.
     """
     origin = f"victim {name}"
@@ -117,12 +179,15 @@ def own_victim(options: VictimOptions, *, name: str, seed: int, folder: Path = P
             columns=options.columns,
             folder=folder,
             also=tuple(files.values()),
+            layout=Layout(options.channels, options.range),
         )
         digest = ""
         if not model.digest and not options.deterministic:
             # The identity of others covers their answers; these answers say nothing.
             digest = code(user_victims.module_of(options.model, folder)).digest()
-        return assembled(model, data, options, name=name, seed=seed, files=tuple(files), code_digest=digest)
+        return assembled(
+            model, data, options, name=name, seed=seed, files=tuple(files), code_digest=digest, shared=shared
+        )
 
 
 def assembled(
@@ -134,11 +199,13 @@ def assembled(
     seed: int,
     files: Sequence[str] = (),
     code_digest: str = "",
+    shared: SharedAnswers | None = None,
 ) -> Victim:
     """Return the victim of a model and data that are loaded.
 
     ``files``: which of "train", "pool" and "public" the further files of the data are, in their order.
-    ``code_digest``: of the code of a model that is a function.
+    ``code_digest``: of the code of a model that is a function. ``shared``: what this model has answered in
+    another process.
     """
     notes: list[str] = []
     origin = f"{model.digest} {data.digest} {code_digest}"
@@ -147,8 +214,10 @@ def assembled(
     data, left_out = _sampled(data, seed)
     if left_out:
         notes.append(f"{MOST_ROWS:,} rows, drawn with the seed, are used; {left_out:,} are not")
-    own, found = _asked(model, data, name)
-    answers, failed, first_error = found
+    given = None if shared is None else Asked.of(shared.get(_ASKED))
+    asked = given or _asked(model, data, name)
+    own = OwnModel(model, data, name, asked=asked)
+    answers, failed, first_error = asked.answers, asked.failed, asked.first_error
     if failed.any():
         share = failed.mean()
         if share > MOST_REFUSED:
@@ -163,27 +232,28 @@ def assembled(
         answers,
         declared=options.outputs,
         data_classes=data.class_names,
-        model_classes=model.known_classes(),
+        model_classes=model.known_classes() if given is None else given.classes,
         labels_only=model.labels_only,
         own_numbers=all(text.isdigit() for text in data.class_names),
     )
     own = replace(own, outputs=outputs)
     if not options.deterministic:
         notes.append("the model's answers are random by declaration: each input is asked once in a process")
-    if own.alone:
+    if asked.alone:
         notes.append("the model takes one input at a time, and is asked so")
         own = replace(own, memory={})
     for group in options.groups:
         column_texts(data, group)
     probabilities = outputs.probabilities(answers)
     if not options.deterministic:
-        probabilities = _kept_answers(f"{origin} {seed} {options.model_dump_json()}", probabilities)
+        inputs = hashlib.sha256(np.ascontiguousarray(data.x).data).hexdigest()
+        probabilities = _kept_answers(f"{origin} {seed} {options.outputs} {inputs}", probabilities)
         own = replace(own, memory=dict(zip((row.tobytes() for row in data.x), probabilities, strict=True)))
     y = _placed(data.y, data.class_names, outputs) if data.y is not None else probabilities.argmax(axis=1)
     others = {
         part: Labelled(
             x,
-            _placed(labels, data.class_names, outputs) if labels is not None else _own_labels(own, x),
+            _placed(labels, data.class_names, outputs) if labels is not None else _own_labels(own, x, shared),
             labelled=labels is not None,
         )
         for part, (x, labels) in zip(files, data.others, strict=True)
@@ -200,6 +270,11 @@ def assembled(
     victim.deterministic = options.deterministic
     # Asked once: the splits' inputs are among these.
     victim.remember(data.x, probabilities)
+    labels = victim.probabilities(splits.test.x).argmax(axis=1)
+    if len(rare := labels_left_out(labels)):
+        names = " and ".join(repr(outputs.classes[label]) for label in rare)
+        few = f"balanced fidelity leaves out {names}: the model gives fewer than {FEWEST} of {len(labels):,}"
+        victim.notes = (*victim.notes, f"{few} test inputs such a label")
     return victim
 
 
@@ -249,16 +324,11 @@ def _sampled(data: UserData, seed: int) -> tuple[UserData, int]:
     return replace(data, x=data.x[rows], y=y), int((~rows).sum())
 
 
-def _asked(
-    model: LoadedModel, data: UserData, name: str
-) -> tuple[OwnModel, tuple[NDArray[Any], NDArray[np.bool_], str]]:
-    """Return the model in the form in which it answers, with its answers to all inputs.
-
-    Answers come without rows on which it fails, then which these are (n,), and the first error.
-    """
+def _asked(model: LoadedModel, data: UserData, name: str) -> Asked:
+    """Return how the model answers, with its answers to all inputs."""
     if model.takes == "frame" and not data.table:
         raise UsageError("the model takes a data frame, and the data are no table")
-    takes: list[Literal["array", "frame"]] = [model.takes]
+    takes: list[Takes] = [model.takes]
     if not model.decides and data.named:
         # A function over a file with names: most are written for data frames.
         takes = ["frame", "array"]
@@ -266,9 +336,9 @@ def _asked(
         takes = ["array"]
     errors: list[str] = []
     for each in takes:
-        own = OwnModel(model, data, each, name)
+        own = OwnModel(model, data, name, asked=Asked(each))
         try:
-            own.answers(data.x[:2])
+            first = own.answers(data.x[:2])
         except (Exception, SystemExit) as error:  # whatever a user's model raises
             if isinstance(error, UsageError) and len(takes) == 1:
                 raise
@@ -276,10 +346,10 @@ def _asked(
             if each == takes[-1] and len(takes) == 1:
                 break  # perhaps these rows alone: below
             continue
-        return own, _all_answers(own, data.x)
+        return _all_answers(own, data.x, first)
     if len(takes) == 1:
-        own = replace(own, alone=_takes_one(own, data.x))
-        return own, _all_answers(own, data.x)
+        own = replace(own, asked=replace(own.asked, alone=_takes_one(own, data.x)))
+        return _all_answers(own, data.x)
     raise UsageError(
         f"the model fails on a data frame ({errors[0]}) and on an array ({errors[-1]}) of the data"
     )
@@ -294,7 +364,8 @@ def _takes_one(own: OwnModel, x: Array) -> bool:
     return True
 
 
-def _all_answers(own: OwnModel, x: Array) -> tuple[NDArray[Any], NDArray[np.bool_], str]:
+def _all_answers(own: OwnModel, x: Array, first: NDArray[Any] | None = None) -> Asked:
+    """Return the answers to inputs (n, …); ``first``: those to two of them, asked without the others."""
     parts: list[NDArray[Any]] = []
     failed = np.zeros(len(x), dtype=bool)
     first_error = ""
@@ -323,7 +394,10 @@ def _all_answers(own: OwnModel, x: Array) -> tuple[NDArray[Any], NDArray[np.bool
         raise UsageError(f"it returns rows of different shapes: {', '.join(map(str, sorted(shapes)))}")
     if not parts:
         raise UsageError(f"the model fails on every input: {first_error}")
-    return np.concatenate(parts), failed, first_error
+    answers = np.concatenate(parts)
+    # Whether an answer depends on the number of rows, as sums of floating-point numbers may.
+    exact = first is not None and not failed[:2].any() and np.array_equal(first, answers[:2])
+    return replace(own.asked, exact=exact, answers=answers, failed=failed, first_error=first_error)
 
 
 def _located(error: BaseException) -> str:
@@ -346,9 +420,10 @@ def _placed(y: NDArray[np.int64], names: Sequence[str], outputs: Outputs) -> NDA
     return found
 
 
-def _own_labels(own: OwnModel, x: Array) -> NDArray[np.int64]:
-    parts = [own(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK)]
-    labels: NDArray[np.int64] = np.concatenate(parts).argmax(axis=1).astype(np.int64)
+def _own_labels(own: OwnModel, x: Array, shared: SharedAnswers | None) -> NDArray[np.int64]:
+    parts = [x[start : start + CHUNK] for start in range(0, len(x), CHUNK)]
+    answers = [own(part) if shared is None else shared.answers(part, own) for part in parts]
+    labels: NDArray[np.int64] = np.concatenate(answers).argmax(axis=1).astype(np.int64)
     return labels
 
 
@@ -419,6 +494,7 @@ def _splits(
             shifted=shifted,
             public=public,
             groups=options.groups,
+            notes=(),
         ),
         notes,
     )

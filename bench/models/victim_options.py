@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import pydantic
+
+
+def _pair(value: Any) -> Any:
+    """Return a list of two numbers, as TOML has it, as a tuple; anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _texts(value: Any) -> Any:
@@ -30,7 +36,9 @@ class VictimOptions(pydantic.BaseModel):
     decide for the second class. ``shift``: a column and the value whose rows are held out of every split, as
     the pool "shifted". ``groups``: columns for whose values utility loss is measured apart. ``trust``: types
     that a skops file may hold beyond those that are known to be safe. ``deterministic``: whether the model
-    gives an input the same answer each time; one that does not is asked once for each input.
+    gives an input the same answer each time; one that does not is asked once for each input. ``channels``: of
+    images, whether the axis of channels comes first or last; ``range``: the smallest and the largest value of
+    images or sequences; None for both to recognise them.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -48,3 +56,12 @@ class VictimOptions(pydantic.BaseModel):
     groups: Texts = ()
     trust: Texts = ()
     deterministic: bool = True
+    channels: Literal["first", "last"] | None = None
+    range: Annotated[tuple[float, float], pydantic.BeforeValidator(_pair)] | None = None
+
+    @pydantic.field_validator("range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not (math.isfinite(value[0]) and value[0] < value[1] < math.inf):
+            raise ValueError("two numbers are needed, the smaller one first")
+        return value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from bench.models.own_references import OwnVictims
 from bench.models.plugin_guard import PluginCall, generator, guarded_import
 from bench.models.prediction_cache import PredictionCache
 from bench.models.promises import SAME
+from bench.models.shared_answers import SharedAnswers
 from bench.models.victim_training import Features
 from bench.tasks import OWN, VictimSpec
 
@@ -33,8 +34,20 @@ OF_BATCH = 1e-3
 """Difference of answers from which they depend on the batch. In single precision, last bits may."""
 SKETCH_STEP = 1e-4
 """Step of the projections of answers that a fingerprint holds."""
+ANOTHER_MODEL = (
+    "victim {} is another model in each process: its answers differ where it is made twice; "
+    "seed its training, load it from a file, or use --jobs 1"
+)
 REMEMBERED = 64 * 2**20
 """Bytes of a victim's answers to cache, and of its features."""
+
+
+@runtime_checkable
+class SharesAnswers(Protocol):
+    """A model that tells other processes what it was asked when it was loaded."""
+
+    def share(self, shared: SharedAnswers) -> None:
+        """Write that down."""
 
 
 @dataclass
@@ -48,12 +61,13 @@ class Victim:
     victim: one with normal noise on its parameters, of ``scale`` times each tensor's own standard deviation.
     ``fingerprint``: optional; a text that changes where the model does. The fingerprint of a user's victim
     covers its answers and its splits as well. ``recipe``: how a shipped victim is trained, as text; empty for
-    a user's. ``notes``: what was recognised of a user's model and data, a sentence each. ``class_names``: in
+    a user's. ``notes``: what was recognised of a user's model and data, or is to be known of the splits, a
+    sentence each. ``class_names``: in
     their order; empty if unknown. ``tree``: whether it is one decision tree; None if unknown.
     ``origin``: digests of the files that a user's comes from, which its fingerprint covers as well.
-    ``deterministic``: False for a user's whose answers are random by declaration. Raises
-    VictimError from
-    :meth:`check` if the model's answers are not probabilities.
+    ``deterministic``: False for a user's whose answers are random by declaration. ``shared``: the answers
+    that the processes of a run have got from a user's, or None. Raises VictimError from :meth:`check` if the
+    model's answers are not probabilities.
     """
 
     model: Any
@@ -71,6 +85,7 @@ class Victim:
     recipe: str = field(default="", init=False)
     origin: str = field(default="", init=False)
     deterministic: bool = field(default=True, init=False)
+    shared: SharedAnswers | None = field(default=None, init=False, repr=False, compare=False)
     _widths: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -124,7 +139,7 @@ class Victim:
 
     @cached_property
     def _answers(self) -> PredictionCache:
-        return PredictionCache(lambda x: (self._evaluate(x),), REMEMBERED)
+        return PredictionCache(lambda x: (self._shared_or_evaluated(x),), REMEMBERED)
 
     @cached_property
     def _depths(self) -> PredictionCache:
@@ -162,6 +177,18 @@ class Victim:
             return f"expected depths of {self._widths} features, as before, got {widths}"
         return ""
 
+    def _shared_or_evaluated(self, x: Images) -> Array:
+        return self._evaluate(x) if self.shared is None else self.shared.answers(x, self._evaluate)
+
+    def share(self, path: Path) -> None:
+        """Write what the model has answered so far to a file for :func:`load_victim` in other processes."""
+        shared = SharedAnswers(path)
+        if isinstance(self.model, SharesAnswers):
+            self.model.share(shared)
+        for name in (*user_victims.PARTS, *user_victims.MORE):
+            if (part := getattr(self.splits, name)) is not None:
+                shared.add(part.x, self.probabilities(part.x))
+
     def _evaluate(self, x: Images) -> Array:
         def call(rows: Images) -> tuple[NDArray[Any], ...]:
             with self._call("predict"):
@@ -194,8 +221,8 @@ class Victim:
     def check(self) -> None:
         """Evaluate the test split once, so that an invalid model is rejected before any cell runs.
 
-        Sets ``fingerprint`` where it is empty. Raises VictimError for splits of other shapes and for
-        answers that are not probabilities.
+        Sets ``fingerprint`` where it is empty. Raises VictimError for splits of other shapes, for answers
+        that are not probabilities, and for answers to the first test inputs that are not the ``shared`` ones.
         """
         splits = self.splits
         for name in user_victims.PARTS:
@@ -214,7 +241,7 @@ class Victim:
             # Torch's generator is put back after each call, so that dropout would drop the same again.
             with torch_seed(1):
                 self._check_again("answers", first, [self._evaluate(few.copy())])
-            if half := len(few) // 2:
+            if (half := len(few) // 2) and self.shared is None:
                 self._check_alone(first[0][:half], self._evaluate(few[:half].copy()))
             if self.features is not None:
                 with torch_seed(1):
@@ -240,12 +267,15 @@ class Victim:
             (float(np.abs(a - b).max()) for a, b in zip(first, second, strict=True) if a.size), default=0
         )
         largest = max((float(np.abs(a).max()) for a in first if a.size), default=0)
-        if apart > SAME * max(1, largest):
-            raise VictimError(
-                f"victim {self.name} is not deterministic: asked twice about the same inputs, its {what} "
-                f"differ by up to {apart:.2g}; switch off dropout and other randomness"
-                + (", or declare deterministic = false in [victims.NAME]" if self.origin else "")
-            )
+        if apart <= SAME * max(1, largest):
+            return
+        if self.shared is not None:
+            raise VictimError(ANOTHER_MODEL.format(self.name))
+        raise VictimError(
+            f"victim {self.name} is not deterministic: asked twice about the same inputs, its {what} "
+            f"differ by up to {apart:.2g}; switch off dropout and other randomness"
+            + (", or declare deterministic = false in [victims.NAME]" if self.origin else "")
+        )
 
     def _check_alone(self, among: Array, alone: Array) -> None:
         """Raise VictimError if answers (n, classes) are others when the rest of the batch is another."""
@@ -276,10 +306,14 @@ def answer_sketch(answers: Array) -> NDArray[np.int64]:
     return sketch
 
 
-def load_victim(spec: VictimSpec, data_root: Path, own: OwnVictims | None = None) -> Victim:
+def load_victim(
+    spec: VictimSpec, data_root: Path, own: OwnVictims | None = None, shared: SharedAnswers | None = None
+) -> Victim:
     """Return the victim: brought by the user, from the cache, or trained now (and then cached).
 
-    ``own``: what a matrix says of the user's own victims, and where their files are.
+    ``own``: what a matrix says of the user's own victims, and where their files are. ``shared``: what another
+    process of the run has written with :meth:`Victim.share`; then the user's model is asked only about what
+    is not there, and about a few inputs to prove that it is the same.
     Raises VictimError, UsageError or MissingDataError, each with a message of one sentence.
     """
     with single_thread():
@@ -289,7 +323,10 @@ def load_victim(spec: VictimSpec, data_root: Path, own: OwnVictims | None = None
 
             options = described.options(spec)
             with guarded_import(f"victim {spec}"):
-                victim = own_victim(options, name=str(spec), seed=spec.seed, folder=described.folder)
+                victim = own_victim(
+                    options, name=str(spec), seed=spec.seed, folder=described.folder, shared=shared
+                )
+            victim.shared = shared
             victim.check()
         elif spec.is_reference:
             with guarded_import(f"victim {spec.data}"):
@@ -302,6 +339,7 @@ def load_victim(spec: VictimSpec, data_root: Path, own: OwnVictims | None = None
             user_victims.check_splits(victim.splits, spec.data)
             stated = str(victim.fingerprint)
             victim = _brought_victim(victim, spec.data)
+            victim.shared = shared
             victim.check()
             if stated:
                 # Together with the content: a text that its owner forgot to change hides no other model.
@@ -351,6 +389,7 @@ def _own_victim(spec: VictimSpec, splits: Splits, trained: victim_training.Train
         tree=trained.tree,
         perturb=None if perturb is None else _checked_perturb(perturb, splits, f"{spec} with noise"),
         fingerprint=trained.fingerprint,
+        notes=splits.notes,
     )
     victim.recipe = trained.recipe
     return victim

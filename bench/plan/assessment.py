@@ -220,13 +220,12 @@ def blocks(subject: Subject, scope: Scope) -> Iterator[Text]:
         )
     if subject.detector in scope.defenses:
         probable = "false" if subject.labels_only else "true"
-        blend = "0.0" if subject.layout == "table" else "None"  # categories have no mean
         yield Text(
             f"A detector is evaded, with {OWNED} inputs of the attacker's own.",
             {
                 **full,
                 "defense": ["none", subject.detector],
-                "attack": f"evade(own={OWNED}, use_probability={probable}, blend={blend}, clients=None)",
+                "attack": f"evade(own={OWNED}, use_probability={probable}, blend=None, clients=None)",
                 "budget": [budget for budget in budgets if budget > OWNED],
             },
         )

@@ -38,7 +38,7 @@ LOST: dict[CriterionName, str] = {
     "brier": "the Brier score gets worse by {}",
     "changed": "{} % of users' threshold decisions change",
     "confidence": "answers have no confidence",
-    "adaptive": "not evaluated against an adaptive attacker",
+    "adaptive": "the best adaptive attack is {} pp behind the best other one",
     "valid": "numbers cannot be used",
 }
 """What is lost by each criterion; ``{}`` stands for the number."""
@@ -48,7 +48,7 @@ CALLED: dict[CriterionName, str] = {
     "changed": "threshold decisions",
 }
 """How sentences name a criterion, where not by its own name."""
-SHARES = frozenset({"accuracy", "balanced accuracy", "rejected", "changed"})
+SHARES = frozenset({"accuracy", "balanced accuracy", "rejected", "changed", "adaptive"})
 """Criteria whose loss is a fraction and shown times 100."""
 VERDICTS: dict[Conclusion, str] = {
     "undefended": "",
@@ -87,6 +87,8 @@ def verdict_text(row: DefenseVerdict, options: ReportOptions) -> str:
     if row.conclusion == "not shown":
         reasons = [_not_shown(each) for each in row.failed if each.verdict == "not shown"]
         return f"{text}: {reasons[0]}" if reasons else text
+    if row.conclusion == "no adaptive attacker":
+        return next((criterion_text(each) for each in row.failed if each.name == "adaptive"), text)
     if row.conclusion in ("not usable", "invalid"):
         narrower = [sold for sold in ("ranking", "labels") if sold in row.eligible_for]
         if row.conclusion == "not usable" and narrower and options.sells not in row.eligible_for:
@@ -236,7 +238,7 @@ def candidate(rec: Recommendation) -> DefenseVerdict | None:
 
 REASONS: dict[Conclusion, str] = {
     "not usable": "cost{s} users too much",
-    "no adaptive attacker": "did not meet an adaptive attacker",
+    "no adaptive attacker": "met no adaptive attacker that is as good as the others",
     "not shown": "{is} not shown to be affordable",
     "invalid": "{has} numbers that cannot be used",
     "eligible": "{is} eligible but not seen to lower fidelity by enough",

@@ -19,6 +19,7 @@ from bench.models.checked_stack import Watch, fit_stack
 from bench.models.defended_api import DefendedAPI
 from bench.models.own_references import OwnVictims
 from bench.models.plugin_guard import build
+from bench.models.shared_answers import SharedAnswers
 from bench.models.victims import Victim, load_victim, retrained_victim
 from bench.seeds import derive
 from bench.tasks import VictimSpec
@@ -34,12 +35,14 @@ class WorkerContext:
     """Loads or makes objects on demand and keeps them.
 
     ``data_root``: folder of the data sets. ``training_cache``: folder of trainings that cells share, or None.
-    ``own``: the user's own victims, and where their files are.
+    ``own``: the user's own victims, and where their files are. ``shared``: where another process of the run
+    has written what these have answered.
     """
 
     data_root: Path
     training_cache: Path | None = None
     own: OwnVictims = field(default_factory=OwnVictims)
+    shared: Mapping[VictimSpec, Path] = field(default_factory=dict)
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Any) -> Any:
@@ -62,7 +65,9 @@ class WorkerContext:
 
     def victim(self, spec: VictimSpec) -> Victim:
         """Return the trained victim."""
-        victim: Victim = self.once(spec, partial(load_victim, spec, self.data_root, self.own))
+        path = self.shared.get(spec)
+        shared = None if path is None else SharedAnswers(path)
+        victim: Victim = self.once(spec, partial(load_victim, spec, self.data_root, self.own, shared))
         return victim
 
     def retrained(self, spec: VictimSpec, number: int) -> WorkerContext:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 import traceback
 import warnings
@@ -23,6 +24,7 @@ from bench.models.plugin_guard import (
     kept_settings,
     watched_signals,
 )
+from bench.models.victims import ANOTHER_MODEL
 from bench.plugins import attacks, defenses, file_module
 from bench.records import EVALUATION, Info, Outcome, Record, Status
 from bench.runner.cells import run_cells
@@ -45,7 +47,8 @@ class WorkerSettings:
     ``files``: plugin and victim files with the module names that their content had when the run started.
     ``folder``: to which paths of the user's own victims are relative. ``victims``: those that the matrix
     describes, by name, as JSON. ``stamps``: their files, with what changes when these do. ``expected``: the
-    fingerprints of the user's own victims in the process that started the run.
+    fingerprints of the user's own victims in the process that started the run. ``answers``: folder for
+    answers of the user's own victims that processes share, or None; ``shared``: the files in it, of this run.
     """
 
     data_root: Path
@@ -57,6 +60,8 @@ class WorkerSettings:
     victims: tuple[tuple[str, str], ...] = ()
     stamps: tuple[tuple[Path, str], ...] = ()
     expected: tuple[tuple[VictimSpec, str], ...] = field(default=(), compare=False)
+    answers: Path | None = None
+    shared: tuple[tuple[VictimSpec, Path], ...] = field(default=(), compare=False)
 
     def as_they_are(self, tasks: Iterable[Task]) -> WorkerSettings:
         """Return these settings with the present state of the plugin files and of the tasks' victim files."""
@@ -95,7 +100,7 @@ def worker_context(settings: WorkerSettings) -> WorkerContext:
         if stamp(path) != before:
             raise UsageError(f"{path} has changed since the run started; run the same command again")
     own = OwnVictims.of(settings.folder, settings.victims)
-    return WorkerContext(settings.data_root, settings.training_cache, own)
+    return WorkerContext(settings.data_root, settings.training_cache, own, dict(settings.shared))
 
 
 def _check_expected(settings: WorkerSettings, context: WorkerContext, items: Sequence[Item]) -> None:
@@ -103,10 +108,21 @@ def _check_expected(settings: WorkerSettings, context: WorkerContext, items: Seq
     expected = dict(settings.expected)
     for spec in dict.fromkeys(task.victim for task, _ in items):
         if spec in expected and context.victim(spec).fingerprint != expected[spec]:
-            raise UsageError(
-                f"victim {spec} is another model in each process: its answers differ where it is made twice; "
-                "seed its training, load it from a file, or use --jobs 1"
-            )
+            raise UsageError(ANOTHER_MODEL.format(spec))
+
+
+def shared_by_processes(settings: WorkerSettings, context: WorkerContext) -> WorkerSettings:
+    """Return settings by which workers get the answers that the user's own victims have given here."""
+    if settings.answers is None:
+        return settings
+    folder, shared = settings.answers.resolve(), []
+    for spec, _ in settings.expected:
+        # One file for all runs of this process; no other process has one of this name.
+        path: Path = context.once(("answers", spec), lambda: folder / f"{secrets.token_hex(8)}.sqlite")
+        if not path.exists():
+            context.victim(spec).share(path)
+        shared.append((spec, path))
+    return replace(settings, shared=tuple(shared))
 
 
 def _can_start_workers() -> bool:

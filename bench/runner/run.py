@@ -20,7 +20,13 @@ from bench.plan import feasibility
 from bench.records import Record
 from bench.run_facts import Meta, ReferenceAnswers, SplitSizes, VictimFacts
 from bench.runner.context import WorkerContext
-from bench.runner.local_backend import Item, LocalBackend, WorkerSettings, worker_context
+from bench.runner.local_backend import (
+    Item,
+    LocalBackend,
+    WorkerSettings,
+    shared_by_processes,
+    worker_context,
+)
 from bench.runner.task_keys import outdated, task_keys
 from bench.store import Store
 from bench.tasks import Cell, Task, VictimSpec
@@ -107,6 +113,8 @@ def run(
     facts = Meta(victims=victims, versions=versions(), jobs=jobs, device=settings.device)
     # Where nothing is left to run, the times stay those of the run that did it.
     store.set_meta(facts.with_values(started=started) if todo else facts)
+    if todo and backend is None and jobs > 1:
+        settings = shared_by_processes(settings, context)
     chosen = backend if backend and todo else LocalBackend(jobs)
     records = chosen.records(todo, settings, context)
     undone: set[str] = set()

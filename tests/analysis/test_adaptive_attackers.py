@@ -67,6 +67,7 @@ def test_a_limit_per_client_has_to_meet_an_attacker_with_several_accounts():
         (informed("auto", adapts=None), "auto does not record whether it adapts: run again"),
         (informed("auto", adapts=False), "auto does nothing else when told of the defense"),
         (informed("auto", carried_over=True), "auto does nothing else when told of the defense"),
+        (informed("auto", adapts=False, small=True), "auto has too few queries to adapt"),
     ],
 )
 def test_an_attack_counts_only_if_it_is_finished_ranked_informed_and_proven_to_adapt(auto, reason):

@@ -1,6 +1,7 @@
 """Evasion: queries that look benign come first, by the inputs that the attacker owns and nothing else."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ from sklearn.covariance import ledoit_wolf
 from attacks import evade
 from attacks.base import Pool, RandomSeeds, Target
 from attacks.copycat import Copycat
-from attacks.evade import BATCH, Evade, ShadowDetector, blended, distances, is_one_hot
+from attacks.evade import BATCH, Evade, Pairs, ShadowDetector, blended, column_draws, distances, is_one_hot
 from bench.errors import UsageError
-from bench.inputs import InputSpace
+from bench.inputs import Column, InputSpace
 from bench.plugins import attacks
 
 TARGET = Target(10, linear=False)
 UNIT = InputSpace((1, 8, 8))
+NO_DRAWS = np.empty((0, 0))
 REFUSE = ("mahalanobis(action=refuse)",)
 
 
@@ -200,24 +202,70 @@ def test_each_query_of_the_shared_draw_holds_a_share_of_an_own_input(acquire, no
 
 def test_a_share_of_one_is_an_own_input_and_one_of_none_the_query(noise):
     x, partners = noise.x[:3], noise.reference[:3]
-    np.testing.assert_array_equal(blended(x, partners, np.zeros(3), UNIT), x)
-    np.testing.assert_array_equal(blended(x, partners, np.ones(3), UNIT), partners)
-    np.testing.assert_allclose(blended(x, partners, np.full(3, 0.5), UNIT), (x + partners) / 2, atol=1e-7)
+    np.testing.assert_array_equal(blended(x, partners, np.zeros(3), UNIT, NO_DRAWS), x)
+    np.testing.assert_array_equal(blended(x, partners, np.ones(3), UNIT, NO_DRAWS), partners)
+    half = blended(x, partners, np.full(3, 0.5), UNIT, NO_DRAWS)
+    np.testing.assert_allclose(half, (x + partners) / 2, atol=1e-7)
 
 
 def test_a_shadow_lets_most_benign_inputs_pass_and_asks_noise_to_blend(digits_pool, noise):
     shadow = ShadowDetector.fit(digits_pool.x[:200], 0.05, UNIT)
     partners = digits_pool.x[300:400]
-    honest, strange = (shadow.shares(x[200:300], partners) for x in (digits_pool.x, noise.x))
+    of_digits, of_noise = (
+        Pairs(pool.x[200:300], partners, np.empty((100, 0)), UNIT) for pool in (digits_pool, noise)
+    )
+    honest, strange = map(shadow.shares, (of_digits, of_noise))
     assert (honest == 0).mean() > 0.8
     assert strange.min() >= 0.3
     assert strange.max() <= 1
-    passed = distances(shadow.benign, blended(noise.x[200:300], partners, strange, UNIT)) <= shadow.threshold
+    passed = distances(shadow.benign, of_noise.blended(strange)) <= shadow.threshold
     assert passed[strange < 1].all()
-    less = (
-        distances(shadow.benign, blended(noise.x[200:300], partners, strange - 0.1, UNIT)) <= shadow.threshold
-    )
+    less = distances(shadow.benign, of_noise.blended(strange - 0.1)) <= shadow.threshold
     assert not less.any()
+
+
+TABLE = InputSpace.of_columns(
+    [
+        Column("age", "integer", 17, 90),
+        Column("score", "number", -1, 1, missing=True),
+        Column("member", "boolean", 0, 1),
+        Column.of_categories("work", list("abcdefgh"), missing=True),
+    ]
+)
+
+
+def table_rows(number, seed):
+    rng = np.random.default_rng(seed)
+    x = TABLE.uniform(number, rng)
+    x[(rng.random(x.shape) < 0.2) & TABLE.missing] = np.nan
+    return x
+
+
+def test_numbers_of_a_table_are_blended_and_categories_come_from_one_of_the_two_rows():
+    x, partners = table_rows(4_000, 1), table_rows(4_000, 2)
+    draws = column_draws(len(x), TABLE, 3)
+    mixed = blended(x, partners, np.full(len(x), 0.3), TABLE, draws)
+    assert TABLE.problem(mixed) == ""
+    np.testing.assert_allclose(mixed[:, 0], np.round(0.7 * x[:, 0] + 0.3 * partners[:, 0]))
+    for column in (2, 3):
+        same = [np.nan_to_num(rows[:, column], nan=-1) for rows in (mixed, x, partners)]
+        apart = same[1] != same[2]
+        assert ((same[0] == same[1]) | (same[0] == same[2])).all()
+        assert 0.26 < (same[0] == same[2])[apart].mean() < 0.34  # 8 standard deviations of a share of .3
+    there = ~np.isnan(x[:, 1]) & ~np.isnan(partners[:, 1])
+    np.testing.assert_allclose(mixed[there, 1], 0.7 * x[there, 1] + 0.3 * partners[there, 1], atol=1e-6)
+    one = np.isnan(x[:, 1]) != np.isnan(partners[:, 1])  # a missing number has no mean either
+    assert 0.2 < (np.isnan(mixed[one, 1]) == np.isnan(partners[one, 1])).mean() < 0.4
+
+
+def test_a_row_of_a_table_goes_over_to_its_partner_as_the_share_grows():
+    x, partners = table_rows(200, 1), table_rows(200, 2)
+    draws = column_draws(len(x), TABLE, 3)
+    steps = [blended(x, partners, np.full(len(x), share), TABLE, draws) for share in (0, 0.4, 0.8, 1)]
+    np.testing.assert_array_equal(steps[0], x)
+    np.testing.assert_array_equal(steps[-1], partners)
+    taken = [np.isclose(step[:, 2:], partners[:, 2:], equal_nan=True) for step in steps]
+    assert all((less <= more).all() for less, more in pairwise(taken))
 
 
 @pytest.mark.parametrize("action", ["refuse", "noise", "label_only"])

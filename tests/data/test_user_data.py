@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.data.user_data import data_of, load_data
+from bench.data.user_data import Layout, data_of, load_data
 from bench.errors import UsageError
 
 ROWS = 120
@@ -308,3 +308,62 @@ def test_further_files_share_the_schema_of_the_first(tmp_path):
     people().assign(wealth=1.5).to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(UsageError, match=r"b.csv: no column 'wealth', as a.csv has"):
         load_data("a.csv", label="good", folder=tmp_path, also=("b.csv",))
+
+
+# --- declared axes and range
+
+RNG = np.random.default_rng(0)
+
+
+def arrays_of(tmp_path, x, **declared):
+    np.savez(tmp_path / "d.npz", x=x)
+    return load_data("d.npz", folder=tmp_path, layout=Layout(**declared))
+
+
+def test_axes_that_could_be_either_are_as_they_are_declared(tmp_path):
+    x = RNG.random((120, 3, 5, 3), dtype=np.float32)
+    for channels, shape in (("first", (3, 5, 3)), ("last", (3, 3, 5))):
+        data = arrays_of(tmp_path, x, channels=channels)
+        assert data.space.shape == shape
+        assert np.array_equal(data.array(data.x), x)
+
+
+def test_a_declared_range_is_that_of_made_inputs_and_what_the_model_is_given(tmp_path):
+    x = RNG.integers(20, 90, (120, 1, 4, 4)).astype(np.float32)
+    data = arrays_of(tmp_path, x, range=(0, 255))
+    assert data.space.unit
+    assert data.x.max() < 0.4
+    np.testing.assert_allclose(data.array(data.x), x, rtol=1e-6)
+    signed = arrays_of(tmp_path, x / 100, range=(-1, 1))
+    assert (signed.space.low, signed.space.high) == ((-1,), (1,))
+    assert any("values from -1 to 1: as is declared" in note for note in signed.notes)
+    steps = arrays_of(tmp_path, x[:, 0], range=(0, 100))
+    assert (steps.space.low, steps.space.high) == ((0,), (100,))
+
+
+def test_pictures_are_given_to_a_model_as_it_is_declared(tmp_path):
+    for number, name in enumerate("ab"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for count in range(60):
+            pixels = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+            pixels[0, 0] = number
+            Image.fromarray(pixels).save(tmp_path / "p" / name / f"{count}.png")
+    data = load_data("p", folder=tmp_path, layout=Layout("last", (0, 255)))
+    assert data.space.shape == (3, 4, 6)
+    assert data.x.max() <= 1
+    given = data.array(data.x[:2])
+    assert (given.shape, given.dtype) == ((2, 4, 6, 3), np.uint8)
+    assert any("(n, height, width, channels) with pixels from 0 to 255" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "declared", "message"),
+    [
+        ((120, 4), {"channels": "last"}, "holds a table, of which --columns declares ranges"),
+        ((120, 4, 4), {"channels": "last"}, "without an axis of channels; leave out channels"),
+        ((120, 1, 4, 4), {"range": (0, 0.5)}, "values are from .* to 0.99.*, not within the range 0 to 0.5"),
+    ],
+)
+def test_what_does_not_fit_a_declaration_is_a_sentence(shape, declared, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        arrays_of(tmp_path, RNG.random(shape, dtype=np.float32), **declared)

@@ -4,7 +4,9 @@ import pytest
 from bench.metrics.balance import (
     balanced_agreement,
     commonest_share,
+    fidelity_weights,
     is_imbalanced,
+    labels_left_out,
     near_chance,
 )
 from bench.metrics.intervals import difference_bounds, mean_interval
@@ -91,3 +93,24 @@ def test_near_chance_is_a_tenth_of_the_way_from_chance_to_one():
     assert not near_chance(0.191, 10)
     assert near_chance(0.549, 2)
     assert not near_chance(0.551, 2)
+
+
+def test_rare_labels_of_more_than_two_are_left_out_and_the_others_weigh_the_same():
+    labels = np.repeat([0, 1, 2, 3], [500, 300, 60, 12])
+    hits = np.concatenate([np.ones(500), np.zeros(300), np.ones(60), np.zeros(12)])
+    assert labels_left_out(labels).tolist() == [3]
+    weights = fidelity_weights(labels)
+    assert weights.mean() == pytest.approx(1)
+    assert (hits * weights).mean() == pytest.approx(2 / 3)
+    assert balanced_agreement(hits[None], weights).mean() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[990, 10], [44] * 9 + [51], [40, 41, 44], [900, 10, 10]],
+    ids=["two labels", "digits", "a small split", "one alone would be left"],
+)
+def test_no_label_is_left_out_where(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    assert len(labels_left_out(labels)) == 0
+    assert (fidelity_weights(labels) == balanced_weights(labels)).all()

@@ -216,6 +216,16 @@ def test_a_group_is_held_out_of_every_split():
         victim(named, x=table, groups=("city",))
 
 
+def test_a_label_that_the_model_rarely_gives_is_named_where_balanced_fidelity_leaves_it_out():
+    def rarely(x):
+        return np.where(x[:, 1] > 1.9, "rare", np.where(x[:, 0] > 0, "yes", "no"))
+
+    (note,) = [note for note in victim(rarely, y=None).notes if "balanced" in note]
+    assert note == (
+        "balanced fidelity leaves out 'rare': the model gives fewer than 50 of 210 test inputs such a label"
+    )
+
+
 def test_a_slow_model_is_asked_once_for_each_distinct_input():
     asked = []
 

@@ -94,7 +94,8 @@ def test_a_defense_that_met_no_adaptive_attacker_says_so_and_is_not_recommended(
     verdicts = [each for each in made.rows() if each.conclusion in ("undefended", "no adaptive attacker")]
     text = of(verdicts=tuple(verdicts), others=(), adaptive=0)
     assert "**Nothing is recommended.**" in text
-    assert row(text, "script")[-1] == "not evaluated against an adaptive attacker"
+    unmet = "not evaluated against an adaptive attacker: auto does nothing else when told of the defense"
+    assert row(text, "script")[-1] == unmet
     assert "adapt" in text.split("## How sure are we")[1]
 
 
@@ -132,8 +133,8 @@ def test_where_nothing_is_eligible_the_reasons_are_counted():
     verdicts = tuple(each for each in made.rows(confirmed=False) if each.conclusion in kinds)
     rec = made.recommendation(confirmed=False, verdicts=verdicts, others=())
     assert answers.nothing_eligible(rec) == (
-        "Of 4 defenses in this run, 1 costs users too much, 1 did not meet an adaptive attacker, 1 is not "
-        "shown to be affordable and 1 answers labels alone."
+        "Of 4 defenses in this run, 1 costs users too much, 1 met no adaptive attacker that is as good as "
+        "the others, 1 is not shown to be affordable and 1 answers labels alone."
     )
     assert "Of 4 defenses" in page(VictimRecommendations(made.VICTIM, rec))
 

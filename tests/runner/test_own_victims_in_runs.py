@@ -1,11 +1,12 @@
 """Runs with victims of one's own: options reach every process, and each proves that its model is the same."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bench.errors import UsageError
+from bench.errors import UsageError, VictimError
 from bench.models.own_references import stamp
 from bench.models.victim_options import VictimOptions
 from bench.runner.local_backend import WorkerSettings, run_group, worker_context
@@ -113,3 +114,63 @@ def test_a_file_that_is_written_again_with_the_same_content_has_not_changed(tmp_
     assert stamp(folder) != before[0]
     assert stamp(folder / "a.csv") != before[1]
     assert stamp(folder / "none.csv") == ""
+
+
+COUNTING = """
+import os
+from pathlib import Path
+import numpy as np
+
+def model(x):
+    x = np.asarray(x, dtype=np.float64)
+    lines = "".join(f"{os.getpid()} {row.tobytes().hex()}\\n" for row in x)
+    with (Path(__file__).parent / "asked.txt").open("a") as file:
+        file.write(lines)
+    p = 1 / (1 + np.exp(-4 * x[:, 0]))
+    return np.stack([1 - p, p], axis=1)
+"""
+
+
+def tasks_of(*pools):
+    """Cells against no defense and labels only, so that two processes send the same inputs."""
+    return [
+        cell
+        for pool in pools
+        for defense in ((), ("label_only",))
+        for cell in replace(
+            CELL, threat=replace(CELL.threat, pool=pool), defense=defense, budget=60, repeats=1
+        ).group()
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_ask_a_model_about_an_input_once(mine):
+    (mine / "my.py").write_text(COUNTING)
+    settings = replace(settings_of(mine), answers=mine / "answers")
+    tasks = tasks_of("in-distribution", "noise")
+    with Store(mine / "store.sqlite", create=True) as store:
+        counts = run_tasks(tasks, store, settings, jobs=2)
+        facts = store.meta().victims[0]
+    assert counts == {"ok": len(tasks)}
+    asked = [line.split() for line in (mine / "asked.txt").read_text().splitlines()]
+    assert len({process for process, _ in asked}) == 3
+    times = Counter(row for _, row in asked)
+    repeated = sum(number > 1 for number in times.values())
+    # In each process the first test inputs prove that the model is the same, and two show how it is asked.
+    assert repeated <= facts.sizes.test + 2
+    assert len(times) - repeated > 400
+
+
+def test_a_process_gets_answers_only_of_the_model_that_it_has_itself(mine, tmp_path):
+    context = worker_context(settings_of(mine))
+    fingerprint = prepare([CELL], context)[SPEC]
+    context.victim(SPEC).share(tmp_path / "answers.sqlite")
+    (mine / "other.py").write_text(CODE.replace("SCALE", "3"))
+    for model, same in (("my.py:model", True), ("other.py:model", False)):
+        made = replace(settings_of(mine, model), shared=((SPEC, tmp_path / "answers.sqlite"),))
+        if same:
+            worker_context.cache_clear()
+            assert worker_context(made).victim(SPEC).fingerprint == fingerprint
+        else:
+            with pytest.raises(VictimError, match="victim loans is another model in each process"):
+                worker_context(made).victim(SPEC)
