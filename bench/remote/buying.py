@@ -19,9 +19,7 @@ class Buyer(Protocol):
     are bought one by one; the first occurrence in another session is the same purchase.
     """
 
-    def ask(
-        self, inputs: Inputs, *, session: str, purpose: str, account: str = ""
-    ) -> NDArray[np.float64]:
+    def ask(self, inputs: Inputs, *, session: str, purpose: str, account: str = "") -> NDArray[np.float64]:
         """Return answers (n, classes), rows of NaN for inputs that the target refuses, in order.
 
         ``purpose``: what it is booked under, as in :class:`bench.run_facts.CampaignFacts`. Raises UsageError

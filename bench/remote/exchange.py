@@ -16,8 +16,8 @@ Billed = Literal["no", "unknown", "yes"]
 Action = Literal["retry", "halve", "isolate", "stop"]
 """What to do after a request without answers.
 
-"retry": the same again, after a pause. "halve": fewer inputs a request, from now on. "isolate": send halves of
-this request, until an input that the target cannot answer is alone. "stop": send nothing more.
+"retry": the same again, after a pause. "halve": fewer inputs a request, from now on. "isolate": send halves
+of this request, until an input that the target cannot answer is alone. "stop": send nothing more.
 """
 
 
@@ -26,8 +26,8 @@ class Inputs:
     """Inputs of one request, or of several.
 
     ``x``: (n, …) float32, as attacks know them; what the ledger knows an input by. ``rows``: the same as they
-    are sent: an array (n, …) with the axes, range and type of the user's file, or n lists of values of a table
-    with texts and gaps (None). ``columns``: the names of a table's columns; () where it has none.
+    are sent: an array (n, …) with the axes, range and type of the user's file, or n lists of values of a
+    table with texts and gaps (None). ``columns``: the names of a table's columns; () where it has none.
     """
 
     x: Array
@@ -65,8 +65,8 @@ class Reply:
 class AttemptError(Exception):
     """A request brought no answers. The message is one sentence, without any secret and without the inputs.
 
-    ``billed``: whether it was charged. ``action``: what to do. ``wait``: seconds that the target asks to wait,
-    None if it does not say.
+    ``billed``: whether it was charged. ``action``: what to do. ``wait``: seconds that the target asks to
+    wait, None if it does not say.
     """
 
     def __init__(self, message: str, *, billed: Billed, action: Action, wait: float | None = None) -> None:
@@ -80,8 +80,8 @@ class Exchange(Protocol):
     def attempt(self, inputs: Inputs, *, account: str, idempotency: str) -> Reply:
         """Send one request, once; raises AttemptError, and nothing else, where it brings no answers.
 
-        ``account``: one of the target's accounts, "" for none. ``idempotency``: a key that stays the same when
-        the same request is sent again.
+        ``account``: one of the target's accounts, "" for none. ``idempotency``: a key that stays the same
+        when the same request is sent again.
         """
 
     def close(self) -> None:
