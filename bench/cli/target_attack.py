@@ -1,0 +1,169 @@
+"""``moatbench target attack``: plan, purchase, cells, report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import plugins
+from bench.cli import provenance
+from bench.cli.failures import described
+from bench.cli.live_progress import Purchases
+from bench.cli.model_options import victim_name
+from bench.cli.outputs import check_outputs
+from bench.cli.session import Progress, stored_if_stopped
+from bench.data import data_files
+from bench.errors import UsageError
+from bench.models.plugin_guard import guarded_import
+from bench.models.remote_victim import LiveData, RemoteVictim, remote_victim
+from bench.plan.feasibility import PlannedVictim
+from bench.plan.live import CANARY, LiveScope, attack_texts, live_cells, require_repeats
+from bench.remote.buying import Buyer, start_buyer
+from bench.remote.target import Target, load_target
+from bench.report.store_report import write_store_report
+from bench.report.terminal_page import printable
+from bench.run_facts import Meta, ReportOptions
+from bench.runner.live import LiveContext
+from bench.runner.live_campaign import Campaign, training_cache
+from bench.runner.live_plan import bill
+from bench.store import Store
+from bench.tasks import Cell
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. ``options``: those that say where inputs are, that are set."""
+
+    file: Path
+    options: Mapping[str, Any]
+    test: int
+    budgets: tuple[int, ...]
+    attacks: tuple[str, ...] = ()
+    surrogates: tuple[str, ...] = ()
+    repeats: int = 5
+    buy_repeats: int = 1
+    allowed_host: str | None = None
+    out: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """A name for the target and its results' folder: that of its file."""
+        return victim_name(self.file.name)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of ledger, store and report."""
+        return self.out or Path("results") / self.name
+
+    @property
+    def scope(self) -> LiveScope:
+        """What is to be run."""
+        brought = self.options.keys() & {"pool", "public"}
+        pools = (
+            ("public",)
+            if brought == {"public"}
+            else ("in-distribution", *(["public"] * ("public" in brought)))
+        )
+        return LiveScope(self.budgets, self.attacks, self.surrogates, pools, self.repeats, self.buy_repeats)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A campaign before anything was sent: its cells, and the context that they will run in."""
+
+    target: Target
+    victim: RemoteVictim
+    cells: list[Cell]
+    attacks: Mapping[str, Any]
+    context: LiveContext
+
+
+def planned(request: Request) -> Planned:
+    """Return what a request comes to; raises UsageError for whatever is wrong with file, data or attacks."""
+    target, scope = load_target(request.file), request.scope
+    require_repeats(scope)
+    with guarded_import("an installed plugin"):
+        built = {text: plugins.attacks.build(text) for text in attack_texts(scope, target)}
+    victim = remote_victim(target, LiveData(test=request.test, **request.options), name=request.name)
+    splits = victim.splits
+    sizes = {"train": 0, "calibration": 0, "pool": len(splits.pool), "test": len(splits.test)}
+    sizes |= {} if splits.public is None else {"public": len(splits.public)}
+    cells = live_cells(request.name, target, scope, PlannedVictim(victim.shape, sizes), built)
+    context = LiveContext(
+        data_files.data_root(None),
+        training_cache(request.folder / "store.sqlite"),
+        largest=max(request.budgets),
+        buy_repeats=request.buy_repeats,
+    )
+    context.serve(cells[0].victim, victim)
+    return Planned(target, victim, cells, built, context)
+
+
+def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str], list[str]]:
+    """Run a campaign, or the rest of it; return the number of cells by status, and what to say at the end."""
+    plan = planned(request)
+    folder, store_file = request.folder, request.folder / "store.sqlite"
+    planned_bill = bill(
+        plan.cells,
+        plan.attacks,
+        plan.context,
+        plan.target,
+        canary=CANARY,
+        buy_repeats=request.buy_repeats,
+    )
+    planned_bill.require_allowed()
+    check_outputs(
+        files={"the store": store_file, "the report": folder / "report.md"}, folders={"--out": folder}
+    )
+    with _buying(request, folder) as buyer:
+        for line in planned_bill.lines():
+            print(printable(line), file=sys.stderr)
+        plan.context.buyer = buyer
+        with Purchases(buyer, planned_bill, plan.target) as purchases:
+            plan.context.bought = purchases.bought
+            campaign = Campaign(plan.victim, plan.cells, buyer, plan.context)
+            with Store(store_file, create=True) as store, stored_if_stopped(progress) as watched:
+                store.set_meta(_meta(request, plan, command))
+                counts = campaign.run(store, watched)
+    try:
+        report = write_store_report(store_file, folder)
+    except OSError as error:
+        raise UsageError(
+            f"the results are stored, but the report cannot be written ({described(error)}); "
+            f"moatbench report {shlex.quote(str(store_file))} --out DIR writes it to another folder"
+        ) from error
+    return counts, [*purchases.last_lines(), str(report)]
+
+
+@contextmanager
+def _buying(request: Request, folder: Path) -> Iterator[Buyer]:
+    buyer = start_buyer(request.file, folder / "ledger.sqlite", allowed_host=request.allowed_host)
+    try:
+        yield buyer
+    finally:
+        buyer.close()
+
+
+def _meta(request: Request, plan: Planned, command: str) -> Meta:
+    target = plan.target
+    return Meta(
+        matrix=request.name,
+        description=f"a live target: {target.protocol}, {target.answers}",
+        reference_budget={plan.cells[0].victim.data: max(request.budgets)},
+        sentinels=[],
+        report=ReportOptions(
+            confirm=0, price=target.price_per_1000, rate=target.rate_per_hour, quota=target.quota
+        ),
+        command=command,
+        machine=provenance.machine(),
+        packages=provenance.installed_versions(),
+        attacks=sorted(plugins.attacks.names()),
+        defenses=sorted(plugins.defenses.names()),
+        **provenance.commit(),
+    )
