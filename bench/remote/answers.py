@@ -18,6 +18,8 @@ from bench.remote.target import Target
 Table = NDArray[np.float64]
 SUM = 1e-3
 """How far the sum of probabilities may be from 1, beyond what rounding to the digits shown explains."""
+COARSEST = 0.25
+"""How far rounding may explain at most."""
 LOOKED_AT = 256
 """Numbers of one reply whose digits are counted."""
 
@@ -81,17 +83,26 @@ def _probabilities(rows: Rows, target: Target) -> tuple[Table, int]:
     digits, decimals = _digits(shown_numbers)
     answers = _scaled(numbers, target.scale)
     if target.positive is not None and answers.shape[1] == 1:
-        _check_range(answers, 0.0)
+        _check_range(answers)
         place = target.classes.index(target.positive)
         answers = np.hstack([answers, 1 - answers] if place == 0 else [1 - answers, answers])
         return np.clip(answers, 0.0, 1.0), digits
-    # Each of k numbers is off by half a unit of its last place at most.
-    rounding = answers.shape[1] * 0.5 * 10.0**-decimals / (100 if target.scale == "percent" else 1)
-    tolerance = max(SUM, rounding if target.scale != "log" else 0.0)
+    tolerance = _tolerance(answers.shape[1], decimals, target.scale)
     if missing is not None:
         answers = _completed(answers, missing, tolerance)
     _check(answers, numbers, target, tolerance)
     return np.clip(answers, 0.0, 1.0), digits
+
+
+def _tolerance(classes: int, decimals: int, scale: str) -> float:
+    """Return how far a sum of probabilities may be from 1, with numbers of so many digits after the point.
+
+    Each number is off by half a unit of its last place at most. Whole numbers were not
+    rounded.
+    """
+    places = decimals + 2 if scale == "percent" else decimals
+    rounding = classes * 0.5 * 10.0**-places if places and scale != "log" else 0.0
+    return max(SUM, min(rounding, COARSEST))
 
 
 def _by_order(rows: Rows, target: Target) -> Table:
@@ -205,11 +216,11 @@ def _check(answers: Table, numbers: Table, target: Target, tolerance: float) -> 
             f"the numbers of an answer are no probabilities: their sum is {numbers[worst].sum():.6g}"
             f"{_scale_hint(numbers, target)}; check scale and output"
         )
-    _check_range(answers, tolerance)
+    _check_range(answers)
 
 
-def _check_range(answers: Table, tolerance: float) -> None:
-    if not np.isfinite(answers).all() or answers.min() < -tolerance or answers.max() > 1 + tolerance:
+def _check_range(answers: Table) -> None:
+    if not np.isfinite(answers).all() or answers.min() < -SUM or answers.max() > 1 + SUM:
         raise unreadable(
             f"the numbers of an answer are no probabilities: they go from {answers.min():.6g} to "
             f"{answers.max():.6g} after scale; check scale and output"

@@ -49,15 +49,21 @@ class HttpExchange:
 
     def attempt(self, inputs: Inputs, *, account: str, idempotency: str) -> Reply:
         """Send one request, once, see :class:`bench.remote.exchange.Exchange`."""
+        outcome = self._outcome(inputs, account, idempotency)
+        # Raised here, outside of the handlers, so that no chain leads to a header or to the inputs.
+        if isinstance(outcome, AttemptError):
+            raise outcome
+        return outcome
+
+    def _outcome(self, inputs: Inputs, account: str, idempotency: str) -> Reply | AttemptError:
         try:
             return self._attempt(inputs, account, idempotency)
         except AttemptError as error:
             found = error
         except Exception as error:  # noqa: BLE001  # what httpx2 raises may show headers, among them the key
             found = verdicts.of_exception(error)
-        # Raised here, outside of the handlers, so that no chain leads to a header or to the inputs.
         message = self._secrets.hide(str(found))
-        raise AttemptError(message, billed=found.billed, action=found.action, wait=found.wait)
+        return AttemptError(message, billed=found.billed, action=found.action, wait=found.wait)
 
     def _attempt(self, inputs: Inputs, account: str, idempotency: str) -> Reply:
         headers = self._headers(account, idempotency)

@@ -23,12 +23,12 @@ LARGEST = 2 + sum(SIZES)
 class TargetLook:
     """What a first look at a target found.
 
-    ``identity``: what it says of its model; ``server``: what it says of itself; ``shape``: that of its inputs,
-    as it states it; "" if it says nothing. ``asked``: inputs that answers were asked for. ``refused``: those
-    without an answer. ``digits``: the most significant digits shown. ``change``: the largest difference of two
-    answers to one input, None if there were not two. ``milliseconds``: median of a request, by its inputs.
-    ``throughput``: inputs a second over one connection, at the largest of them; None if nothing was sent.
-    ``findings``: a sentence each.
+    ``identity``: what it says of its model; ``server``: what it says of itself; ``shape``: that of its
+    inputs, as it states it; "" if it says nothing. ``asked``: inputs that answers were asked for.
+    ``refused``: those without an answer. ``digits``: the most significant digits shown. ``change``: the
+    largest difference of two answers to one input, None if there were not two. ``milliseconds``: median of a
+    request, by its inputs. ``throughput``: inputs a second over one connection, at the largest of them; None
+    if nothing was sent. ``findings``: a sentence each.
     """
 
     identity: str
@@ -119,8 +119,8 @@ def _sentences(found: TargetLook, answers: NDArray[np.float64], target: Target, 
     if found.throughput is not None:
         times = ", ".join(f"{size}: {value:.3g} ms" for size, value in found.milliseconds.items())
         sentences.append(
-            f"Median time of a request by its inputs: {times}; that is {found.throughput:,.0f} inputs a second "
-            "over one connection."
+            f"Median time of a request by its inputs: {times}; that is {found.throughput:,.0f} inputs a "
+            "second over one connection."
         )
         largest = max(found.milliseconds)
         if largest < min(max(SIZES), target.batch, found.asked - 2):

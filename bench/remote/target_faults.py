@@ -25,7 +25,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VISIBLE = re.compile(r"[\x20-\x7e]*")
 _SECRET = re.compile(
-    r"key|token|passw|secret|auth(?!or)|cookie|credential|signature|session|bearer", re.IGNORECASE
+    r"key|token|passw|secret|auth(?!ors?$)|cookie|credential|signature|session|bearer", re.IGNORECASE
 )
 _NAMES = {"key_env", "key_header", "signature", "idempotency_header"}
 """Fields whose names look like secrets, and whose values are none."""

@@ -49,7 +49,7 @@ def of_status(
         return _error(status, reason, excerpt, "yes" if bills_rejected else "no", "retry", wait)
     if status in _STATUS:
         billed, action, reason = _STATUS[status]
-        return _error(status, reason, excerpt, billed, action, wait)
+        return _error(status, reason, excerpt, billed, action, None if action == "stop" else wait)
     if status >= 500:
         return _error(status, "it failed, or what is before it", excerpt, "unknown", "retry", wait)
     if 300 <= status < 400:
@@ -91,20 +91,18 @@ def _of_connection(error: httpx2.ConnectError) -> AttemptError:
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return AttemptError(
-            f"the target's certificate is not accepted: {cause.verify_message}; check url and ca_file",
-            billed="no",
-            action="stop",
-        )
+        reason = getattr(cause, "verify_message", "") or "it cannot be verified"
+        return _refused(f"the target's certificate is not accepted: {reason}; check url and ca_file")
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return AttemptError(
-            f"the target speaks no TLS that is understood ({cause.reason}); check whether url is https",
-            billed="no",
-            action="stop",
-        )
+        reason = getattr(cause, "reason", "") or "no handshake"
+        return _refused(f"the target speaks no TLS that is understood ({reason}); check whether url is https")
     return AttemptError(
         "the target takes no connection; check url, and whether it runs", billed="no", action="retry"
     )
+
+
+def _refused(message: str) -> AttemptError:
+    return AttemptError(message, billed="no", action="stop")
 
 
 def unreadable(message: str) -> AttemptError:

@@ -39,6 +39,12 @@ class FunctionExchange:
 
     def attempt(self, inputs: Inputs, *, account: str, idempotency: str) -> Reply:
         """Call the function once, see :class:`bench.remote.exchange.Exchange`."""
+        outcome = self._outcome(inputs)
+        if isinstance(outcome, AttemptError):
+            raise outcome
+        return outcome
+
+    def _outcome(self, inputs: Inputs) -> Reply | AttemptError:
         try:
             started = self._clock()
             values = _plain(self._function(inputs.rows))
@@ -57,7 +63,7 @@ class FunctionExchange:
         except BaseException as error:  # noqa: BLE001  # it may also end the program
             words = f"the function {self._target.url}{place_of(error)}: {one_line(error)}"
             found = AttemptError(words, billed="unknown", action="stop")
-        raise AttemptError(str(found), billed=found.billed, action=found.action, wait=found.wait)
+        return AttemptError(str(found), billed=found.billed, action=found.action, wait=found.wait)
 
     def metadata(self) -> dict[str, Any]:
         """Return nothing: a function says nothing of itself."""

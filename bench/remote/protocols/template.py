@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -49,9 +50,12 @@ class Template:
 
 def _compiled(field: str, expression: str) -> Any:
     try:
-        return jmespath.compile(expression)
+        compiled = jmespath.compile(expression)
+        with contextlib.suppress(jmespath.exceptions.JMESPathTypeError):
+            compiled.search({})  # which finds a function that does not exist
     except jmespath.exceptions.JMESPathError as error:
         raise UsageError(f"{field} is no JMESPath: {one_line(error)}") from None
+    return compiled
 
 
 def _found(expression: Any, document: Any) -> Any:
