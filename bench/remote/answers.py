@@ -97,8 +97,7 @@ def _probabilities(rows: Rows, target: Target) -> tuple[Table, int]:
 def _tolerance(classes: int, decimals: int, scale: str) -> float:
     """Return how far a sum of probabilities may be from 1, with numbers of so many digits after the point.
 
-    Each number is off by half a unit of its last place at most. Whole numbers were not
-    rounded.
+    Each number is off by half a unit of its last place at most. Whole numbers were not rounded.
     """
     places = decimals + 2 if scale == "percent" else decimals
     rounding = classes * 0.5 * 10.0**-places if places and scale != "log" else 0.0
