@@ -37,25 +37,60 @@ Allowed = Annotated[
         help="The host of the URL, where that is not this machine; the file states the permission too.",
     ),
 ]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of store, ledger and report (default: results/TARGET).")
+]
 
 
 def _text(words: str, metavar: str) -> Any:
     return Annotated[str | None, typer.Option(help=words, metavar=metavar)]
 
 
+INPUTS = typer.Option(help="Inputs: .csv, .parquet, .npz, .npy, or a folder of images by class.")
 DATA: Mapping[str, tuple[Any, Any]] = {
-    "data": (
-        Annotated[
-            str, typer.Option(help="Inputs: .csv, .parquet, .npz, .npy, or a folder of images by class.")
-        ],
-        ...,
-    ),
+    "data": (Annotated[str, INPUTS], ...),
     "label": (_text("Column, or array, of the true classes.", "COLUMN"), None),
     "pool": (_text("Inputs that an attacker has (default: the rest of DATA).", "FILE"), None),
     "public": (_text("Inputs that anyone can get; an attacker without POOL has these alone.", "FILE"), None),
     "columns": (_text("A TOML file that declares the columns of a table.", "FILE"), None),
 }
 """Options that say where inputs are."""
+
+
+@target_app.command()
+@with_options({**DATA, "data": (Annotated[str | None, INPUTS], None)})
+def check(
+    target: File,
+    budget: Budgets = None,
+    test: Annotated[int, typer.Option(min=0, help="Inputs of DATA for the evaluation.")] = 0,
+    attack: Attacks = None,
+    allowed: Allowed = None,
+    out: Out = None,
+    *,
+    options: Mapping[str, Any],
+) -> None:
+    """Look at a target in at most 50 inputs: what it answers, how fast, what an attack would cost."""
+    print(f"moatbench {__version__}: loading", file=sys.stderr)
+    from bench.cli import target_check
+    from bench.cli.model_options import parsed_budgets
+    from bench.cli.target_attack import Request
+    from bench.report.terminal_page import printable
+
+    lines, fault = target_check.checked(
+        Request(
+            file=target,
+            options=options,
+            test=test,
+            budgets=parsed_budgets(budget),
+            attacks=tuple(attack or ()),
+            allowed_host=allowed,
+            out=out,
+        )
+    )
+    print("\n".join(printable(line) for line in lines))
+    if fault:
+        print(printable(f"not worth an attack: {fault}"))
+        raise typer.Exit(ExitCode.USAGE)
 
 
 @target_app.command()
@@ -74,9 +109,7 @@ def attack(
         int, typer.Option(min=1, help="Repeats that buy inputs; the others learn from what was bought.")
     ] = 1,
     allowed: Allowed = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of store, ledger and report (default: results/TARGET).")
-    ] = None,
+    out: Out = None,
     *,
     options: Mapping[str, Any],
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from bench import plugins
 from bench.cli import provenance
 from bench.cli.failures import described
-from bench.cli.live_progress import Purchases
+from bench.cli.live_progress import Purchases, outcome
 from bench.cli.model_options import victim_name
 from bench.cli.outputs import check_outputs
 from bench.cli.session import Progress, stored_if_stopped
@@ -23,12 +23,12 @@ from bench.errors import UsageError
 from bench.models.plugin_guard import guarded_import
 from bench.models.remote_victim import LiveData, RemoteVictim, remote_victim
 from bench.plan.feasibility import PlannedVictim
-from bench.plan.live import CANARY, LiveScope, attack_texts, live_cells, require_repeats
+from bench.plan.live import CANARY, Bill, LiveScope, attack_texts, live_cells, require_repeats
 from bench.remote.buying import Buyer, start_buyer
 from bench.remote.target import Target, load_target
 from bench.report.store_report import write_store_report
 from bench.report.terminal_page import printable
-from bench.run_facts import Meta, ReportOptions
+from bench.run_facts import CampaignFacts, Meta, ReportOptions
 from bench.runner.live import LiveContext
 from bench.runner.live_campaign import Campaign, training_cache
 from bench.runner.live_plan import bill
@@ -105,11 +105,9 @@ def planned(request: Request) -> Planned:
     return Planned(target, victim, cells, built, context)
 
 
-def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str], list[str]]:
-    """Run a campaign, or the rest of it; return the number of cells by status, and what to say at the end."""
-    plan = planned(request)
-    folder, store_file = request.folder, request.folder / "store.sqlite"
-    planned_bill = bill(
+def planned_bill(request: Request, plan: Planned) -> Bill:
+    """Return what a campaign comes to; raises UsageError where the target file does not allow it."""
+    found = bill(
         plan.cells,
         plan.attacks,
         plan.context,
@@ -117,20 +115,28 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
         canary=CANARY,
         buy_repeats=request.buy_repeats,
     )
-    planned_bill.require_allowed()
+    found.require_allowed()
+    return found
+
+
+def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str], list[str]]:
+    """Run a campaign, or the rest of it; return the number of cells by status, and what to say at the end."""
+    plan = planned(request)
+    costs = planned_bill(request, plan)
+    folder, store_file = request.folder, request.folder / "store.sqlite"
     check_outputs(
         files={"the store": store_file, "the report": folder / "report.md"}, folders={"--out": folder}
     )
-    with _buying(request, folder) as buyer:
-        for line in planned_bill.lines():
+    with buying(request, planned=costs.inputs, on_progress=Purchases(costs)) as buyer:
+        before = buyer.facts()
+        for line in costs.lines(latency(before)):
             print(printable(line), file=sys.stderr)
         plan.context.buyer = buyer
-        with Purchases(buyer, planned_bill, plan.target) as purchases:
-            plan.context.bought = purchases.bought
-            campaign = Campaign(plan.victim, plan.cells, buyer, plan.context)
-            with Store(store_file, create=True) as store, stored_if_stopped(progress) as watched:
-                store.set_meta(_meta(request, plan, command))
-                counts = campaign.run(store, watched)
+        campaign = Campaign(plan.victim, plan.cells, buyer, plan.context)
+        with Store(store_file, create=True) as store, stored_if_stopped(progress) as watched:
+            store.set_meta(_meta(request, plan, command))
+            counts = campaign.run(store, watched)
+        said = outcome(buyer.facts(), before)
     try:
         report = write_store_report(store_file, folder)
     except OSError as error:
@@ -138,16 +144,25 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
             f"the results are stored, but the report cannot be written ({described(error)}); "
             f"moatbench report {shlex.quote(str(store_file))} --out DIR writes it to another folder"
         ) from error
-    return counts, [*purchases.last_lines(), str(report)]
+    return counts, [said, str(report)]
 
 
 @contextmanager
-def _buying(request: Request, folder: Path) -> Iterator[Buyer]:
-    buyer = start_buyer(request.file, folder / "ledger.sqlite", allowed_host=request.allowed_host)
+def buying(request: Request, **options: Any) -> Iterator[Buyer]:
+    """Yield what buys answers; ``options``: of :func:`bench.remote.buying.start_buyer`."""
+    buyer = start_buyer(
+        request.file, request.folder / "ledger.sqlite", allowed_host=request.allowed_host, **options
+    )
     try:
         yield buyer
     finally:
         buyer.close()
+
+
+def latency(facts: CampaignFacts) -> float | None:
+    """Return the seconds of one request with the fewest inputs, as measured; None where nothing was sent."""
+    measured = {int(size): value for size, value in facts.latency_ms.items()}
+    return measured[min(measured)] / 1000 if measured else None
 
 
 def _meta(request: Request, plan: Planned, command: str) -> Meta:

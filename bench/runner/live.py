@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,17 +38,14 @@ def _closed(_x: Array, _account: str) -> NDArray[np.float64]:
 class LiveContext(WorkerContext):
     """The context of a live target's cells: answers come from where ``ask`` says.
 
-    ``largest``: the largest budget, which is bought first. ``buy_repeats``: repeats that buy. ``part``:
-    inputs that are asked for at a time; ``bought`` is called after each with their number. ``stopped``: the
-    error that ended the purchase.
+    ``largest``: the largest budget, which is bought first. ``buy_repeats``: repeats that buy. ``stopped``:
+    what ended the purchase.
     """
 
     buyer: Buyer | None = None
     largest: int = 0
     buy_repeats: int = 1
-    part: int = 1024
-    bought: Callable[[int], None] = lambda _number: None
-    stopped: Exception | None = None
+    stopped: BaseException | None = None
     ask: Ask = _closed
     _apis: list[RemoteAPI] = field(default_factory=list, repr=False)
 
@@ -95,16 +92,11 @@ class LiveContext(WorkerContext):
         """Return the answers (n, classes) of the target to inputs (n, …); what stops it is kept."""
         if self.buyer is None:
             raise NotBoughtError("nobody is there to buy")
-        answers = []
-        for start in range(0, len(x), self.part):
-            wanted = victim.on_the_wire(x[start : start + self.part])
-            try:
-                answers.append(self.buyer.ask(wanted, session=session, purpose=purpose, account=account))
-            except Exception as error:
-                self.stopped = error
-                raise
-            self.bought(len(wanted))
-        return np.concatenate(answers)
+        try:
+            return self.buyer.ask(victim.on_the_wire(x), session=session, purpose=purpose, account=account)
+        except BaseException as error:
+            self.stopped = error
+            raise
 
 
 def run(cells: Sequence[Cell], attack: Any, context: LiveContext) -> list[Outcome]:

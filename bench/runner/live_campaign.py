@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from bench import keys
 from bench.data import sketches
+from bench.errors import MoatbenchError, StoppedError
 from bench.models.determinism import single_thread, versions
 from bench.models.plugin_guard import build
 from bench.models.remote_api import account_of
@@ -73,23 +75,37 @@ class Campaign:
             if left:
                 store.set_meta(Meta(started=started, device=self.device))
             todo: list[Item] = [(each.task, each.key) for each in left]
-            for record in watched(self._records(todo), len(plan) - len(todo), len(plan)):
+            for record in watched(self._records(todo, store), len(plan) - len(todo), len(plan)):
                 store.put(record)
                 if record.status == "failed":
                     log.error("%s failed: %s", " ".join(map(str, record.spec.values())), record.error)
-            if left:
-                store.set_meta(Meta(finished=time.time(), ran=len(todo)))
-            return store.counts()
+            self.buyer.finish()
         except RunStopped as stopped:
+            self._keep_facts(store)
             raise stopped.error from None
-        finally:
+        except (MoatbenchError, StoppedError):
+            self._keep_facts(store)
+            raise
+        self._keep_facts(store)
+        if left:
+            store.set_meta(Meta(finished=time.time(), ran=len(todo)))
+        cache = self.context.training_cache
+        if cache is not None and not store.missing():
+            shutil.rmtree(cache, ignore_errors=True)
+        return store.counts()
+
+    def _keep_facts(self, store: Store) -> None:
+        """Store what was bought so far; an interrupted or broken purchase is asked nothing more."""
+        if isinstance(self.context.stopped, KeyboardInterrupt):
+            return
+        with suppress(StoppedError):
             store.set_meta(Meta(campaign=self.facts(store.records())))
-            cache = self.context.training_cache
-            if cache is not None and store.done() and not store.missing():
-                shutil.rmtree(cache, ignore_errors=True)
 
     def facts(self, records: Iterable[Record]) -> CampaignFacts:
-        """Return what was bought, by attack and budget too: what its first repeat sent until then."""
+        """Return what was bought, by attack and budget too: what its first repeat sent until then.
+
+        What another purpose had bought before is not paid again, so that it is no more than the attack paid.
+        """
         bought: dict[str, dict[str, int]] = {}
         for record in records:
             if record.status == "ok" and record.repeat == 0 and record.info.queries is not None:
@@ -98,6 +114,9 @@ class Campaign:
                 sent = record.info.queries.sent
                 by_budget[str(cell.budget)] = max(sent, by_budget.get(str(cell.budget), 0))
         known = self.buyer.facts()
+        for attack, by_budget in bought.items():
+            paid = known.purposes[attack].paid if attack in known.purposes else 0
+            bought[attack] = {budget: min(sent, paid) for budget, sent in by_budget.items()}
         return known.model_copy(update={"bought": bought, "once": self.context.buy_repeats == 1})
 
     def _evaluated(self) -> RemoteVictim:
@@ -118,8 +137,9 @@ class Campaign:
         plan = task_keys(self.cells, {spec: victim.fingerprint}, self.device, None, {spec.data: ""})
         return [_with(each, own) for each in plan]
 
-    def _records(self, todo: Sequence[Item]) -> Iterator[Record]:
+    def _records(self, todo: Sequence[Item], store: Store) -> Iterator[Record]:
         for items in grouped(todo):
+            self._keep_facts(store)
             yield from records_of(items, self.device, partial(self._outcomes, items[0][0]))
 
     def _outcomes(self, cell: Any) -> list[Outcome]:

@@ -191,7 +191,7 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
 class RunStopped(BaseException):  # no plugin may catch it with Exception
     """The whole run has to stop, for a reason that lies in no cell: the ``error`` to tell."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
 

@@ -8,6 +8,7 @@ from made_target import MadeBuyer, made_target
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from bench.errors import StoppedError, UsageError
 from bench.models.plugin_guard import build
 from bench.models.remote_victim import LiveData, remote_victim
 from bench.plan.feasibility import PlannedVictim
@@ -15,6 +16,7 @@ from bench.plan.live import LiveScope, live_cells
 from bench.plugins import attacks
 from bench.runner.live import LiveContext
 from bench.runner.live_campaign import Campaign
+from bench.runner.live_plan import bill
 from bench.store import Store
 
 COPYCAT, LABELS = "copycat(use_probability=true)", "labels"
@@ -58,19 +60,160 @@ def finished(made, path):
         return counts, store.records(), store.meta()
 
 
-SCOPE = LiveScope((50, 100), (COPYCAT, LABELS), ("logistic",), repeats=3)
+SCOPE = LiveScope((50, 100), (COPYCAT, LABELS), ("sklearn-logistic",), repeats=3)
 
 
-def test_attacks_share_one_purchase_and_smaller_budgets_are_its_beginning(digits, tmp_path):
-    made, _ = campaign(digits, tmp_path, scope=SCOPE)
-    counts, records, meta = finished(made, tmp_path / "store.sqlite")
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    """A campaign that was run, its store's path, counts by status, records and facts."""
+    folder = tmp_path_factory.mktemp("whole")
+    made, _ = campaign(digits, folder, scope=SCOPE)
+    return made, folder / "store.sqlite", *finished(made, folder / "store.sqlite")
+
+
+def test_attacks_share_one_purchase_and_smaller_budgets_are_its_beginning(whole):
+    made, _, counts, records, meta = whole
     assert counts == {"ok": 12}
     assert len(made.buyer.sold) == len(set(made.buyer.sold)) == 100 + 100
     assert meta.campaign.purposes[COPYCAT].paid == 100
     assert meta.campaign.purposes[LABELS].paid == 0
-    assert meta.campaign.bought == {COPYCAT: {"50": 50, "100": 100}, LABELS: {"50": 50, "100": 100}}
+    assert meta.campaign.bought == {COPYCAT: {"50": 50, "100": 100}, LABELS: {"50": 0, "100": 0}}
     fidelity = {
         (record.cell.attack, record.cell.budget): record.metrics["extraction.fidelity"] for record in records
     }
     assert min(fidelity.values()) > 0.6
     assert all(record.info.queries.sent == record.cell.budget for record in records)
+
+
+def test_test_inputs_are_bought_first_and_no_attack_sends_one(whole):
+    made = whole[0]
+    assert made.buyer.asked[0] == ("test", "test", "", 100)
+    test = {row.tobytes() for row in made.victim.splits.test.x}
+    sold = [key[0] for key in made.buyer.sold]
+    assert set(sold[:100]) == test
+    assert not set(sold[100:]) & test
+
+
+def test_later_repeats_learn_from_what_the_first_one_bought(whole):
+    made, _, _, records, _ = whole
+    asked = [each for each in made.buyer.asked if each[0] != "test"]
+    assert all(session.endswith(" 0") for session, *_ in asked)
+    agreement = [record.arrays["agreement"].tobytes() for record in records if record.cell.budget == 50]
+    assert len(set(agreement)) > 2
+
+
+def test_repeats_that_buy_send_inputs_of_their_own(digits, tmp_path):
+    scope = LiveScope((50,), (COPYCAT,), ("sklearn-logistic",), repeats=2, buy_repeats=2)
+    made, _ = campaign(digits, tmp_path, scope=scope)
+    _, _, meta = finished(made, tmp_path / "store.sqlite")
+    assert 150 < len(made.buyer.sold) <= 200
+    assert not meta.campaign.once
+
+
+def test_a_stopped_campaign_goes_on_and_pays_nothing_twice(whole, digits, tmp_path):
+    model, expected = digits[1], whole[3]
+    buyer = MadeBuyer(model, made_target(), stop_after=120)
+    stopped, _ = campaign(digits, tmp_path, scope=SCOPE, buyer=buyer)
+    with pytest.raises(StoppedError, match="run the same command later"):
+        finished(stopped, tmp_path / "store.sqlite")
+    with Store(tmp_path / "store.sqlite") as store:
+        assert store.meta().campaign.purposes["test"].paid == 100
+        assert not store.records()
+    again = MadeBuyer(model, made_target(), ledger=buyer.ledger)
+    made, _ = campaign(digits, tmp_path, scope=SCOPE, buyer=again)
+    _, records, _ = finished(made, tmp_path / "store.sqlite")
+    assert len(buyer.sold) + len(again.sold) == 200
+    assert sorted(map(repr, (each.comparable() for each in records))) == sorted(
+        map(repr, (each.comparable() for each in expected))
+    )
+
+
+def test_a_finished_campaign_sends_and_trains_nothing_again(whole, digits, tmp_path):
+    made, path, *_ = whole
+    again = MadeBuyer(digits[1], made_target(), ledger=made.buyer.ledger)
+    other, _ = campaign(digits, tmp_path, scope=SCOPE, buyer=again)
+    counts, _, meta = finished(other, path)
+    assert counts == {"ok": 12}
+    assert not again.sold
+    assert meta.ran == 12  # that of the run that did it
+
+
+def test_refused_inputs_are_counted_and_learnt_by_nobody(digits, tmp_path):
+    model, target = digits[1], made_target()
+    buyer = MadeBuyer(model, target, refuses=lambda x: model(x).argmax(axis=1) == 3)
+    made, _ = campaign(
+        digits, tmp_path, scope=LiveScope((60,), (COPYCAT,), ("sklearn-logistic",), repeats=1), buyer=buyer
+    )
+    counts, (record,), meta = finished(made, tmp_path / "store.sqlite")
+    assert counts == {"ok": 1}
+    assert record.info.queries.sent == 60
+    assert record.info.queries.refused > 0
+    assert record.info.learnt == record.info.queries.answered < 60
+    assert any("that the target refuses are left out" in note for note in meta.victims[0].notes)
+    assert meta.victims[0].sizes.test < 100
+
+
+def test_attacks_that_need_what_nobody_has_are_not_applicable(digits, tmp_path):
+    scope = LiveScope((50,), ("recover", "membership_threshold"), ("sklearn-logistic",), repeats=1)
+    made, _ = campaign(digits, tmp_path, scope=scope)
+    counts, records, _ = finished(made, tmp_path / "store.sqlite")
+    assert counts == {"not_applicable": 2}
+    assert {record.error for record in records} == {
+        "it needs to know the defenses of the target, and nobody here does",
+        "it needs records that the model was trained on, and nobody here has them",
+    }
+    assert len(made.buyer.sold) == 100
+
+
+def test_an_attack_that_makes_inputs_buys_once_and_is_only_retrained(digits, tmp_path):
+    scope = LiveScope((60,), ("jbda(seeds=30)",), ("mlp",), repeats=2)
+    made, _ = campaign(digits, tmp_path, scope=scope)
+    counts, records, _ = finished(made, tmp_path / "store.sqlite")
+    assert counts == {"ok": 2}
+    assert len(made.buyer.sold) == 160
+    assert {record.info.learnt for record in records} == {60}
+    assert len({record.arrays["agreement"].tobytes() for record in records}) == 2
+
+
+def test_the_planned_bill_counts_inputs_that_attacks_share_once(digits, tmp_path):
+    made, built = campaign(digits, tmp_path, scope=SCOPE)
+    planned = bill(made.cells, built, made.context, made.victim.target, canary=20, buy_repeats=1)
+    assert planned.attacks == {COPYCAT: 100, LABELS: 0}
+    assert planned.inputs == 220
+    assert not made.buyer.sold
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [({"budget": 219}, "budget = 219"), ({"money_cap": 0.329}, "money_cap = 0.329")],
+)
+def test_a_campaign_that_a_cap_does_not_allow_is_refused_before_anything_is_sent(
+    digits, tmp_path, limits, words
+):
+    made, built = campaign(digits, tmp_path, scope=SCOPE, **limits)
+    planned = bill(made.cells, built, made.context, made.victim.target, canary=20, buy_repeats=1)
+    with pytest.raises(UsageError, match=words):
+        planned.require_allowed()
+
+
+def test_attacks_that_ask_one_by_one_say_so_beforehand(digits, tmp_path):
+    scope = LiveScope((60,), ("knockoff(sampling_strategy=adaptive)",), ("mlp",), repeats=1)
+    made, built = campaign(digits, tmp_path, scope=scope, rate="600/minute")
+    planned = bill(made.cells, built, made.context, made.victim.target, canary=20, buy_repeats=1)
+    assert planned.round_trips == {"knockoff(sampling_strategy=adaptive)": 60}
+    assert "up to 60 requests one after another, 12.0 s at 0.2 s each" in "\n".join(planned.lines(0.2))
+    assert "18.0 s at 600/minute" in "\n".join(planned.lines())
+
+
+def test_a_label_that_the_target_does_not_have_is_one_sentence(digits):
+    with pytest.raises(UsageError, match="label '9' that is not among classes"):
+        remote_victim(
+            made_target(classes=(*"012345678", "x")),
+            LiveData(str(digits[0]), test=50, label="y"),
+            name="m",
+        )
+
+
+def test_a_budget_that_the_pool_cannot_supply_is_refused(digits, tmp_path):
+    with pytest.raises(UsageError, match="budget = 1700"):
+        campaign(digits, tmp_path, scope=LiveScope((1_700,), (COPYCAT,), ("sklearn-logistic",)))

@@ -30,7 +30,8 @@ class MadeBuyer:
         self.sold, self.purposes, self.asked, self.rows = [], {}, [], []
         self.times, self.closed, self.on_progress = {}, False, None
 
-    def ask(self, inputs, *, session, purpose, account=""):
+    def ask(self, inputs, *, session, purpose, account="", fresh=False):
+        assert not fresh, "nothing is bought twice"
         self.asked.append((session, purpose, account, len(inputs)))
         own = self.purposes.setdefault(purpose, {"sent": 0, "paid": 0})
         found = []
@@ -66,6 +67,12 @@ class MadeBuyer:
                 for name, own in self.purposes.items()
             },
         )
+
+    def finish(self):
+        self.finished = True
+
+    def metadata(self):
+        return {}
 
     def close(self):
         self.closed = True
