@@ -16,10 +16,14 @@ EVERY = 5.0
 
 
 class Purchases:
-    """Says how far a purchase is, at most every few seconds; ``clock``: seconds that only increase."""
+    """Says how far a purchase is, at most every few seconds.
+
+    ``clock``: seconds that only increase. ``others``: inputs that were booked before for other purposes.
+    """
 
     def __init__(self, bill: Bill, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bill, self._clock, self._printed = bill, clock, clock()
+        self.others = 0
 
     def __call__(self, progress: Progress) -> None:
         """Print a line, where the last one was a while ago."""
@@ -29,7 +33,7 @@ class Purchases:
 
     def line(self, progress: Progress) -> str:
         """Return how far the purchase is."""
-        words = f"{progress.inputs:,} of up to {self._bill.inputs:,} inputs, {progress.money:,.2f} paid"
+        words = f"{progress.inputs - self.others:,} of up to {self._bill.inputs:,} inputs, {progress.money:,.2f} spent in all"
         words += f", {progress.per_hour / 3600:,.1f} inputs/s"
         if progress.seconds_left is not None:
             words += f", at most about {duration(progress.seconds_left)} left"

@@ -17,6 +17,7 @@ from bench.cli.model_options import with_model_options
 from bench.cli.report_options import Sells, with_report_options
 from bench.cli.running import command_line, say_outcome, show_progress, stoppable
 from bench.cli.streams import output_error, standard_streams
+from bench.cli.target import target_app
 from bench.exit_codes import ExitCode
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(target_app, name="target")
 
 DataRoot = Annotated[
     Path | None,

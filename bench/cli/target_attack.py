@@ -127,8 +127,11 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
     check_outputs(
         files={"the store": store_file, "the report": folder / "report.md"}, folders={"--out": folder}
     )
-    with buying(request, planned=costs.inputs, on_progress=Purchases(costs)) as buyer:
+    purchases = Purchases(costs)
+    with buying(request, planned=costs.inputs, on_progress=purchases) as buyer:
         before = buyer.facts()
+        ours = {"test", "canary", *costs.attacks}
+        purchases.others = sum(each.paid for name, each in before.purposes.items() if name not in ours)
         for line in costs.lines(latency(before)):
             print(printable(line), file=sys.stderr)
         plan.context.buyer = buyer

@@ -9,6 +9,8 @@ from typing import Any
 from bench.data import query_pools
 from bench.errors import UsageError
 from bench.plan import feasibility
+from bench.remote.canary import INPUTS
+from bench.remote.money import MICRO, Prices
 from bench.remote.target import Target
 from bench.tasks import OWN, Cell, ThreatModel, VictimSpec
 
@@ -17,8 +19,8 @@ PROBABILITIES = ("copycat(use_probability=true)", "labels")
 LABELS = ("labels",)
 SURROGATE = "mlp"
 """What an attacker trains where nothing else is said: it fits any inputs."""
-CANARY = 20
-"""Inputs that show whether the model changes: five, twice at the start, then at two later times."""
+CANARY = 4 * INPUTS
+"""Inputs that show whether the model changes: a few, twice at the start, in the middle and at the end."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,7 @@ class Bill:
 
 def cost(target: Target, inputs: int) -> float:
     """Return the money for ``inputs``, in the currency of the target's price."""
-    units = max(0.0, inputs * target.units_per_input - target.free_units)
-    return units * target.price_per_1000 / 1000
+    return Prices.of(target).further(0, inputs)[1] / MICRO
 
 
 def hours_text(hours: float) -> str:
