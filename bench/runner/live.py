@@ -106,7 +106,17 @@ def run(cells: Sequence[Cell], attack: Any, context: LiveContext) -> list[Outcom
     for cell in cells:
         acquired = _acquired(cell, attack, pool, context)
         acquisitions.append(acquired or _again(acquisitions[0]))
-    return extraction.trained_and_measured(cells, acquisitions, pool, context)
+    outcomes = extraction.trained_and_measured(cells, acquisitions, pool, context)
+    labels = _labels(context.truth(cells[0].victim))
+    return [replace(outcome, arrays=outcome.arrays | labels) for outcome in outcomes]
+
+
+def _labels(answers: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return the labels (n,) of the answers (n, classes) to the test inputs; {} above 256 classes.
+
+    Without a defense evaluation they are in no other record, and balanced fidelity needs them.
+    """
+    return {"victim_label": answers.argmax(axis=1).astype(np.uint8)} if answers.shape[1] <= 256 else {}
 
 
 def required(cell: Cell, attack: Any, context: LiveContext) -> Pool:
