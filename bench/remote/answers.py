@@ -20,7 +20,7 @@ SUM = 1e-3
 """How far the sum of probabilities may be from 1, beyond what rounding to the digits shown explains."""
 COARSEST = 0.25
 """How far rounding may explain at most."""
-LOOKED_AT = 256
+LOOKED_AT = 100
 """Numbers of one reply whose digits are counted."""
 
 
@@ -61,7 +61,13 @@ def _label(value: Any, places: Mapping[str, int]) -> int:
         raise unreadable(
             f"the answers are labels by the target file, but the number {value} came; check answers"
         )
-    raise unreadable(f"the label {shown(value)} is none of classes; {nearest(str(value), places)}")
+    raise unreadable(f"the label {shown(value)} is none of classes; {_near(str(value), places)}")
+
+
+def _near(name: str, places: Mapping[str, int]) -> str:
+    """Return which of classes may be meant; of many, not all are listed."""
+    text = nearest(name, places)
+    return text if len(text) <= 200 else f"it names {len(places)} others"
 
 
 def _spellings(value: Any) -> Iterator[str]:
@@ -108,6 +114,9 @@ def _by_order(rows: Rows, target: Target) -> Table:
     """Return numbers (n, classes), or (n, 1) where the target file says which class they are of."""
     width = len(target.classes)
     single = target.positive is not None
+    plain = None if single else _plain_table(rows, width)
+    if plain is not None:
+        return plain
     flat = all(not isinstance(row, list) for row in rows)
     numbers = [[_number(row)] for row in rows] if flat else [_numbers(row) for row in rows]
     widths = {len(row) for row in numbers}
@@ -117,16 +126,37 @@ def _by_order(rows: Rows, target: Target) -> Table:
         )
     came = widths.pop()
     if came == 1 and not single:
-        hint = "; name the class that it is of as positive" if width == 2 else ""
-        raise unreadable(
-            f"one number an answer came where classes has {width}{hint}; check output and answers"
-        )
+        hint = _single_hint(numbers, target)
+        raise unreadable(f"one number an answer came where classes has {width}; {hint}")
     if came != (1 if single else width):
         wanted = "1, of positive," if single else str(width)
         raise unreadable(
             f"the answers have {came} numbers each, but {wanted} are expected; check classes and output"
         )
     return np.array(numbers, dtype=np.float64)
+
+
+def _plain_table(rows: Rows, width: int) -> Table | None:
+    """Return rows of ``width`` finite numbers; None for anything else, which is then looked at one by one."""
+    if not all(isinstance(row, list) and len(row) == width for row in rows):
+        return None
+    if {type(value) for row in rows for value in row} - {float, int}:
+        return None
+    try:
+        numbers = np.array(rows, dtype=np.float64)
+    except OverflowError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _single_hint(numbers: Sequence[Sequence[float]], target: Target) -> str:
+    if all(number.is_integer() for row in numbers for number in row):
+        tensor = ', or name the tensor of probabilities as output, as "predict_proba"'
+        first = tensor if target.protocol == "oip" and target.output is None else ""
+        return f'set answers = "labels" if these are labels{first}'
+    if len(target.classes) == 2:
+        return "name the class that it is of as positive"
+    return "check output and answers"
 
 
 def _numbers(row: Any) -> list[float]:
@@ -171,7 +201,7 @@ def _by_name(rows: Rows, target: Target) -> tuple[Table, NDArray[np.bool_]]:
         for name, number in pairs:
             if name not in places:
                 raise unreadable(
-                    f"the class {shown(name)} of an answer is none of classes; {nearest(name, places)}"
+                    f"the class {shown(name)} of an answer is none of classes; {_near(name, places)}"
                 )
             if not missing[row, places[name]]:
                 raise unreadable(f"an answer names the class {shown(name)} twice; check output")

@@ -61,22 +61,26 @@ def open_exchange(
         return FunctionExchange(target, folder, permission=checked.text, clock=clock)
     secrets = Secrets(target, environ)
     try:
+        import httpx2
+
         from bench.remote.connections import Deadline, open_client
         from bench.remote.http_exchange import HttpExchange
     except ImportError as error:
         raise UsageError(f"live targets need {error.name}: pip install 'moatbench[live]'") from error
+    wire = wire_of(target)
+    if httpx2.URL(wire.address).host.lower() != checked.host:
+        raise UsageError("url is read in two ways by two libraries; write the host in its plain form")
     deadline = Deadline(clock)
     client = open_client(
         checked.addresses,
         deadline,
         timeout=target.timeout,
         connections=target.connections,
+        tls=target.url.startswith("https:"),
         ca_file=None if target.ca_file is None else folder / Path(target.ca_file).expanduser(),
         transport=transport,
     )
-    return HttpExchange(
-        target, wire_of(target), secrets, client, deadline, permission=checked.text, clock=clock
-    )
+    return HttpExchange(target, wire, secrets, client, deadline, permission=checked.text, clock=clock)
 
 
 def wire_of(target: Target) -> Wire:

@@ -60,8 +60,11 @@ class HttpExchange:
             return self._attempt(inputs, account, idempotency)
         except AttemptError as error:
             found = error
-        except Exception as error:  # noqa: BLE001  # what httpx2 raises may show headers, among them the key
+        except httpx2.HTTPError as error:  # whose text may show headers, among them the key
             found = verdicts.of_exception(error)
+        except Exception as error:  # noqa: BLE001  # one request must not end the process that buys
+            fault = f"the request failed inside moatbench ({type(error).__name__}); please report it"
+            found = AttemptError(fault, billed="unknown", action="stop")
         message = self._secrets.hide(str(found))
         return AttemptError(message, billed=found.billed, action=found.action, wait=found.wait)
 

@@ -54,10 +54,10 @@ class Target(pydantic.BaseModel):
     the path that the protocol adds. ``host``: the host that a function ("python") sends to, "localhost" if it
     computes the answers itself. ``model``, ``version``: as the protocol names them. ``signature``: that of a
     TF-Serving model. ``form``: whether it gets inputs as "rows" or as "columns". ``request``: a JSON text in
-    which ``"$inputs"`` stands for the rows and ``"$columns"`` for the names of columns (json). ``output``:
-    the tensor of the answer (oip), the field of it (tfserving, mlflow), or the JMESPath of n answers (json).
-    ``identity``: a JMESPath of what the target says of its model (json). ``input``: the tensor of the inputs,
-    ``datatype`` its type (oip).
+    which ``"$inputs"`` stands for the rows, ``"$input"`` for the only row where ``batch`` is 1, and
+    ``"$columns"`` for the names of columns (json). ``output``: the tensor of the answer (oip), the field of
+    it (tfserving, mlflow), or the JMESPath of n answers (json). ``identity``: a JMESPath of what the target
+    says of its model (json). ``input``: the tensor of the inputs, ``datatype`` its type (oip).
 
     ``answers``: what comes back. ``classes``: their names in the order of the answers; with labels, all
     labels that can come. ``positive``: the class whose probability comes where only one of two does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ _VISIBLE = re.compile(r"[\x20-\x7e]*")
 _SECRET = re.compile(
     r"key|token|passw|secret|auth(?!ors?$)|cookie|credential|signature|session|bearer", re.IGNORECASE
 )
+_IN_BODY = re.compile(r"(api|access|auth)[_-]?(key|token)|passw|secret|credential|bearer", re.IGNORECASE)
 _NAMES = {"key_env", "key_header", "signature", "idempotency_header"}
 """Fields whose names look like secrets, and whose values are none."""
 _OURS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "expect"}
@@ -96,7 +98,23 @@ def _literal_secret(document: Mapping[str, Any]) -> str:
             )
         if name == "url" and isinstance(value, str) and _credentials(value):
             return "url has a password or key in it; put it into an environment variable, named by key_env"
+        if name == "request" and isinstance(value, str) and _secret_in_template(value):
+            return (
+                "request has a key in it, and a secret may not stand in the file; services that take it in "
+                "their body are reached by protocol 'python'"
+            )
     return ""
+
+
+def _secret_in_template(request: str) -> bool:
+    try:
+        leaves = list(_leaves(json.loads(request)))
+    except (ValueError, RecursionError):
+        return False  # said where the template is read
+    return any(
+        isinstance(value, str) and not value.startswith("$") and _IN_BODY.search(place[-1])
+        for place, value in leaves
+    )
 
 
 def _leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -133,7 +151,12 @@ def _complaint(
         return f"there is no field {shown(where)}; {nearest(place[-1], owner.model_fields)}"
     if first["type"] == "missing":
         return f"the field {where} is missing"
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "it has to be")
+    message = (
+        first["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should be", "it has to be")
+        .replace("a valid string", "a text")
+    )
     if not place:
         return message
     value = first["input"]

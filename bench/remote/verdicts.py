@@ -66,7 +66,7 @@ def _error(
     return AttemptError(words, billed=billed, action=action, wait=wait)
 
 
-def of_exception(error: Exception) -> AttemptError:
+def of_exception(error: httpx2.HTTPError) -> AttemptError:
     """Return what an exception of httpx2 means; its own text is shown where it can hold no header."""
     if isinstance(error, httpx2.ConnectError):
         return _of_connection(error)

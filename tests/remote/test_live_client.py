@@ -289,6 +289,14 @@ def test_headers_of_the_file_the_key_and_the_idempotency_key_are_sent(tmp_path):
     assert len(transport.requests) == 3
 
 
+def test_no_cookie_of_one_account_is_sent_by_another(tmp_path):
+    transport = answering(httpx2.Response(200, json=GOOD, headers={"set-cookie": "account=first; Path=/"}))
+    exchange = opened(tmp_path, transport=transport, accounts=[{"name": "first"}, {"name": "second"}])
+    for account in ("first", "second"):
+        exchange.attempt(inputs(1), account=account, idempotency="once")
+    assert all("cookie" not in request.headers for request in transport.requests)
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "repeated"),
     [

@@ -106,6 +106,9 @@ SENT = [
 ]
 
 
+SENT.append(("json", {"request": '{"x": "$input"}', "batch": 1}, inputs(1), {"x": [0, 0.125]}))
+
+
 @pytest.mark.parametrize(("protocol", "values", "rows", "sent"), SENT)
 def test_inputs_are_written_as_the_protocol_has_them(tmp_path, protocol, values, rows, sent):
     body = wire_of(target(tmp_path, protocol, **values)).body(rows, "q-17")
@@ -282,6 +285,7 @@ def test_an_answer_that_cannot_be_read_was_billed_and_stops(tmp_path, protocol, 
     [
         ({"request": "{"}, "request is no JSON"),
         ({"request": '{"x": "inputs"}'}, 'the text "$inputs"'),
+        ({"request": '{"x": "$input"}'}, "so batch has to be 1"),
         ({"output": "a[["}, "output is no JMESPath"),
         ({"identity": ")"}, "identity is no JMESPath"),
         ({"output": "unknown(@)"}, "output is no JMESPath"),

@@ -43,6 +43,7 @@ def everything_of(error):
         {"headers": {"x-api-key": KEY}},
         {"headers": {"Ocp-Apim-Subscription-Key": KEY}},
         {"headers": {"X-Auth-Token": KEY}},
+        {"request": f'{{"x": "$inputs", "api_key": "{KEY}"}}'},
         {"url": f"http://user:{KEY}@127.0.0.1"},
         {"url": f"http://{KEY}@127.0.0.1"},
         {"url": f"http://127.0.0.1/predict?api_key={KEY}"},
@@ -50,7 +51,7 @@ def everything_of(error):
 )
 def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path, values):
     path = written(tmp_path / "target.toml", {**ONE_OF["json"], **values})
-    with pytest.raises(UsageError, match="key_env") as caught:
+    with pytest.raises(UsageError, match=r"key_env|protocol 'python'") as caught:
         load_target(path)
     assert KEY not in str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
 

@@ -53,7 +53,7 @@ def json_rows(inputs: Inputs) -> list[Any]:
         rows: list[Any] = inputs.rows.tolist()
         if inputs.rows.dtype.kind == "f" and not np.isfinite(inputs.rows).all():
             return [_without_gaps(row) for row in rows]
-        return rows
+        return [_without_gaps(row) for row in rows] if inputs.rows.dtype.kind == "O" else rows
     return [[_without_gaps(value) for value in row] for row in inputs.rows]
 
 

@@ -43,7 +43,7 @@ class Oip:
     def body(self, inputs: Inputs, request_id: str) -> bytes:
         """Return one tensor of all inputs, or one of each column where a table has texts or gaps."""
         document: dict[str, Any] = {"id": request_id}
-        if isinstance(inputs.rows, np.ndarray):
+        if isinstance(inputs.rows, np.ndarray) and inputs.rows.dtype.kind not in "OUS":
             document["inputs"] = [self._tensor(inputs.rows, json_rows(inputs))]
         else:
             columns = inputs.columns or tuple(f"column{place}" for place in range(len(inputs.rows[0])))
@@ -72,7 +72,7 @@ class Oip:
         outputs = field(document, "outputs")
         if not isinstance(outputs, list) or not all(isinstance(each, dict) for each in outputs):
             raise unreadable("the field 'outputs' of the answer is no list of tensors; check protocol")
-        if document.get("id") not in {None, "", request_id}:
+        if document.get("id") not in (None, "", request_id):
             raise unreadable(
                 "the answer has the id of another request, so nothing tells whose answers these are"
             )

@@ -14,11 +14,14 @@ from bench.remote.exchange import Inputs
 from bench.remote.protocols.base import Rows, encoded, json_rows, listed, names, text, unreadable
 from bench.remote.target import Target
 
-INPUTS, COLUMNS = "$inputs", "$columns"
+INPUTS, INPUT, COLUMNS = "$inputs", "$input", "$columns"
 
 
 class Template:
-    """Rows stand where ``request`` says ``"$inputs"``, names of columns where it says ``"$columns"``."""
+    """Rows stand where ``request`` says ``"$inputs"``, names of columns where it says ``"$columns"``.
+
+    ``"$input"`` is the one row of a service that takes one input a request.
+    """
 
     metadata: Mapping[str, str] = {}
 
@@ -29,14 +32,17 @@ class Template:
             self._request = json.loads(target.request or "")
         except (ValueError, RecursionError) as error:
             raise UsageError(f"request is no JSON: {one_line(error)}") from None
-        if not _holds(self._request, INPUTS):
+        if not _holds(self._request, INPUTS) and not _holds(self._request, INPUT):
             raise UsageError(f'request has to hold the text "{INPUTS}", where the rows go')
+        if _holds(self._request, INPUT) and target.batch != 1:
+            raise UsageError(f'"{INPUT}" in request is the row of a single input, so batch has to be 1')
         self._output = _compiled("output", target.output or "")
         self._identity = _compiled("identity", target.identity) if target.identity else None
 
     def body(self, inputs: Inputs, request_id: str) -> bytes:
         """Return the template with the rows in it."""
-        return encoded(_filled(self._request, {INPUTS: json_rows(inputs), COLUMNS: list(inputs.columns)}))
+        rows = json_rows(inputs)
+        return encoded(_filled(self._request, {INPUTS: rows, INPUT: rows[0], COLUMNS: list(inputs.columns)}))
 
     def rows(self, document: Any, n: int, request_id: str) -> tuple[Rows, str]:
         """Return what the JMESPath finds; an expression with [*] drops rows that lack a field."""
