@@ -84,7 +84,8 @@ class Delivery:
     """Sends lots, whose inputs the ledger holds, until they are answered; safe to use from several threads.
 
     ``classes``: columns of an answer. ``limit``: inputs a request, lowered where the target takes fewer.
-    ``answered``: whether any lot was, in this run. ``identity``: what the target says of its model.
+    ``answered``, ``refused``: whether the target did so with any lot of this run. ``identity``: what the
+    target says of its model.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Delivery:
         self._lock = threading.Lock()
         self._not_before = self._started = means.clock()
         self._failures = self._unreadable = 0
-        self.answered, self.digits = False, 0
+        self.answered = self.refused = False
+        self.digits = 0
         self.identity = ledger.noted("identity") or ""
 
     @property
@@ -264,6 +266,7 @@ class Delivery:
 
     def _refused(self, lot: Lot) -> None:
         """Write that the target does not answer these inputs."""
+        self.refused = True
         nothing = np.full((len(lot), self._classes), np.nan)
         self._ledger.answered(lot.purchases, nothing, purpose=lot.purpose, run_seconds=self.seconds)
 

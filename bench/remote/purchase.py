@@ -160,7 +160,7 @@ class Purchaser:
         queue = _Queue(lot, self._delivery)
         if not self._delivery.answered and (first := queue.next()) is not None:
             self._deliver(first)
-            if not self._delivery.answered and self.ledger.answers(first.purchases):
+            if self._delivery.refused and not self._delivery.answered:
                 raise UsageError(
                     f"the target answers none of the first {len(first)} inputs that it gets; change its file"
                 )
