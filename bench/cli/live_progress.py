@@ -33,8 +33,8 @@ class Purchases:
 
     def line(self, progress: Progress) -> str:
         """Return how far the purchase is."""
-        words = f"{progress.inputs - self.others:,} of up to {self._bill.inputs:,} inputs, {progress.money:,.2f} spent in all"
-        words += f", {progress.per_hour / 3600:,.1f} inputs/s"
+        inputs = f"{progress.inputs - self.others:,} of up to {self._bill.inputs:,} inputs"
+        words = f"{inputs}, {progress.money:,.2f} spent in all, {progress.per_hour / 3600:,.1f} inputs/s"
         if progress.seconds_left is not None:
             words += f", at most about {duration(progress.seconds_left)} left"
         return words
