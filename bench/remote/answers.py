@@ -52,7 +52,8 @@ def _label(value: Any, places: Mapping[str, int]) -> int:
         value = value[0]
     if isinstance(value, list | dict):
         raise unreadable(
-            f"the answers are labels by the target file, but {shown(value)} came; check answers and output"
+            f"the answers are labels by the target file, but {_size(value)} came; "
+            'set answers = "probabilities" if these are such, or check output'
         )
     for name in _spellings(value):
         if name in places:
@@ -62,6 +63,11 @@ def _label(value: Any, places: Mapping[str, int]) -> int:
             f"the answers are labels by the target file, but the number {value} came; check answers"
         )
     raise unreadable(f"the label {shown(value)} is none of classes; {_near(str(value), places)}")
+
+
+def _size(value: Any) -> str:
+    kind = "an object" if isinstance(value, dict) else "a list"
+    return f"{kind} of {len(value)} values"
 
 
 def _near(name: str, places: Mapping[str, int]) -> str:

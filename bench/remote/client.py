@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from bench.remote.protocols.base import Wire
 
 _MEANING = (
-    "protocol", "model", "version", "signature", "form", "input", "datatype", "request", "output", "answers",
-    "classes", "positive", "scale", "partial",
-)  # fmt: skip
+    *("protocol", "model", "version", "signature", "form", "input", "datatype", "shape", "request", "output"),
+    *("answers", "classes", "positive", "scale", "partial"),
+)
 """Fields that a change of makes answers to the same inputs others."""
 
 

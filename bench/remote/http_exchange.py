@@ -13,7 +13,7 @@ import httpx2
 from bench.remote import answers, verdicts
 from bench.remote.connections import Deadline
 from bench.remote.exchange import AttemptError, Inputs, Reply
-from bench.remote.protocols.base import Wire, decoded, unreadable, unsendable
+from bench.remote.protocols.base import Wire, decoded, shaped, unreadable, unsendable
 from bench.remote.secrets import Secrets
 from bench.remote.target import Target
 
@@ -70,7 +70,7 @@ class HttpExchange:
 
     def _attempt(self, inputs: Inputs, account: str, idempotency: str) -> Reply:
         headers = self._headers(account, idempotency)
-        body = self._wire.body(inputs, idempotency)
+        body = self._wire.body(shaped(inputs, self._target), idempotency)
         most = SPACE + OF_A_NUMBER * len(inputs) * len(self._target.classes)
         started = self._clock()
         content = self._exchanged("POST", self._wire.address, headers, body, most, inputs)

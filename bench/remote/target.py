@@ -25,6 +25,9 @@ def _texts(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+Axis = Annotated[int, pydantic.Field(ge=1)]
+
+
 class Account(pydantic.BaseModel):
     """A client of the target. ``key_env``: the environment variable that holds its key; None: no key."""
 
@@ -57,7 +60,8 @@ class Target(pydantic.BaseModel):
     which ``"$inputs"`` stands for the rows, ``"$input"`` for the only row where ``batch`` is 1, and
     ``"$columns"`` for the names of columns (json). ``output``: the tensor of the answer (oip), the field of
     it (tfserving, mlflow), or the JMESPath of n answers (json). ``identity``: a JMESPath of what the target
-    says of its model (json). ``input``: the tensor of the inputs, ``datatype`` its type (oip).
+    says of its model (json). ``input``: the tensor of the inputs, ``datatype`` its type (oip). ``shape``: the
+    axes of one input, where the target wants others than the file has, as [64] for images of [8, 8].
 
     ``answers``: what comes back. ``classes``: their names in the order of the answers; with labels, all
     labels that can come. ``positive``: the class whose probability comes where only one of two does.
@@ -103,6 +107,7 @@ class Target(pydantic.BaseModel):
         "FP32",
         "FP64",
     ] = "FP32"
+    shape: Annotated[tuple[Axis, ...] | None, pydantic.BeforeValidator(_texts)] = None
     request: str | None = None
     output: str | None = None
     identity: str | None = None

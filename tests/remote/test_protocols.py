@@ -123,6 +123,27 @@ def test_numbers_are_sent_with_all_their_digits(tmp_path):
     assert np.array_equal(np.array(data, dtype=np.float64).astype(np.float32), x, equal_nan=True)
 
 
+def test_inputs_get_the_shape_that_the_target_wants(tmp_path):
+    sent = []
+
+    def answer(request):
+        sent.append(json.loads(request.content)["inputs"])
+        return httpx2.Response(200, json={"predictions": ROWS})
+
+    def attempt(**values):
+        made = target(tmp_path, "mlflow", **values)
+        transport = httpx2.MockTransport(answer)
+        exchange = open_exchange(made, folder=tmp_path, allowed_host=None, environ={}, transport=transport)
+        return exchange.attempt(inputs(2, width=4), account="", idempotency="once")
+
+    attempt(shape=[4])
+    attempt(shape=[2, 1, 2])
+    assert [np.shape(each) for each in sent] == [(2, 4), (2, 2, 1, 2)]
+    with pytest.raises(AttemptError, match=r"4 numbers each, which go into no shape \[5\]") as caught:
+        attempt(shape=[5])
+    assert (caught.value.billed, caught.value.action) == ("no", "stop")
+
+
 @pytest.mark.parametrize(
     ("values", "rows"),
     [({"datatype": "INT64"}, [[0.5, 1.0]]), ({"datatype": "UINT8"}, [[np.nan, 1.0]]), ({}, [[np.inf, 1.0]])],

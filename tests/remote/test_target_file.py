@@ -59,6 +59,7 @@ FAULTS = [
     ("oip", {"classes": ["a", "b"], "positive": "d"}, "positive = 'd' is none of classes"),
     ("oip", {"answers": "labels", "scale": "percent"}, "labels have none"),
     ("oip", {"permission": {"who": "W", "until": "tomorrow", "reference": "r"}}, "permission.until"),
+    ("oip", {"shape": [0]}, "shape.0 = 0"),
     ("oip", {"timeout": 0}, "timeout = 0"),
     ("oip", {"detected_after": 1}, "detected_after = 1"),
 ]

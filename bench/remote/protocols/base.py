@@ -47,6 +47,17 @@ def unsendable(message: str) -> AttemptError:
     return AttemptError(message, billed="no", action="stop")
 
 
+def shaped(inputs: Inputs, target: Target) -> Inputs:
+    """Return inputs with the axes that the target file says; raises AttemptError where that cannot be."""
+    if target.shape is None:
+        return inputs
+    rows = inputs.rows
+    if not isinstance(rows, np.ndarray) or rows[0].size != math.prod(target.shape):
+        came = f"{rows[0].size} numbers each" if isinstance(rows, np.ndarray) else "texts or gaps"
+        raise unsendable(f"the inputs have {came}, which go into no shape {list(target.shape)}; check shape")
+    return Inputs(inputs.x, rows.reshape(len(rows), *target.shape), inputs.columns)
+
+
 def json_rows(inputs: Inputs) -> list[Any]:
     """Return the rows as JSON has them: numbers with all their digits, null for a gap."""
     if isinstance(inputs.rows, np.ndarray):

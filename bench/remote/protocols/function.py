@@ -16,7 +16,7 @@ from bench.errors import UsageError, one_line, place_of, user_code
 from bench.files import user_file
 from bench.remote import answers
 from bench.remote.exchange import AttemptError, Inputs, Reply
-from bench.remote.protocols.base import unreadable
+from bench.remote.protocols.base import shaped, unreadable
 from bench.remote.target import Target
 
 
@@ -39,7 +39,7 @@ class FunctionExchange:
 
     def attempt(self, inputs: Inputs, *, account: str, idempotency: str) -> Reply:
         """Call the function once, see :class:`bench.remote.exchange.Exchange`."""
-        outcome = self._outcome(inputs)
+        outcome = self._outcome(shaped(inputs, self._target))
         if isinstance(outcome, AttemptError):
             raise outcome
         return outcome
