@@ -14,19 +14,25 @@ from bench.errors import UsageError
 from bench.remote import permission
 from bench.remote.addresses import Resolve, resolve
 from bench.remote.exchange import Exchange
+from bench.remote.protocols.base import Wire
+from bench.remote.protocols.mlflow import MlFlow
+from bench.remote.protocols.oip import Oip
+from bench.remote.protocols.tfserving import TfServing
 from bench.remote.secrets import Secrets
 from bench.remote.target import Target
 
 if TYPE_CHECKING:
     import httpx2
 
-    from bench.remote.protocols.base import Wire
-
 _MEANING = (
     *("protocol", "model", "version", "signature", "form", "input", "datatype", "shape", "request", "output"),
     *("answers", "classes", "positive", "scale", "partial"),
 )
 """Fields that a change of makes answers to the same inputs others."""
+
+
+_WIRES: Mapping[str, Callable[[Target], Wire]] = {"oip": Oip, "tfserving": TfServing, "mlflow": MlFlow}
+"""Protocols that need no library."""
 
 
 class OpenExchange(Exchange, Protocol):
@@ -85,18 +91,8 @@ def open_exchange(
 
 def wire_of(target: Target) -> Wire:
     """Return the protocol of a target; raises UsageError where its template or expression is broken."""
-    if target.protocol == "oip":
-        from bench.remote.protocols.oip import Oip
-
-        return Oip(target)
-    if target.protocol == "tfserving":
-        from bench.remote.protocols.tfserving import TfServing
-
-        return TfServing(target)
-    if target.protocol == "mlflow":
-        from bench.remote.protocols.mlflow import MlFlow
-
-        return MlFlow(target)
+    if target.protocol in _WIRES:
+        return _WIRES[target.protocol](target)
     try:
         from bench.remote.protocols.template import Template
     except ImportError as error:

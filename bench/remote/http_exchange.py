@@ -136,7 +136,7 @@ class HttpExchange:
             content += part
             if len(content) > most:
                 raise unreadable(
-                    f"the answer has more than {most:,} bytes, more than {most:,} bytes are not read"
+                    f"the answer has more than {most:,} bytes, and no more are read; check output"
                 )
             if self._clock() > end:
                 raise httpx2.ReadTimeout("the answer takes too long")

@@ -135,6 +135,39 @@ def test_a_file_without_certificates_is_named(tmp_path):
             opened(tmp_path, url="https://127.0.0.1", ca_file=name)
 
 
+def test_neither_proxies_nor_netrc_of_this_machine_are_used(tmp_path, monkeypatch):
+    seen = []
+
+    def answer(handler):
+        seen.append(handler.headers["authorization"])
+        handler.reply(200, GOOD)
+
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.9:9")
+    with serving(answer) as port:
+        exchange = opened(tmp_path, url=f"http://127.0.0.1:{port}")
+        exchange.attempt(inputs(1), account="", idempotency="once")
+        exchange.close()
+    assert seen == [None]
+
+
+def test_no_log_has_the_key(tmp_path, caplog):
+    caplog.set_level("DEBUG")
+    with serving(lambda handler: handler.reply(200, GOOD)) as port:
+        exchange = opened(
+            tmp_path,
+            url=f"http://127.0.0.1:{port}",
+            accounts=[{"name": "me", "key_env": "KEY"}],
+            environ={"KEY": "s3cret-Value"},
+        )
+        exchange.attempt(inputs(1), account="", idempotency="once")
+        exchange.close()
+    assert "send_request_headers" in caplog.text, "the test has to see what is logged"
+    assert "s3cret-Value" not in caplog.text
+
+
 def test_a_second_address_is_tried_where_the_first_takes_no_connection(tmp_path):
     with serving(lambda handler: handler.reply(200, GOOD)) as port:
         exchange = opened(
