@@ -64,7 +64,7 @@ def open_exchange(
     if target.protocol == "python":
         from bench.remote.protocols.function import FunctionExchange
 
-        return FunctionExchange(target, folder, permission=checked.text, clock=clock)
+        return FunctionExchange(target, folder, permission=checked.text, environ=environ, clock=clock)
     secrets = Secrets(target, environ)
     try:
         import httpx2

@@ -75,15 +75,15 @@ class HttpExchange:
         started = self._clock()
         content = self._exchanged("POST", self._wire.address, headers, body, most, inputs)
         seconds = self._clock() - started
-        document = decoded(content, "url and protocol")
+        document = decoded(content, self._secrets.cleaned)
         if isinstance(document, dict) and "error" in document and len(document) == 1:
-            said = _excerpt(content, inputs)
+            said = _excerpt(document, inputs)
             raise unreadable(
                 "the target answers with an error under status 200" + (f" ({said})" if said else "")
             )
         rows, identity = self._wire.rows(document, len(inputs), idempotency)
         values, digits = answers.table(rows, len(inputs), self._target)
-        return Reply(values, self._secrets.hide(identity), digits, seconds)
+        return Reply(values, identity, digits, seconds)
 
     def _headers(self, account: str, idempotency: str) -> dict[str, str]:
         try:
@@ -126,7 +126,7 @@ class HttpExchange:
             answer.headers,
             bills_rejected=self._target.bills_rejected,
             now=self._now(),
-            excerpt=_excerpt(content, inputs),
+            excerpt=_excerpt(self._parsed(content), inputs),
         )
 
     def _content(self, answer: httpx2.Response, most: int, end: float) -> bytes:
@@ -167,28 +167,30 @@ class HttpExchange:
             except Exception:  # noqa: BLE001  # a server without metadata is none the worse
                 found[name] = None
                 continue
-            said = self._secrets.hide(content.decode("utf-8", errors="replace")).strip()
-            try:
-                found[name] = json.loads(said) if said else True
-            except (ValueError, RecursionError):
-                found[name] = said[:200]
+            said = content.decode("utf-8", errors="replace").strip()
+            found[name] = self._parsed(content) if said else True
+            if found[name] is None:
+                found[name] = self._secrets.hide(said)[:200]
         return found
+
+    def _parsed(self, content: bytes) -> Any:
+        """Return JSON without keys, None for anything else."""
+        try:
+            return self._secrets.cleaned(json.loads(content))
+        except (ValueError, RecursionError):
+            return None
 
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
 
 
-def _excerpt(content: bytes, inputs: Inputs | None) -> str:
+def _excerpt(document: Any, inputs: Inputs | None) -> str:
     """Return what a target says of an error in few words, "" if it may repeat the inputs.
 
     Servers are known to repeat them: so nothing with a fraction or a long number is shown, and no text that
     stands in a table.
     """
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        return ""
     while isinstance(document, dict):
         document = next(
             (document[name] for name in ("error", "message", "detail", "msg") if name in document), None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pydantic
 
 from bench.errors import UsageError
 from bench.remote.target import Target
+from bench.remote.target_faults import SECRET_NAME
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 HIDDEN = "[key]"
@@ -43,11 +45,35 @@ class Secrets:
         return {self._header: before + key.get_secret_value()}
 
     def hide(self, text: str) -> str:
-        """Return the text with each key replaced."""
-        for key in self._keys.values():
-            if key is not None:
-                text = text.replace(key.get_secret_value(), HIDDEN)
-        return text
+        """Return the text with each key replaced, the longest first."""
+        return hidden(text, (key.get_secret_value() for key in self._keys.values() if key is not None))
+
+    def cleaned(self, document: Any) -> Any:
+        """Return JSON with each key replaced in its texts; numbers stay, though they may have its digits.
+
+        To be done before anything is cut out of a text: a part of a key could not be recognised.
+        """
+        if not self._keys:
+            return document
+        if isinstance(document, str):
+            return self.hide(document)
+        if isinstance(document, list):
+            return [self.cleaned(each) for each in document]
+        if isinstance(document, dict):
+            return {self.hide(name): self.cleaned(each) for name, each in document.items()}
+        return document
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """Return the text with each of ``secrets`` replaced, the longest first, as one may begin another."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def likely_secrets(environ: Mapping[str, str]) -> list[str]:
+    """Return values of variables whose names look like those of keys: what a function may read itself."""
+    return [value for name, value in environ.items() if SECRET_NAME.search(name) and len(value) >= 8]
 
 
 def _key(name: str, environ: Mapping[str, str]) -> str:

@@ -25,9 +25,10 @@ LARGEST = 1_000_000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VISIBLE = re.compile(r"[\x20-\x7e]*")
-_SECRET = re.compile(
+SECRET_NAME = re.compile(
     r"key|token|passw|secret|auth(?!ors?$)|cookie|credential|signature|session|bearer", re.IGNORECASE
 )
+"""What names of fields, headers and variables that hold secrets have in them."""
 _IN_BODY = re.compile(r"(api|access|auth)[_-]?(key|token)|passw|secret|credential|bearer", re.IGNORECASE)
 _NAMES = {"key_env", "key_header", "signature", "idempotency_header"}
 """Fields whose names look like secrets, and whose values are none."""
@@ -85,13 +86,13 @@ def _literal_secret(document: Mapping[str, Any]) -> str:
     for place, value in _leaves(document):
         name = place[-1]
         inside = place[0] == "headers" and len(place) > 1
-        if name not in _NAMES and not inside and _SECRET.search(name) and name != "ca_file":
+        if name not in _NAMES and not inside and SECRET_NAME.search(name) and name != "ca_file":
             where = ".".join(place)
             return (
                 f"{where}: a secret may not stand in the file; put it into an environment variable and name "
                 'that in accounts: accounts = [{name = "me", key_env = "NAME_OF_THE_VARIABLE"}]'
             )
-        if inside and _SECRET.search(name):
+        if inside and SECRET_NAME.search(name):
             return (
                 f"headers.{name}: a secret may not stand in the file; name a variable by key_env "
                 f'of an account, and key_header = "{name}"'
@@ -134,7 +135,7 @@ def _credentials(url: str) -> bool:
     except ValueError:
         return "@" in url
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    return "@" in parts.netloc or any(_SECRET.search(name) for name in names)
+    return "@" in parts.netloc or any(SECRET_NAME.search(name) for name in names)
 
 
 def _complaint(

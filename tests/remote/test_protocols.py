@@ -258,6 +258,7 @@ UNREADABLE = [
     ("oip", {}, b"", "answers with nothing"),
     ("oip", {}, b"\xff\xfe", "no JSON"),
     ("oip", {}, b"[" * 100_000, "no JSON"),
+    ("oip", {"accounts": [{"name": "me"}]}, b"[" * 900 + b"]" * 900, "no JSON"),
     ("oip", {}, b"1" * 5000, "no JSON"),
     ("oip", {}, [1, 2], "no field 'outputs'"),
     ("oip", {}, {"predictions": ROWS}, "no field 'outputs', but 'predictions'"),

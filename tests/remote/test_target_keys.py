@@ -109,6 +109,48 @@ FAILURES = {
 }
 
 
+def test_no_part_of_a_key_is_shown_where_a_text_is_cut(tmp_path):
+    long = "k" * 60
+    texts = [f"{'x ' * 50}{long}", f"{'x ' * 95}{long}", long]
+    answers = [httpx2.Response(404, json={"error": text}) for text in texts]
+    answers += [
+        httpx2.Response(200, json={"outputs": [{"name": text, "data": [text], "shape": [1]}]})
+        for text in texts
+    ]
+    answers += [httpx2.Response(200, json={text: 1}) for text in texts]
+    for values in ({}, {"answers": "labels"}, {"output": "other"}):
+        for answer in answers:
+            exchange = open_exchange(
+                target(tmp_path, accounts=ME, **values),
+                folder=tmp_path,
+                allowed_host=None,
+                environ={"TARGET_KEY": long},
+                transport=httpx2.MockTransport(lambda _, answer=answer: answer),
+            )
+            with pytest.raises(AttemptError) as caught:
+                exchange.attempt(inputs(1), account="me", idempotency="once")
+            assert "kkk" not in str(caught.value)
+            assert "kkk" not in repr(exchange.metadata())
+            exchange.close()
+
+
+def test_a_key_that_begins_another_hides_none_of_it(tmp_path):
+    accounts = [{"name": "one", "key_env": "K1"}, {"name": "two", "key_env": "K2"}]
+    secrets = Secrets(target(tmp_path, accounts=accounts), {"K1": "begin", "K2": "begin-and-end"})
+    assert secrets.hide("begin-and-end, begin") == "[key], [key]"
+    assert secrets.cleaned({"begin": ["begin", 5.5, None]}) == {"[key]": ["[key]", 5.5, None]}
+
+
+def test_what_a_function_raises_is_shown_without_the_keys_of_its_environment(tmp_path):
+    (tmp_path / "model.py").write_text(f"def predict(rows):\n    raise ValueError('no access with {KEY}')\n")
+    exchange = open_exchange(
+        target(tmp_path, "python"), folder=tmp_path, allowed_host=None, environ={"AWS_SECRET_ACCESS_KEY": KEY}
+    )
+    with pytest.raises(AttemptError, match=r"no access with \[key\]") as caught:
+        exchange.attempt(inputs(1), account="", idempotency="once")
+    assert KEY not in everything_of(caught.value)
+
+
 def raised(error):
     raise error
 

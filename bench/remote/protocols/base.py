@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -86,15 +86,15 @@ def encoded(document: Any) -> bytes:
         raise unsendable("the inputs hold infinity, or something that JSON has no form for") from None
 
 
-def decoded(content: bytes, where: str) -> Any:
-    """Return the JSON in an answer; raises AttemptError, billed, for anything else."""
+def decoded(content: bytes, cleaned: Callable[[Any], Any]) -> Any:
+    """Return the JSON in an answer, after ``cleaned``; raises AttemptError, billed, for anything else."""
     try:
-        return json.loads(content)
+        return cleaned(json.loads(content))
     except (ValueError, RecursionError):
         pass
     start = content[:200].lstrip().lower()
     kind = "an HTML page" if start.startswith((b"<!doctype", b"<html")) else "no JSON"
-    raise unreadable(f"the target answers with {kind if content else 'nothing'}; check {where}")
+    raise unreadable(f"the target answers with {kind if content else 'nothing'}; check url and protocol")
 
 
 def field(document: Any, name: str) -> Any:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from bench.files import user_file
 from bench.remote import answers
 from bench.remote.exchange import AttemptError, Inputs, Reply
 from bench.remote.protocols.base import shaped, unreadable
+from bench.remote.secrets import hidden, likely_secrets
 from bench.remote.target import Target
 
 
@@ -30,11 +31,18 @@ class FunctionExchange:
     """
 
     def __init__(
-        self, target: Target, folder: Path, *, permission: str, clock: Callable[[], float] = time.monotonic
+        self,
+        target: Target,
+        folder: Path,
+        *,
+        permission: str,
+        environ: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Import the function; raises UsageError if there is none. ``folder``: where its file is."""
         self._target, self._clock = target, clock
         self._function = _imported(target.url, folder)
+        self._secrets = likely_secrets(environ)
         self.permission = permission
 
     def attempt(self, inputs: Inputs, *, account: str, idempotency: str) -> Reply:
@@ -63,7 +71,8 @@ class FunctionExchange:
         except BaseException as error:  # noqa: BLE001  # it may also end the program
             words = f"the function {self._target.url}{place_of(error)}: {one_line(error)}"
             found = AttemptError(words, billed="unknown", action="stop")
-        return AttemptError(str(found), billed=found.billed, action=found.action, wait=found.wait)
+        message = hidden(str(found), self._secrets)
+        return AttemptError(message, billed=found.billed, action=found.action, wait=found.wait)
 
     def metadata(self) -> dict[str, Any]:
         """Return nothing: a function says nothing of itself."""
