@@ -73,7 +73,7 @@ def check(
     print(f"moatbench {__version__}: loading", file=sys.stderr)
     from bench.cli import target_check
     from bench.cli.model_options import parsed_budgets
-    from bench.cli.target_attack import Request
+    from bench.cli.target_request import Request
     from bench.report.terminal_page import printable
 
     lines, fault = target_check.checked(
@@ -122,8 +122,9 @@ def attack(
         with stoppable():
             from bench.cli import target_attack
             from bench.cli.model_options import parsed_budgets
+            from bench.cli.target_request import Request
 
-            request = target_attack.Request(
+            request = Request(
                 file=target,
                 options=options,
                 test=test,

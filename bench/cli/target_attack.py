@@ -5,72 +5,32 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench import plugins
 from bench.cli import provenance
 from bench.cli.failures import described
 from bench.cli.live_progress import Purchases, outcome
-from bench.cli.model_options import victim_name
 from bench.cli.outputs import check_outputs
 from bench.cli.session import Progress, stored_if_stopped
+from bench.cli.target_request import Request, buying, latency
 from bench.data import data_files
 from bench.errors import UsageError
 from bench.models.plugin_guard import guarded_import
 from bench.models.remote_victim import LiveData, RemoteVictim, remote_victim
 from bench.plan.feasibility import PlannedVictim
 from bench.plan.live import CANARY, Bill, LiveScope, attack_texts, live_cells, require_repeats
-from bench.remote.buying import Buyer, start_buyer
 from bench.remote.target import Target, load_target
 from bench.report.store_report import write_store_report
 from bench.report.terminal_page import printable
-from bench.run_facts import CampaignFacts, Meta, ReportOptions
+from bench.run_facts import Meta, ReportOptions
 from bench.runner.live import LiveContext
 from bench.runner.live_campaign import Campaign, training_cache
 from bench.runner.live_plan import bill
 from bench.store import Store
 from bench.tasks import Cell
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for. ``options``: those that say where inputs are, that are set."""
-
-    file: Path
-    options: Mapping[str, Any]
-    test: int
-    budgets: tuple[int, ...]
-    attacks: tuple[str, ...] = ()
-    surrogates: tuple[str, ...] = ()
-    repeats: int = 5
-    buy_repeats: int = 1
-    allowed_host: str | None = None
-    out: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """A name for the target and its results' folder: that of its file."""
-        return victim_name(self.file.name)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of ledger, store and report."""
-        return self.out or Path("results") / self.name
-
-    @property
-    def scope(self) -> LiveScope:
-        """What is to be run."""
-        brought = self.options.keys() & {"pool", "public"}
-        pools = (
-            ("public",)
-            if brought == {"public"}
-            else ("in-distribution", *(["public"] * ("public" in brought)))
-        )
-        return LiveScope(self.budgets, self.attacks, self.surrogates, pools, self.repeats, self.buy_repeats)
 
 
 @dataclass(frozen=True)
@@ -84,9 +44,25 @@ class Planned:
     context: LiveContext
 
 
+def scope_of(request: Request) -> LiveScope:
+    """Return what is to be run."""
+    brought = request.options.keys() & {"pool", "public"}
+    pools = ["public"] if "public" in brought else []
+    if brought != {"public"}:
+        pools = ["in-distribution", *pools]
+    return LiveScope(
+        request.budgets,
+        request.attacks,
+        request.surrogates,
+        tuple(pools),
+        request.repeats,
+        request.buy_repeats,
+    )
+
+
 def planned(request: Request) -> Planned:
     """Return what a request comes to; raises UsageError for whatever is wrong with file, data or attacks."""
-    target, scope = load_target(request.file), request.scope
+    target, scope = load_target(request.file), scope_of(request)
     require_repeats(scope)
     with guarded_import("an installed plugin"):
         built = {text: plugins.attacks.build(text) for text in attack_texts(scope, target)}
@@ -148,24 +124,6 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
             f"moatbench report {shlex.quote(str(store_file))} --out DIR writes it to another folder"
         ) from error
     return counts, [said, str(report)]
-
-
-@contextmanager
-def buying(request: Request, **options: Any) -> Iterator[Buyer]:
-    """Yield what buys answers; ``options``: of :func:`bench.remote.buying.start_buyer`."""
-    buyer = start_buyer(
-        request.file, request.folder / "ledger.sqlite", allowed_host=request.allowed_host, **options
-    )
-    try:
-        yield buyer
-    finally:
-        buyer.close()
-
-
-def latency(facts: CampaignFacts) -> float | None:
-    """Return the seconds of one request with the fewest inputs, as measured; None where nothing was sent."""
-    measured = {int(size): value for size, value in facts.latency_ms.items()}
-    return measured[min(measured)] / 1000 if measured else None
 
 
 def _meta(request: Request, plan: Planned, command: str) -> Meta:

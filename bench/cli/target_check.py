@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.cli.outputs import check_outputs
-from bench.cli.target_attack import Request, buying, latency, planned, planned_bill
+from bench.cli.target_request import Request, buying, latency
+from bench.data.sent_rows import on_the_wire
 from bench.data.user_data import UserData, load_data
 from bench.data.user_splits import row_groups
 from bench.errors import UsageError
-from bench.models.remote_api import account_of
-from bench.models.remote_victim import on_the_wire
-from bench.plan.live import Bill
+from bench.remote.accounts import account_of
 from bench.remote.exchange import Inputs
 from bench.remote.look import LARGEST, look
 from bench.remote.target import Target, load_target
 
+if TYPE_CHECKING:
+    from bench.plan.live import Bill
+
 PURPOSE = "check"
+NOTHING_SENT = "no input was sent; --data FILE names some"
 
 
 def checked(request: Request) -> tuple[list[str], str]:
@@ -37,6 +43,8 @@ def checked(request: Request) -> tuple[list[str], str]:
     elif bool(request.budgets) != bool(request.test):
         raise UsageError("--budget and --test belong together: give both, or neither")
     elif request.test:
+        from bench.cli.target_attack import planned, planned_bill  # loads torch and ART
+
         plan = planned(request)
         costs = planned_bill(request, plan)
         inputs = plan.victim.on_the_wire(plan.victim.splits.pool.x[: LARGEST - 1])
@@ -46,7 +54,9 @@ def checked(request: Request) -> tuple[list[str], str]:
     with buying(request, canary=False) as buyer:
         metadata = buyer.metadata()
         if inputs is None:
-            return [*_stated(target, metadata), "no input was sent; --data FILE names some"], ""
+            silent = bool(metadata) and not any(metadata.values())
+            fault = "it answers no question that costs nothing; check url, and whether it runs"
+            return [*_stated(target, metadata), NOTHING_SENT], fault if silent else ""
         account = account_of(target, "attacker")
         seen: list[NDArray[np.float64]] = []
 
@@ -62,11 +72,14 @@ def checked(request: Request) -> tuple[list[str], str]:
     return lines, _fault(np.concatenate(seen))
 
 
-def _stated(target: Target, metadata: dict[str, object]) -> list[str]:
+def _stated(target: Target, metadata: Mapping[str, Any]) -> list[str]:
     """Return what the target says of itself for free."""
-    if not metadata:
-        return [f"the target says nothing of itself by protocol {target.protocol}"]
-    return [f"it says of its {name}: {value}"[:300] for name, value in metadata.items()]
+    lines = []
+    for name, value in metadata.items():
+        parts = [value.get("name"), value.get("version")] if isinstance(value, Mapping) else [value]
+        words = " ".join(str(part) for part in parts if part not in (None, True, ""))
+        lines.append(f"{name}: {words or ('it answers' if value else 'no answer')}"[:300])
+    return lines or [f"the target says nothing of itself by protocol {target.protocol}"]
 
 
 def _first_inputs(request: Request) -> Inputs:

@@ -10,11 +10,11 @@ import numpy as np
 from art.estimators.classification import BlackBoxClassifier
 from numpy.typing import NDArray
 
-from bench.errors import BudgetError, UsageError, nearest
+from bench.errors import BudgetError
 from bench.inputs import Array
 from bench.models.defended_api import ApiClient, QueryAccount, clip_values
 from bench.models.remote_victim import RemoteVictim
-from bench.remote.target import Target
+from bench.remote.accounts import account_of
 
 Ask = Callable[[Array, str], NDArray[np.float64]]
 """Returns the answers (n, classes) to inputs (n, …) of an account; rows of NaN where they are refused."""
@@ -99,18 +99,3 @@ class RemoteAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         none: Any = (np.zeros((0, *self._victim.shape), np.float32), np.zeros((0, self.nb_classes)))
         log = self._log or [none]
         return np.concatenate([x for x, _ in log]), np.concatenate([answers for _, answers in log])
-
-
-def account_of(target: Target, client: str) -> str:
-    """Return the account of the target file that a client is: "attacker", attacks' default, is the first.
-
-    "" where the file has none. Raises UsageError for a name that it does not have.
-    """
-    names = [each.name for each in target.accounts]
-    if client in names or not client:
-        return client
-    if client == "attacker":
-        return names[0] if names else ""
-    raise UsageError(
-        f"the target file has no account {client!r}; {nearest(client, names) if names else 'none'}"
-    )

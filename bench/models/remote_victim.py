@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bench.data.datasets import Labelled, Splits
+from bench.data.sent_rows import on_the_wire
 from bench.data.user_data import UserData, load_data
 from bench.data.user_splits import equal_to_any, row_groups
 from bench.errors import UsageError, nearest
@@ -174,31 +173,6 @@ def remote_victim(target: Target, options: LiveData, *, name: str, folder: Path 
         none, none, parts["pool"], test, len(target.classes), space=data.space, public=parts.get("public")
     )
     return RemoteVictim(data, splits, name=name, notes=tuple(notes), target=target)
-
-
-def on_the_wire(data: UserData, x: Array) -> Inputs:
-    """Return inputs (n, …) as ``data`` have them: an array, or rows with texts, integers and gaps."""
-    x = np.ascontiguousarray(x, dtype=np.float32)
-    columns = data.names if data.named else ()
-    if not data.table:
-        return Inputs(x, data.array(x))
-    plain = all(each.column.kind == "number" for each in data.table)
-    if (plain or not data.named) and not np.isnan(x).any() and not _has_texts(data):
-        return Inputs(x, data.array(x), columns)
-    frame = data.frame(x).astype(object)
-    rows: list[list[Any]] = frame.where(pd.notna(frame), None).to_numpy(dtype=object).tolist()
-    return Inputs(x, [[_plain(value) for value in row] for row in rows], columns)
-
-
-def _has_texts(data: UserData) -> bool:
-    return any(each.column.kind == "category" for each in data.table)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _placed(

@@ -20,10 +20,10 @@ from bench.data import sketches
 from bench.errors import MoatbenchError, StoppedError
 from bench.models.determinism import single_thread, versions
 from bench.models.plugin_guard import build
-from bench.models.remote_api import account_of
 from bench.models.remote_victim import RemoteVictim
 from bench.plugins import attacks
 from bench.records import Outcome, PlannedTask, Record
+from bench.remote.accounts import evaluating_account
 from bench.remote.buying import Buyer
 from bench.run_facts import CampaignFacts, Meta, ReferenceAnswers, SplitSizes, VictimFacts
 from bench.runner import live
@@ -36,8 +36,6 @@ from bench.tasks import Cell
 
 log = logging.getLogger(__name__)
 
-TESTER = "tester"
-"""The account that the evaluation is asked with, where the target file has it."""
 Watched = Callable[[Iterable[Record], int, int], Iterable[Record]]
 """Shows the progress of a stream of records: how many were done before, and how many there are."""
 
@@ -121,9 +119,7 @@ class Campaign:
 
     def _evaluated(self) -> RemoteVictim:
         """Return the victim with the answers to its test inputs, which are bought first."""
-        target, x = self.victim.target, self.victim.splits.test.x
-        names = [each.name for each in target.accounts]
-        account = account_of(target, TESTER if TESTER in names else "attacker")
+        x, account = self.victim.splits.test.x, evaluating_account(self.victim.target)
         answers = self.context.buy(self.victim, x, session="test", purpose="test", account=account)
         victim = self.victim.with_answers(np.asarray(answers), self.buyer.facts().identity)
         self.context.serve(self.cells[0].victim, victim)

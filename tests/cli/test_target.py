@@ -17,7 +17,7 @@ import pytest
 from in_process import moatbench
 from made_target import MadeBuyer
 
-from bench.cli import target_attack
+from bench.cli import target_request
 from bench.remote.target import load_target
 from bench.store import Store
 
@@ -63,7 +63,7 @@ def buyers(monkeypatch):
         started.append(buyer)
         return buyer
 
-    monkeypatch.setattr(target_attack, "start_buyer", start)
+    monkeypatch.setattr(target_request, "start_buyer", start)
     return started
 
 
@@ -150,14 +150,14 @@ def test_a_look_books_at_most_50_inputs_and_an_attack_does_not_pay_them_again(fo
 
 @pytest.mark.usefixtures("buyers")
 def test_a_target_that_always_answers_the_same_is_not_worth_an_attack(folder, monkeypatch):
-    start = target_attack.start_buyer
+    start = target_request.start_buyer
 
     def constant(*words, **options):
         buyer = start(*words, **options)
         buyer.model = lambda x: np.tile([0.25, 0.75], (len(x), 1))
         return buyer
 
-    monkeypatch.setattr(target_attack, "start_buyer", constant)
+    monkeypatch.setattr(target_request, "start_buyer", constant)
     code, said = moatbench(folder, "target", "check", "rings.toml", *ATTACK[:2])
     assert code == 2, said
     assert "not worth an attack: the target gives every one of these inputs the same answer" in said

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from made_target import made_target
 
+from bench.data.sent_rows import on_the_wire
 from bench.data.user_data import data_of, load_data
 from bench.errors import BudgetError, UsageError
-from bench.models.remote_api import RemoteAPI, account_of
-from bench.models.remote_victim import LiveData, on_the_wire, remote_victim
+from bench.models.remote_api import RemoteAPI
+from bench.models.remote_victim import LiveData, remote_victim
+from bench.remote.accounts import account_of, evaluating_account
 
 ROWS = 200
 
@@ -166,6 +168,7 @@ def test_clients_are_accounts_of_the_target_file():
     target = made_target(accounts=[{"name": "one"}, {"name": "two"}])
     assert account_of(made_target(), "attacker") == ""
     assert account_of(target, "attacker") == "one"
-    assert account_of(target, "two") == "two"
+    assert account_of(target, "two") == evaluating_account(made_target(accounts=[{"name": "two"}])) == "two"
+    assert evaluating_account(made_target(accounts=[{"name": "one"}, {"name": "tester"}])) == "tester"
     with pytest.raises(UsageError, match="no account 'attacker-1'"):
         account_of(target, "attacker-1")
