@@ -16,6 +16,7 @@ from bench.models.remote_api import Ask, RemoteAPI
 from bench.models.remote_victim import RemoteVictim
 from bench.records import Outcome
 from bench.remote.buying import Buyer
+from bench.remote.canary import ROUNDING
 from bench.runner import extraction
 from bench.runner.context import WorkerContext
 from bench.runner.extraction import Acquisition
@@ -172,8 +173,9 @@ def _restricted(pool: Pool, x: Array) -> Pool:
 
 
 def _is_fixed(context: LiveContext) -> bool:
-    """Return whether equal inputs have had equal answers."""
-    return context.buyer is not None and context.buyer.facts().noise == 0
+    """Return whether equal inputs have had equal answers, but for the last bits."""
+    noise = None if context.buyer is None else context.buyer.facts().noise
+    return noise is not None and noise <= ROUNDING
 
 
 class BoughtAnswers:

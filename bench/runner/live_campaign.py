@@ -129,7 +129,10 @@ class Campaign:
         """Return the cells with their keys, of which the code of live targets is an ingredient."""
         spec = self.cells[0].victim
         own = {f"{keys.SOURCE}live targets": code(__name__, live.__name__).digest()}
-        own[f"{keys.SOURCE}live targets"] += f" {self.context.buy_repeats} {self.context.largest}"
+        # Named like versions, so that a change of them is told with both numbers.
+        own[f"{keys.VERSION}repeats that buy"] = str(self.context.buy_repeats)
+        if self.context.buy_repeats < self.cells[0].repeats:
+            own[f"{keys.VERSION}largest budget"] = str(self.context.largest)
         plan = task_keys(self.cells, {spec: victim.fingerprint}, self.device, None, {spec.data: ""})
         return [_with(each, own) for each in plan]
 

@@ -14,7 +14,7 @@ from bench.models.remote_victim import LiveData, remote_victim
 from bench.plan.feasibility import PlannedVictim
 from bench.plan.live import LiveScope, live_cells
 from bench.plugins import attacks
-from bench.runner.live import LiveContext
+from bench.runner.live import BoughtAnswers, LiveContext, NotBoughtError
 from bench.runner.live_campaign import Campaign
 from bench.runner.live_plan import bill
 from bench.store import Store
@@ -217,3 +217,54 @@ def test_a_label_that_the_target_does_not_have_is_one_sentence(digits):
 def test_a_budget_that_the_pool_cannot_supply_is_refused(digits, tmp_path):
     with pytest.raises(UsageError, match="budget = 1700"):
         campaign(digits, tmp_path, scope=LiveScope((1_700,), (COPYCAT,), ("sklearn-logistic",)))
+
+
+def test_labels_alone_are_learnt_as_labels_and_the_evaluation_has_its_own_account(digits, tmp_path):
+    def labels(x):
+        return np.eye(10)[digits[1](x).argmax(axis=1)]
+
+    values = {"answers": "labels", "accounts": [{"name": "one"}, {"name": "tester"}]}
+    target = made_target(**values)
+    scope = LiveScope((80,), (LABELS,), ("sklearn-logistic",), repeats=1)
+    made, _ = campaign(digits, tmp_path, scope=scope, buyer=MadeBuyer(labels, target), **values)
+    counts, (record,), _ = finished(made, tmp_path / "store.sqlite")
+    assert counts == {"ok": 1}
+    assert record.cell.threat.shows == "labels"
+    assert record.metrics["extraction.fidelity"] > 0.5
+    assert {(purpose, account) for _, purpose, account, _ in made.buyer.asked} == {
+        ("test", "tester"),
+        (LABELS, "one"),
+    }
+
+
+def test_who_has_public_inputs_alone_sends_no_others(digits, tmp_path):
+    loaded = np.load(digits[0])
+    np.savez(tmp_path / "public.npz", x=loaded["x"][1000:1300] / 2, y=loaded["y"][1000:1300])
+    target, model = made_target(), digits[1]
+    data = LiveData(str(digits[0]), test=60, label="y", public=str(tmp_path / "public.npz"))
+    victim = remote_victim(target, data, name="made")
+    sizes = {part: len(getattr(victim.splits, part)) for part in ("pool", "test", "public")}
+    scope = LiveScope((40,), (LABELS,), ("sklearn-logistic",), ("public",), repeats=1)
+    cells = live_cells(
+        "made", target, scope, PlannedVictim(victim.shape, sizes), {LABELS: build(attacks, LABELS)}
+    )
+    buyer = MadeBuyer(model, target)
+    context = LiveContext(tmp_path, buyer=buyer, largest=40)
+    context.serve(cells[0].victim, victim)
+    counts, (record,), _ = finished(Campaign(victim, cells, buyer, context), tmp_path / "store.sqlite")
+    assert counts == {"ok": 1}
+    assert record.cell.threat.access == "near"
+    public = {row.tobytes() for row in victim.splits.public.x}
+    assert {key[0] for key in buyer.sold[60:]} <= public
+
+
+def test_repeats_of_inputs_are_answered_again_only_where_answers_do_not_vary():
+    x, answers = np.zeros((2, 3), np.float32), np.array([[0.1, 0.9], [0.2, 0.8]])
+    steady, varying = BoughtAnswers(x, answers, fixed=True), BoughtAnswers(x, answers, fixed=False)
+    for bought in (steady, varying):
+        assert (bought(x, "") == answers).all()
+    assert (steady(x[:1], "") == answers[1]).all()
+    with pytest.raises(NotBoughtError):
+        varying(x[:1], "")
+    with pytest.raises(NotBoughtError):
+        steady(x[:1] + 1, "")
