@@ -195,12 +195,11 @@ def _excerpt(document: Any, inputs: Inputs | None) -> str:
         document = next(
             (document[name] for name in ("error", "message", "detail", "msg") if name in document), None
         )
-    if not isinstance(document, str):
+    if not isinstance(document, str) or not document.strip():
         return ""
     text = " ".join(document.split())
-    text = text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
-    if not text.isprintable() or re.search(r"\d[.,]\d|\d{7}", text):
-        return ""
     cells = inputs.rows if inputs is not None and isinstance(inputs.rows, list | tuple) else ()
     repeated = any(isinstance(cell, str) and len(cell) > 2 and cell in text for row in cells for cell in row)
-    return "" if repeated else text
+    if repeated or not text.isprintable() or re.search(r"\d[.,]\d|\d{7}", text[:EXCERPT]):
+        return "its own words are not shown, as they may repeat the inputs"
+    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"

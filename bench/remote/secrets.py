@@ -10,7 +10,7 @@ import pydantic
 
 from bench.errors import UsageError
 from bench.remote.target import Target
-from bench.remote.target_faults import SECRET_NAME
+from bench.remote.target_secrets import SECRET_NAME
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 HIDDEN = "[key]"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 import pydantic
 
 from bench.errors import UsageError, nearest, shown
 from bench.files import user_file, user_text
+from bench.remote.target_secrets import literal_secret
 
 if TYPE_CHECKING:
     from bench.remote.target import Target
@@ -25,13 +25,15 @@ LARGEST = 1_000_000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VISIBLE = re.compile(r"[\x20-\x7e]*")
-SECRET_NAME = re.compile(
-    r"key|token|passw|secret|auth(?!ors?$)|cookie|credential|signature|session|bearer", re.IGNORECASE
-)
-"""What names of fields, headers and variables that hold secrets have in them."""
-_IN_BODY = re.compile(r"(api|access|auth)[_-]?(key|token)|passw|secret|credential|bearer", re.IGNORECASE)
-_NAMES = {"key_env", "key_header", "signature", "idempotency_header"}
-"""Fields whose names look like secrets, and whose values are none."""
+_PLAIN = {
+    "Input should be": "it has to be",
+    "a valid dictionary or instance of Permission": "a table",
+    "a valid dictionary or instance of Account": "a table",
+    "a valid dictionary": "a table",
+    "a valid tuple": "a list",
+    "a valid string": "a text",
+}
+"""Words of pydantic, and those of TOML."""
 _OURS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "expect"}
 _USES = {
     "host": {"python"},
@@ -72,70 +74,13 @@ def load(path: Path, model: type[M], parts: Mapping[str, type[pydantic.BaseModel
     except ValueError as error:  # among them tomllib's own, and Python's for numbers of 4,300 digits
         fault = f"it is not TOML: {' '.join(str(error).split())}"
     else:
-        fault = _literal_secret(document)
+        fault = literal_secret(document)
         if not fault:
             try:
                 return model.model_validate(document)
             except pydantic.ValidationError as error:
                 fault = _complaint(error, model, parts)
     raise UsageError(f"{path}: {fault}")
-
-
-def _literal_secret(document: Mapping[str, Any]) -> str:
-    """Return what is wrong if a secret stands in the file, "" if none does."""
-    for place, value in _leaves(document):
-        name = place[-1]
-        inside = place[0] == "headers" and len(place) > 1
-        if name not in _NAMES and not inside and SECRET_NAME.search(name) and name != "ca_file":
-            where = ".".join(place)
-            return (
-                f"{where}: a secret may not stand in the file; put it into an environment variable and name "
-                'that in accounts: accounts = [{name = "me", key_env = "NAME_OF_THE_VARIABLE"}]'
-            )
-        if inside and SECRET_NAME.search(name):
-            return (
-                f"headers.{name}: a secret may not stand in the file; name a variable by key_env "
-                f'of an account, and key_header = "{name}"'
-            )
-        if name == "url" and isinstance(value, str) and _credentials(value):
-            return "url has a password or key in it; put it into an environment variable, named by key_env"
-        if name == "request" and isinstance(value, str) and _secret_in_template(value):
-            return (
-                "request has a key in it, and a secret may not stand in the file; services that take it in "
-                "their body are reached by protocol 'python'"
-            )
-    return ""
-
-
-def _secret_in_template(request: str) -> bool:
-    try:
-        leaves = list(_leaves(json.loads(request)))
-    except (ValueError, RecursionError):
-        return False  # said where the template is read
-    return any(
-        isinstance(value, str) and not value.startswith("$") and _IN_BODY.search(place[-1])
-        for place, value in leaves
-    )
-
-
-def _leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield all keys with their values, at any depth."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield (*place, key), inner
-            yield from _leaves(inner, (*place, key))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner, place)
-
-
-def _credentials(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "@" in url
-    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    return "@" in parts.netloc or any(SECRET_NAME.search(name) for name in names)
 
 
 def _complaint(
@@ -152,12 +97,9 @@ def _complaint(
         return f"there is no field {shown(where)}; {nearest(place[-1], owner.model_fields)}"
     if first["type"] == "missing":
         return f"the field {where} is missing"
-    message = (
-        first["msg"]
-        .removeprefix("Value error, ")
-        .replace("Input should be", "it has to be")
-        .replace("a valid string", "a text")
-    )
+    message = first["msg"].removeprefix("Value error, ")
+    for words, plain in _PLAIN.items():
+        message = message.replace(words, plain)
     if not place:
         return message
     value = first["input"]
@@ -250,6 +192,8 @@ _PATHS = {"oip": "/v2/models", "tfserving": "/v1/models"}
 
 def _check_url(target: Target) -> None:
     parts = split(target.url)
+    if target.ca_file is not None and parts.scheme != "https":
+        raise ValueError("ca_file is for an url of https; leave it out, or change url")
     if target.protocol == "json":
         return
     if parts.query:

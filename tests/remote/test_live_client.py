@@ -4,6 +4,7 @@ import gzip
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +14,7 @@ from live_targets import inputs, server_context, serving, target
 
 from bench.errors import UsageError
 from bench.remote.client import fingerprint, open_exchange, public_url
-from bench.remote.exchange import AttemptError
+from bench.remote.exchange import AttemptError, Inputs
 
 GOOD = {"predictions": [[0.5, 0.25, 0.25]]}
 
@@ -322,6 +323,9 @@ def test_headers_of_the_file_the_key_and_the_idempotency_key_are_sent(tmp_path):
     assert len(transport.requests) == 3
 
 
+HIDDEN = "(its own words are not shown, as they may repeat the inputs)"
+
+
 def test_no_cookie_of_one_account_is_sent_by_another(tmp_path):
     transport = answering(httpx2.Response(200, json=GOOD, headers={"set-cookie": "account=first; Path=/"}))
     exchange = opened(tmp_path, transport=transport, accounts=[{"name": "first"}, {"name": "second"}])
@@ -340,11 +344,12 @@ def test_no_cookie_of_one_account_is_sent_by_another(tmp_path):
             "(Failed to parse)",
         ),
         (400, {"error": {"code": 400, "message": "no such field"}}, "(no such field)"),
-        (400, {"error": "cannot convert 0.125 to a label"}, None),
-        (400, {"error": "bad value 12345678"}, None),
+        (400, {"error": "cannot convert 0.125 to a label"}, HIDDEN),
+        (400, {"error": "bad value 12345678"}, HIDDEN),
         (422, {"detail": [{"msg": "wrong", "input": [0.5]}]}, None),
         (400, b"<html>0.125</html>", None),
         (400, {"error": "x" * 5000}, None),
+        (400, {"error": "x" * 500}, f"({'x' * 120}…)"),
         (500, {"error": "RuntimeError at 0x1"}, None),
     ],
 )
@@ -355,6 +360,15 @@ def test_a_message_repeats_what_the_target_says_unless_it_may_be_the_inputs(
     message, *_ = failure(opened(tmp_path, transport=answering(httpx2.Response(status, **content))))
     assert str(status) in message
     assert (repeated in message) if repeated else ("(" not in message)
+
+
+def test_a_message_repeats_no_text_of_a_table(tmp_path):
+    table = Inputs(inputs(1).x, [["Ada Lovelace", 1]], ("name", "age"))
+    for words in ("no Ada Lovelace here", "x " * 100 + "Ada Lovelace"):
+        exchange = opened(tmp_path, transport=answering(httpx2.Response(400, json={"message": words})))
+        with pytest.raises(AttemptError, match="may repeat the inputs") as caught:
+            exchange.attempt(table, account="", idempotency="once")
+        assert "Ada" not in str(caught.value)
 
 
 def test_what_a_target_says_of_itself_is_free_and_never_an_error(tmp_path):
@@ -407,7 +421,7 @@ def leave(rows):
 def nothing(rows):
     return None
 def throttled(rows):
-    from bench.remote.exchange import AttemptError
+    from bench.remote.exchange import AttemptError, Inputs
     raise AttemptError("it is throttled", billed="no", action="retry", wait=3.0)
 number = 5
 """
@@ -457,3 +471,24 @@ def test_a_function_that_is_missing_is_named(tmp_path, url, sentence):
     with pytest.raises(UsageError) as caught:
         opened(tmp_path, "python", url=url)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(("protocol", "library"), [("oip", "httpx2"), ("json", "jmespath")])
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    tmp_path, monkeypatch, protocol, library
+):
+    for name in list(sys.modules):
+        if name.startswith(
+            ("bench.remote.connections", "bench.remote.http_", "bench.remote.protocols.template")
+        ):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UsageError, match=rf"{library}: pip install 'moatbench\[live\]'"):
+        opened(tmp_path, protocol)
+
+
+def test_a_request_needs_neither_torch_nor_art_nor_pandas():
+    code = "import sys, bench.remote.client, bench.remote.http_exchange, bench.remote.protocols.template; "
+    code += "print([name for name in ('torch', 'art', 'pandas', 'sklearn', 'scipy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -60,6 +60,10 @@ FAULTS = [
     ("oip", {"answers": "labels", "scale": "percent"}, "labels have none"),
     ("oip", {"permission": {"who": "W", "until": "tomorrow", "reference": "r"}}, "permission.until"),
     ("oip", {"shape": [0]}, "shape.0 = 0"),
+    ("oip", {"ca_file": "ca.pem"}, "ca_file is for an url of https"),
+    ("oip", {"classes": "ab"}, "classes: it has to be a list"),
+    ("oip", {"classes": [0, 1]}, "classes.0 = 0: it has to be a text"),
+    ("oip", {"permission": True}, "permission = True: it has to be a table"),
     ("oip", {"timeout": 0}, "timeout = 0"),
     ("oip", {"detected_after": 1}, "detected_after = 1"),
 ]
