@@ -13,7 +13,7 @@ from live_targets import inputs
 from bench.errors import UsageError
 from bench.remote.client import open_exchange, wire_of
 from bench.remote.exchange import AttemptError, Inputs
-from bench.remote.target import load_target
+from bench.remote.target import Target, load_target
 
 TARGETS = Path(__file__).parents[2] / "examples" / "targets"
 FILES = sorted(TARGETS.glob("*.toml"))
@@ -30,6 +30,24 @@ def test_an_example_is_read_and_asks_its_owner_if_it_is_elsewhere(path):
     else:
         with pytest.raises(UsageError, match="pass --i-am-allowed-to-test"):
             open_exchange(target, folder=TARGETS, allowed_host=None, environ={}, resolver=resolver)
+
+
+def test_the_page_has_every_field_with_its_default():
+    page = (TARGETS / "README.md").read_text(encoding="utf-8")
+    stated = {}
+    for line in page.splitlines():
+        if line.startswith("| `") and ".toml`" not in line:
+            names, default = line.strip("| ").split(" | ")[:2]
+            names, values = names.split(", "), default.split(", ")
+            values = values if len(values) == len(names) else [default] * len(names)
+            stated |= {name.strip("`"): value.strip("`") for name, value in zip(names, values, strict=True)}
+    assert sorted(stated) == sorted(Target.model_fields)
+    for name, field in Target.model_fields.items():
+        default = field.default
+        if isinstance(default, bool | str):
+            assert stated[name] == str(default).replace("False", "false"), name
+        elif isinstance(default, int | float):
+            assert float(stated[name]) == default, name
 
 
 def test_vertex_is_reached_by_the_template():
