@@ -126,9 +126,9 @@ class ReportOptions(Typed):
 class PurposeFacts(Typed):
     """What one purpose of a purchase came to, in inputs and in money.
 
-    ``sent``: inputs that were asked for, also those whose answers had been bought before. ``paid``: those that
-    were bought for this purpose. ``unknown``: of these, those that may have been billed without an answer.
-    ``refused``: those that the target did not answer.
+    ``sent``: inputs that were asked for, also those whose answers had been bought before. ``paid``: those
+    that were bought for this purpose. ``unknown``: of these, those that may have been billed without an
+    answer. ``refused``: those that the target did not answer.
     """
 
     sent: int = 0
@@ -143,13 +143,13 @@ class CampaignFacts(Typed):
 
     ``url`` is without anything secret. ``identity``: what the target says of its model. ``permission``: who
     allowed it, until when, with which reference; "loopback" where nobody has to. Money is in the currency of
-    ``price_per_1000``. ``money_cap`` and ``budget`` (in inputs): the limits of the target file. ``rate``: inputs
-    an hour that the owner allows; ``quota``: inputs an account; ``detected_after``: the input of an account at
-    which it is found out; ``account_price``: of one account; None: not stated. ``seconds``: wall time of all
-    requests, waits included. ``latency_ms``: median of a request, by the number of its inputs as text.
-    ``purposes``: "test", "canary", "check", and the attacks, by their text. ``bought``: by attack, the inputs
-    paid by the time a budget was reached, by budget as text. ``once``: whether all repeats learn from one
-    purchase, so that intervals are conditional on it. ``moved``: the largest change of the canary inputs'
+    ``price_per_1000``. ``money_cap`` and ``budget`` (in inputs): the limits of the target file. ``rate``:
+    inputs an hour that the owner allows; ``quota``: inputs an account; ``detected_after``: the input of an
+    account at which it is found out; ``account_price``: of one account; None: not stated. ``seconds``: wall
+    time of all requests, waits included. ``latency_ms``: median of a request, by the number of its inputs as
+    text. ``purposes``: "test", "canary", "check", and the attacks, by their text. ``bought``: by attack, the
+    inputs paid by the time a budget was reached, by budget as text. ``once``: whether all repeats learn from
+    one purchase, so that intervals are conditional on it. ``moved``: the largest change of the canary inputs'
     answers; ``noise``: the largest change between equal inputs sent again. ``notes``: a sentence each.
     """
 
