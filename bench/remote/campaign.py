@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bench.remote.canary import PURPOSE, Seen
-from bench.remote.ledger import POWER_LOSS, Ledger
+from bench.remote.ledger import Ledger
+from bench.remote.ledger_file import POWER_LOSS
 from bench.remote.money import MICRO
 from bench.remote.target import Target
 from bench.run_facts import CampaignFacts, PurposeFacts
@@ -62,7 +63,8 @@ def latencies(ledger: Ledger) -> dict[str, float]:
     rows = ledger.rows(
         """select inputs, avg(seconds) from (
                select inputs, seconds, row_number() over (partition by inputs order by seconds) as place,
-                      count(*) over (partition by inputs) as number from replies)
+                      count(*) over (partition by inputs) as number from requests
+                      where seconds is not null)
            where place in ((number + 1) / 2, number / 2 + 1) group by inputs order by inputs"""
     )
     return {str(inputs): 1000 * seconds for inputs, seconds in rows}

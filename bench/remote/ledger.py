@@ -13,51 +13,23 @@ when a process is killed; those that allow sending are on the disk before anythi
 from __future__ import annotations
 
 import hashlib
-import os
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from bench.errors import BudgetError, UsageError
+from bench.errors import BudgetError
 from bench.inputs import Array
+from bench.remote.ledger_file import LedgerFile, boot_id
 from bench.remote.money import MICRO, Prices
 from bench.remote.pace import Pace
 
-APPLICATION = 0x6D6F6C67
-"""Tells a ledger from other SQLite files."""
-TABLES = (
-    "create table facts (name text primary key, value text not null) without rowid",
-    # held: inputs that a run may still send. granted: the most that it can have sent, which the disk has
-    # first.
-    """create table runs (id integer primary key, boot text not null, open integer not null default 1,
-       held integer not null default 0, booked integer not null default 0, granted integer not null default 0,
-       seconds real not null default 0)""",
-    "create table totals (inputs integer not null, units integer not null, money integer not null)",
-    """create table purposes (purpose text primary key, paid integer not null default 0,
-       answered integer not null default 0, refused integer not null default 0, money integer not null default
-       0) without rowid""",
-    """create table asked (session text primary key, purpose text not null, inputs integer not null)
-       without rowid""",
-    """create table purchases (key blob, occurrence integer, state text not null, run integer not null,
-       purpose text not null, answers blob, primary key (key, occurrence)) without rowid""",
-    "create table requests (at real not null, inputs integer not null)",
-    "create index request_times on requests (at, inputs)",
-    "create table replies (inputs integer not null, seconds real not null)",
-    "insert into totals values (0, 0, 0)",
-)
-GRANT = 4_096
-"""Inputs that are written to the disk as sendable at a time; after a power loss that many may be unknown."""
-POWER_LOSS = "power loss"
-"""The purpose under which is booked what may have been sent before the machine lost its memory."""
+TOGETHER = 500
+"""Purchases that are looked up at a time."""
 
 
 class Purchase(NamedTuple):
@@ -82,18 +54,20 @@ def input_key(identity: str, account: str, x: Array) -> bytes:
     return digest.digest()
 
 
-def boot_id() -> str:
-    """Return what changes when the machine starts anew; "" where the system does not say."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return ""
+@dataclass(frozen=True)
+class _Known:
+    """The last request that a purchase was sent in, its place there, and whose it is."""
+
+    request: int
+    place: int
+    state: str
+    run: int
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """The ledger of one target; safe to use from several threads and several processes.
 
-    ``fingerprint``: of the target; a ledger of another one is refused. ``prices``: may change from run to
-    run; what is booked stays. Errors of the file are UsageErrors of one sentence.
+    ``prices``: may change from run to run; what is booked stays. ``pace``: the rate at which may be sent.
     """
 
     def __init__(
@@ -106,153 +80,40 @@ class Ledger:
         clock: Callable[[], float] = time.time,
         boot: Callable[[], str] = boot_id,
     ) -> None:
-        self.path, self.prices = path, prices
+        super().__init__(path, fingerprint, prices, boot=boot)
         self._pace, self._clock = pace, clock
-        self._lock = threading.RLock()
-        self._run = 0
-        with self._errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=60)
-            try:
-                self._open(fingerprint)
-                self._start(boot())
-            except BaseException:
-                self._db.close()
-                raise
-
-    def _open(self, fingerprint: str) -> None:
-        """Make the tables, or see that they are those of this target."""
-        path, db = self.path, self._db
-        db.execute("pragma journal_mode = wal")
-        with self._transaction(durable=True):
-            (application,) = db.execute("pragma application_id").fetchone()
-            if not application and not db.execute("select 1 from sqlite_master").fetchone():
-                for statement in TABLES:
-                    db.execute(statement)
-                db.execute(f"pragma application_id = {APPLICATION}")
-                self.note("fingerprint", fingerprint)
-            elif application != APPLICATION:
-                raise UsageError(f"{path} is not a ledger of moatbench; name another folder")
-        if self.noted("fingerprint") != fingerprint:
-            raise UsageError(
-                f"{path} is the ledger of another target (its address, protocol, model or answers differ); "
-                "name another folder for this one"
-            )
-
-    def _start(self, boot: str) -> None:
-        """Begin a run, and settle those that died."""
-        with self._transaction(durable=True):
-            self._run = int(self._db.execute("insert into runs (boot) values (?)", (boot,)).lastrowid or 0)
-            self._alive = self._lock_of(self._run)
-            self._alive.acquire(timeout=0)
-            others = self._db.execute(
-                "select id, boot from runs where open and id < ?", (self._run,)
-            ).fetchall()
-            for run, then in others:
-                self._settle(run, lost_power=then != boot)
-
-    def _lock_of(self, run: int) -> FileLock:
-        """Return the lock that a run's process holds while it lives."""
-        return FileLock(f"{os.path.realpath(self.path)}.run{run}.lock", timeout=0, thread_local=False)
-
-    def _settle(self, run: int, *, lost_power: bool = False) -> bool:
-        """Return whether a run's process is alive; if not, what it left is unknown and what it held free."""
-        if run == self._run:
-            return True
-        lock = self._lock_of(run)
-        try:
-            lock.acquire()
-        except Timeout:
-            return True
-        try:
-            db = self._db
-            db.execute("update purchases set state = 'unknown' where state = 'sent' and run = ?", (run,))
-            row = db.execute("select booked, granted from runs where id = ?", (run,)).fetchone()
-            if row and lost_power and row[1] > row[0]:
-                # It may have sent what the disk allowed, and the rows that say so are gone with the memory.
-                self._book(row[1] - row[0], POWER_LOSS, run)
-            db.execute("update runs set open = 0, held = 0, granted = booked where id = ?", (run,))
-        finally:
-            lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
-        return False
-
-    def close(self) -> None:
-        """Give back what is held, and close the file."""
-        with self._lock:
-            with suppress(sqlite3.Error):
-                self._db.execute(
-                    "update runs set open = 0, held = 0, granted = booked where id = ?", (self._run,)
-                )
-                self._db.execute("pragma wal_checkpoint(truncate)")
-            self._db.close()
-            self._alive.release()
-            Path(self._alive.lock_file).unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            reason = str(error).replace("\n", " ")
-            if isinstance(error, sqlite3.OperationalError | OSError):
-                raise UsageError(
-                    f"the ledger {self.path} cannot be read or written ({reason}): make room or give access, "
-                    "then run the same command; nothing is sent that it does not hold"
-                ) from error
-            raise UsageError(
-                f"the ledger {self.path} is damaged or not a ledger ({reason}); move it away, and note that "
-                "what it held was paid"
-            ) from error
-
-    @contextmanager
-    def _transaction(self, *, durable: bool = False) -> Iterator[None]:
-        with self._lock, self._errors():
-            if self._db.in_transaction:  # a part of a larger one
-                yield
-                return
-            self._db.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
-            self._db.execute("begin immediate")
-            try:
-                yield
-                self._db.execute("commit")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._db.execute("rollback")
-                raise
-
-    # Facts.
-
-    def note(self, name: str, value: str) -> None:
-        """Keep a fact on the target."""
-        with self._transaction():
-            self._db.execute("insert or replace into facts values (?, ?)", (name, value))
-
-    def noted(self, name: str) -> str | None:
-        """Return a fact that was kept."""
-        with self._lock, self._errors():
-            row = self._db.execute("select value from facts where name = ?", (name,)).fetchone()
-        return str(row[0]) if row else None
+        self._sent: dict[Purchase, int] = {}  # requests of this run, by their first purchases
 
     # What was bought.
 
     def answers(self, purchases: Sequence[Purchase]) -> dict[Purchase, NDArray[np.float64]]:
         """Return the answers (classes,) that were bought; rows of NaN are inputs that the target refused."""
+        found = {each: at for each, at in self._known(purchases).items() if at.state == "answered"}
+        with self._lock, self._errors():
+            blocks = {
+                request: np.frombuffer(content, dtype="<f8").reshape(inputs, -1)
+                for request in {at.request for at in found.values()}
+                for inputs, content in self._db.execute(
+                    "select inputs, answers from requests where id = ?", (request,)
+                )
+            }
+        return {each: blocks[at.request][at.place] for each, at in found.items()}
+
+    def _known(self, purchases: Sequence[Purchase]) -> dict[Purchase, _Known]:
+        """Return what is known of those of the purchases that were ever sent."""
         found = {}
         with self._lock, self._errors():
-            for each in purchases:
-                row = self._db.execute(
-                    "select answers from purchases where key = ? and occurrence = ? and state = 'answered'",
-                    each,
-                ).fetchone()
-                if row:
-                    found[each] = np.frombuffer(row[0], dtype="<f8")
+            for start in range(0, len(purchases), TOGETHER):
+                some = purchases[start : start + TOGETHER]
+                values = ", ".join(["(?, ?)"] * len(some))
+                rows = self._db.execute(
+                    f"""with wanted (key, occurrence) as (values {values})
+                        select key, occurrence, request, place, state, run
+                        from wanted join purchases using (key, occurrence)
+                        join requests on requests.id = request""",  # noqa: S608  # only question marks
+                    [value for each in some for value in each],
+                )
+                found.update({Purchase(row[0], row[1]): _Known(*row[2:]) for row in rows})
         return found
 
     def occurrences(self, key: bytes) -> int:
@@ -277,11 +138,6 @@ class Ledger:
         with self._lock, self._errors():
             inputs, money = self._db.execute("select inputs, money from totals").fetchone()
         return Totals(int(inputs), int(money))
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query that changes nothing."""
-        with self._lock, self._errors():
-            return list(self._db.execute(query))
 
     # Booking.
 
@@ -330,29 +186,49 @@ class Ledger:
         """Book what is about to be sent, of what is held; return it, and seconds to wait first.
 
         Nothing is booked where there is to wait. What another process bought or is buying is not booked.
-        Before anything is sent, the disk has that it may be.
+        Before anything is sent, the disk has that it may be. :meth:`answered`, :meth:`unsent` and
+        :meth:`lost` then take what this returned, as a whole.
         """
         with self._lock, self._transaction(durable=self._grants(len(purchases))):
+            known = self._known(purchases)
+            runs = {at.run for at in known.values() if at.state == "sent"}
+            alive = {run for run in runs if self._settle(run)}
+            taken = {
+                each
+                for each, at in known.items()
+                if at.state == "answered" or (at.state == "sent" and at.run in alive)
+            }
+            fresh = [each for each in purchases if each not in taken]
+            if not fresh:
+                return [], 0.0
             now = self._clock()
-            fresh = [each for each in purchases if self._free(each)]
-            if fresh and self._pace is not None:
-                # A clock that was set back would else forbid to send until it is there again.
-                self._db.execute("update requests set at = ? where at > ?", (now, now))
-                since = now - self._pace.window
-                recent = "from requests where at > ?"
-                (sent,) = self._db.execute(f"select total(inputs) {recent}", (since,)).fetchone()
-                if sent + len(fresh) > self._pace.most:
-                    times = self._db.execute(f"select at, inputs {recent} order by at", (since,)).fetchall()
-                    return [], self._pace.wait(times, len(fresh), now)
+            if (wait := self._wait(len(fresh), now)) > 0:
+                return [], wait
+            request = self._db.execute(
+                "insert into requests (run, at, inputs) values (?, ?, ?)", (self._run, now, len(fresh))
+            ).lastrowid
             self._db.executemany(
-                """insert into purchases values (?, ?, 'sent', ?, ?, null) on conflict do update
-                   set state = 'sent', run = excluded.run, purpose = excluded.purpose""",
-                [(*each, self._run, purpose) for each in fresh],
+                """insert into purchases values (?, ?, ?, ?) on conflict do update
+                   set request = excluded.request, place = excluded.place""",
+                [(*each, request, place) for place, each in enumerate(fresh)],
             )
             self._book(len(fresh), purpose, self._run)
-            if fresh:
-                self._db.execute("insert into requests values (?, ?)", (now, len(fresh)))
+            self._sent[fresh[0]] = int(request or 0)
             return fresh, 0.0
+
+    def _wait(self, inputs: int, now: float) -> float:
+        """Return the seconds until the rate allows to send ``inputs``."""
+        pace = self._pace
+        if pace is None:
+            return 0.0
+        # A clock that was set back would else forbid to send until it is there again.
+        self._db.execute("update requests set at = ? where at > ?", (now, now))
+        since = (now - pace.window,)
+        (sent,) = self._db.execute("select total(inputs) from requests where at > ?", since).fetchone()
+        if sent + inputs <= pace.most:
+            return 0.0
+        times = self._db.execute("select at, inputs from requests where at > ? order by at", since)
+        return pace.wait(times.fetchall(), inputs, now)
 
     def _grants(self, inputs: int) -> bool:
         """Return whether more has to be granted before ``inputs`` are sent."""
@@ -361,34 +237,6 @@ class Ledger:
                 "select booked, granted from runs where id = ?", (self._run,)
             ).fetchone()
         return bool(booked + inputs > granted)
-
-    def _free(self, purchase: Purchase) -> bool:
-        """Return whether nobody has bought this and no living process is about to."""
-        row = self._db.execute(
-            "select state, run from purchases where key = ? and occurrence = ?", purchase
-        ).fetchone()
-        return row is None or row[0] == "unknown" or (row[0] == "sent" and not self._settle(row[1]))
-
-    def _book(self, inputs: int, purpose: str, run: int) -> None:
-        """Move inputs from what is held to what is booked; a negative number moves them back."""
-        units, money = self._db.execute("select units, money from totals").fetchone()
-        more, cost = self.prices.further(units, inputs)
-        cost = max(cost, -money)
-        self._db.execute(
-            "update totals set inputs = inputs + ?, units = units + ?, money = money + ?",
-            (inputs, more, cost),
-        )
-        self._db.execute(
-            """update runs set held = max(0, held - :n), booked = booked + :n,
-               granted = max(granted, case when booked + :n > granted then booked + :n + max(0, min(:most,
-               held - :n)) else granted end) where id = :run""",
-            {"n": inputs, "run": run, "most": GRANT},
-        )
-        self._db.execute("insert or ignore into purposes (purpose) values (?)", (purpose,))
-        self._db.execute(
-            "update purposes set paid = paid + ?, money = money + ? where purpose = ?",
-            (inputs, cost, purpose),
-        )
 
     def answered(
         self,
@@ -399,19 +247,22 @@ class Ledger:
         seconds: float | None = None,
         run_seconds: float = 0.0,
     ) -> None:
-        """Write the answers (n, classes) of what was sent; a row of NaN: the target refused the input."""
+        """Write the answers (n, classes) of what was sent; a row of NaN: the target refused the input.
+
+        ``seconds``: of the request, None where it was not answered. ``run_seconds``: of the run so far.
+        """
         rows = np.ascontiguousarray(answers, dtype="<f8")
+        if len(rows) != len(purchases):
+            raise ValueError(f"{len(rows)} answers to {len(purchases)} inputs")
         with self._transaction():
-            self._db.executemany(
-                "update purchases set state = 'answered', answers = ? where key = ? and occurrence = ?",
-                [(row.tobytes(), *each) for each, row in zip(purchases, rows, strict=True)],
+            self._db.execute(
+                "update requests set state = 'answered', answers = ?, seconds = ? where id = ?",
+                (rows.tobytes(), seconds, self._sent[purchases[0]]),
             )
             self._db.execute(
                 "update purposes set answered = answered + ?, refused = refused + ? where purpose = ?",
                 (len(rows), int(np.isnan(rows).any(axis=1).sum()), purpose),
             )
-            if seconds is not None:
-                self._db.execute("insert into replies values (?, ?)", (len(rows), seconds))
             self._db.execute(
                 "update runs set seconds = max(seconds, ?) where id = ?", (run_seconds, self._run)
             )
@@ -419,15 +270,17 @@ class Ledger:
     def unsent(self, purchases: Sequence[Purchase], purpose: str) -> None:
         """Take back the booking of what the target certainly did not bill; it is held again."""
         with self._transaction():
-            self._db.executemany("delete from purchases where key = ? and occurrence = ?", purchases)
+            self._mark(purchases, "rejected")
             self._book(-len(purchases), purpose, self._run)
 
     def lost(self, purchases: Sequence[Purchase]) -> None:
         """Mark as unknown what may have been billed and has no answers; it stays booked."""
         with self._transaction():
-            self._db.executemany(
-                "update purchases set state = 'unknown' where key = ? and occurrence = ?", purchases
-            )
+            self._mark(purchases, "unknown")
+
+    def _mark(self, purchases: Sequence[Purchase], state: str) -> None:
+        request = self._sent[purchases[0]]
+        self._db.execute("update requests set state = ? where id = ?", (state, request))
 
 
 def _elsewhere(held: int) -> str:

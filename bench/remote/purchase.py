@@ -99,7 +99,7 @@ class Purchaser:
             key = input_key(f"{purpose} of {self._fingerprint}", account, row)
             purchases.append(Purchase(key, self.ledger.occurrences(key) + sent[key]))
             sent[key] += 1
-        answers = self._buy_all(Lot(inputs, purchases, purpose, account))
+        answers = self._buy_all(Lot(inputs, purchases, purpose, account), {})
         before = self._sessions.get(session, Counter())
         self._sessions[session] = before + sent
         self.ledger.asked(session, purpose, (before + sent).total())
@@ -108,18 +108,13 @@ class Purchaser:
     def _bought_answers(self, lot: Lot) -> NDArray[np.float64]:
         """Return answers; those that are missing are bought, with the canary before and between."""
         canary = self._canary
-        if canary is None:
-            return self._buy_all(lot)
-        if missing := self._missing(lot):
-            first = lot.only(missing)
+        found = self.ledger.answers(lot.purchases)
+        if canary is not None and len(found) < len(lot):
+            first = lot.only([each for each in lot.purchases if each not in found])
             with self._held(len(first) + canary.cost(len(first))):
                 pass  # so that nothing is sent, not even by the canary, where the caps do not allow all of it
             canary.before(first.inputs, lot.account)
-        return self._buy_all(lot, canary)
-
-    def _missing(self, lot: Lot) -> list[Purchase]:
-        found = self.ledger.answers(lot.purchases)
-        return [each for each in lot.purchases if each not in found]
+        return self._buy_all(lot, found, canary)
 
     @contextmanager
     def _held(self, inputs: int) -> Iterator[None]:
@@ -133,8 +128,11 @@ class Purchaser:
             if not self._depth:
                 self.ledger.release()
 
-    def _buy_all(self, lot: Lot, canary: Canary | None = None) -> NDArray[np.float64]:
-        while missing := self._missing(lot):
+    def _buy_all(
+        self, lot: Lot, found: dict[Purchase, NDArray[np.float64]], canary: Canary | None = None
+    ) -> NDArray[np.float64]:
+        """Return answers; those that are not among ``found`` are bought."""
+        while missing := [each for each in lot.purchases if each not in found]:
             self._see_stop()
             left = lot.only(missing)
             with self._held(len(left)):
@@ -145,9 +143,10 @@ class Purchaser:
                     self._buy(part)
                     if canary is not None:
                         canary.after(len(part))
-            if set(self._missing(left)) >= set(missing):  # another process is buying all of it
+            fresh = self.ledger.answers(missing)
+            if not fresh:  # another process is buying all of it
                 self._means.sleep(SECONDS_ELSEWHERE)
-        found = self.ledger.answers(lot.purchases)
+            found |= fresh
         answers = [found[each] for each in lot.purchases]
         return np.array(answers).reshape(len(lot), len(self.target.classes))
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from targets import FakeExchange, Time, a_target, some_inputs
 
 from bench.errors import BudgetError, UsageError
-from bench.remote import ledger as ledgers
+from bench.remote import ledger_file
 from bench.remote.ledger import Ledger, Purchase, input_key
 from bench.remote.money import Prices
 from bench.remote.pace import Pace
@@ -76,29 +76,30 @@ class Campaign(RuleBasedStateMachine):
         if wanted:
             fresh, _ = self.ledgers[who].sending(wanted, f"attack {who}")
             assert not set(fresh) & self.answered.keys(), "what was answered is paid a second time"
-            assert not set(fresh) & {each for sent in self.sent for each in sent}, "two send the same"
+            assert not set(fresh) & {each for sent in self.sent for lot in sent for each in lot}, "sent twice"
             self.held[who] -= len(fresh)
             self.billed += len(fresh)
-            self.sent[who] += fresh
+            self.sent[who] += [fresh] if fresh else []
 
     @rule(who=st.integers(0, 1))
     def answer(self, who):
-        if sent := self.sent[who]:
+        if self.sent[who]:
+            sent = self.sent[who].pop()
             self.ledgers[who].answered(sent, answers_of(sent), purpose=f"attack {who}")
             self.answered.update(zip(sent, answers_of(sent), strict=True))
-            self.sent[who] = []
 
     @rule(who=st.integers(0, 1))
     def lose(self, who):
-        self.ledgers[who].lost(self.sent[who])
-        self.sent[who] = []
+        if self.sent[who]:
+            self.ledgers[who].lost(self.sent[who].pop())
 
     @rule(who=st.integers(0, 1))
     def reject(self, who):
-        self.ledgers[who].unsent(self.sent[who], f"attack {who}")
-        self.billed -= len(self.sent[who])
-        self.held[who] += len(self.sent[who])
-        self.sent[who] = []
+        if self.sent[who]:
+            sent = self.sent[who].pop()
+            self.ledgers[who].unsent(sent, f"attack {who}")
+            self.billed -= len(sent)
+            self.held[who] += len(sent)
 
     @rule(who=st.integers(0, 1))
     def release(self, who):
@@ -107,7 +108,7 @@ class Campaign(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), kills=st.booleans())
     def end(self, who, kills):
-        if not kills and self.sent[who]:
+        while not kills and self.sent[who]:
             self.lose(who)
         crashed(self.ledgers[who]) if kills else self.ledgers[who].close()
         self.ledgers[who] = opened(self.path, **self.caps)
@@ -166,7 +167,7 @@ def test_what_a_killed_process_had_sent_is_unknown_and_what_it_held_is_free(tmp_
     crashed(ledger)
     with opened(path, budget=10) as again:
         assert again.totals().inputs == 3
-        assert count(again, "select count(*) from purchases where state = 'unknown'") == 3
+        assert count(again, "select sum(inputs) from requests where state = 'unknown'") == 3
         again.hold(7)
         assert again.sending(sent, "a")[0] == sent
 
@@ -184,7 +185,7 @@ def test_what_a_living_process_sends_is_not_sent_by_another(tmp_path):
 
 def test_after_a_power_loss_all_that_may_have_been_sent_is_booked(tmp_path, monkeypatch):
     path = tmp_path / "ledger.sqlite"
-    monkeypatch.setattr(ledgers, "GRANT", 5)
+    monkeypatch.setattr(ledger_file, "GRANT", 5)
     ledger = opened(path)
     ledger.hold(10)
     ledger.sending([Purchase(KEYS[0], 0)], "a")
@@ -197,7 +198,7 @@ def test_after_a_power_loss_all_that_may_have_been_sent_is_booked(tmp_path, monk
 
 
 def test_sending_is_on_the_disk_before_it_happens(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledgers, "GRANT", 2)
+    monkeypatch.setattr(ledger_file, "GRANT", 2)
     ledger = opened(tmp_path / "ledger.sqlite")
     ledger.hold(6)
     modes = []
@@ -322,7 +323,7 @@ def test_on_a_full_disk_nothing_more_is_sent_and_the_ledger_is_whole(tmp_path):
     with opened(path) as again:
         assert again.rows("pragma integrity_check") == [("ok",)]
         assert again.totals().inputs == billed
-        answered = count(again, "select count(*) from purchases where state = 'answered'")
+        answered = count(again, "select sum(inputs) from requests where state = 'answered'")
         assert billed - answered <= 64
 
 
@@ -390,4 +391,4 @@ def test_two_processes_on_one_ledger_keep_the_cap_and_pay_shared_inputs_once(tmp
     with opened(path) as ledger:
         assert ledger.totals().inputs == billed <= 150
         assert billed > 142  # what does not fit is less than one lot of each
-        assert count(ledger, "select count(*) from purchases where state = 'answered'") == billed
+        assert count(ledger, "select sum(inputs) from requests where state = 'answered'") == billed
