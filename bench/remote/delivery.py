@@ -134,9 +134,12 @@ class Delivery:
 
     def _handle(self, lot: Lot, error: AttemptError, tries: _Tries) -> Literal["again", "halves", "done"]:
         """Return what to do with a lot that brought no answers; it is held again unless it is done."""
-        if error.action == "stop":
+        unbilled = error.action == "isolate" and error.billed == "no"
+        if error.action == "stop" or (unbilled and not self.answered):
             self._stopped(lot, error)
             return "done"
+        if unbilled:
+            return self._rejected(lot, error, tries)
         self._unbook(lot, error)
         verdict: Literal["again", "halves"] = "again"
         if error.action == "isolate":
@@ -156,6 +159,21 @@ class Delivery:
         if error.billed != "no" or error.action == "isolate":
             self._again(lot, error)
         return verdict
+
+    def _rejected(self, lot: Lot, error: AttemptError, tries: _Tries) -> Literal["halves", "done"]:
+        """Go on without an input that the target rejects, alone or for all of its request, unbilled.
+
+        It has answered others, so the target file is right. The one input stays booked, as what is not booked
+        is not kept.
+        """
+        tries.failed += 1
+        if len(lot) == 1:
+            self._refused(lot)
+            self._bounded(tries.failed, error)
+            return "done"
+        self._unbook(lot, error)
+        self._bounded(tries.failed, error)
+        return "halves"
 
     def _halves(self, lot: Lot, failed: int) -> int:
         middle = (len(lot) + 1) // 2
@@ -217,7 +235,7 @@ class Delivery:
             self.answered, self._failures = True, 0
 
     def _unbook(self, lot: Lot, error: AttemptError) -> None:
-        if error.billed == "no" and error.action != "isolate":
+        if error.billed == "no":
             self._ledger.unsent(lot.purchases, lot.purpose)
         else:
             self._ledger.lost(lot.purchases)

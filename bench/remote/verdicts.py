@@ -11,6 +11,8 @@ from bench.remote.exchange import Action, AttemptError, Billed
 from bench.remote.retry_after import seconds_to_wait
 
 _STATUS: Mapping[int, tuple[Billed, Action, str]] = {
+    400: ("no", "isolate", "it refuses the request; check protocol, input, datatype and request"),
+    422: ("no", "isolate", "it refuses the request; check protocol, input, datatype and request"),
     401: ("no", "stop", "it does not accept the key; check key_env of the account, and key_header"),
     403: ("no", "stop", "it does not allow this account to ask; check key_env of the account"),
     404: ("no", "stop", "there is no such model or path; check url, model and version"),

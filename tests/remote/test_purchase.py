@@ -15,7 +15,7 @@ from targets import (
 )
 
 from bench.errors import BudgetError, StoppedError, UsageError
-from bench.remote.exchange import Reply
+from bench.remote.exchange import AttemptError, Reply
 from bench.remote.ledger import Ledger
 from bench.remote.money import Prices
 from bench.remote.pace import Pace
@@ -204,6 +204,47 @@ def test_one_bad_input_is_isolated_and_the_others_are_answered(make, bad):
         make(exchange).ask(some_inputs(128), session="b", purpose="b"), expected, strict=True
     )
     assert len(exchange.requests) == before
+
+
+def refusing():
+    return AttemptError("the target answers 400", billed="no", action="isolate")
+
+
+@pytest.mark.parametrize("bad", [0, 5, 63, 64])
+def test_one_rejected_input_is_isolated_without_a_bill_for_the_others(make, bad):
+    exchange = FakeExchange(rule=lambda inputs: refusing() if bad in inputs.x[:, 0] else None)
+    purchaser = make(exchange, batch=64)
+    purchaser.ask(some_inputs(1, start=1000), session="a", purpose="a")
+    answers = purchaser.ask(some_inputs(128), session="a", purpose="a")
+    expected = true_answers(some_inputs(128).x)
+    expected[bad] = np.nan
+    np.testing.assert_array_equal(answers, expected)
+    assert exchange.billed == 128
+    assert paid(purchaser) == 129, "the rejected input stays booked"
+    before = len(exchange.requests)
+    np.testing.assert_array_equal(
+        purchaser.ask(some_inputs(128), session="b", purpose="b"), expected, strict=True
+    )
+    assert len(exchange.requests) == before
+
+
+def test_a_target_that_rejects_the_first_request_stops_at_once_and_bills_nothing(make):
+    exchange = FakeExchange(rule=lambda _: refusing())
+    purchaser = make(exchange)
+    with pytest.raises(UsageError, match="400; nothing was answered yet"):
+        purchaser.ask(some_inputs(8), session="a", purpose="a")
+    assert len(exchange.requests) == 1
+    assert paid(purchaser) == 0
+
+
+def test_a_target_that_rejects_everything_later_stops_early(make):
+    exchange = FakeExchange(rule=lambda inputs: refusing() if (inputs.x < 1000).all() else None)
+    purchaser = make(exchange, batch=64)
+    purchaser.ask(some_inputs(1, start=1000), session="a", purpose="a")
+    with pytest.raises(StoppedError, match="400, on 12 requests in a row"):
+        purchaser.ask(some_inputs(1_000), session="a", purpose="a")
+    assert exchange.billed == 1
+    assert paid(purchaser) < 10
 
 
 def test_a_target_that_fails_on_everything_stops_early(make):

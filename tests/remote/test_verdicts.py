@@ -20,7 +20,8 @@ def status(number, *, bills_rejected=False, **headers):
     ("number", "verdict"),
     [
         *[(number, ("no", "stop", None)) for number in (301, 302, 307, 308, 304)],
-        *[(number, ("no", "stop", None)) for number in (400, 401, 402, 403, 404, 405, 415, 422, 418, 501)],
+        *[(number, ("no", "stop", None)) for number in (401, 402, 403, 404, 405, 415, 418, 501)],
+        *[(number, ("no", "isolate", None)) for number in (400, 422)],
         (408, ("unknown", "retry", None)),
         (413, ("no", "halve", None)),
         (424, ("unknown", "isolate", None)),
