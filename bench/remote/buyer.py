@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,13 +21,13 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from bench.errors import MoatbenchError, StoppedError, UsageError, one_line, place_of
+from bench.errors import MoatbenchError, StoppedError, UsageError
 from bench.remote.buying import ENDED_BY_USER
 from bench.remote.campaign import campaign_facts
-from bench.remote.delivery import InterruptedPurchaseError
 from bench.remote.exchange import Exchange
 from bench.remote.frames import BrokenFrameError, read_frame, unpacked, write_frame
 from bench.remote.ledger import Ledger
+from bench.remote.lots import InterruptedPurchaseError
 from bench.remote.money import Prices
 from bench.remote.pace import Pace
 from bench.remote.progress import Progress
@@ -186,7 +187,10 @@ def _answer(desk: Desk, header: Mapping[str, Any], arrays: Sequence[NDArray[Any]
     except (MoatbenchError, StoppedError) as error:
         return {"error": type(error).__name__, "message": str(error)}, []
     except Exception as error:  # noqa: BLE001  # told to the parent, which reports it
-        return {"error": "Exception", "message": f"{one_line(error)}{place_of(error, Path(__file__))}"}, []
+        # Its text may hold what nobody may see.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        words = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        return {"error": "Exception", "message": words}, []
 
 
 def open_target(target: Target, folder: Path, allowed_host: str | None) -> Opened:

@@ -74,6 +74,7 @@ class BuyingProcess:
         self, process: subprocess.Popen[bytes], on_progress: Callable[[Progress], None] | None
     ) -> None:
         self._process, self._on_progress = process, on_progress
+        self._between = True  # orders; not in the middle of one that was interrupted
         self.pid = process.pid
 
     def ask(
@@ -101,7 +102,7 @@ class BuyingProcess:
 
     def close(self) -> None:
         """End the process, once what it has sent is recorded."""
-        process = self._process
+        process, self._between = self._process, False
         for stream in (
             process.stdout,
             process.stdin,
@@ -124,8 +125,9 @@ class BuyingProcess:
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         """Return the answer to one order; raises the error that it ends with."""
         process = self._process
-        if process.stdin is None or process.stdout is None or process.stdout.closed:
+        if process.stdin is None or process.stdout is None or not self._between:
             raise StoppedError("the buying process has ended; run the same command to go on")
+        self._between = False
         try:
             write_frame(process.stdin, header, arrays)
             while True:
@@ -137,6 +139,7 @@ class BuyingProcess:
                     if self._on_progress is not None:
                         self._on_progress(Progress(**answer["progress"]))
                     continue
+                self._between = True
                 if "error" in answer:
                     raise _error(answer["error"], answer["message"])
                 return answer, content

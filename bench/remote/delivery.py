@@ -9,15 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 import numpy as np
 
 from bench.errors import BudgetError, StoppedError, UsageError
-from bench.remote.exchange import AttemptError, Exchange, Inputs, Reply
-from bench.remote.ledger import Ledger, Purchase
+from bench.remote.exchange import AttemptError, Exchange, Reply
+from bench.remote.ledger import Ledger
+from bench.remote.lots import InterruptedPurchaseError, Lot, Means
 from bench.remote.target import Target
 
 LONGEST_PAUSE = 60.0
@@ -27,40 +29,13 @@ UNREADABLE = 3
 GO_ON = "what was answered is kept: run the same command to go on"
 
 
-class InterruptedPurchaseError(Exception):
-    """The user interrupts, or the process that asked has ended."""
-
-
-@dataclass(frozen=True)
-class Lot:
-    """Inputs of one request: what they are known by, what they are booked under, and who asks."""
-
-    inputs: Inputs
-    purchases: list[Purchase]
-    purpose: str
-    account: str
-
-    def __len__(self) -> int:
-        return len(self.purchases)
-
-    def part(self, start: int, stop: int) -> Lot:
-        """Return the inputs from ``start`` up to ``stop``."""
-        return Lot(self.inputs.part(start, stop), self.purchases[start:stop], self.purpose, self.account)
-
-    def only(self, kept: list[Purchase]) -> Lot:
-        """Return the inputs of ``kept``, in order."""
-        wanted = set(kept)
-        places = [place for place, each in enumerate(self.purchases) if each in wanted]
-        return Lot(self.inputs.take(places), kept, self.purpose, self.account)
-
-
 @dataclass
 class _Tries:
     """Tries of one logical request.
 
     ``rejected``, ``unknown``: requests that were not billed, and that may have been. ``failed``: requests in
-    a row that the target failed on, those of the larger lot too. ``waited``: seconds of pauses. ``token``:
-    its idempotency key.
+    a row that the target failed on, those of the larger lot too. ``waited``: seconds of pauses that the
+    target asked for. ``token``: its idempotency key.
     """
 
     rejected: int = 0
@@ -68,16 +43,6 @@ class _Tries:
     failed: int = 0
     waited: float = 0.0
     token: str = field(default_factory=lambda: secrets.token_hex(16))
-
-
-@dataclass
-class Means:
-    """What time and chance are, so that tests need neither. ``stop``: set when nothing more is to be sent."""
-
-    clock: Callable[[], float]
-    sleep: Callable[[float], object]
-    random: Callable[[], float]
-    stop: threading.Event
 
 
 class Delivery:
@@ -94,16 +59,30 @@ class Delivery:
         self._exchange, self._ledger, self._target, self._means = exchange, ledger, target, means
         self.limit, self._classes = limit, classes
         self._lock = threading.Lock()
-        self._not_before = self._started = means.clock()
+        self._not_before = self._since = means.clock()
+        self._before, self._depth = 0.0, 0
         self._failures = self._unreadable = 0
         self.answered = self.refused = False
         self.digits = 0
         self.identity = ledger.noted("identity") or ""
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count the seconds of the block among those of the run; blocks may be nested."""
+        if not self._depth:
+            self._since = self._means.clock()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._before += self._means.clock() - self._since
+
     @property
     def seconds(self) -> float:
-        """Seconds since the run began."""
-        return self._means.clock() - self._started
+        """Seconds that the run spent on requests and waits."""
+        return self._before + (self._means.clock() - self._since if self._depth else 0.0)
 
     def deliver(self, lot: Lot, *, failed: int = 0) -> int:
         """Send a lot; its answers are in the ledger then.
@@ -193,9 +172,9 @@ class Delivery:
     def _sleep_until(self, then: float) -> None:
         """Sleep; raises InterruptedPurchaseError when nothing more is to be sent."""
         means = self._means
-        while not means.stop.is_set() and (wait := then - means.clock()) > 0:
+        while not means.halt.is_set() and (wait := then - means.clock()) > 0:
             means.sleep(wait)
-        if means.stop.is_set():
+        if means.halt.is_set():
             raise InterruptedPurchaseError
 
     def _attempt(self, lot: Lot, token: str) -> Reply:
@@ -260,7 +239,7 @@ class Delivery:
                 raise StoppedError(f"{error}, {_times(tries.rejected)}; {GO_ON}")
         longest = min(LONGEST_PAUSE, 2.0 ** (tries.rejected + tries.unknown - 1))
         wait = means.random() * longest if error.wait is None else error.wait
-        tries.waited += wait
+        tries.waited += error.wait or 0.0
         if tries.waited > target.patience:
             raise StoppedError(
                 f"{error}; it asks to wait {_duration(wait)}, which with earlier waits is more than "

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from bench.errors import UsageError
 from bench.remote.canary import Canary
-from bench.remote.delivery import Delivery, InterruptedPurchaseError, Lot, Means
+from bench.remote.delivery import Delivery
 from bench.remote.exchange import Exchange, Inputs
 from bench.remote.ledger import Ledger, Purchase, input_key
+from bench.remote.lots import Halt, InterruptedPurchaseError, Lot, Means
 from bench.remote.money import MICRO
 from bench.remote.pace import Pace, eta
 from bench.remote.progress import Progress
@@ -52,7 +53,7 @@ class Purchaser:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.target, self.ledger = target, ledger
-        self.stop = threading.Event()
+        self.stop = Halt()
         self._fingerprint, self._planned, self._on_progress = fingerprint, planned, on_progress
         self._means = Means(clock, self._pause, chance, self.stop)
         self._sleep = sleep or self.stop.wait
@@ -78,8 +79,12 @@ class Purchaser:
         Equal inputs of one session are different purchases; what an earlier session or run bought is not
         bought again, unless ``fresh``. Raises as :meth:`bench.remote.buying.Buyer.ask`.
         """
-        if fresh:
-            return self._fresh(inputs, session=session, purpose=purpose, account=account)
+        with self._delivery.working():
+            ask = self._fresh if fresh else self._once
+            return ask(inputs, session=session, purpose=purpose, account=account)
+
+    def _once(self, inputs: Inputs, *, session: str, purpose: str, account: str) -> NDArray[np.float64]:
+        """Return answers; what was bought before is not bought again."""
         sent = Counter(self._sessions.get(session, {}))
         purchases = []
         for row in inputs.x:
@@ -171,6 +176,7 @@ class Purchaser:
                     self._deliver(taken)
                 except BaseException as error:  # noqa: BLE001  # raised again by the thread that asked
                     queue.errors.append(error)
+                    self.stop.pause()  # the others do not wait for what is not sent any more
 
         if threads <= 1:
             work()
@@ -179,6 +185,7 @@ class Purchaser:
                 for _ in range(threads):
                     pool.submit(work)
         if queue.errors:
+            self.stop.resume()
             raise queue.errors[0]
         self._see_stop()
 
@@ -214,7 +221,8 @@ class Purchaser:
     def finish(self) -> None:
         """Ask the canary a last time, if anything was bought in this run."""
         if self._canary is not None:
-            self._canary.end()
+            with self._delivery.working():
+                self._canary.end()
 
 
 class _Queue:

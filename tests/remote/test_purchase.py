@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 from targets import (
@@ -319,3 +321,86 @@ def test_a_rate_below_the_batch_makes_requests_smaller(make):
     exchange = FakeExchange()
     make(exchange, rate="3/minute", batch=64).ask(some_inputs(7), session="a", purpose="a")
     assert [len(each) for each in exchange.requests] == [3, 3, 1]
+
+
+def test_a_target_that_bills_rejected_requests_is_paid_for_them_within_the_caps(make):
+    exchange = FakeExchange([None, rejected(1.0, billed="yes")])
+    purchaser = make(exchange)
+    purchaser.ask(some_inputs(8), session="a", purpose="a")
+    assert exchange.billed == paid(purchaser) == 12
+    exchange.script = [rejected(1.0, billed="yes")]
+    with pytest.raises(StoppedError, match="budget of 18"):
+        make(exchange, budget=18).ask(some_inputs(12), session="a", purpose="a")
+    assert exchange.billed == 16
+
+
+def test_patience_is_for_waits_that_the_target_asks_for(make):
+    exchange = FakeExchange([rejected(), None])
+    make(exchange, patience=0.0).ask(some_inputs(4), session="a", purpose="a")
+    assert len(exchange.requests) == 2
+
+
+def test_a_connection_does_not_wait_for_what_another_has_stopped(make):
+    """The second of two requests at a time is told to wait, the third that the file is wrong."""
+    together = threading.Barrier(2)
+
+    def rule(inputs):
+        if inputs.x[0, 0] == 0:
+            return None
+        together.wait(30)
+        return rejected(500.0) if inputs.x[0, 0] == 4 else wrong_file()
+
+    time = Time()
+    purchaser = make(FakeExchange(rule=rule), connections=2, time=time)
+    purchaser._sleep = lambda _seconds: purchaser.stop.wait(30)
+    with pytest.raises(StoppedError, match="404"):
+        purchaser.ask(some_inputs(12), session="a", purpose="a")
+    assert time.now == 1_000_000.0
+    purchaser._delivery._not_before = 0.0
+    purchaser.ask(some_inputs(4), session="b", purpose="a")  # it goes on
+
+
+def test_seconds_are_those_of_requests_and_waits(make):
+    time = Time()
+    purchaser = make(FakeExchange([None, rejected(7.0)]), time=time)
+    purchaser.ask(some_inputs(8), session="a", purpose="a")
+    time.now += 1_000  # a surrogate is trained
+    purchaser.ask(some_inputs(12), session="a2", purpose="a")
+    assert purchaser.ledger.rows("select seconds from runs") == [(7.0,)]
+
+
+def test_accounts_buy_for_themselves(make):
+    exchange = FakeExchange()
+    purchaser = make(exchange)
+    for session, account in enumerate(("one", "two", "one")):
+        purchaser.ask(some_inputs(4), session=str(session), purpose="a", account=account)
+    assert exchange.billed == 8
+
+
+def test_what_is_fresh_is_bought_whatever_was_bought_before(make):
+    exchange = FakeExchange()
+    purchaser = make(exchange)
+    for _ in range(2):
+        purchaser.ask(some_inputs(3), session="check", purpose="check", fresh=True)
+    make(exchange).ask(some_inputs(3), session="check", purpose="check", fresh=True)
+    assert exchange.billed == 9
+
+
+def test_no_inputs_have_no_answers(make):
+    exchange = FakeExchange()
+    assert make(exchange).ask(some_inputs(0), session="a", purpose="a").shape == (0, 3)
+    assert not exchange.requests
+
+
+def test_a_fault_of_the_exchange_leaves_what_was_sent_booked(make):
+    def rule(_):
+        raise RuntimeError("a fault")
+
+    exchange = FakeExchange(rule=rule)
+    purchaser = make(exchange)
+    with pytest.raises(RuntimeError):
+        purchaser.ask(some_inputs(4), session="a", purpose="a")
+    assert paid(purchaser) == 4
+    exchange.rule = None
+    purchaser.ask(some_inputs(4), session="a", purpose="a")
+    assert paid(purchaser) == 8

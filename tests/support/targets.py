@@ -52,8 +52,9 @@ class FakeExchange:
             self.requests.append([tuple(row) for row in inputs.x])
             self.tokens.append(idempotency)
             event = self.script.pop(0) if self.script else None
-            if event is None and self.rule:
-                event = self.rule(inputs)
+        if event is None and self.rule:
+            event = self.rule(inputs)  # which may wait for another request
+        with self.lock:
             if not isinstance(event, AttemptError) or event.billed != "no":
                 self.billed += len(inputs)
             if isinstance(event, BaseException):
