@@ -21,7 +21,7 @@ from bench.errors import UsageError
 from bench.models.plugin_guard import guarded_import
 from bench.models.remote_victim import LiveData, RemoteVictim, remote_victim
 from bench.plan.feasibility import PlannedVictim
-from bench.plan.live import CANARY, Bill, LiveScope, attack_texts, live_cells, require_repeats
+from bench.plan.live import CANARY, Bill, LiveScope, default_attacks, live_cells, require_repeats
 from bench.remote.target import Target, load_target
 from bench.report.store_report import write_store_report
 from bench.report.terminal_page import printable
@@ -65,7 +65,9 @@ def planned(request: Request) -> Planned:
     target, scope = load_target(request.file), scope_of(request)
     require_repeats(scope)
     with guarded_import("an installed plugin"):
-        built = {text: plugins.attacks.build(text) for text in attack_texts(scope, target)}
+        # Written out, so that two spellings of one attack are one.
+        texts = [plugins.attacks.canonical(text) for text in scope.attacks or default_attacks(target)]
+        built = {text: plugins.attacks.build(text) for text in texts}
     victim = remote_victim(target, LiveData(test=request.test, **request.options), name=request.name)
     splits = victim.splits
     sizes = {"train": 0, "calibration": 0, "pool": len(splits.pool), "test": len(splits.test)}
@@ -108,7 +110,12 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
         before = buyer.facts()
         ours = {"test", "canary", *costs.attacks}
         purchases.others = sum(each.paid for name, each in before.purposes.items() if name not in ours)
-        for line in costs.lines(latency(before)):
+        lines = costs.lines(latency(before))
+        earlier = sum(each.paid for name, each in before.purposes.items() if name in ours)
+        lines += (
+            [f"{earlier:,} inputs were paid before; what they answer is not bought again"] if earlier else []
+        )
+        for line in lines:
             print(printable(line), file=sys.stderr)
         plan.context.buyer = buyer
         campaign = Campaign(plan.victim, plan.cells, buyer, plan.context)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.data import query_pools
-from bench.errors import UsageError
+from bench.errors import UsageError, nearest, shown
 from bench.plan import feasibility
+from bench.plan.matrix import SURROGATES as KNOWN
 from bench.remote.canary import INPUTS
 from bench.remote.money import MICRO, Prices
 from bench.remote.target import Target
@@ -46,6 +47,9 @@ def live_cells(
 
     ``attacks``: built, by their text. Raises UsageError for what cannot be run.
     """
+    for surrogate in scope.surrogates:
+        if surrogate not in KNOWN:
+            raise UsageError(f"surrogate {shown(surrogate)}: {nearest(surrogate, KNOWN)}")
     spec = VictimSpec(OWN + name, "", scope.seed)
     cells: list[Cell] = []
     for pool in scope.pools:
@@ -145,8 +149,3 @@ def require_repeats(scope: LiveScope) -> None:
         raise UsageError(
             f"--buy-repeats {scope.buy_repeats}: [1, {scope.repeats}] is allowed, as --repeats says"
         )
-
-
-def attack_texts(scope: LiveScope, target: Target) -> Sequence[str]:
-    """Return the attacks of a scope, each once."""
-    return list(dict.fromkeys(scope.attacks or default_attacks(target)))

@@ -104,10 +104,12 @@ def test_a_second_run_and_all_that_reads_a_store_pay_nothing(folder, buyers):
     assert meta.report.price == 1.5
 
 
-def test_more_budgets_buy_only_what_is_new(folder, buyers):
+def test_more_budgets_buy_only_what_is_new(folder, buyers, caplog):
     moatbench(folder, *RUN)
-    moatbench(folder, *["20,60" if word == "20,40" else word for word in RUN])
+    code, said = moatbench(folder, *["20,60" if word == "20,40" else word for word in RUN])
+    assert code == 0, said
     assert len(buyers[1].sold) == 20
+    assert "largest budget 40 -> 60" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,7 @@ def test_more_budgets_buy_only_what_is_new(folder, buyers):
         ("", (*RUN, "--budget", "0"), "--budget '0'"),
         ("", (*RUN, "--test", "400"), "--test 400: rings.npz has 300 different rows"),
         ("", (*RUN, "--label", "z"), "rings.npz"),
+        ("", (*RUN, "--surrogate", "boosting"), "did you mean 'sklearn-boosting'"),
         ("", (*RUN, "--surrogate", "cnn"), "surrogate = 'cnn': it needs images"),
         ("", ("target", "check", "rings.toml", "--budget", "20"), "name them by --data FILE"),
         ("", ("target", "check", "rings.toml", *ATTACK[:2], "--budget", "20"), "belong together"),
@@ -163,6 +166,9 @@ def test_a_target_that_always_answers_the_same_is_not_worth_an_attack(folder, mo
     assert "not worth an attack: the target gives every one of these inputs the same answer" in said
 
 
+KEY = "s3cret-of-the-target"
+
+
 class Rings(BaseHTTPRequestHandler):
     """Answers OIP requests by ``model``; its server has ``sold``, the number of inputs that it answered."""
 
@@ -176,24 +182,22 @@ class Rings(BaseHTTPRequestHandler):
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers["Authorization"] != f"Bearer {KEY}":
+            self._send({"error": f"not {KEY}"}, 401)
+            return
         tensor = asked["inputs"][0]
         x = np.array(tensor["data"], dtype=np.float32).reshape(tensor["shape"])
         with self.server.lock:
             self.server.sold += len(x)
         answers = model(x)
-        output = {
-            "name": "p",
-            "datatype": "FP64",
-            "shape": list(answers.shape),
-            "data": answers.ravel().tolist(),
-        }
-        self._send(
-            {"model_name": "rings", "model_version": "1", "id": asked.get("id", ""), "outputs": [output]}
-        )
+        output = {"name": "p", "datatype": "FP64", "shape": list(answers.shape)}
+        output["data"] = answers.ravel().tolist()
+        found = {"model_name": "rings", "model_version": "1", "outputs": [output]}
+        self._send(found | {"id": asked.get("id", "")})
 
-    def _send(self, content):
+    def _send(self, content, status=200):
         body = json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -211,38 +215,49 @@ def server():
         thread.join()
 
 
+def stopped_at(run, server, sold, number):
+    """Start a run, stop it by signal ``number`` once ``sold`` inputs are answered; return code and text."""
+    process = run()
+    while server.sold < sold and process.poll() is None:
+        threading.Event().wait(0.05)
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: the buying process gets it too
+    else:
+        process.kill()
+    said, _ = process.communicate(timeout=120)
+    return process.returncode, said
+
+
 @pytest.mark.slow
-def test_a_real_server_is_asked_within_the_caps_and_an_interrupt_pays_nothing_twice(server, tmp_path):
+def test_a_real_server_is_asked_within_the_caps_and_a_stop_pays_nothing_twice(server, tmp_path):
     port = server.server_address[1]
-    # 20 inputs a second: slow enough to be interrupted.
-    folder = write_inputs(tmp_path, port, 'batch = 4\nbudget = 160\nmoney_cap = 1.0\nrate = "20/second"\n')
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SECRET": "s3cret-of-the-target"}
-    words = ["20,60" if word == "20,40" else word for word in RUN]
+    # 20 inputs a second: slow enough to be stopped.
+    limits = 'batch = 4\nbudget = 250\nmoney_cap = 1.0\nrate = "20/second"\n'
+    account = '[[accounts]]\nname = "one"\nkey_env = "RINGS_KEY"\n'
+    folder = write_inputs(tmp_path, port, limits + account)
     run = functools.partial(
         subprocess.Popen,
-        [sys.executable, "-m", "bench", *words],
+        [sys.executable, "-m", "bench", *["20,60" if word == "20,40" else word for word in RUN]],
         cwd=folder,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RINGS_KEY": KEY},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
-    first = run()
-    while server.sold < 40 and first.poll() is None:
-        threading.Event().wait(0.05)
-    os.killpg(first.pid, signal.SIGINT)
-    said, _ = first.communicate(timeout=120)
-    assert first.returncode == 130, said
+    code, said = stopped_at(run, server, 40, signal.SIGINT)
+    assert code == 130, said
     assert "resume with: moatbench target attack rings.toml" in said
-    second = run()
-    said, _ = second.communicate(timeout=300)
-    assert second.returncode == 0, said
+    code, killed = stopped_at(run, server, 90, signal.SIGKILL)
+    assert code == -signal.SIGKILL, killed
+    last = run()
+    done, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, done
     with Store(folder / "results/rings/store.sqlite") as store:
         facts = store.meta().campaign
+    answered = {name: each.paid - each.unknown for name, each in facts.purposes.items()}
     paid = sum(each.paid for each in facts.purposes.values())
-    assert paid - sum(each.unknown for each in facts.purposes.values()) <= server.sold <= paid <= 160
-    assert facts.purposes["test"].paid - facts.purposes["test"].unknown == 60
-    assert facts.purposes["labels"].paid - facts.purposes["labels"].unknown == 60
+    assert sum(answered.values()) <= server.sold <= paid <= 250
+    assert (answered["test"], answered["labels"]) == (60, 60)
     written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    assert b"s3cret" not in written
+    assert KEY.encode() not in written + (said + killed + done).encode()
