@@ -8,12 +8,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import httpcore2
 import httpx2
 import pytest
 from live_targets import inputs, server_context, serving, target
 
 from bench.errors import UsageError
 from bench.remote.client import fingerprint, open_exchange, public_url
+from bench.remote.connections import Deadline
 from bench.remote.exchange import AttemptError, Inputs
 
 GOOD = {"predictions": [[0.5, 0.25, 0.25]]}
@@ -208,6 +210,22 @@ def test_a_server_that_drips_is_ended_as_a_whole(tmp_path, part):
         over.set()
     assert "does not answer in time" in message
     assert verdict == ["unknown", "retry"]
+
+
+def test_no_step_begins_after_the_deadline():
+    now = [0.0]
+    deadline = Deadline(lambda: now[0])
+    assert deadline.left(5.0) == 5.0, "before the first request there is none"
+    deadline.start(10.0)
+    now[0] = 8.0
+    assert (deadline.left(5.0), deadline.left(1.0), deadline.left(None)) == (2.0, 1.0, 2.0)
+    now[0] = 10.0
+    with pytest.raises(httpcore2.ReadTimeout):
+        deadline.left(5.0)
+    with pytest.raises(httpcore2.ConnectTimeout):
+        deadline.left(5.0, httpcore2.ConnectTimeout)
+    deadline.start(3.0)
+    assert deadline.left(None) == 3.0
 
 
 def test_a_connection_that_breaks_may_have_been_billed(tmp_path):

@@ -80,6 +80,9 @@ def test_rounding_to_the_digits_shown_is_no_fault_and_more_is(tmp_path):
     assert read(tmp_path, [[33, 33, 33]], scale="percent")[0].tolist() == [[0.33, 0.33, 0.33]]
     refused(tmp_path, [[0.33, 0.33, 0.31]], "their sum is 0.97")
     refused(tmp_path, [[0.331, 0.331, 0.335]], "their sum is 0.997")
+    ten = [f"c{place}" for place in range(10)]
+    assert read(tmp_path, [[0.1] * 8 + [0.0, 0.0]], classes=ten)[1] == 1
+    refused(tmp_path, [[0.1] * 7 + [0.0] * 3], "their sum is 0.7", classes=ten)
     assert read(tmp_path, [[0.3331, 0.3331, 0.3335]])[1] == 4
 
 
