@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Annotated, Literal
 
 import numpy as np
@@ -75,6 +76,10 @@ class ActiveThief(Extraction):
         useful = self.useful(answers)
         targets = self.targets(answers[useful]).astype(np.float32)
         return TransferSet(np.ascontiguousarray(pool.x[queried[useful]]), targets)
+
+    def round_trips(self, budget: int) -> int:
+        """Return the number of batches."""
+        return sum(1 for _ in takewhile(lambda total: total < budget, self.totals())) + min(1, budget)
 
     def query(
         self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds, budget: int

@@ -85,6 +85,10 @@ class Auto(Extraction):
         """Return None: queries beyond the size of the pool are repeats."""
         return None
 
+    def round_trips(self, budget: int) -> int:
+        """Return the batches of its queries, and the repeats."""
+        return min(1, budget) if budget < LEAST else ActiveThief().round_trips(budget) + 1
+
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget; a few inputs are repeated, unless it is known that there is no defense.
 

@@ -66,6 +66,10 @@ class Average(Extraction):
         """Return None: where the pool is exhausted, the rest of the budget is spent on repeats."""
         return None
 
+    def round_trips(self, budget: int) -> int:
+        """Return two rounds that find out whether answers vary, and as many as an input may be queried."""
+        return min(2 + max(TIMES), budget)
+
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget on new inputs and repeats; return a row for each input that was answered.
 

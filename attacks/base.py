@@ -207,6 +207,13 @@ class Attack(Plugin):
         """Return the budgets to run: those that a matrix lists, or the attack's own."""
         return listed if self.queries else [0]
 
+    def round_trips(self, budget: int) -> int:
+        """Return how often queries wait for the answers to earlier ones, at most, where none is rejected.
+
+        1 where all queries are the same whatever the answers; the budget where they are sent one by one.
+        """
+        return min(1, budget)
+
 
 class Extraction(Attack):
     """An attack that returns a transfer set. The contract tests check what its class attributes declare."""

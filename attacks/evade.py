@@ -114,6 +114,10 @@ class Evade(Extraction):
             return f"own={self.own}: only {there} inputs of the victim's kind come with pool {pool.name!r}"
         return ""
 
+    def round_trips(self, budget: int) -> int:
+        """Return the budget, as an upper bound, where rejections decide how queries go on."""
+        return budget if self.blend is None or self.clients is None else min(1, budget)
+
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget on queries that look benign; on random inputs if ``own`` is 0.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import numpy as np
@@ -74,6 +75,10 @@ class Jbda(Extraction):
     def supply(self, size: int) -> int | None:
         """Return None: it makes its own inputs."""
         return None
+
+    def round_trips(self, budget: int) -> int:
+        """Return the rounds, each of which doubles the queries."""
+        return min(1, budget) + max(0, math.ceil(math.log2(max(1, budget) / self.seeds)))
 
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget; raises NotApplicable for a surrogate that cannot learn by steps."""

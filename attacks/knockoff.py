@@ -56,6 +56,10 @@ class Knockoff(Extraction):
         """Return the pool's size for random sampling, which never repeats; None for the bandit, which may."""
         return size if self.sampling_strategy == "random" else None
 
+    def round_trips(self, budget: int) -> int:
+        """Return the budget for the bandit, which learns from each answer before the next query."""
+        return min(1, budget) if self.sampling_strategy == "random" else budget
+
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget; rejected queries are dropped and give the bandit no reward."""
         if self.sampling_strategy == "random":

@@ -64,6 +64,10 @@ class LineSearch(Extraction):
             return f"the victim has {target.classes} classes, and it finds the boundary between two"
         return ""
 
+    def round_trips(self, budget: int) -> int:
+        """Return the budget, as an upper bound: a bisection asks one input of each line at a time."""
+        return budget
+
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget on lines through random inputs of the pool, drawn without replacement."""
         inputs = pool.x[random_state(seeds.order).permutation(len(pool.x))]

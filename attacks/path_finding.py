@@ -69,6 +69,10 @@ class PathFinding(Extraction):
         """Return None: it makes inputs."""
         return None
 
+    def round_trips(self, budget: int) -> int:
+        """Return the budget: a bisection asks one input at a time."""
+        return budget
+
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget, leaf by leaf from random inputs of the pool, then of the space."""
         search = _Search(api, np.random.default_rng(derive(seeds.choices, "checks")))

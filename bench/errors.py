@@ -33,6 +33,10 @@ class BudgetError(MoatbenchError):
     """An attack tried to send more queries than its budget, or the pool holds fewer."""
 
 
+class StoppedError(Exception):
+    """A purchase stopped before its end, and the same command goes on with it (exit code 3)."""
+
+
 class StoreError(MoatbenchError):
     """A file is not a store of moatbench, is corrupt, or was written by a newer version."""
 

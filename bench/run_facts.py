@@ -123,13 +123,70 @@ class ReportOptions(Typed):
     quota: int | None = pydantic.Field(default=None, ge=1)
 
 
+class PurposeFacts(Typed):
+    """What one purpose of a purchase came to, in inputs and in money.
+
+    ``sent``: inputs that were asked for, also those whose answers had been bought before. ``paid``: those
+    that were bought for this purpose. ``unknown``: of these, those that may have been billed without an
+    answer. ``refused``: those that the target did not answer.
+    """
+
+    sent: int = 0
+    paid: int = 0
+    unknown: int = 0
+    refused: int = 0
+    money: float = 0.0
+
+
+class CampaignFacts(Typed):
+    """What was bought of a live target, and at which price.
+
+    ``url`` is without anything secret. ``identity``: what the target says of its model. ``permission``: who
+    allowed it, until when, with which reference; "loopback" where nobody has to. Money is in the currency of
+    ``price_per_1000``. ``money_cap`` and ``budget`` (in inputs): the limits of the target file. ``rate``:
+    inputs an hour that the owner allows; ``quota``: inputs an account; ``detected_after``: the input of an
+    account at which it is found out; ``account_price``: of one account; None: not stated. ``seconds``: wall
+    time of all requests, waits included. ``latency_ms``: median of a request, by the number of its inputs as
+    text. ``purposes``: "test", "canary", "check", and the attacks, by their text. ``bought``: by attack, the
+    inputs paid by the time a budget was reached, by budget as text. ``once``: whether all repeats learn from
+    one purchase, so that intervals are conditional on it. ``moved``: the largest change of the canary inputs'
+    answers; ``noise``: the largest change between equal inputs sent again. ``notes``: a sentence each.
+    """
+
+    target: str
+    url: str
+    protocol: str
+    identity: str = ""
+    permission: str = "loopback"
+    answers: Literal["probabilities", "labels"] = "probabilities"
+    digits: int | None = None
+    price_per_1000: float
+    units_per_input: float = 1.0
+    free_units: float = 0.0
+    money_cap: float | None = None
+    budget: int | None = None
+    rate: float | None = None
+    quota: int | None = None
+    detected_after: int | None = None
+    account_price: float = 0.0
+    requests: int = 0
+    seconds: float = 0.0
+    latency_ms: dict[str, float] = pydantic.Field(default_factory=dict)
+    purposes: dict[str, PurposeFacts] = pydantic.Field(default_factory=dict)
+    bought: dict[str, dict[str, int]] = pydantic.Field(default_factory=dict)
+    once: bool = True
+    moved: float | None = None
+    noise: float | None = None
+    notes: list[str] = pydantic.Field(default_factory=list)
+
+
 class Meta(Typed):
     """Facts on a run. ``study``: as :class:`bench.plan.study.Study` writes and reads it.
 
     ``report``: the options of the recommendation that the matrix names. ``packages``: versions of what is
     installed; ``versions``: of what results depend on. ``started`` and ``finished``: seconds since 1970.
     ``ran``: the number of tasks that this run had to do. ``attacks`` and ``defenses``: names of all plugins
-    that there were.
+    that there were. ``campaign``: what was bought, where the victim is a live target.
     """
 
     matrix: str | None = None
@@ -153,3 +210,4 @@ class Meta(Typed):
     ran: int | None = None
     attacks: list[str] = pydantic.Field(default_factory=list)
     defenses: list[str] = pydantic.Field(default_factory=list)
+    campaign: CampaignFacts | None = None

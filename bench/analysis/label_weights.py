@@ -13,7 +13,7 @@ from bench.metrics.balance import commonest_share, fidelity_weights, is_imbalanc
 from bench.records import Record
 
 LABELS = "victim_label"
-"""Array of a defense evaluation: the victim's label of every test input."""
+"""Array of a defense evaluation, or of a live target's cells: the victim's label of every test input."""
 
 
 def victim_labels(records: Sequence[Record]) -> dict[str, NDArray[Any]]:
@@ -21,7 +21,7 @@ def victim_labels(records: Sequence[Record]) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {}
     for record in records:
         labels = record.arrays.get(LABELS)
-        if record.kind == "audit" and record.status == "ok" and labels is not None and labels.size:
+        if record.status == "ok" and labels is not None and labels.size:
             found.setdefault(victim_of(record.task), labels)
     return found
 

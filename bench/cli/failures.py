@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 from bench import __version__
-from bench.errors import MoatbenchError
+from bench.errors import MoatbenchError, StoppedError
 from bench.exit_codes import ExitCode
 from bench.files import cache_root, write_atomically
 
@@ -66,7 +66,7 @@ def _told(error: BaseException) -> ExitCode:
         _say(str(error))
     elif isinstance(error, OSError) and is_of_machine(error):
         _say(described(error))
-    elif isinstance(error, UnfinishedError):
+    elif isinstance(error, UnfinishedError | StoppedError):
         code = ExitCode.INCOMPLETE
         _say(str(error))
     elif isinstance(error, KeyboardInterrupt):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import signal
 import sys
-import threading
 from collections.abc import Mapping
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,13 +15,10 @@ from bench import __version__
 from bench.cli.failures import guarded
 from bench.cli.model_options import with_model_options
 from bench.cli.report_options import Sells, with_report_options
+from bench.cli.running import command_line, say_outcome, show_progress, stoppable
 from bench.cli.streams import output_error, standard_streams
+from bench.cli.target import target_app
 from bench.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from bench.records import Record
 
 app = typer.Typer(
     name="moatbench",
@@ -48,6 +41,7 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(target_app, name="target")
 
 DataRoot = Annotated[
     Path | None,
@@ -153,9 +147,9 @@ def run(
 ) -> None:
     """Run a matrix, or the rest of it, and write its report."""
     print(f"moatbench {__version__}: loading", file=sys.stderr)
-    command = _command_line(sys.argv[1:])
+    command = command_line(sys.argv[1:])
     try:
-        with _stoppable():
+        with stoppable():
             from bench.cli.session import Session
 
             session = Session.of(
@@ -174,13 +168,13 @@ def run(
                 print(plan_text(session, jobs=jobs, fresh=fresh))
                 return
             counts, last = session.run(
-                jobs=jobs, fresh=fresh, command=command, cluster=dask, progress=_progress
+                jobs=jobs, fresh=fresh, command=command, cluster=dask, progress=show_progress
             )
     except KeyboardInterrupt:
-        again = _command_line(word for word in sys.argv[1:] if word != "--fresh")
+        again = command_line(word for word in sys.argv[1:] if word != "--fresh")
         print(f"\ninterrupted; finished cells are stored\nresume with: {again}", file=sys.stderr)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    _say_outcome(counts, last)
+    say_outcome(counts, last)
 
 
 @app.command()
@@ -223,7 +217,7 @@ def assess(
     """Assess a model of your own: choose attacks and defenses that fit it and the time, run and report."""
     print(f"moatbench {__version__}: loading", file=sys.stderr)
     try:
-        with _stoppable():
+        with stoppable():
             from bench.cli import assessing
             from bench.cli.model_options import parsed_budgets, victim_name, victim_options
 
@@ -235,13 +229,13 @@ def assess(
                 budgets=parsed_budgets(budget),
             )
             counts, last = assessing.start(request, out=out, jobs=jobs).run(
-                _command_line(sys.argv[1:]), _progress
+                command_line(sys.argv[1:]), show_progress
             )
     except KeyboardInterrupt:
-        again = _command_line(sys.argv[1:])
+        again = command_line(sys.argv[1:])
         print(f"\ninterrupted; finished cells are stored\nresume with: {again}", file=sys.stderr)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    _say_outcome(counts, last)
+    say_outcome(counts, last)
 
 
 @app.command()
@@ -425,52 +419,3 @@ def cache_clear(
     from bench.cli import caches
 
     print(caches.clear([kind.value for kind in kinds or CacheKind], RESULTS))
-
-
-def _say_outcome(counts: Mapping[str, int], last: Iterable[str]) -> None:
-    """Print the outcome of a run: cells by status, then ``last``; raises Exit where cells lack results."""
-    print(", ".join(f"{number} {status}" for status, number in counts.items()))
-    print("\n".join(last))
-    if counts.get("failed") or counts.get("missing"):
-        lost = counts.get("failed", 0) + counts.get("missing", 0)
-        print(f"{lost} cells have no result; run the same command to retry them", file=sys.stderr)
-        raise typer.Exit(ExitCode.INCOMPLETE)
-
-
-def _command_line(words: Iterable[str]) -> str:
-    """Return the command as a shell reads it; bytes that are no UTF-8, as in a file's name, are escaped."""
-    text = shlex.join(["moatbench", *words])
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let a cancelled CI job or a closed terminal end the block like Ctrl-C, workers included."""
-    # Windows has no SIGHUP. A handler that is ignored means nohup; None is one that Python did not set.
-    present = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in present}
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    if threading.current_thread() is not threading.main_thread():
-        before = {}  # only the main thread may set handlers
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _progress(records: Iterable[Record], done: int, total: int, *, later: int = 0) -> Iterator[Record]:
-    """Yield the records and show progress: a bar on a terminal, else a line every 20 seconds.
-
-    ``later``: how many cells may follow at most, to confirm what these suggest.
-    """
-    from bench.cli import progress
-
-    if total == done:
-        print(f"nothing left to run: {total:,} of {total:,} are stored", file=sys.stderr)
-    else:
-        more = f"; up to {later:,} more confirm what they suggest" if later else ""
-        print(f"{total - done:,} to run, {done:,} are stored{more}", file=sys.stderr)
-    return progress.watch(records, done, total, later=later)

@@ -156,7 +156,7 @@ class Session:
                 )
             )
             try:
-                with _stored_if_stopped(progress) as watched:
+                with stored_if_stopped(progress) as watched:
                     execute = partial(run_tasks, store=store, settings=self.settings, backend=backend)
                     jobs = jobs or available_cores()
                     first, earlier = partial(watched, later=self.later()), store.meta().started
@@ -211,7 +211,7 @@ class Session:
 
 
 @contextmanager
-def _stored_if_stopped(progress: Progress) -> Iterator[Progress]:
+def stored_if_stopped(progress: Progress) -> Iterator[Progress]:
     """Yield ``progress``; raises UnfinishedError if the machine stops the block after it was called."""
     begun = False
 

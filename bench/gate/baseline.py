@@ -337,11 +337,13 @@ def _groups(records: Sequence[Record]) -> Iterator[ExportedGroup]:
     for task, group in found.items():
         spec = {name: value for name, value in task.spec().items() if name != "repeat"}
         kind: Literal["cell", "audit"] = "cell" if isinstance(task, Cell) else "audit"
-        labelled = kind == "audit" and victim_of(task) in imbalanced and LABELS in group[0].arrays
+        labelled = victim_of(task) in imbalanced and LABELS in group[0].arrays
         if labelled:
             imbalanced.remove(victim_of(task))  # once is enough
         ordered = sorted(group, key=lambda each: each.repeat)
-        repeats = [ExportedRepeat.of(record, labels=labelled) for record in ordered]
+        repeats = [
+            ExportedRepeat.of(record, labels=labelled and LABELS in record.arrays) for record in ordered
+        ]
         yield ExportedGroup(kind=kind, spec=spec, repeats=repeats)
 
 

@@ -89,8 +89,8 @@ class ReportContext:
 
     @cached_property
     def recommendations(self) -> list[VictimRecommendations]:
-        """What to do about each victim; empty on the page of a replication and without any extraction."""
-        if self.on_study_page or not self.attackers:
+        """What to do about each victim; empty for replications, live targets, and without extraction."""
+        if self.on_study_page or self.meta.campaign is not None or not self.attackers:
             return []
         return recommendations(self.findings, self.meta.report)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.files import write_atomically
 from bench.records import Record
-from bench.report import attacks, membership, sections, study_page, victim_page
+from bench.report import attacks, membership, sections, study_page, target_page, victim_page
 from bench.report.context import ReportContext
 from bench.report.figures.style import remove_old_figures
 from bench.report.markdown import plain
@@ -93,6 +93,7 @@ PAGES = (
         "how this was made",
         "how this was made",
         (
+            Section("campaign", target_page.origin),
             Section("origin", sections.origin),
             Section("options", sections.options),
             Section("failures", sections.failures),
@@ -135,6 +136,8 @@ def _first_pages(context: ReportContext, links: str) -> dict[str, str]:
     """Return ``report.md``, and the pages of victims where there are several."""
     if context.on_study_page:
         return {"report.md": rendered("study_first", **study_page.first(context), links=links)}
+    if context.meta.campaign is not None:
+        return {"report.md": rendered("target", **target_page.page(context), links=links)}
     found = context.recommendations
     if not found:
         return {"report.md": rendered("no_extraction", **sections.no_extraction(context), links=links)}

@@ -50,18 +50,25 @@ def run(cells: Sequence[Cell], attack: Extraction, context: WorkerContext) -> li
     pool = context.pool(first.victim, first.threat.pool, first.seed)
     require_applicable(attack, pool, victim)
     acquisitions = [acquire(cell, attack, pool, context) for cell in cells]
-    timings = Timings()
-    with timings.measure("train"):
-        trained = _surrogates(cells, [acquired.transfer_set for acquired in acquisitions], pool, context)
-    outcomes = [
-        measure(cell, acquired, surrogate, timings.share(len(cells)), context)
-        for cell, acquired, surrogate in zip(cells, acquisitions, trained, strict=True)
-    ]
+    outcomes = trained_and_measured(cells, acquisitions, pool, context)
     if first.threat.knowledge == "none":
         return outcomes
     # At the end, so that no time of the cells themselves changes.
     adapts = adaptation(first, attack, acquisitions[0].transfer_set, pool, context)
     return [replace(each, info=each.info.with_values(adaptation=adapts.values())) for each in outcomes]
+
+
+def trained_and_measured(
+    cells: Sequence[Cell], acquisitions: Sequence[Acquisition], pool: Pool, context: WorkerContext
+) -> list[Outcome]:
+    """Train a surrogate on what each repeat of a cell acquired, and return what it measures up to."""
+    timings = Timings()
+    with timings.measure("train"):
+        trained = _surrogates(cells, [acquired.transfer_set for acquired in acquisitions], pool, context)
+    return [
+        measure(cell, acquired, surrogate, timings.share(len(cells)), context)
+        for cell, acquired, surrogate in zip(cells, acquisitions, trained, strict=True)
+    ]
 
 
 def adaptation(
@@ -312,5 +319,6 @@ def _agreement_on_queries(surrogate: TrainedSurrogate, victim: Victim, queries: 
     if not len(queries):
         return None
     guess = surrogate.probabilities(queries).argmax(axis=1)
-    label = victim.probabilities(queries).argmax(axis=1)
-    return float((guess == label).mean())
+    answers = victim.probabilities(queries)
+    # Of a live target, answers are known to what was bought alone.
+    return extraction.share(guess == answers.argmax(axis=1), np.asarray(np.isfinite(answers).all(axis=1)))

@@ -8,7 +8,7 @@ import secrets
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -192,24 +192,42 @@ def run_group(settings: WorkerSettings, items: Sequence[Item]) -> list[Record]:
     """
     context, first = worker_context(settings), items[0][0]
     _check_expected(settings, context, items)
+
+    def outcomes() -> list[Outcome]:
+        if isinstance(first, Cell):
+            return list(run_cells(first.group(), context))
+        started = time.perf_counter()
+        outcome = evaluate_defense(first, context)
+        seconds = {EVALUATION: time.perf_counter() - started}
+        return [replace(outcome, costs=outcome.costs.with_values(seconds=seconds))]
+
+    return records_of(items, settings.device, outcomes)
+
+
+class RunStopped(BaseException):  # no plugin may catch it with Exception
+    """The whole run has to stop, for a reason that lies in no cell: the ``error`` to tell."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def records_of(items: Sequence[Item], device: str, outcomes: Callable[[], list[Outcome]]) -> list[Record]:
+    """Return the records of one group of tasks: of all repeats of a cell, or of a defense evaluation.
+
+    ``outcomes``: runs the whole group; errors as in :func:`run_group`, but RunStopped, which is raised again.
+    """
+    first = items[0][0]
     with watched_signals(), collected_notes() as notes:
         try:
-            with kept_settings("a plugin", "this cell"), single_thread(), on_device(settings.device):
-                if isinstance(first, Cell):
-                    outcomes = dict(zip(first.group(), run_cells(first.group(), context), strict=True))
-                    records = [
-                        _record(item, "ok", outcomes[item[0]]) for item in items if isinstance(item[0], Cell)
-                    ]
-                else:
-                    started = time.perf_counter()
-                    outcome = evaluate_defense(first, context)
-                    seconds = {EVALUATION: time.perf_counter() - started}
-                    costs = outcome.costs.with_values(seconds=seconds)
-                    records = [_record(items[0], "ok", replace(outcome, costs=costs))]
+            with kept_settings("a plugin", "this cell"), single_thread(), on_device(device):
+                group: Sequence[Task] = first.group() if isinstance(first, Cell) else [first]
+                by_task = dict(zip(group, outcomes(), strict=True))
+                records = [_record(item, "ok", by_task[item[0]]) for item in items]
         except NotApplicable as reason:
             records = [_record(item, "not_applicable", error=str(reason)) for item in items]
         except BaseException as error:
-            if is_signal(error):
+            if is_signal(error) or isinstance(error, RunStopped):
                 raise
             # Whatever a plugin raises must not stop the others.
             text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"

@@ -218,6 +218,18 @@ def survives_every_defense(attack, setting):
     survives_one_defense_of_each_kind(attack, setting, GUARDED)
 
 
+def waits_for_answers_no_more_often_than_it_says(attack, setting):
+    if not attack.queries:
+        return
+    budget = 60
+    _, api = setting.acquire(attack, budget=budget)
+    if attack.round_trips(budget) > 1:
+        assert sum(len(x) > 0 for x in api.queried) <= attack.round_trips(budget) <= budget
+        return
+    _, other = setting.acquire(attack, "gaussian_noise(scale=1)", budget)
+    assert rows_of(np.concatenate(api.queried)) == rows_of(np.concatenate(other.queried))
+
+
 CONTRACT = (
     spends_exactly_the_budget,
     buys_rows_of_the_pool,
@@ -228,6 +240,7 @@ CONTRACT = (
     leaves_global_generators_and_the_pool_alone,
     survives_one_defense_of_each_kind,
     survives_every_defense,
+    waits_for_answers_no_more_often_than_it_says,
 )
 
 

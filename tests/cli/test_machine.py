@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from records import fake_run
 
-from bench.cli import main, progress, provenance
+from bench.cli import progress, provenance, running
 from bench.data import data_files
 from bench.errors import UsageError
 from bench.files import cache_root
@@ -55,7 +55,7 @@ def test_affinity_bounds_the_worker_processes_and_is_not_needed(monkeypatch):
 def test_a_system_without_sighup_stops_by_the_signals_that_it_has(monkeypatch):
     monkeypatch.delattr(signal, "SIGHUP")  # as on Windows
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), main._stoppable():
+    with pytest.raises(KeyboardInterrupt), running.stoppable():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -63,7 +63,7 @@ def test_a_system_without_sighup_stops_by_the_signals_that_it_has(monkeypatch):
 def test_a_signal_that_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with main._stoppable():
+        with running.stoppable():
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)

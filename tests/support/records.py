@@ -202,10 +202,10 @@ META = Meta.model_validate(
 )
 
 
-def stored(path, records):
+def stored(path, records, meta=META):
     """Write records to a new store; return its path."""
     with Store(path, create=True) as store:
-        store.set_meta(META)
+        store.set_meta(meta)
         store.set_plan(PlannedTask(each.key, each.task) for each in records)
         for record in records:
             store.put(record)

@@ -290,7 +290,7 @@ def budget(context: ReportContext, rec: Recommendation, rows: Sequence[DefenseVe
                 )
         axes.plot(xs, ys, color=colour, marker=marker, markersize=5, linewidth=1.8, linestyle=dash)
         ends.append((ys[-1], tops[defense], names[defense], colour))
-    _name_ends(axes, ends)
+    name_ends(axes, ends)
     if floor > 0 and any(min(ys) < floor for ys in (_xy(points)[1] for points in lines.values())):
         _strokes_y(axes)
     axes.xaxis.set_major_locator(FixedLocator(budgets))
@@ -315,7 +315,7 @@ def _xy(points: Sequence[tuple[int, Interval]]) -> tuple[list[float], list[float
     return [float(b) for b, _ in points], [100 * interval.value for _, interval in points]
 
 
-def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write names at the right ends of lines, moved apart so that they do not touch."""
     low, high = axes.get_ylim()
     inch = (high - low) / 3.2

@@ -1,0 +1,92 @@
+"""Keys of accounts: read from the environment once, and shown nowhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pydantic
+
+from bench.errors import UsageError
+from bench.remote.target import Target
+from bench.remote.target_secrets import SECRET_NAME
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+HIDDEN = "[key]"
+"""What stands for a key in a text."""
+
+
+class Secrets:
+    """The keys of a target's accounts; neither ``repr`` nor an error shows one."""
+
+    def __init__(self, target: Target, environ: Mapping[str, str]) -> None:
+        """Read the variables that ``key_env`` names; raises UsageError, which names the variable alone."""
+        self._header = target.key_header
+        self._keys: dict[str, pydantic.SecretStr | None] = {}
+        for account in target.accounts:
+            name = account.key_env
+            self._keys[account.name] = None if name is None else pydantic.SecretStr(_key(name, environ))
+
+    def __repr__(self) -> str:
+        return f"Secrets({', '.join(self._keys)})"
+
+    def headers(self, account: str) -> dict[str, str]:
+        """Return the header with the account's key; "" is the first account, if there is any.
+
+        Raises KeyError for an account that the target file does not name.
+        """
+        if not account and not self._keys:
+            return {}
+        key = self._keys[account or next(iter(self._keys))]
+        if key is None:
+            return {}
+        before = "Bearer " if self._header.lower() == "authorization" else ""
+        return {self._header: before + key.get_secret_value()}
+
+    def hide(self, text: str) -> str:
+        """Return the text with each key replaced, the longest first."""
+        return hidden(text, (key.get_secret_value() for key in self._keys.values() if key is not None))
+
+    def cleaned(self, document: Any) -> Any:
+        """Return JSON with each key replaced in its texts; numbers stay, though they may have its digits.
+
+        To be done before anything is cut out of a text: a part of a key could not be recognised.
+        """
+        if not self._keys:
+            return document
+        if isinstance(document, str):
+            return self.hide(document)
+        if isinstance(document, list):
+            return [self.cleaned(each) for each in document]
+        if isinstance(document, dict):
+            return {self.hide(name): self.cleaned(each) for name, each in document.items()}
+        return document
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """Return the text with each of ``secrets`` replaced, the longest first, as one may begin another."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def likely_secrets(environ: Mapping[str, str]) -> list[str]:
+    """Return values of variables whose names look like those of keys: what a function may read itself."""
+    return [value for name, value in environ.items() if SECRET_NAME.search(name) and len(value) >= 8]
+
+
+def _key(name: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(name)
+    if value is None:
+        raise UsageError(
+            f"the environment variable {name}, which key_env names, is not set; set it to the key"
+        )
+    if not value:
+        raise UsageError(f"the environment variable {name}, which key_env names, is empty; set it to the key")
+    if not _VISIBLE.fullmatch(value):
+        raise UsageError(
+            f"the environment variable {name}, which key_env names, has a blank, a line break or a character "
+            "that is not ASCII; set it to the key alone"
+        )
+    return value
