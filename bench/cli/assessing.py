@@ -376,6 +376,11 @@ class Assessment:
         )
         for name, reason in left_out.items():
             self.say(f"  not applicable: {name} ({reason})")
+        if self.subject.reference < assessment.LEAST_ADAPTIVE:
+            self.say(
+                f"  below {assessment.LEAST_ADAPTIVE} queries the attack auto has too little to adapt by, so "
+                "that no defense can be recommended; more inputs would help (--pool, --budget)"
+            )
         if lacking := _lacking(scope, whole):
             self.say(f"  left out for lack of time: {', '.join(lacking)} (--minutes)")
         self.say(

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from bench.errors import UsageError, VictimError
-from bench.models.own_references import stamp
+from bench.models.own_references import OwnVictims, stamp
 from bench.models.victim_options import VictimOptions
+from bench.runner.context import WorkerContext
 from bench.runner.local_backend import WorkerSettings, run_group, worker_context
 from bench.runner.run import prepare
 from bench.runner.run import run as run_tasks
@@ -174,3 +175,36 @@ def test_a_process_gets_answers_only_of_the_model_that_it_has_itself(mine, tmp_p
         else:
             with pytest.raises(VictimError, match="victim loans is another model in each process"):
                 worker_context(made).victim(SPEC)
+
+
+FACTORY = """
+from pathlib import Path
+import numpy as np
+from moatbench import Labelled, Splits
+
+def make():
+    rng = np.random.default_rng(0)
+    parts = [rng.random((60, 3), dtype=np.float32) for _ in range(4)]
+    labelled = [Labelled(x, (x[:, 0] > 0.5).astype(np.int64)) for x in parts]
+
+    def model(x):
+        with (Path(__file__).parent / "asked.txt").open("a") as file:
+            file.writelines(f"{row.tobytes().hex()}\\n" for row in x)
+        p = np.where(x[:, 0] > 0.5, 0.8, 0.3)
+        return np.stack([1 - p, p], axis=1)
+
+    return model, Splits(*labelled, 2)
+"""
+
+
+def test_a_victim_of_a_factory_is_asked_about_the_first_test_inputs_alone_in_another_process(mine):
+    (mine / "f.py").write_text(FACTORY)
+    spec = VictimSpec("f.py:make", "")
+    first = WorkerContext(mine, None, OwnVictims(mine)).victim(spec)
+    first.share(mine / "answers.sqlite")
+    (mine / "asked.txt").unlink()
+    again = WorkerContext(mine, None, OwnVictims(mine), {spec: mine / "answers.sqlite"}).victim(spec)
+    assert again.fingerprint == first.fingerprint
+    asked = set((mine / "asked.txt").read_text().split())
+    padding = {np.zeros(3, np.float32).tobytes().hex()}
+    assert asked - padding == {row.tobytes().hex() for row in first.splits.test.x}
