@@ -22,8 +22,8 @@ PURPOSES = {
 }
 """What is bought beside the queries of attacks."""
 SENT_AND_PAID = (
-    "*Sent*: inputs that were asked for. *Paid*: those among them whose answers had not been bought before; "
-    "an answer is bought once, and used by every attack that asks for the same input."
+    "*Sent*: inputs that were asked for, at all budgets together. *Paid*: those among them whose answers had "
+    "not been bought before; an answer is bought once, and used by every attack that asks for the same input."
 )
 
 
@@ -64,7 +64,9 @@ def duration(hours: float | None) -> str:
         return DASH
     if hours >= 0.95:
         return f"{hours:,.1f} hours"
-    return f"{60 * hours:,.0f} minutes" if hours >= 1.5 / 60 else f"{3600 * hours:,.1f} seconds"
+    if hours >= 1.5 / 60:
+        return f"{60 * hours:,.0f} minutes"
+    return f"{3600 * hours:,.0f} seconds" if hours >= 1.5 / 3600 else "a second"
 
 
 def _headline(results: Sequence[BudgetResult]) -> str:
@@ -87,13 +89,13 @@ def _headline(results: Sequence[BudgetResult]) -> str:
 def _against(context: ReportContext, threat: VictimThreatModel | None, facts: CampaignFacts) -> str:
     """Return what fidelity is measured against, and on how many inputs."""
     tested = context.test_inputs(threat.victim) if threat else None
-    inputs = f"the target's own answers to {tested:,} test inputs" if tested else "the target's own answers"
+    inputs = f" to {tested:,} test inputs, which no attacker learns from" if tested else ""
     balanced = threat is not None and context.findings.is_balanced(threat.victim)
-    kind = "balanced fidelity, the mean over the target's labels" if balanced else "the share of them"
+    kind = " It is balanced fidelity, the mean over the target's labels." if balanced else ""
     sees = {"probabilities": "probabilities", "labels": "labels alone"}[facts.answers]
     return (
-        f"Agreement is with {inputs}, not with true labels: {kind}. Attackers see {sees}; none of the test "
-        "inputs is in what they learn from."
+        f"Fidelity is agreement with the target's own answers{inputs}, not with true labels.{kind} "
+        f"The target answers {sees}."
     )
 
 
@@ -228,8 +230,9 @@ def _sure(
         lines.append(bought)
     lines.append(_same_model(facts))
     lines += [f"{plain(note).rstrip('.')}." for note in facts.notes]
-    if threat is not None:
-        lines += [f"{plain(note).rstrip('.')}." for note in context.notes_on(threat.victim)]
+    about = context.notes_on(threat.victim) if threat else []
+    if about:
+        lines.append(f"On the target's inputs: {'; '.join(map(plain, about))}.")
     if context.lacking:
         lines.append(
             f"**This run is not complete** (cells: {answers.joined(context.lacking)}; "

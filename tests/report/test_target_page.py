@@ -146,7 +146,8 @@ def test_small_amounts_keep_two_digits(value, text):
 
 
 @pytest.mark.parametrize(
-    ("hours", "text"), [(None, "–"), (0.001, "3.6 seconds"), (0.5, "30 minutes"), (13.33, "13.3 hours")]
+    ("hours", "text"),
+    [(None, "–"), (0.0001, "a second"), (0.001, "4 seconds"), (0.5, "30 minutes"), (13.33, "13.3 hours")],
 )
 def test_times_are_told_in_the_unit_that_fits(hours, text):
     assert duration(hours) == text

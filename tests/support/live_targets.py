@@ -33,35 +33,10 @@ ONE_OF = {
 """A target of each protocol."""
 
 
-<<<<<<< HEAD
 def written(path, values):
     """Write the fields of a target as TOML, and return the path."""
     lines = [f"{name} = {toml(value)}" for name, value in values.items() if value is not None]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-=======
-def oip(server, **fields):
-    """The target file of MLServer's model of digits."""
-    values = {
-        "url": server.url,
-        "protocol": "oip",
-        "model": "digits",
-        "input": "x",
-        "output": "predict_proba",
-    }
-    return values | {"classes": CLASSES} | fields
-
-
-def mlflow_target(server, **fields):
-    """The target file of MLflow's model of digits."""
-    values = {"url": server.url, "protocol": "mlflow", "answers": "labels"}
-    return values | {"classes": CLASSES} | fields
-
-
-def write(folder, values):
-    """Write a target file; return its path."""
-    path = folder / "target.toml"
-    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
->>>>>>> b7de46f (Cells of a live target keep its labels, so that fidelity is balanced where they are imbalanced; throughput against a bare client)
     return path
 
 

@@ -11,7 +11,13 @@ CLASSES = [str(digit) for digit in range(10)]
 
 def oip(server, **fields):
     """The target file of MLServer's model of digits."""
-    values = {"url": server.url, "protocol": "oip", "model": "digits", "input": "x", "output": "predict_proba"}
+    values = {
+        "url": server.url,
+        "protocol": "oip",
+        "model": "digits",
+        "input": "x",
+        "output": "predict_proba",
+    }
     return values | {"classes": CLASSES} | fields
 
 
