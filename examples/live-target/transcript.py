@@ -21,12 +21,15 @@ import servers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-DATA = "--data digits.npz --label y --test 300"
+CHECKED = "--data digits.npz --label y"
+DATA = f"{CHECKED} --test 300"
 MLSERVER = (
     f"target attack mlserver.toml {DATA} --budget 100,200,400 "
-    "--attack copycat(use_probability=true) --attack jbda"
+    "--attack copycat(use_probability=true) --attack copycat(use_probability=false)"
 )
 MLFLOW = f"target attack mlflow.toml {DATA} --budget 100,200,400 --attack copycat(use_probability=false)"
+
+KILLED_AT = 450
 
 
 def main() -> None:
@@ -40,18 +43,18 @@ def main() -> None:
         folder = _prepared(Path(name), "mlserver.toml", server.url)
         parts.append("## MLServer, probabilities\n")
         parts.append(_shown((HERE / "mlserver.toml").read_text(encoding="utf-8"), "toml"))
-        parts.append(_console(folder, ["target check mlserver.toml"]))
+        parts.append(_console(folder, [f"target check mlserver.toml {CHECKED}"]))
         parts.append(
-            "The first attack is killed (`kill -9`) once it has bought 150 inputs, and started again.\n"
+            f"The purchase is killed (`kill -9`) once {KILLED_AT} inputs are booked, then given again.\n"
         )
-        parts.append(_killed(folder, MLSERVER, 450))
+        parts.append(_killed(folder, MLSERVER, KILLED_AT))
         parts.append(_console(folder, [MLSERVER, "show results/mlserver/store.sqlite"]))
         parts.append(_counted(folder, server.billed()))
     with tempfile.TemporaryDirectory() as name, servers.mlflow(options.mlflow, Path(name)) as server:
         folder = _prepared(Path(name), "mlflow.toml", server.url)
         parts.append("## MLflow, labels\n")
         parts.append(_shown((HERE / "mlflow.toml").read_text(encoding="utf-8"), "toml"))
-        commands = ["target check mlflow.toml", MLFLOW, "show results/mlflow/store.sqlite"]
+        commands = [f"target check mlflow.toml {CHECKED}", MLFLOW, "show results/mlflow/store.sqlite"]
         parts.append(_console(folder, commands))
     (HERE / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
