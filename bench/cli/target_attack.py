@@ -6,7 +6,9 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench import plugins
@@ -17,7 +19,7 @@ from bench.cli.outputs import check_outputs
 from bench.cli.session import Progress, stored_if_stopped
 from bench.cli.target_request import Request, buying, latency
 from bench.data import data_files
-from bench.errors import UsageError
+from bench.errors import StoreError, UsageError
 from bench.models.plugin_guard import guarded_import
 from bench.models.remote_victim import LiveData, RemoteVictim, remote_victim
 from bench.plan.feasibility import PlannedVictim
@@ -25,7 +27,7 @@ from bench.plan.live import CANARY, Bill, LiveScope, default_attacks, live_cells
 from bench.remote.target import Target, load_target
 from bench.report.store_report import write_store_report
 from bench.report.terminal_page import printable
-from bench.run_facts import Meta, ReportOptions
+from bench.run_facts import CampaignFacts, Meta, ReportOptions
 from bench.runner.live import LiveContext
 from bench.runner.live_campaign import Campaign, training_cache
 from bench.runner.live_plan import bill
@@ -105,6 +107,7 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
     check_outputs(
         files={"the store": store_file, "the report": folder / "report.md"}, folders={"--out": folder}
     )
+    _require_own(store_file)
     purchases = Purchases(costs)
     with buying(request, planned=costs.inputs, on_progress=purchases) as buyer:
         before = buyer.facts()
@@ -120,7 +123,7 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
         plan.context.buyer = buyer
         campaign = Campaign(plan.victim, plan.cells, buyer, plan.context)
         with Store(store_file, create=True) as store, stored_if_stopped(progress) as watched:
-            store.set_meta(_meta(request, plan, command))
+            store.set_meta(_meta(request, plan, command, before))
             counts = campaign.run(store, watched)
         said = outcome(buyer.facts(), before)
     try:
@@ -133,7 +136,16 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
     return counts, [said, str(report)]
 
 
-def _meta(request: Request, plan: Planned, command: str) -> Meta:
+def _require_own(path: Path) -> None:
+    """Raise UsageError for a store of something else than a live target."""
+    if not path.exists():
+        return
+    with Store(path) as store, suppress(StoreError):  # what is damaged is written anew
+        if store.meta().matrix_text is not None:
+            raise UsageError(f"{path} holds the results of a matrix; name another folder with --out")
+
+
+def _meta(request: Request, plan: Planned, command: str, before: CampaignFacts) -> Meta:
     target = plan.target
     return Meta(
         matrix=request.name,
@@ -148,5 +160,6 @@ def _meta(request: Request, plan: Planned, command: str) -> Meta:
         packages=provenance.installed_versions(),
         attacks=sorted(plugins.attacks.names()),
         defenses=sorted(plugins.defenses.names()),
+        campaign=before,
         **provenance.commit(),
     )

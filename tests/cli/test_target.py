@@ -19,6 +19,7 @@ from made_target import MadeBuyer
 
 from bench.cli import target_request
 from bench.remote.target import load_target
+from bench.run_facts import Meta
 from bench.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +168,22 @@ def test_a_target_that_always_answers_the_same_is_not_worth_an_attack(folder, mo
 
 
 KEY = "s3cret-of-the-target"
+
+
+@pytest.mark.usefixtures("buyers")
+def test_matrices_and_live_targets_share_no_store(folder):
+    moatbench(folder, *RUN)
+    block = 'data = "digits"\nvictim = "logistic"\ndefense = "none"\nattack = "labels"\nbudget = 20\n'
+    (folder / "tiny.toml").write_text(f'name = "tiny"\n[[block]]\n{block}[report]\nconfirm = 0\n')
+    code, said = moatbench(folder, "run", "tiny.toml", "--store", "results/rings/store.sqlite")
+    assert code == 2, said
+    assert "holds what moatbench target attack bought; name another store with --store" in said
+    (folder / "results/other").mkdir()
+    with Store(folder / "results/other/store.sqlite", create=True) as store:
+        store.set_meta(Meta(matrix="other", matrix_text="name"))
+    code, said = moatbench(folder, *RUN, "--out", "results/other")
+    assert code == 2, said
+    assert "holds the results of a matrix; name another folder with --out" in said
 
 
 class Rings(BaseHTTPRequestHandler):
