@@ -45,7 +45,7 @@ def main() -> None:
         parts.append(_shown((HERE / "mlserver.toml").read_text(encoding="utf-8"), "toml"))
         parts.append(_console(folder, [f"target check mlserver.toml {CHECKED}"]))
         parts.append(
-            f"The purchase is killed (`kill -9`) once {KILLED_AT} inputs are booked, then given again.\n"
+            f"Killed (`kill -9`) once {KILLED_AT} inputs are booked, the same command then goes on.\n"
         )
         parts.append(_killed(folder, MLSERVER, KILLED_AT))
         parts.append(_console(folder, [MLSERVER, "show results/mlserver/store.sqlite"]))
