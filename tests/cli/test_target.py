@@ -152,6 +152,12 @@ def test_a_look_books_at_most_50_inputs_and_an_attack_does_not_pay_them_again(fo
     assert len(buyers[1].sold) < 260
 
 
+def test_a_look_loads_neither_torch_nor_art():
+    code = "import sys, bench.cli.target_check; sys.exit(bool({'torch', 'art'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
 @pytest.mark.usefixtures("buyers")
 def test_a_target_that_always_answers_the_same_is_not_worth_an_attack(folder, monkeypatch):
     start = target_request.start_buyer
