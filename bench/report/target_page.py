@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.analysis.display_names import attack_names
@@ -32,13 +32,15 @@ def page(context: ReportContext) -> dict[str, Any]:
     facts = context.meta.campaign
     if facts is None:
         raise ValueError("the run attacked no live target")
-    threat = next((each for each in context.findings.threats if context.findings.conditions[each]), None)
-    results = by_budget(context.findings, threat, facts) if threat else []
+    found = context.findings
+    curves = {each: by_budget(found, each, facts) for each in found.threats if found.conditions[each]}
+    threat = max(curves, key=lambda each: _reached(curves[each]), default=None)
+    results = curves[threat] if threat else []
     further = steps(context.findings, threat, results) if threat else []
     return {
         "url": code(facts.url),
         "headline": _headline(results),
-        "against": _against(context, threat, facts),
+        "against": " ".join(filter(None, [_against(context, threat, facts), _who(context, threat, curves)])),
         "budgets": _budgets(results),
         "effort": _effort(results, facts),
         "basis": _basis(facts),
@@ -97,6 +99,27 @@ def _against(context: ReportContext, threat: VictimThreatModel | None, facts: Ca
         f"Fidelity is agreement with the target's own answers{inputs}, not with true labels.{kind} "
         f"The target answers {sees}."
     )
+
+
+def _reached(results: Sequence[BudgetResult]) -> float:
+    """Return the fidelity at the largest budget; -1 where no attack is ranked."""
+    return results[-1].fidelity.value if results else -1.0
+
+
+def _who(
+    context: ReportContext, threat: VictimThreatModel | None, curves: Mapping[VictimThreatModel, object]
+) -> str:
+    """Return who the attacker is, and that others get no more; empty without any attack."""
+    if threat is None:
+        return ""
+    others = len(curves) - 1
+    less = (
+        f", the one of {len(curves)} that reaches most; what the other{'s' * (others > 1)} "
+        f"reach{'' if others > 1 else 'es'}: [attacks.md](attacks.md)"
+        if others
+        else ""
+    )
+    return f"Attacker: {context.attacker(threat)}{less}."
 
 
 def _budgets(results: Sequence[BudgetResult]) -> str:

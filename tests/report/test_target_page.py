@@ -5,7 +5,7 @@ import re
 import campaigns
 import numpy as np
 import pytest
-from records import SOFT, stored
+from records import NEAR, SOFT, cell, stored
 from typer.testing import CliRunner
 
 from bench.cli.main import app
@@ -91,6 +91,18 @@ def test_fidelity_is_balanced_where_the_targets_labels_are_imbalanced():
         vars(record.info)["confusion"] = [[1, 0], [0, 1]]
     assert "balanced fidelity" in shown(records)
     assert "balanced fidelity" not in shown()
+
+
+def test_of_several_attackers_the_one_that_reaches_most_is_shown():
+    near = [cell(NEAR, (), SOFT, budget, repeat, share=0.95) for budget in (50, 200, 800)
+            for repeat in range(5)]  # fmt: skip
+    text = shown([*RECORDS, *near])
+    assert (
+        "has similar data, does not adapt, the one of 2 that reaches most; what the other reaches: [att"
+        in text
+    )
+    assert text.splitlines()[2] != shown().splitlines()[2]
+    assert "Attacker: has users' data, does not adapt." in shown()
 
 
 def test_a_campaign_without_a_ranked_attack_says_so_and_still_shows_the_bill():
