@@ -111,13 +111,11 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
     purchases = Purchases(costs)
     with buying(request, planned=costs.inputs, on_progress=purchases) as buyer:
         before = buyer.facts()
-        ours = {"test", "canary", *costs.attacks}
-        purchases.others = sum(each.paid for name, each in before.purposes.items() if name not in ours)
-        lines = costs.lines(latency(before))
-        earlier = sum(each.paid for name, each in before.purposes.items() if name in ours)
-        lines += (
-            [f"{earlier:,} inputs were paid before; what they answer is not bought again"] if earlier else []
-        )
+        earlier, purchases.others = _paid_before(before, costs)
+        lines = [
+            *costs.lines(latency(before)),
+            *_of_the_ledger(plan.target, costs, earlier, purchases.others),
+        ]
         for line in lines:
             print(printable(line), file=sys.stderr)
         plan.context.buyer = buyer
@@ -134,6 +132,25 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
             f"moatbench report {shlex.quote(str(store_file))} --out DIR writes it to another folder"
         ) from error
     return counts, [said, str(report)]
+
+
+def _paid_before(facts: CampaignFacts, costs: Bill) -> tuple[int, int]:
+    """Return the inputs that were paid for what is planned, and those for anything else."""
+    planned_for = {"test", "canary", *costs.attacks}
+    earlier = sum(each.paid for name, each in facts.purposes.items() if name in planned_for)
+    return earlier, sum(each.paid for each in facts.purposes.values()) - earlier
+
+
+def _of_the_ledger(target: Target, costs: Bill, earlier: int, others: int) -> list[str]:
+    """Return what the ledger says of a plan; whether its inputs are bought already, the purchase shows."""
+    lines = []
+    if earlier:
+        lines.append(f"{earlier:,} inputs were paid before; what they answer is not bought again")
+    if others and target.budget is not None and others + costs.inputs > target.budget:
+        lines.append(
+            f"{others:,} inputs were paid for other purposes: budget = {target.budget} may not be enough"
+        )
+    return lines
 
 
 def _require_own(path: Path) -> None:

@@ -85,7 +85,8 @@ def test_a_second_run_and_all_that_reads_a_store_pay_nothing(folder, buyers):
     code, said = moatbench(folder, *RUN)
     assert code == 0, said
     assert "nothing left to run" in said
-    assert "100 inputs paid" not in said
+    assert "100 inputs paid, 0 of them now" in said
+    assert "100 inputs were paid before" in said
     assert not buyers[1].sold
     store = "results/rings/store.sqlite"
     for words in (
@@ -148,8 +149,10 @@ def test_a_look_books_at_most_50_inputs_and_an_attack_does_not_pay_them_again(fo
     assert code == 0, said
     assert 0 < len(buyers[0].sold) <= 50
     assert "the planned attack: up to 280 inputs" in said
-    moatbench(folder, *["200" if word == "20,40" else word for word in RUN])
+    write_inputs(folder, more="budget = 300\n")
+    _, said = moatbench(folder, *["200" if word == "20,40" else word for word in RUN])
     assert len(buyers[1].sold) < 260
+    assert "42 inputs were paid for other purposes: budget = 300 may not be enough" in said
 
 
 def test_a_look_loads_neither_torch_nor_art():
