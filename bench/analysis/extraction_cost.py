@@ -76,9 +76,13 @@ def accounts_for(inputs: int, facts: CampaignFacts) -> int:
 def throughput(facts: CampaignFacts) -> float | None:
     """Return the inputs an hour that the target was seen to answer; None without any answer.
 
-    X
+    A run that waits for the allowed rate says less than the target can do. So it is the larger of what the
+    run reached, and what one connection reaches with the largest requests that were sent, at their median
+    latency.
     """
-    seen = [3.6e6 * int(size) / latency for size, latency in facts.latency_ms.items() if latency > 0]
+    largest = max(facts.latency_ms, key=int, default="0")
+    latency = facts.latency_ms.get(largest, 0.0)
+    seen = [3.6e6 * int(largest) / latency] if latency > 0 else []
     paid = sum(each.paid for each in facts.purposes.values())
     if facts.seconds > 0 and paid:
         seen.append(3600 * paid / facts.seconds)

@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,6 +138,7 @@ class Session:
         )
         backend = None if cluster is None else _dask_backend(cluster)
         with Store(self.store, create=True) as store:
+            _require_no_campaign(store)
             store.set_meta(
                 Meta(
                     matrix=self.matrix.name,
@@ -208,6 +209,16 @@ class Session:
         if not cells:
             log.info("no defense is promising enough for a confirmation run")
         return cells
+
+
+def _require_no_campaign(store: Store) -> None:
+    """Raise UsageError for the store of a live target, whose report a matrix would spoil."""
+    with suppress(StoreError):  # what is damaged is written anew
+        if store.meta().campaign is None:
+            return
+        raise UsageError(
+            f"{store.path} holds what moatbench target attack bought; name another store with --store"
+        )
 
 
 @contextmanager

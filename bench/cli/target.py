@@ -20,13 +20,13 @@ target_app = typer.Typer(
 )
 
 File = Annotated[
-    Path, typer.Argument(metavar="TARGET.toml", help="Describes the target and what may be spent.")
+    Path, typer.Argument(metavar="TARGET", help="A .toml file: where the target is, and what may be spent.")
 ]
 Budgets = Annotated[str | None, typer.Option(metavar="N,N,…", help="Inputs that an attack may send.")]
 Attacks = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME", help="An attack, with its parameters; may be repeated (default: by answers)."
+        metavar="NAME", help="An attack, with its parameters; may be repeated (default: copycat and labels)."
     ),
 ]
 Allowed = Annotated[

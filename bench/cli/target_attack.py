@@ -6,7 +6,9 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench import plugins
@@ -17,7 +19,7 @@ from bench.cli.outputs import check_outputs
 from bench.cli.session import Progress, stored_if_stopped
 from bench.cli.target_request import Request, buying, latency
 from bench.data import data_files
-from bench.errors import UsageError
+from bench.errors import StoreError, UsageError
 from bench.models.plugin_guard import guarded_import
 from bench.models.remote_victim import LiveData, RemoteVictim, remote_victim
 from bench.plan.feasibility import PlannedVictim
@@ -25,7 +27,7 @@ from bench.plan.live import CANARY, Bill, LiveScope, default_attacks, live_cells
 from bench.remote.target import Target, load_target
 from bench.report.store_report import write_store_report
 from bench.report.terminal_page import printable
-from bench.run_facts import Meta, ReportOptions
+from bench.run_facts import CampaignFacts, Meta, ReportOptions
 from bench.runner.live import LiveContext
 from bench.runner.live_campaign import Campaign, training_cache
 from bench.runner.live_plan import bill
@@ -105,22 +107,21 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
     check_outputs(
         files={"the store": store_file, "the report": folder / "report.md"}, folders={"--out": folder}
     )
+    _require_own(store_file)
     purchases = Purchases(costs)
     with buying(request, planned=costs.inputs, on_progress=purchases) as buyer:
         before = buyer.facts()
-        ours = {"test", "canary", *costs.attacks}
-        purchases.others = sum(each.paid for name, each in before.purposes.items() if name not in ours)
-        lines = costs.lines(latency(before))
-        earlier = sum(each.paid for name, each in before.purposes.items() if name in ours)
-        lines += (
-            [f"{earlier:,} inputs were paid before; what they answer is not bought again"] if earlier else []
-        )
+        earlier, purchases.others = _paid_before(before, costs)
+        lines = [
+            *costs.lines(latency(before)),
+            *_of_the_ledger(plan.target, costs, earlier, purchases.others),
+        ]
         for line in lines:
             print(printable(line), file=sys.stderr)
         plan.context.buyer = buyer
         campaign = Campaign(plan.victim, plan.cells, buyer, plan.context)
         with Store(store_file, create=True) as store, stored_if_stopped(progress) as watched:
-            store.set_meta(_meta(request, plan, command))
+            store.set_meta(_meta(request, plan, command, before))
             counts = campaign.run(store, watched)
         said = outcome(buyer.facts(), before)
     try:
@@ -133,7 +134,35 @@ def run(request: Request, command: str, progress: Progress) -> tuple[Counter[str
     return counts, [said, str(report)]
 
 
-def _meta(request: Request, plan: Planned, command: str) -> Meta:
+def _paid_before(facts: CampaignFacts, costs: Bill) -> tuple[int, int]:
+    """Return the inputs that were paid for what is planned, and those for anything else."""
+    planned_for = {"test", "canary", *costs.attacks}
+    earlier = sum(each.paid for name, each in facts.purposes.items() if name in planned_for)
+    return earlier, sum(each.paid for each in facts.purposes.values()) - earlier
+
+
+def _of_the_ledger(target: Target, costs: Bill, earlier: int, others: int) -> list[str]:
+    """Return what the ledger says of a plan; whether its inputs are bought already, the purchase shows."""
+    lines = []
+    if earlier:
+        lines.append(f"{earlier:,} inputs were paid before; what they answer is not bought again")
+    if others and target.budget is not None and others + costs.inputs > target.budget:
+        lines.append(
+            f"{others:,} inputs were paid for other purposes: budget = {target.budget} may not be enough"
+        )
+    return lines
+
+
+def _require_own(path: Path) -> None:
+    """Raise UsageError for a store of something else than a live target."""
+    if not path.exists():
+        return
+    with Store(path) as store, suppress(StoreError):  # what is damaged is written anew
+        if store.meta().matrix_text is not None:
+            raise UsageError(f"{path} holds the results of a matrix; name another folder with --out")
+
+
+def _meta(request: Request, plan: Planned, command: str, before: CampaignFacts) -> Meta:
     target = plan.target
     return Meta(
         matrix=request.name,
@@ -148,5 +177,6 @@ def _meta(request: Request, plan: Planned, command: str) -> Meta:
         packages=provenance.installed_versions(),
         attacks=sorted(plugins.attacks.names()),
         defenses=sorted(plugins.defenses.names()),
+        campaign=before,
         **provenance.commit(),
     )

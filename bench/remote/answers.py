@@ -20,6 +20,8 @@ SUM = 1e-3
 """How far the sum of probabilities may be from 1, beyond what rounding to the digits shown explains."""
 COARSEST = 0.25
 """How far rounding may explain at most."""
+ALL_DIGITS = 16
+"""Significant digits with which no number was rounded for show."""
 LOOKED_AT = 100
 """Numbers of one reply whose digits are counted."""
 
@@ -282,4 +284,6 @@ def _digits(numbers: NDArray[np.float64]) -> tuple[int, int]:
             parts = Decimal(repr(number)).normalize().as_tuple()
             most = max(most, len(parts.digits))
             decimals = max(decimals, -int(parts.exponent))
+        if most >= ALL_DIGITS:
+            break
     return most, decimals

@@ -36,6 +36,8 @@ from bench.remote.target import Target, load_target
 from bench.run_facts import CampaignFacts
 
 Frame = tuple[dict[str, Any], list[NDArray[Any]]]
+SWITCH_SECONDS = 0.0005
+"""After so long a thread gives way to others."""
 PROGRESS_SECONDS = 0.25
 """Progress is told at most so often."""
 
@@ -209,6 +211,9 @@ def open_target(target: Target, folder: Path, allowed_host: str | None) -> Opene
 
 def main(opened: Opener = open_target) -> int:
     """Serve the parent on the standard streams, which a target of the user's own may not write to."""
+    # Every statement of the ledger lets other threads run. Those that write requests would give way only
+    # after five milliseconds each time, and all others wait for the ledger meanwhile.
+    sys.setswitchinterval(SWITCH_SECONDS)
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

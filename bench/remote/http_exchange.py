@@ -93,8 +93,9 @@ class HttpExchange:
         if key is None:
             raise unsendable(f"the target file has no account {account!r}; add it to accounts")
         once = self._target.idempotency_header
+        own = {name.lower() for name in self._target.headers}
         return {
-            "Content-Type": "application/json",
+            **({} if "content-type" in own else {"Content-Type": "application/json"}),
             **self._target.headers,
             **key,
             **({once: idempotency} if once else {}),

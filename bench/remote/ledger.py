@@ -47,11 +47,18 @@ class Totals:
     money: int
 
 
-def input_key(identity: str, account: str, x: Array) -> bytes:
-    """Return what one input (…) is known by: a digest of its float32 bytes and of whom it was asked from."""
-    digest = hashlib.sha256(repr((identity, account, x.shape)).encode())
-    digest.update(np.ascontiguousarray(x, dtype="<f4").tobytes())
-    return digest.digest()
+def input_keys(identity: str, account: str, x: Array) -> list[bytes]:
+    """Return what inputs (n, …) are known by: digests of their float32 bytes and of whom they are asked from.
+
+    16 bytes of SHA-256: a million inputs are confused with a chance below 1e-26.
+    """
+    start = hashlib.sha256(repr((identity, account, x.shape[1:])).encode())
+    keys = []
+    for row in np.ascontiguousarray(x, dtype="<f4"):
+        digest = start.copy()
+        digest.update(row.tobytes())
+        keys.append(digest.digest()[:16])
+    return keys
 
 
 @dataclass(frozen=True)
@@ -190,31 +197,47 @@ class Ledger(LedgerFile):
         :meth:`lost` then take what this returned, as a whole.
         """
         with self._lock, self._transaction(durable=self._grants(len(purchases))):
-            known = self._known(purchases)
-            runs = {at.run for at in known.values() if at.state == "sent"}
-            alive = {run for run in runs if self._settle(run)}
-            taken = {
-                each
-                for each, at in known.items()
-                if at.state == "answered" or (at.state == "sent" and at.run in alive)
-            }
-            fresh = [each for each in purchases if each not in taken]
-            if not fresh:
-                return [], 0.0
+            fresh = list(purchases)
             now = self._clock()
-            if (wait := self._wait(len(fresh), now)) > 0:
+            if fresh and (wait := self._wait(len(fresh), now)) > 0:
                 return [], wait
-            request = self._db.execute(
-                "insert into requests (run, at, inputs) values (?, ?, ?)", (self._run, now, len(fresh))
-            ).lastrowid
-            self._db.executemany(
-                """insert into purchases values (?, ?, ?, ?) on conflict do update
-                   set request = excluded.request, place = excluded.place""",
-                [(*each, request, place) for place, each in enumerate(fresh)],
-            )
+            if (request := self._request(fresh, now)) is None:
+                fresh = self._free(purchases)
+                request = self._request(fresh, now)
+            if request is None:
+                return [], 0.0
             self._book(len(fresh), purpose, self._run)
-            self._sent[fresh[0]] = int(request or 0)
+            self._sent[fresh[0]] = request
             return fresh, 0.0
+
+    def _request(self, purchases: Sequence[Purchase], now: float) -> int | None:
+        """Return a new request for these; None, and nothing is written, if one of them is not free."""
+        if not purchases:
+            return None
+        db = self._db
+        db.execute("savepoint request")
+        request = db.execute(
+            "insert into requests (run, at, inputs) values (?, ?, ?)", (self._run, now, len(purchases))
+        ).lastrowid
+        # Looking up each of them first would take as long as all the rest.
+        written = db.executemany(
+            """insert into purchases values (?, ?, ?, ?) on conflict do update
+               set request = excluded.request, place = excluded.place
+               where (select state from requests where id = purchases.request) in ('unknown', 'rejected')""",
+            [(*each, request, place) for place, each in enumerate(purchases)],
+        ).rowcount
+        if written != len(purchases):
+            db.execute("rollback to request")
+        db.execute("release request")
+        return request if written == len(purchases) else None
+
+    def _free(self, purchases: Sequence[Purchase]) -> list[Purchase]:
+        """Return those that nobody bought and no living process is buying."""
+        known = self._known(purchases)
+        for run in {at.run for at in known.values() if at.state == "sent"}:
+            self._settle(run)
+        states = {each: at.state for each, at in self._known(purchases).items()}
+        return [each for each in purchases if states.get(each) not in {"answered", "sent"}]
 
     def _wait(self, inputs: int, now: float) -> float:
         """Return the seconds until the rate allows to send ``inputs``."""

@@ -17,7 +17,7 @@ from bench.errors import UsageError
 from bench.remote.canary import Canary
 from bench.remote.delivery import Delivery
 from bench.remote.exchange import Exchange, Inputs
-from bench.remote.ledger import Ledger, Purchase, input_key
+from bench.remote.ledger import Ledger, Purchase, input_keys
 from bench.remote.lots import Halt, InterruptedPurchaseError, Lot, Means
 from bench.remote.money import MICRO
 from bench.remote.pace import Pace, eta
@@ -87,8 +87,7 @@ class Purchaser:
         """Return answers; what was bought before is not bought again."""
         sent = Counter(self._sessions.get(session, {}))
         purchases = []
-        for row in inputs.x:
-            key = input_key(self._fingerprint, account, row)
+        for key in input_keys(self._fingerprint, account, inputs.x):
             purchases.append(Purchase(key, sent[key]))
             sent[key] += 1
         answers = self._bought_answers(Lot(inputs, purchases, purpose, account))
@@ -100,8 +99,7 @@ class Purchaser:
         """Return answers that are bought now, whatever was bought before; equal inputs may occur."""
         sent: Counter[bytes] = Counter()
         purchases = []
-        for row in inputs.x:
-            key = input_key(f"{purpose} of {self._fingerprint}", account, row)
+        for key in input_keys(f"{purpose} of {self._fingerprint}", account, inputs.x):
             purchases.append(Purchase(key, self.ledger.occurrences(key) + sent[key]))
             sent[key] += 1
         answers = self._buy_all(Lot(inputs, purchases, purpose, account), {})

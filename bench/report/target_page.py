@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.analysis.display_names import attack_names
@@ -22,8 +22,8 @@ PURPOSES = {
 }
 """What is bought beside the queries of attacks."""
 SENT_AND_PAID = (
-    "*Sent*: inputs that were asked for. *Paid*: those among them whose answers had not been bought before; "
-    "an answer is bought once, and used by every attack that asks for the same input."
+    "*Sent*: inputs that were asked for, at all budgets together. *Paid*: those among them whose answers had "
+    "not been bought before; an answer is bought once, and used by every attack that asks for the same input."
 )
 
 
@@ -32,13 +32,15 @@ def page(context: ReportContext) -> dict[str, Any]:
     facts = context.meta.campaign
     if facts is None:
         raise ValueError("the run attacked no live target")
-    threat = next((each for each in context.findings.threats if context.findings.conditions[each]), None)
-    results = by_budget(context.findings, threat, facts) if threat else []
+    found = context.findings
+    curves = {each: by_budget(found, each, facts) for each in found.threats if found.conditions[each]}
+    threat = max(curves, key=lambda each: _reached(curves[each]), default=None)
+    results = curves[threat] if threat else []
     further = steps(context.findings, threat, results) if threat else []
     return {
         "url": code(facts.url),
         "headline": _headline(results),
-        "against": _against(context, threat, facts),
+        "against": " ".join(filter(None, [_against(context, threat, facts), _who(context, threat, curves)])),
         "budgets": _budgets(results),
         "effort": _effort(results, facts),
         "basis": _basis(facts),
@@ -64,7 +66,9 @@ def duration(hours: float | None) -> str:
         return DASH
     if hours >= 0.95:
         return f"{hours:,.1f} hours"
-    return f"{60 * hours:,.0f} minutes" if hours >= 1.5 / 60 else f"{3600 * hours:,.1f} seconds"
+    if hours >= 1.5 / 60:
+        return f"{60 * hours:,.0f} minutes"
+    return f"{3600 * hours:,.0f} seconds" if hours >= 1.5 / 3600 else "a second"
 
 
 def _headline(results: Sequence[BudgetResult]) -> str:
@@ -87,14 +91,35 @@ def _headline(results: Sequence[BudgetResult]) -> str:
 def _against(context: ReportContext, threat: VictimThreatModel | None, facts: CampaignFacts) -> str:
     """Return what fidelity is measured against, and on how many inputs."""
     tested = context.test_inputs(threat.victim) if threat else None
-    inputs = f"the target's own answers to {tested:,} test inputs" if tested else "the target's own answers"
+    inputs = f" to {tested:,} test inputs, which no attacker learns from" if tested else ""
     balanced = threat is not None and context.findings.is_balanced(threat.victim)
-    kind = "balanced fidelity, the mean over the target's labels" if balanced else "the share of them"
+    kind = " It is balanced fidelity, the mean over the target's labels." if balanced else ""
     sees = {"probabilities": "probabilities", "labels": "labels alone"}[facts.answers]
     return (
-        f"Agreement is with {inputs}, not with true labels: {kind}. Attackers see {sees}; none of the test "
-        "inputs is in what they learn from."
+        f"Fidelity is agreement with the target's own answers{inputs}, not with true labels.{kind} "
+        f"The target answers {sees}."
     )
+
+
+def _reached(results: Sequence[BudgetResult]) -> float:
+    """Return the fidelity at the largest budget; -1 where no attack is ranked."""
+    return results[-1].fidelity.value if results else -1.0
+
+
+def _who(
+    context: ReportContext, threat: VictimThreatModel | None, curves: Mapping[VictimThreatModel, object]
+) -> str:
+    """Return who the attacker is, and that others get no more; empty without any attack."""
+    if threat is None:
+        return ""
+    others = len(curves) - 1
+    less = (
+        f", the one of {len(curves)} that reaches most; what the other{'s' * (others > 1)} "
+        f"reach{'' if others > 1 else 'es'}: [attacks.md](attacks.md)"
+        if others
+        else ""
+    )
+    return f"Attacker: {context.attacker(threat)}{less}."
 
 
 def _budgets(results: Sequence[BudgetResult]) -> str:
@@ -228,8 +253,9 @@ def _sure(
         lines.append(bought)
     lines.append(_same_model(facts))
     lines += [f"{plain(note).rstrip('.')}." for note in facts.notes]
-    if threat is not None:
-        lines += [f"{plain(note).rstrip('.')}." for note in context.notes_on(threat.victim)]
+    about = context.notes_on(threat.victim) if threat else []
+    if about:
+        lines.append(f"On the target's inputs: {'; '.join(map(plain, about))}.")
     if context.lacking:
         lines.append(
             f"**This run is not complete** (cells: {answers.joined(context.lacking)}; "

@@ -31,8 +31,8 @@ class NotBoughtError(Exception):
     """An input was asked for whose answer was not bought."""
 
 
-def _closed(_x: Array, _account: str) -> NDArray[np.float64]:
-    raise NotBoughtError("nothing is for sale here")
+def _no_answers(_x: Array, _account: str) -> NDArray[np.float64]:
+    raise NotBoughtError("no answers can be had here")
 
 
 @dataclass
@@ -47,7 +47,7 @@ class LiveContext(WorkerContext):
     largest: int = 0
     buy_repeats: int = 1
     stopped: BaseException | None = None
-    ask: Ask = _closed
+    ask: Ask = _no_answers
     _apis: list[RemoteAPI] = field(default_factory=list, repr=False)
 
     def serve(self, spec: VictimSpec, victim: RemoteVictim) -> None:
@@ -74,7 +74,7 @@ class LiveContext(WorkerContext):
             acquired = extraction.acquire(cell, attack, pool, self)
             return acquired, self._apis[-1].queries()
         finally:
-            self.ask = _closed
+            self.ask = _no_answers
             self._apis.clear()
 
     def purchase(self, cell: Cell) -> Ask:
@@ -92,7 +92,7 @@ class LiveContext(WorkerContext):
     ) -> NDArray[np.float64]:
         """Return the answers (n, classes) of the target to inputs (n, …); what stops it is kept."""
         if self.buyer is None:
-            raise NotBoughtError("nobody is there to buy")
+            raise NotBoughtError("no process that buys answers was started")
         try:
             return self.buyer.ask(victim.on_the_wire(x), session=session, purpose=purpose, account=account)
         except BaseException as error:
@@ -134,7 +134,7 @@ def required(cell: Cell, attack: Any, context: LiveContext) -> Pool:
 def _acquired(cell: Cell, attack: Extraction, pool: Pool, context: LiveContext) -> Acquisition | None:
     """Return what a repeat acquires; None where it can only learn from what the first one acquired."""
     if not attack.queries:
-        return context.acquire(cell, attack, pool, _closed)[0]
+        return context.acquire(cell, attack, pool, _no_answers)[0]
     if cell.repeat < context.buy_repeats:
         return _bought(cell, attack, pool, context)[0]
     x, answers = _bought(replace(cell, budget=context.largest, repeat=0), attack, pool, context)[1]

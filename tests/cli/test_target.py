@@ -19,6 +19,7 @@ from made_target import MadeBuyer
 
 from bench.cli import target_request
 from bench.remote.target import load_target
+from bench.run_facts import Meta
 from bench.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +85,8 @@ def test_a_second_run_and_all_that_reads_a_store_pay_nothing(folder, buyers):
     code, said = moatbench(folder, *RUN)
     assert code == 0, said
     assert "nothing left to run" in said
-    assert "100 inputs paid" not in said
+    assert "100 inputs paid, 0 of them now" in said
+    assert "100 inputs were paid before" in said
     assert not buyers[1].sold
     store = "results/rings/store.sqlite"
     for words in (
@@ -147,8 +149,16 @@ def test_a_look_books_at_most_50_inputs_and_an_attack_does_not_pay_them_again(fo
     assert code == 0, said
     assert 0 < len(buyers[0].sold) <= 50
     assert "the planned attack: up to 280 inputs" in said
-    moatbench(folder, *["200" if word == "20,40" else word for word in RUN])
+    write_inputs(folder, more="budget = 300\n")
+    _, said = moatbench(folder, *["200" if word == "20,40" else word for word in RUN])
     assert len(buyers[1].sold) < 260
+    assert "42 inputs were paid for other purposes: budget = 300 may not be enough" in said
+
+
+def test_a_look_loads_neither_torch_nor_art():
+    code = "import sys, bench.cli.target_check; sys.exit(bool({'torch', 'art'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
 @pytest.mark.usefixtures("buyers")
@@ -167,6 +177,22 @@ def test_a_target_that_always_answers_the_same_is_not_worth_an_attack(folder, mo
 
 
 KEY = "s3cret-of-the-target"
+
+
+@pytest.mark.usefixtures("buyers")
+def test_matrices_and_live_targets_share_no_store(folder):
+    moatbench(folder, *RUN)
+    block = 'data = "digits"\nvictim = "logistic"\ndefense = "none"\nattack = "labels"\nbudget = 20\n'
+    (folder / "tiny.toml").write_text(f'name = "tiny"\n[[block]]\n{block}[report]\nconfirm = 0\n')
+    code, said = moatbench(folder, "run", "tiny.toml", "--store", "results/rings/store.sqlite")
+    assert code == 2, said
+    assert "holds what moatbench target attack bought; name another store with --store" in said
+    (folder / "results/other").mkdir()
+    with Store(folder / "results/other/store.sqlite", create=True) as store:
+        store.set_meta(Meta(matrix="other", matrix_text="name"))
+    code, said = moatbench(folder, *RUN, "--out", "results/other")
+    assert code == 2, said
+    assert "holds the results of a matrix; name another folder with --out" in said
 
 
 class Rings(BaseHTTPRequestHandler):

@@ -20,7 +20,7 @@ from targets import some_inputs, true_answers
 from bench.errors import StoppedError
 from bench.remote.buying import start_buyer
 from bench.remote.client import fingerprint
-from bench.remote.ledger import Ledger, Purchase, input_key
+from bench.remote.ledger import Ledger, Purchase, input_keys
 from bench.remote.money import Prices
 from bench.remote.target import load_target
 
@@ -72,7 +72,7 @@ def kept(folder, file, inputs):
     target = load_target(file)
     mark = fingerprint(target, "")
     with Ledger(folder / "ledger.sqlite", mark, Prices.of(target)) as ledger:
-        purchases = [Purchase(input_key(mark, "", row), 0) for row in some_inputs(inputs).x]
+        purchases = [Purchase(key, 0) for key in input_keys(mark, "", some_inputs(inputs).x)]
         answers = ledger.answers(purchases)
         return {place for place, each in enumerate(purchases) if each in answers}, ledger.totals().inputs
 

@@ -14,13 +14,13 @@ from targets import FakeExchange, Time, a_target, some_inputs
 
 from bench.errors import BudgetError, UsageError
 from bench.remote import ledger_file
-from bench.remote.ledger import Ledger, Purchase, input_key
+from bench.remote.ledger import Ledger, Purchase, input_keys
 from bench.remote.money import Prices
 from bench.remote.pace import Pace
 from bench.remote.purchase import Purchaser
 
 ROOT = Path(__file__).parents[2]
-KEYS = [input_key("print", "", np.float32([number])) for number in range(12)]
+KEYS = input_keys("print", "", np.arange(12, dtype=np.float32)[:, None])
 
 
 def opened(path, *, boot="boot", **changes):

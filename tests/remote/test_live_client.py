@@ -352,6 +352,15 @@ def test_no_cookie_of_one_account_is_sent_by_another(tmp_path):
     assert all("cookie" not in request.headers for request in transport.requests)
 
 
+def test_a_template_may_have_a_content_type_of_its_own(tmp_path):
+    transport = answering(httpx2.Response(200, json={"answers": [[0.5, 0.25, 0.25]]}))
+    exchange = opened(
+        tmp_path, "json", transport=transport, headers={"content-type": "application/vnd.x+json"}
+    )
+    exchange.attempt(inputs(1), account="", idempotency="once")
+    assert transport.requests[0].headers.get_list("content-type") == ["application/vnd.x+json"]
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "repeated"),
     [

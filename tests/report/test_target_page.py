@@ -5,7 +5,7 @@ import re
 import campaigns
 import numpy as np
 import pytest
-from records import SOFT, stored
+from records import NEAR, SOFT, cell, stored
 from typer.testing import CliRunner
 
 from bench.cli.main import app
@@ -93,6 +93,18 @@ def test_fidelity_is_balanced_where_the_targets_labels_are_imbalanced():
     assert "balanced fidelity" not in shown()
 
 
+def test_of_several_attackers_the_one_that_reaches_most_is_shown():
+    near = [cell(NEAR, (), SOFT, budget, repeat, share=0.95) for budget in (50, 200, 800)
+            for repeat in range(5)]  # fmt: skip
+    text = shown([*RECORDS, *near])
+    assert (
+        "has similar data, does not adapt, the one of 2 that reaches most; what the other reaches: [att"
+        in text
+    )
+    assert text.splitlines()[2] != shown().splitlines()[2]
+    assert "Attacker: has users' data, does not adapt." in shown()
+
+
 def test_a_campaign_without_a_ranked_attack_says_so_and_still_shows_the_bill():
     text = shown(campaigns.records(budgets=()))
     assert "**No attack is ranked.**" in text
@@ -146,7 +158,8 @@ def test_small_amounts_keep_two_digits(value, text):
 
 
 @pytest.mark.parametrize(
-    ("hours", "text"), [(None, "–"), (0.001, "3.6 seconds"), (0.5, "30 minutes"), (13.33, "13.3 hours")]
+    ("hours", "text"),
+    [(None, "–"), (0.0001, "a second"), (0.001, "4 seconds"), (0.5, "30 minutes"), (13.33, "13.3 hours")],
 )
 def test_times_are_told_in_the_unit_that_fits(hours, text):
     assert duration(hours) == text

@@ -27,7 +27,8 @@ class MadeBuyer:
     def __init__(self, model, target, ledger=None, stop_after=None, refuses=None):
         self.model, self.target, self.stop_after, self.refuses = model, target, stop_after, refuses
         self.ledger = {} if ledger is None else ledger
-        self.sold, self.purposes, self.asked, self.rows = [], {}, [], []
+        self.purposes = self.ledger.setdefault("purposes", {})
+        self.sold, self.asked, self.rows = [], [], []
         self.times, self.closed, self.on_progress = {}, False, None
 
     def ask(self, inputs, *, session, purpose, account="", fresh=False):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import orjson
 
 from bench.errors import shown
 from bench.remote.exchange import AttemptError, Inputs
@@ -42,6 +43,9 @@ def unreadable(message: str) -> AttemptError:
     return AttemptError(message, billed="yes", action="stop")
 
 
+NO_FORM = "the inputs hold infinity, or something that JSON has no form for"
+
+
 def unsendable(message: str) -> AttemptError:
     """Return that inputs cannot be written as the target file says; nothing was sent."""
     return AttemptError(message, billed="no", action="stop")
@@ -73,17 +77,19 @@ def _without_gaps(value: Any) -> Any:
         return [_without_gaps(each) for each in value]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and math.isnan(value):
-        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise unsendable(NO_FORM)
     return value
 
 
 def encoded(document: Any) -> bytes:
-    """Return a document as JSON in UTF-8."""
+    """Return a document as JSON in UTF-8; numbers that are not finite become null."""
     try:
-        return json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        return orjson.dumps(document)
     except (TypeError, ValueError):
-        raise unsendable("the inputs hold infinity, or something that JSON has no form for") from None
+        raise unsendable(NO_FORM) from None
 
 
 def decoded(content: bytes, cleaned: Callable[[Any], Any]) -> Any:
