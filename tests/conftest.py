@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # here, since its import warns once a report has frozen the garbage collector
 import pytest
 from filelock import FileLock
 
