@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # pytest imports it at the end, where it objects to what reports did to the gc
 import pytest
 from filelock import FileLock
 
