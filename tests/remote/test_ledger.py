@@ -153,8 +153,9 @@ def test_no_order_of_events_and_kills_exceeds_a_cap_or_pays_an_answer_twice(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_order_of_many_events_and_kills_exceeds_a_cap_or_pays_an_answer_twice(tmp_path):
-    run_campaigns(tmp_path, 300, 60)
+    run_campaigns(tmp_path, 80, 50)
 
 
 def test_what_a_killed_process_had_sent_is_unknown_and_what_it_held_is_free(tmp_path):
