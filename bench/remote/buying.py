@@ -29,6 +29,12 @@ ERRORS: Mapping[str, type[Exception]] = {
 """Errors that pass from the buying process to the other, by their names."""
 MODULE = "bench.remote.buyer"
 """What the process runs."""
+START = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+runpy.run_module(sys.argv.pop(), run_name="__main__", alter_sys=True)
+"""
+"""Starts it; an interrupt while it loads is for the process that started it, which then ends it."""
 LINGER = 90.0
 """Seconds in which a process that is to end may finish what it has sent."""
 
@@ -186,7 +192,7 @@ def start_buyer(
     # current folder, which may hold a json.py.
     path = os.pathsep.join([str(Path(bench.__file__).parents[1]), *_given(os.environ.get("PYTHONPATH"))])
     process = subprocess.Popen(  # noqa: S603  # our own module
-        [sys.executable, "-P", "-m", MODULE],
+        [sys.executable, "-P", "-c", START, MODULE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},

@@ -224,7 +224,7 @@ class Delivery:
         try:
             self._ledger.hold(len(lot))
         except BudgetError as full:
-            raise StoppedError(f"{error}, which may have been billed, and {full}") from full
+            raise StoppedError(f"{error}; it may have been billed, and {full}") from full
 
     def _pause(self, error: AttemptError, tries: _Tries) -> None:
         """Wait before a further try; raises StoppedError where there is none, or the wait is too long."""
@@ -232,11 +232,11 @@ class Delivery:
         if error.billed == "unknown":
             tries.unknown += 1
             if tries.unknown > target.retry_unknown:
-                raise StoppedError(f"{error}, {_times(tries.unknown)}, and may have billed it; {GO_ON}")
+                raise StoppedError(f"{error} ({_times(tries.unknown)}, perhaps billed); {self._go_on()}")
         else:
             tries.rejected += 1
             if tries.rejected > target.retries:
-                raise StoppedError(f"{error}, {_times(tries.rejected)}; {GO_ON}")
+                raise StoppedError(f"{error} ({_times(tries.rejected)}); {self._go_on()}")
         longest = min(LONGEST_PAUSE, 2.0 ** (tries.rejected + tries.unknown - 1))
         wait = means.random() * longest if error.wait is None else error.wait
         tries.waited += error.wait or 0.0
@@ -259,7 +259,7 @@ class Delivery:
             self._failures += 1
             everywhere = self._failures
         if failed > most or everywhere > most * self._target.connections:
-            self._give_up(f"{error}, on {max(failed, everywhere)} requests in a row")
+            self._give_up(f"{error} ({max(failed, everywhere)} requests in a row)")
 
     def _refused(self, lot: Lot) -> None:
         """Write that the target does not answer these inputs."""
@@ -280,7 +280,11 @@ class Delivery:
             self._unreadable += 1
             stops = self._unreadable >= UNREADABLE
         if stops:
-            self._give_up(f"{error}, the {UNREADABLE}rd answer of this run that cannot be read")
+            self._give_up(f"{error} (the {UNREADABLE}rd answer of this run that cannot be read)")
+
+    def _go_on(self) -> str:
+        """Return what to do after a stop."""
+        return GO_ON if self.answered else "run the same command to try again"
 
     def _give_up(self, message: str) -> NoReturn:
         if self.answered:
@@ -289,7 +293,7 @@ class Delivery:
 
 
 def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
+    return "tried once" if number == 1 else f"tried {number} times"
 
 
 def _duration(seconds: float) -> str:

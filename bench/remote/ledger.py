@@ -233,9 +233,12 @@ class Ledger(LedgerFile):
 
     def _free(self, purchases: Sequence[Purchase]) -> list[Purchase]:
         """Return those that nobody bought and no living process is buying."""
-        known = self._known(purchases)
-        for run in {at.run for at in known.values() if at.state == "sent"}:
+        sent = [at for at in self._known(purchases).values() if at.state == "sent"]
+        for run in {at.run for at in sent}:
             self._settle(run)
+        for request in {at.request for at in sent if at.run == self._run}:
+            # It is not being sent, or this would not be asked: its answers could not be written.
+            self._db.execute("update requests set state = 'unknown' where id = ?", (request,))
         states = {each: at.state for each, at in self._known(purchases).items()}
         return [each for each in purchases if states.get(each) not in {"answered", "sent"}]
 

@@ -109,6 +109,11 @@ class LedgerFile:
             for run, then in others:
                 self._settle(run, lost_power=then != boot)
 
+    @property
+    def run(self) -> int:
+        """The number of this run."""
+        return self._run
+
     def _lock_of(self, run: int) -> FileLock:
         """Return the lock that a run's process holds while it lives."""
         return FileLock(f"{os.path.realpath(self.path)}.run{run}.lock", timeout=0, thread_local=False)

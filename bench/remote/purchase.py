@@ -103,9 +103,10 @@ class Purchaser:
             purchases.append(Purchase(key, self.ledger.occurrences(key) + sent[key]))
             sent[key] += 1
         answers = self._buy_all(Lot(inputs, purchases, purpose, account), {})
-        before = self._sessions.get(session, Counter())
-        self._sessions[session] = before + sent
-        self.ledger.asked(session, purpose, (before + sent).total())
+        once = f"{session} of run {self.ledger.run}"  # another run asks again, rather than for the same
+        sent += self._sessions.get(once, Counter())
+        self._sessions[once] = sent
+        self.ledger.asked(once, purpose, sent.total())
         return answers
 
     def _bought_answers(self, lot: Lot) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ PURPOSES = {
     "test": "evaluation: answers that surrogates are compared with",
     "canary": "canary inputs: is it still the same model?",
     "check": "`moatbench target check`",
+    "power loss": "booked when the machine lost its power",
 }
 """What is bought beside the queries of attacks."""
 SENT_AND_PAID = (
@@ -32,8 +33,12 @@ def page(context: ReportContext) -> dict[str, Any]:
     facts = context.meta.campaign
     if facts is None:
         raise ValueError("the run attacked no live target")
-    found = context.findings
-    curves = {each: by_budget(found, each, facts) for each in found.threats if found.conditions[each]}
+    found, asked = context.findings, context.meta.report
+    # Those of the target file, unless others were given to `moatbench report`.
+    priced = facts.model_copy(
+        update={"price_per_1000": asked.price, "rate": asked.rate, "quota": asked.quota}
+    )
+    curves = {each: by_budget(found, each, priced) for each in found.threats if found.conditions[each]}
     threat = max(curves, key=lambda each: _reached(curves[each]), default=None)
     results = curves[threat] if threat else []
     further = steps(context.findings, threat, results) if threat else []
@@ -42,8 +47,8 @@ def page(context: ReportContext) -> dict[str, Any]:
         "headline": _headline(results),
         "against": " ".join(filter(None, [_against(context, threat, facts), _who(context, threat, curves)])),
         "budgets": _budgets(results),
-        "effort": _effort(results, facts),
-        "basis": _basis(facts),
+        "effort": _effort(results, priced),
+        "basis": _basis(priced),
         "steps": _steps(further),
         "figure": draw(context, threat, results) if threat else "",
         "bill": _bill(facts),
@@ -244,8 +249,8 @@ def _sure(
         repeats = results[-1].repeats
         count = f"{repeats} repeat{'s' * (repeats != 1)}"
         bought = (
-            f"{count} learn from one purchase: each trains a new surrogate on a new sample of it. The "
-            "intervals are conditional on that purchase; another one could give more or less "
+            f"{count} learn from one purchase, at smaller budgets from parts of it that each chooses anew. "
+            "Intervals are conditional on that purchase; another one could give more or less "
             "(`--buy-repeats`)."
             if facts.once
             else f"{count}, each on a purchase of its own; intervals cover repeats and test inputs."

@@ -16,7 +16,8 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 MODEL = Path(__file__).with_name("model.py")
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
+"""MLflow imports everything twice, which takes 20 s on an idle machine."""
 
 
 @dataclass(frozen=True)

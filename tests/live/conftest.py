@@ -2,14 +2,17 @@
 
 import os
 import sys
+from importlib import util
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "live-target"
-sys.path.insert(0, str(EXAMPLE))
-
-import servers  # noqa: E402  # found by the path above
+EXAMPLE = Path(__file__).parents[2] / "examples" / "live-target" / "servers.py"
+# By its path: a folder of examples on sys.path could hide modules of other tests.
+_spec = util.spec_from_file_location("servers_of_the_example", EXAMPLE)
+servers = util.module_from_spec(_spec)
+sys.modules[_spec.name] = servers
+_spec.loader.exec_module(servers)
 
 
 def _program(name):

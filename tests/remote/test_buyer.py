@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from targets import a_target, some_inputs, true_answers
 
-from bench.errors import BudgetError, UsageError
+from bench.errors import BudgetError, StoppedError, UsageError
 from bench.remote import buying
 
 ROOT = Path(__file__).parents[2]
@@ -127,3 +127,54 @@ def test_an_interrupt_ends_the_process_as_one_of_this(start, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         buyer.ask(some_inputs(12), session="a", purpose="a")
     assert len(billed(tmp_path)) == 8
+
+
+TALKER = """
+import numpy as np
+import sys
+print("hello")
+def predict(x):
+    print("asked for", len(x))
+    sys.stdout.flush()
+    return np.full((len(x), 3), 1 / 3)
+"""
+
+
+def test_a_function_that_prints_and_reads_disturbs_no_answer(tmp_path):
+    (tmp_path / "model.py").write_text(TALKER)
+    file = tmp_path / "t.toml"
+    file.write_text(
+        'url = "model.py:predict"\nprotocol = "python"\nhost = "localhost"\nclasses = ["a", "b", "c"]\n'
+    )
+    buyer = buying.start_buyer(file, tmp_path / "ledger.sqlite")
+    try:
+        answers = buyer.ask(some_inputs(70), session="a", purpose="a")
+        buyer.finish()
+        facts = buyer.facts()
+        assert buyer.metadata() == {}
+    finally:
+        buyer.close()
+    np.testing.assert_allclose(answers, np.full((70, 3), 1 / 3))
+    assert (facts.purposes["canary"].paid, facts.noise, facts.moved) == (15, 0.0, 0.0)
+
+
+def test_an_order_that_was_interrupted_is_followed_by_no_other(start):
+    buyer = start()
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    buyer._on_progress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        buyer.ask(some_inputs(8), session="a", purpose="a")
+    with pytest.raises(StoppedError, match="run the same command"):
+        buyer.facts()
+    buyer.close()
+    buyer.close()
+
+
+def test_an_error_of_the_process_itself_tells_its_place_and_not_its_text(start):
+    buyer = start(model="secret")
+    with pytest.raises(RuntimeError, match=r"KeyError in fake_buyer\.py, line \d+") as caught:
+        buyer.ask(some_inputs(8), session="a", purpose="a")
+    assert "s3cret" not in str(caught.value)

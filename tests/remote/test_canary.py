@@ -83,6 +83,7 @@ def test_a_run_that_buys_nothing_asks_no_canary_and_one_that_goes_on_asks_the_sa
     assert exchange.billed == 18
     buy(purchaser, 8, start=8)
     assert paid(purchaser) == {"a": 16, "canary": 15}
+    assert facts(purchaser).purposes["canary"].sent == 15
     assert exchange.requests[-4][:2] == exchange.requests[0][:2]
 
 

@@ -153,8 +153,9 @@ def test_no_order_of_events_and_kills_exceeds_a_cap_or_pays_an_answer_twice(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_order_of_many_events_and_kills_exceeds_a_cap_or_pays_an_answer_twice(tmp_path):
-    run_campaigns(tmp_path, 300, 60)
+    run_campaigns(tmp_path, 80, 50)
 
 
 def test_what_a_killed_process_had_sent_is_unknown_and_what_it_held_is_free(tmp_path):
@@ -336,7 +337,28 @@ def test_what_the_ledger_cannot_hold_is_not_sent(tmp_path):
     with pytest.raises(UsageError, match="database or disk is full"):
         purchaser.ask(some_inputs(400), session="a", purpose="a")
     assert exchange.billed == ledger.totals().inputs < 400
+    before = exchange.billed
     ledger.rows("pragma max_page_count = 1000000")
+    purchaser.ask(some_inputs(400), session="a", purpose="a")
+    assert exchange.billed <= 400 + 4, "what was sent when the disk was full is bought again, and no more"
+    assert before < 400
+    ledger.close()
+
+
+def test_what_could_not_be_written_is_unknown_and_bought_again(tmp_path, monkeypatch):
+    target, exchange = a_target(), FakeExchange()
+    ledger = opened(tmp_path / "ledger.sqlite")
+    purchaser = Purchaser(target, ledger, exchange, fingerprint="print", canary=False)
+
+    def full(*_, **__):
+        raise UsageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "answered", full)
+        with pytest.raises(UsageError):
+            purchaser.ask(some_inputs(4), session="a", purpose="a")
+    purchaser.ask(some_inputs(4), session="a", purpose="a")
+    assert exchange.billed == ledger.totals().inputs == 8
     ledger.close()
 
 

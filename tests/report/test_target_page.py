@@ -145,8 +145,9 @@ def test_show_export_and_compare_take_the_store_of_a_campaign(store, tmp_path):
     for arguments in (["show", store], ["export", store, tmp_path / "x.csv"], ["compare", store, store]):
         result = CliRunner().invoke(app, [str(each) for each in arguments])
         assert result.exit_code == 0, result.output
-    page = CliRunner().invoke(app, ["show", str(store)]).output
+    page = CliRunner().invoke(app, ["show", str(store), "--price", "15"]).output
     assert "What does it cost to extract the model behind" in page
+    assert "800 inputs, $12.00" in page
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from itertools import product
 
 from records import BUDGETS, INSIDE, LABELS, META, NONE, REPEATS, SOFT, cell, evaluation
 
-from bench.run_facts import CampaignFacts, PurposeFacts
+from bench.run_facts import CampaignFacts, PurposeFacts, ReportOptions
 
 
 def facts(**fields):
@@ -45,10 +45,9 @@ def records(budgets=BUDGETS):
 
 def meta(**fields):
     """What a campaign's store says beside its records; ``fields``: of its facts."""
+    known = facts(**fields)
+    report = ReportOptions(confirm=0, price=known.price_per_1000, rate=known.rate, quota=known.quota)
+    command = "moatbench target attack digits-api.toml"
     return META.model_copy(
-        update={
-            "matrix": "digits-api",
-            "campaign": facts(**fields),
-            "command": "moatbench target attack digits-api.toml",
-        }
+        update={"matrix": "digits-api", "campaign": known, "command": command, "report": report}
     )

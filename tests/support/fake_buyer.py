@@ -13,18 +13,20 @@ from bench.remote import buyer
 class Billing(FakeExchange):
     """Answers, and writes what it bills before it answers."""
 
-    def __init__(self, bill):
+    def __init__(self, bill, model):
         super().__init__()
-        self._bill = bill
+        self._bill, self._model = bill, model
 
     def attempt(self, inputs, *, account, idempotency):
+        if self._model == "secret":
+            raise KeyError("s3cret")
         with self._bill.open("a") as file:
             file.write(json.dumps([row.tolist() for row in inputs.x]) + "\n")
         return super().attempt(inputs, account=account, idempotency=idempotency)
 
 
 def opened(target, *_):
-    return buyer.Opened(Billing(Path(os.environ["FAKE_BILL"])), target.url, "print")
+    return buyer.Opened(Billing(Path(os.environ["FAKE_BILL"]), target.model), target.url, "print")
 
 
 if __name__ == "__main__":
