@@ -49,7 +49,7 @@ def cells_of(line):
 
 
 def test_the_reference_reports_are_there():
-    assert {matrix_of(path) for path in OF_MATRICES} == {"digits", "mnist", "frontier", *STUDIES}
+    assert {matrix_of(path) for path in OF_MATRICES} == {"digits", "mnist", "frontier", "tabular", *STUDIES}
     assert (GATE / "report.md").is_file()
 
 

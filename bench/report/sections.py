@@ -25,7 +25,7 @@ from bench.report.utility_tables import (
     utility_table,
 )
 from bench.run_facts import Meta, VictimFacts
-from bench.tasks import Cell
+from bench.tasks import OWN, Cell
 
 
 def no_extraction(context: ReportContext) -> dict[str, Any]:
@@ -258,7 +258,9 @@ def run_facts(
         "wall seconds": None if seconds is None else f"{seconds:,.0f}",
         "jobs": meta.jobs,
         "device": meta.device,
-        "reference budget": ", ".join(f"{data}: {n:,}" for data, n in meta.reference_budget.items()),
+        "reference budget": ", ".join(
+            f"{data.removeprefix(OWN)}: {n:,}" for data, n in meta.reference_budget.items()
+        ),
         **meta.machine,
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

@@ -108,6 +108,7 @@ def overview(context: ReportContext) -> dict[str, Any]:
         "helped": sum(found.strongest.recommended is not None for found in context.recommendations),
         "victims": len(context.recommendations),
         "confirmed": any(found.strongest.confirmed for found in context.recommendations),
+        "candidates": any(answers.candidate(found.strongest) for found in context.recommendations),
         "table": markdown(headers, rows, text=2),
         "sure": [*_run_facts(context), *filter(None, [unranked(context)])],
     }
