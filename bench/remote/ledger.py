@@ -90,6 +90,7 @@ class Ledger(LedgerFile):
         super().__init__(path, fingerprint, prices, boot=boot)
         self._pace, self._clock = pace, clock
         self._sent: dict[Purchase, int] = {}  # requests of this run, by their first purchases
+        self._flying: set[int] = set()  # those of which this process still awaits the end
 
     # What was bought.
 
@@ -208,6 +209,7 @@ class Ledger(LedgerFile):
                 return [], 0.0
             self._book(len(fresh), purpose, self._run)
             self._sent[fresh[0]] = request
+            self._flying.add(request)
             return fresh, 0.0
 
     def _request(self, purchases: Sequence[Purchase], now: float) -> int | None:
@@ -236,8 +238,8 @@ class Ledger(LedgerFile):
         sent = [at for at in self._known(purchases).values() if at.state == "sent"]
         for run in {at.run for at in sent}:
             self._settle(run)
-        for request in {at.request for at in sent if at.run == self._run}:
-            # It is not being sent, or this would not be asked: its answers could not be written.
+        for request in {at.request for at in sent if at.run == self._run} - self._flying:
+            # Its answers came and could not be written.
             self._db.execute("update requests set state = 'unknown' where id = ?", (request,))
         states = {each: at.state for each, at in self._known(purchases).items()}
         return [each for each in purchases if states.get(each) not in {"answered", "sent"}]
@@ -280,10 +282,11 @@ class Ledger(LedgerFile):
         rows = np.ascontiguousarray(answers, dtype="<f8")
         if len(rows) != len(purchases):
             raise ValueError(f"{len(rows)} answers to {len(purchases)} inputs")
+        request = self._ended(purchases)
         with self._transaction():
             self._db.execute(
                 "update requests set state = 'answered', answers = ?, seconds = ? where id = ?",
-                (rows.tobytes(), seconds, self._sent[purchases[0]]),
+                (rows.tobytes(), seconds, request),
             )
             self._db.execute(
                 "update purposes set answered = answered + ?, refused = refused + ? where purpose = ?",
@@ -305,8 +308,14 @@ class Ledger(LedgerFile):
             self._mark(purchases, "unknown")
 
     def _mark(self, purchases: Sequence[Purchase], state: str) -> None:
-        request = self._sent[purchases[0]]
+        request = self._ended(purchases)
         self._db.execute("update requests set state = ? where id = ?", (state, request))
+
+    def _ended(self, purchases: Sequence[Purchase]) -> int:
+        """Return the request of what was sent; it is in flight no more, also if that cannot be written."""
+        request = self._sent[purchases[0]]
+        self._flying.discard(request)
+        return request
 
 
 def _elsewhere(held: int) -> str:

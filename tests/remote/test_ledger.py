@@ -184,6 +184,15 @@ def test_what_a_living_process_sends_is_not_sent_by_another(tmp_path):
         each.close()
 
 
+def test_what_a_process_is_sending_it_does_not_send_again(tmp_path):
+    with opened(tmp_path / "ledger.sqlite") as ledger:
+        ledger.hold(4)
+        wanted = [Purchase(key, 0) for key in KEYS[:2]]
+        assert ledger.sending(wanted[:1], "a")[0] == wanted[:1]
+        assert ledger.sending(wanted[:1], "a")[0] == []
+        assert ledger.sending(wanted, "a")[0] == wanted[1:]
+
+
 def test_after_a_power_loss_all_that_may_have_been_sent_is_booked(tmp_path, monkeypatch):
     path = tmp_path / "ledger.sqlite"
     monkeypatch.setattr(ledger_file, "GRANT", 5)
@@ -350,7 +359,8 @@ def test_what_could_not_be_written_is_unknown_and_bought_again(tmp_path, monkeyp
     ledger = opened(tmp_path / "ledger.sqlite")
     purchaser = Purchaser(target, ledger, exchange, fingerprint="print", canary=False)
 
-    def full(*_, **__):
+    def full(purchases, *_, **__):
+        ledger._ended(purchases)
         raise UsageError("the disk is full")
 
     with monkeypatch.context() as patch:
