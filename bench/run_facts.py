@@ -174,7 +174,9 @@ class CampaignFacts(Typed):
     latency_ms: dict[str, float] = pydantic.Field(default_factory=dict)
     purposes: dict[str, PurposeFacts] = pydantic.Field(default_factory=dict)
     bought: dict[str, dict[str, int]] = pydantic.Field(default_factory=dict)
+    round_trips: dict[str, dict[str, int]] = pydantic.Field(default_factory=dict)
     once: bool = True
+    buying: int = 1
     moved: float | None = None
     noise: float | None = None
     notes: list[str] = pydantic.Field(default_factory=list)

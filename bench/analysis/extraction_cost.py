@@ -11,7 +11,7 @@ from bench.analysis.attacker_results import AttackerResult, shared_repeats
 from bench.analysis.comparison import best_of
 from bench.analysis.findings import Findings
 from bench.analysis.threat_models import UNDEFENDED, VictimThreatModel
-from bench.metrics.intervals import Interval, paired_difference
+from bench.metrics.intervals import Interval, as_share, paired_difference
 from bench.run_facts import CampaignFacts
 
 
@@ -19,7 +19,8 @@ from bench.run_facts import CampaignFacts
 class Cost:
     """What ``inputs`` cost. ``money``: with ``account_money``, the price of the ``accounts`` they need.
 
-    ``hours``: at the allowed rate and no faster than the target answers; None where neither is known.
+    ``hours``: at the allowed rate, no faster than the target answers, and no faster than an attack that waits
+    for answers can go on; None where none of these is known.
     """
 
     inputs: int
@@ -89,14 +90,20 @@ def throughput(facts: CampaignFacts) -> float | None:
     return max(seen, default=None)
 
 
-def cost_of(inputs: int, facts: CampaignFacts) -> Cost:
-    """Return what ``inputs`` cost somebody who sends nothing else, so that free units are all theirs."""
+def cost_of(inputs: int, facts: CampaignFacts, round_trips: int = 1) -> Cost:
+    """Return what ``inputs`` cost somebody who sends nothing else, so that free units are all theirs.
+
+    ``round_trips``: how often a query waits for the answers to earlier ones. Each takes a request of the
+    smallest size that was sent, at its median latency, however many accounts there are.
+    """
     accounts = accounts_for(inputs, facts)
     units = max(0.0, inputs * facts.units_per_input - facts.free_units)
     of_accounts = accounts * facts.account_price
     speeds = [throughput(facts), facts.rate and accounts * facts.rate]
     known = [speed for speed in speeds if speed]
-    hours = inputs / min(known) if known else None
+    smallest = min(facts.latency_ms, key=int, default="")
+    waits = round_trips * facts.latency_ms.get(smallest, 0.0) / 3.6e6 if round_trips > 1 else 0.0
+    hours = max(inputs / min(known), waits) if known else waits or None
     return Cost(inputs, units * facts.price_per_1000 / 1000 + of_accounts, accounts, of_accounts, hours)
 
 
@@ -108,9 +115,12 @@ def by_budget(findings: Findings, threat: VictimThreatModel, facts: CampaignFact
         best = best_of(candidates)
         if best is not None:
             result = candidates[best.attack]
-            paid = facts.bought.get(result.records[0].cell.attack, {}).get(str(budget))
-            cost, repeats = cost_of(_sent(result, budget), facts), len(result.repeats)
-            found.append(BudgetResult(budget, best.attack, result.attack, best.interval, repeats, cost, paid))
+            text = result.records[0].cell.attack
+            paid = facts.bought.get(text, {}).get(str(budget))
+            trips = facts.round_trips.get(text, {}).get(str(budget), 1)
+            cost, repeats = cost_of(_sent(result, budget), facts, trips), len(result.repeats)
+            share = as_share(best.interval)
+            found.append(BudgetResult(budget, best.attack, result.attack, share, repeats, cost, paid))
     return found
 
 

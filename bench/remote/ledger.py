@@ -13,6 +13,7 @@ when a process is killed; those that allow sending are on the disk before anythi
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BudgetError
-from bench.inputs import Array
+from bench.remote.exchange import Inputs
 from bench.remote.ledger_file import LedgerFile, boot_id
 from bench.remote.money import MICRO, Prices
 from bench.remote.pace import Pace
@@ -47,16 +48,22 @@ class Totals:
     money: int
 
 
-def input_keys(identity: str, account: str, x: Array) -> list[bytes]:
-    """Return what inputs (n, …) are known by: digests of their float32 bytes and of whom they are asked from.
+def input_keys(identity: str, account: str, inputs: Inputs) -> list[bytes]:
+    """Return what inputs are known by: digests of what is sent, and of whom they are asked from.
 
-    16 bytes of SHA-256: a million inputs are confused with a chance below 1e-26.
+    Not of ``inputs.x``: a category's number there depends on the categories of the file that it was read
+    from. 16 bytes of SHA-256: a million inputs are confused with a chance below 1e-26.
     """
-    start = hashlib.sha256(repr((identity, account, x.shape[1:])).encode())
+    rows = inputs.rows
+    if isinstance(rows, np.ndarray):
+        what, sent = (rows.shape[1:], rows.dtype.str), [row.tobytes() for row in np.ascontiguousarray(rows)]
+    else:
+        what, sent = ((), "json"), [json.dumps(list(row), default=str).encode() for row in rows]
+    start = hashlib.sha256(repr((identity, account, what, inputs.columns)).encode())
     keys = []
-    for row in np.ascontiguousarray(x, dtype="<f4"):
+    for row in sent:
         digest = start.copy()
-        digest.update(row.tobytes())
+        digest.update(row)
         keys.append(digest.digest()[:16])
     return keys
 

@@ -87,7 +87,7 @@ class Purchaser:
         """Return answers; what was bought before is not bought again."""
         sent = Counter(self._sessions.get(session, {}))
         purchases = []
-        for key in input_keys(self._fingerprint, account, inputs.x):
+        for key in input_keys(self._fingerprint, account, inputs):
             purchases.append(Purchase(key, sent[key]))
             sent[key] += 1
         answers = self._bought_answers(Lot(inputs, purchases, purpose, account))
@@ -99,7 +99,7 @@ class Purchaser:
         """Return answers that are bought now, whatever was bought before; equal inputs may occur."""
         sent: Counter[bytes] = Counter()
         purchases = []
-        for key in input_keys(f"{purpose} of {self._fingerprint}", account, inputs.x):
+        for key in input_keys(f"{purpose} of {self._fingerprint}", account, inputs):
             purchases.append(Purchase(key, self.ledger.occurrences(key) + sent[key]))
             sent[key] += 1
         answers = self._buy_all(Lot(inputs, purchases, purpose, account), {})

@@ -119,8 +119,8 @@ def _who(
         return ""
     others = len(curves) - 1
     less = (
-        f", the one of {len(curves)} that reaches most; what the other{'s' * (others > 1)} "
-        f"reach{'' if others > 1 else 'es'}: [attacks.md](attacks.md)"
+        f", the one of {len(curves)} that reaches most, a choice for which intervals are not corrected; what "
+        f"the other{'s' * (others > 1)} reach{'' if others > 1 else 'es'}: [attacks.md](attacks.md)"
         if others
         else ""
     )
@@ -248,14 +248,7 @@ def _sure(
     if results:
         repeats = results[-1].repeats
         count = f"{repeats} repeat{'s' * (repeats != 1)}"
-        bought = (
-            f"{count} learn from one purchase, at smaller budgets from parts of it that each chooses anew. "
-            "Intervals are conditional on that purchase; another one could give more or less "
-            "(`--buy-repeats`)."
-            if facts.once
-            else f"{count}, each on a purchase of its own; intervals cover repeats and test inputs."
-        )
-        lines.append(bought)
+        lines.append(f"{count}{_learned(facts, repeats)}")
     lines.append(_same_model(facts))
     lines += [f"{plain(note).rstrip('.')}." for note in facts.notes]
     about = context.notes_on(threat.victim) if threat else []
@@ -272,6 +265,26 @@ def _sure(
         f"An attack that [nobody ran](provenance.md#what-was-not-run) may need less.{noted if found else ''}"
     )
     return lines
+
+
+def _learned(facts: CampaignFacts, repeats: int) -> str:
+    """Return what repeats learn from, and what intervals cover, as the rest of a sentence."""
+    anew = (
+        "train anew, at smaller budgets on parts of it that each chooses, unless the attack makes inputs or "
+        "draws them with replacement"
+    )
+    if facts.once:
+        return (
+            f" learn from one purchase: they {anew}. Intervals are conditional on that purchase; another one "
+            "could give more or less (`--buy-repeats`)."
+        )
+    if facts.buying < repeats:
+        return (
+            f", of which {facts.buying} bought inputs of their own; the others learn from the first "
+            "purchase; "
+            f"they {anew}. Intervals cover less than {repeats} purchases would."
+        )
+    return ", each on a purchase of its own; intervals cover repeats and test inputs."
 
 
 def _same_model(facts: CampaignFacts) -> str:

@@ -141,7 +141,8 @@ def _acquired(cell: Cell, attack: Extraction, pool: Pool, context: LiveContext) 
     smaller = _restricted(pool, x)
     supply = attack.supply(len(smaller.x))
     target: Any = context.victim(cell.victim)
-    if attack.makes_inputs or not len(smaller.x) or (supply is not None and supply < cell.budget):
+    if attack.makes_inputs or supply is None or supply < cell.budget:
+        # One that draws with replacement would have a smaller part of a part in each repeat.
         return None
     try:
         extraction.require_applicable(attack, smaller, target)

@@ -105,17 +105,22 @@ class Campaign:
         What another purpose had bought before is not paid again, so that it is no more than the attack paid.
         """
         bought: dict[str, dict[str, int]] = {}
+        trips: dict[str, dict[str, int]] = {}
         for record in records:
             if record.status == "ok" and record.repeat == 0 and record.info.queries is not None:
                 cell = record.cell
                 by_budget = bought.setdefault(cell.attack, {})
                 sent = record.info.queries.sent
                 by_budget[str(cell.budget)] = max(sent, by_budget.get(str(cell.budget), 0))
+                waits = build(attacks, cell.attack).round_trips(cell.budget)
+                trips.setdefault(cell.attack, {})[str(cell.budget)] = waits
         known = self.buyer.facts()
         for attack, by_budget in bought.items():
             paid = known.purposes[attack].paid if attack in known.purposes else 0
             bought[attack] = {budget: min(sent, paid) for budget, sent in by_budget.items()}
-        return known.model_copy(update={"bought": bought, "once": self.context.buy_repeats == 1})
+        repeats = self.context.buy_repeats
+        more = {"bought": bought, "round_trips": trips, "once": repeats == 1, "buying": repeats}
+        return known.model_copy(update=more)
 
     def _evaluated(self) -> RemoteVictim:
         """Return the victim with the answers to its test inputs, which are bought first."""

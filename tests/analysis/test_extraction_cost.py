@@ -32,6 +32,12 @@ def test_money_is_that_of_the_inputs_and_of_the_accounts():
     assert cost.money == pytest.approx(15 + 42)
 
 
+def test_an_attack_that_waits_for_every_answer_takes_a_request_each_however_fast_batches_are():
+    facts = campaigns.facts(latency_ms={"1": 100.0, "64": 120.0}, rate=None)
+    assert cost_of(10_000, facts).hours < 0.01
+    assert cost_of(10_000, facts, round_trips=10_000).hours == pytest.approx(1000 / 3600)
+
+
 def test_free_units_are_not_paid_and_units_are_counted_by_input():
     facts = campaigns.facts(units_per_input=2.0, free_units=1000)
     assert cost_of(10_000, facts).money == pytest.approx((20_000 - 1000) * 1.5 / 1000)

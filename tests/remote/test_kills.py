@@ -72,7 +72,7 @@ def kept(folder, file, inputs):
     target = load_target(file)
     mark = fingerprint(target, "")
     with Ledger(folder / "ledger.sqlite", mark, Prices.of(target)) as ledger:
-        purchases = [Purchase(key, 0) for key in input_keys(mark, "", some_inputs(inputs).x)]
+        purchases = [Purchase(key, 0) for key in input_keys(mark, "", some_inputs(inputs))]
         answers = ledger.answers(purchases)
         return {place for place, each in enumerate(purchases) if each in answers}, ledger.totals().inputs
 

@@ -14,13 +14,15 @@ from targets import FakeExchange, Time, a_target, some_inputs
 
 from bench.errors import BudgetError, UsageError
 from bench.remote import ledger_file
+from bench.remote.exchange import Inputs
 from bench.remote.ledger import Ledger, Purchase, input_keys
 from bench.remote.money import Prices
 from bench.remote.pace import Pace
 from bench.remote.purchase import Purchaser
 
 ROOT = Path(__file__).parents[2]
-KEYS = input_keys("print", "", np.arange(12, dtype=np.float32)[:, None])
+ROWS = np.arange(12, dtype=np.float32)[:, None]
+KEYS = input_keys("print", "", Inputs(ROWS, ROWS))
 
 
 def opened(path, *, boot="boot", **changes):
@@ -424,3 +426,11 @@ def test_two_processes_on_one_ledger_keep_the_cap_and_pay_shared_inputs_once(tmp
         assert ledger.totals().inputs == billed <= 150
         assert billed > 142  # what does not fit is less than one lot of each
         assert count(ledger, "select sum(inputs) from requests where state = 'answered'") == billed
+
+
+def test_an_input_is_known_by_what_is_sent_whatever_number_its_categories_have():
+    alone = Inputs(np.zeros((1, 1), np.float32), [["blue"]], ("colour",))
+    among_more = Inputs(np.ones((1, 1), np.float32), [["blue"]], ("colour",))
+    another = Inputs(np.zeros((1, 1), np.float32), [["amber"]], ("colour",))
+    keys = [input_keys("print", "", each)[0] for each in (alone, among_more, another)]
+    assert keys[0] == keys[1] != keys[2]
