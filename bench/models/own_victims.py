@@ -498,6 +498,9 @@ def _splits(
             "give more rows that differ"
         )
     public = others.get("public")
+    if public is not None:
+        public, left_out = _outside_test(public, parts["test"], str(options.public))
+        notes += left_out
     return (
         Splits(
             **parts,
@@ -510,6 +513,20 @@ def _splits(
         ),
         notes,
     )
+
+
+def _outside_test(public: Labelled, test: Labelled, file: str) -> tuple[Labelled, list[str]]:
+    """Return the inputs of ``file`` without those of the test split, and what is to be said of that."""
+    apart = ~equal_to_any(public.x, test.x)
+    if apart.sum() < FEWEST_POOL:
+        raise UsageError(
+            f"{file}: {int(apart.sum())} inputs are not in the test split, and {FEWEST_POOL} are needed; "
+            "give more rows that differ"
+        )
+    if apart.all():
+        return public, []
+    note = f"{int((~apart).sum()):,} inputs of {file} that are in the test split are left out"
+    return public.rows(apart), [note]
 
 
 def _few(part: Labelled, seed: int) -> Labelled:

@@ -384,3 +384,27 @@ def test_labels_of_another_model_are_seen_whatever_the_number_of_classes(classes
     assert kept(one) == (pytest.approx(one), False)
     assert kept(one) == (pytest.approx(one), False)
     assert kept(other) == (pytest.approx(other), True)
+
+
+def test_inputs_of_a_public_file_that_are_test_inputs_are_left_out(tmp_path):
+    table = pd.DataFrame(X.round(2), columns=list("abcd")).assign(y=Y)
+    table.to_csv(tmp_path / "all.csv", index=False)
+    (tmp_path / "m.py").write_text("def m(frame):\n    return 1 / (1 + 2.7 ** -frame['a'])\n")
+    options = VictimOptions(model="m.py:m", data="all.csv", label="y", public="public.csv")
+
+    def made(frame):
+        frame.to_csv(tmp_path / "public.csv", index=False)
+        return own_victim(options, name="mine", seed=0, folder=tmp_path)
+
+    found = made(table)
+    test = {row.tobytes() for row in found.splits.test.x}
+    assert not test & {row.tobytes() for row in found.splits.public.x}
+    assert len(found.splits.public) == len(found.splits.public.y) == 600 - len(found.splits.test)
+    note = f"{len(found.splits.test)} inputs of public.csv that are in the test split are left out"
+    assert note in found.notes
+    apart = table.assign(a=table["a"] + 0.005)
+    assert len(made(apart).splits.public) == 600
+    assert not any("public.csv" in note for note in made(apart).notes)
+    few = pd.DataFrame(found.splits.test.x, columns=list("abcd")).round(2).assign(y=found.splits.test.y)
+    with pytest.raises(UsageError, match=r"^victim mine: public.csv: 19 inputs are not in .*20 are needed"):
+        made(pd.concat([few, apart[:19]]))
