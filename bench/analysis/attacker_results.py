@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.display_names import attack_of
+from bench.analysis.label_weights import labels_kept
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel, defense_of
 from bench.metrics.balance import balanced_agreement, near_chance
 from bench.metrics.intervals import Interval, as_share, mean_interval
@@ -75,10 +76,11 @@ def results_by_condition(
         if record.status == "ok" and "agreement" in record.arrays:
             condition = (VictimThreatModel.of(cell), defense_of(cell), cell.budget)
             found[condition, attack_of(cell)][cell.repeat] = record
+    kept = labels_kept(records)
     weak = {
         (condition, attack)
         for (condition, attack), by_repeat in found.items()
-        if condition[1] == UNDEFENDED and _near_chance(by_repeat.values())
+        if condition[1] == UNDEFENDED and _near_chance(by_repeat.values(), kept.get(condition[0].victim))
     }
     samples: dict[Condition, dict[str, AttackerResult]] = defaultdict(dict)
     for (condition, attack), by_repeat in found.items():
@@ -90,17 +92,18 @@ def results_by_condition(
     return samples
 
 
-def _near_chance(records: Collection[Record]) -> bool:
+def _near_chance(records: Collection[Record], labels: int | None) -> bool:
     """Return whether the mean over repeats of balanced fidelity is near chance.
 
-    Older records do not have it: there, whether any repeat was marked when it ran.
+    ``labels``: over how many it is averaged; None where that is unknown: all classes. Older records do not
+    have it: there, whether any repeat was marked when it ran.
     """
     balanced = [record.metrics.get("extraction.balanced_fidelity") for record in records]
     values = [value for value in balanced if value is not None]
     classes = [len(record.info.confusion) for record in records if record.info.confusion]
     if len(values) < len(balanced) or not classes:
         return any(NEAR_CHANCE in record.info.flags for record in records)
-    return near_chance(sum(values) / len(values), classes[0])
+    return near_chance(sum(values) / len(values), labels or classes[0])
 
 
 def _sample(

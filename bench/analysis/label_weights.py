@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.threat_models import victim_of
-from bench.metrics.balance import commonest_share, fidelity_weights, is_imbalanced
+from bench.metrics.balance import (
+    commonest_share,
+    fidelity_weights,
+    is_imbalanced,
+    labels_left_out,
+)
 from bench.records import Record
 
 LABELS = "victim_label"
@@ -43,3 +48,15 @@ def label_weights(records: Sequence[Record], victims: Collection[str]) -> dict[s
     """Return the weights (inputs,) with which the mean agreement of each of ``victims`` is balanced."""
     labels = victim_labels(records)
     return {victim: fidelity_weights(labels[victim].astype(np.int64)) for victim in victims}
+
+
+def labels_kept(records: Sequence[Record]) -> dict[str, int]:
+    """Return over how many labels balanced fidelity is averaged, by victim, as far as records have labels.
+
+    A victim that gives a single label has none: a constant answer equals it, and no number of labels helps.
+    """
+    counts = {
+        victim: len(np.unique(labels)) - len(labels_left_out(labels))
+        for victim, labels in victim_labels(records).items()
+    }
+    return {victim: count for victim, count in counts.items() if count > 1}

@@ -75,5 +75,8 @@ def is_imbalanced(commonest: float, classes: int) -> bool:
 
 
 def near_chance(balanced_fidelity: float, classes: int, above: float = 0.10) -> bool:
-    """Return whether a balanced fidelity is less than a share ``above`` of the way from chance to 1."""
+    """Return whether a balanced fidelity is less than a share ``above`` of the way from chance to 1.
+
+    ``classes``: over how many labels it is averaged; a constant answer has the share of one of them.
+    """
     return balanced_fidelity < 1 / classes + above * (1 - 1 / classes)

@@ -20,16 +20,14 @@ from bench.data.datasets import Labelled, Splits
 from bench.data.user_data import Layout, UserData, label_text, load_data
 from bench.data.user_splits import MOST_ROWS, equal_to_any, split_rows
 from bench.errors import UsageError, VictimError, nearest, one_line
-from bench.files import cache_root, read_checked, write_checked
 from bench.inputs import Array
-from bench.metrics.balance import FEWEST, labels_left_out
-from bench.models import user_victims
+from bench.models import kept_answers, user_victims
 from bench.models.determinism import CHUNK, single_thread
 from bench.models.model_files import LoadedModel, Takes, load_model
 from bench.models.own_outputs import Outputs, recognised
 from bench.models.shared_answers import SharedAnswers
 from bench.models.victim_options import VictimOptions
-from bench.models.victims import Victim
+from bench.models.victims import Victim, left_out_note
 from bench.seeds import derive
 from bench.sources import code
 
@@ -44,7 +42,7 @@ UNKNOWN_TRAINING = (
     "optimistic; name the file by train (--train)"
 )
 
-_ASKED = "asked"
+_ASKED, _KEPT = "asked", "kept"
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,9 @@ class OwnModel:
     """A model as a victim's: from float32 inputs (n, …) of its space to probabilities (n, classes).
 
     ``memory``: the answers, by input, of a model that is not deterministic or takes one input at a time; None
-    of others. ``asked``: how it is asked, and what it answered when it was loaded.
+    of others. ``kept``: the answers (n, classes) to all inputs of its data, of a model whose answers are
+    random by declaration; None of others. ``asked``: how it is asked, and what it answered when it was
+    loaded.
     """
 
     model: LoadedModel
@@ -104,12 +104,15 @@ class OwnModel:
     name: str
     outputs: Outputs | None = None
     memory: dict[bytes, NDArray[np.float64]] | None = None
+    kept: NDArray[np.float64] | None = field(default=None, repr=False)
     asked: Asked = field(default_factory=lambda: Asked("array"), repr=False)
 
     def share(self, shared: SharedAnswers) -> None:
         """Write down what it answered when it was loaded, for other processes."""
         if (content := self.asked.content(self.model.known_classes())) is not None:
             shared.put(_ASKED, content)
+        if self.kept is not None:
+            shared.put(_KEPT, kept_answers.to_bytes(self.kept))
 
     def given(self, x: Array) -> pd.DataFrame | NDArray[Any]:
         """Return inputs as the model is given them."""
@@ -246,9 +249,11 @@ def assembled(
         column_texts(data, group)
     probabilities = outputs.probabilities(answers)
     if not options.deterministic:
-        inputs = hashlib.sha256(np.ascontiguousarray(data.x).data).hexdigest()
-        probabilities = _kept_answers(f"{origin} {seed} {options.outputs} {inputs}", probabilities)
-        own = replace(own, memory=dict(zip((row.tobytes() for row in data.x), probabilities, strict=True)))
+        own, changed = _with_kept_answers(own, outputs, f"{origin} {seed} {options.outputs}", shared)
+        notes += changed
+        probabilities = np.asarray(own.kept)
+        # The fingerprint covers them by this alone, since each asking gives others.
+        origin = f"{origin} {kept_answers.digest(probabilities)}"
     y = _placed(data.y, data.class_names, outputs) if data.y is not None else probabilities.argmax(axis=1)
     others = {
         part: Labelled(
@@ -271,25 +276,32 @@ def assembled(
     # Asked once: the splits' inputs are among these.
     victim.remember(data.x, probabilities)
     labels = victim.probabilities(splits.test.x).argmax(axis=1)
-    if len(rare := labels_left_out(labels)):
-        names = " and ".join(repr(outputs.classes[label]) for label in rare)
-        few = f"balanced fidelity leaves out {names}: the model gives fewer than {FEWEST} of {len(labels):,}"
-        victim.notes = (*victim.notes, f"{few} test inputs such a label")
+    if note := left_out_note(labels, outputs.classes, "the model"):
+        victim.notes = (*victim.notes, note)
     return victim
 
 
-def _kept_answers(key: str, answers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the answers (n, classes) of the first process that asked this random model: so all agree."""
-    path = cache_root() / "victims" / f"own-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-    content = read_checked(path, "the model is asked again")
-    if content is not None:
-        kept: NDArray[np.float64] = np.load(io.BytesIO(content), allow_pickle=False)
-        if kept.shape == answers.shape:
-            return kept
-    buffer = io.BytesIO()
-    np.save(buffer, answers, allow_pickle=False)
-    write_checked(path, buffer.getvalue())
-    return answers
+def _with_kept_answers(
+    own: OwnModel, outputs: Outputs, key: str, shared: SharedAnswers | None
+) -> tuple[OwnModel, list[str]]:
+    """Return a random model with the answers to its data that all processes agree on, and what is to be said.
+
+    ``key``: covers the model and the data's file.
+    """
+    x, changed = own.data.x, False
+
+    def again() -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        asked = _all_answers(own, x[: kept_answers.ASKED_AGAIN])
+        return outputs.probabilities(asked.answers), ~asked.failed
+
+    if (content := None if shared is None else shared.get(_KEPT)) is not None:
+        kept = kept_answers.of_bytes(content)  # the process that started the run has compared them
+    else:
+        inputs = hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()
+        fresh = outputs.probabilities(own.asked.answers)
+        kept, changed = kept_answers.kept_answers(f"{key} {inputs}", fresh, again)
+    memory = dict(zip((row.tobytes() for row in x), kept, strict=True))
+    return replace(own, memory=memory, kept=kept), [kept_answers.CHANGED] if changed else []
 
 
 @contextmanager
@@ -486,6 +498,9 @@ def _splits(
             "give more rows that differ"
         )
     public = others.get("public")
+    if public is not None:
+        public, left_out = _outside_test(public, parts["test"], str(options.public))
+        notes += left_out
     return (
         Splits(
             **parts,
@@ -498,6 +513,20 @@ def _splits(
         ),
         notes,
     )
+
+
+def _outside_test(public: Labelled, test: Labelled, file: str) -> tuple[Labelled, list[str]]:
+    """Return the inputs of ``file`` without those of the test split, and what is to be said of that."""
+    apart = ~equal_to_any(public.x, test.x)
+    if apart.sum() < FEWEST_POOL:
+        raise UsageError(
+            f"{file}: {int(apart.sum())} inputs are not in the test split, and {FEWEST_POOL} are needed; "
+            "give more rows that differ"
+        )
+    if apart.all():
+        return public, []
+    note = f"{int((~apart).sum()):,} inputs of {file} that are in the test split are left out"
+    return public.rows(apart), [note]
 
 
 def _few(part: Labelled, seed: int) -> Labelled:

@@ -16,7 +16,7 @@ from bench.data.user_data import UserData, load_data
 from bench.data.user_splits import equal_to_any, row_groups
 from bench.errors import UsageError, nearest
 from bench.inputs import Array
-from bench.models.victims import Victim, answer_sketch
+from bench.models.victims import Victim, answer_sketch, left_out_note
 from bench.remote.exchange import Inputs
 from bench.remote.target import Target
 from bench.seeds import derive
@@ -88,7 +88,8 @@ class RemoteVictim(Victim):
     def with_answers(self, answers: NDArray[np.float64], identity: str) -> RemoteVictim:
         """Return the victim with the answers (n, classes) to its test inputs, and with its fingerprint.
 
-        Test inputs that the target refuses are left out. ``identity``: what the target says of its model.
+        Test inputs that the target refuses are left out; a note names labels that balanced fidelity leaves
+        out. ``identity``: what the target says of its model.
         Raises UsageError where too few are left.
         """
         splits, test = self.splits, self.splits.test
@@ -102,9 +103,11 @@ class RemoteVictim(Victim):
         if not answered.all():
             notes += (f"{int((~answered).sum()):,} test inputs that the target refuses are left out",)
         kept = test.rows(answered)
+        labels = answers[answered].argmax(axis=1).astype(np.int64)
         if not test.labelled:
-            own = answers[answered].argmax(axis=1).astype(np.int64)
-            kept = Labelled(kept.x, own, labelled=False)
+            kept = Labelled(kept.x, labels, labelled=False)
+        if note := left_out_note(labels, self.class_names, "the target"):
+            notes += (note,)
         found = RemoteVictim(
             self.data,
             Splits(

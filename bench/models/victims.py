@@ -16,6 +16,7 @@ from bench.data.data_files import load_splits
 from bench.data.datasets import OFFICIAL, Labelled, Splits, info
 from bench.errors import VictimError
 from bench.inputs import LAYOUTS, InputSpace
+from bench.metrics.balance import FEWEST, labels_left_out
 from bench.models import user_victims, victim_training
 from bench.models.determinism import CHUNK, in_chunks, single_thread, torch_seed
 from bench.models.own_references import OwnVictims
@@ -304,6 +305,19 @@ def answer_sketch(answers: Array) -> NDArray[np.int64]:
         np.int64
     )
     return sketch
+
+
+def left_out_note(labels: NDArray[Any], names: Sequence[str], who: str) -> str:
+    """Return a sentence on the labels (n,) of test inputs that balanced fidelity leaves out, or "".
+
+    ``names``: of the classes. ``who``: gives the labels, as the sentence calls it.
+    """
+    rare = labels_left_out(labels)
+    if not len(rare):
+        return ""
+    left_out = " and ".join(repr(names[label]) for label in rare)
+    few = f"{who} gives fewer than {FEWEST} of {len(labels):,} test inputs such a label"
+    return f"balanced fidelity leaves out {left_out}: {few}"
 
 
 def load_victim(

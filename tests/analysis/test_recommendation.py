@@ -8,6 +8,7 @@ from records import INPUTS, INSIDE, META, NEAR, REPEATS, cell, evaluation, faile
 
 from bench.analysis.findings import Findings
 from bench.analysis.recommendation import recommendations, selected
+from bench.metrics.balance import fidelity_weights
 from bench.records import AdaptationRecord, AttackDeclarations
 from bench.run_facts import ReportOptions
 
@@ -368,3 +369,28 @@ def test_near_chance_is_tested_on_the_mean_over_repeats_of_balanced_fidelity():
     low = constant([0.54, 0.54, 0.54, 0.54, 0.58])
     assert not low.ranked
     assert low.flags["near_chance"] == REPEATS
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_a_constant_answer_is_near_chance_where_balanced_fidelity_leaves_out_rare_labels(learnt):
+    labels = np.repeat(np.arange(6), [800, 160, 12, 10, 10, 8]).astype(np.uint8)
+    agreement = labels == 0
+    if learnt:
+        agreement[800:840] = True  # a quarter of the second label
+    balanced = float((agreement * fidelity_weights(labels)).mean())
+    made = [
+        replace(
+            each,
+            arrays=each.arrays | {"agreement": agreement.astype(np.uint8)},
+            metrics=each.metrics | {"extraction.balanced_fidelity": balanced},
+            info=each.info.with_values(confusion=np.zeros((6, 6), dtype=int).tolist()),
+        )
+        for each in attacked(NONE, {SOFT: 0.9})
+    ]
+    evaluated = replace(judged(NONE), arrays={"victim_label": labels})
+    (results,) = Findings.of_run([evaluated, *made], META).attack_results.values()
+    (result,) = results.values()
+    # Two labels count, with .5 by chance: near it is below .55, not below .25, as six labels would have it.
+    assert balanced == pytest.approx(0.625 if learnt else 0.5)
+    assert result.ranked is learnt
+    assert result.flags["near_chance"] == (0 if learnt else REPEATS)

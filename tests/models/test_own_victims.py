@@ -1,5 +1,6 @@
 """Victims from a user's model and data: what answers mean, how rows are split, what is left out and said."""
 
+import json
 import time
 
 import numpy as np
@@ -12,8 +13,10 @@ from bench.data import query_pools
 from bench.data.user_data import data_of
 from bench.data.user_splits import split_rows
 from bench.errors import UsageError, VictimError
+from bench.models import kept_answers
 from bench.models.model_files import model_of
 from bench.models.own_victims import assembled, own_victim
+from bench.models.shared_answers import SharedAnswers
 from bench.models.victim_options import VictimOptions
 from bench.models.victims import answer_sketch
 
@@ -303,3 +306,105 @@ def test_a_random_model_is_refused_unless_it_is_declared_and_then_asked_once(tmp
     assert later.fingerprint == made.fingerprint
     test = made.splits.test.x
     assert np.array_equal(later.probabilities(test), made.probabilities(test))
+
+
+READS_A_FILE = """
+import json
+from pathlib import Path
+
+import numpy as np
+
+RNG = np.random.default_rng()
+
+def m(x):
+    slope = json.loads((Path(__file__).parent / "weights.json").read_text())
+    p = 1 / (1 + np.exp(-slope * np.asarray(x)[:, 0] + RNG.normal(0, 0.3, len(x))))
+    return np.stack([1 - p, p], axis=1)
+"""
+
+
+@pytest.fixture
+def reads_a_file(tmp_path, monkeypatch):
+    """A random model of which a parameter is in a file; call it with that parameter."""
+    monkeypatch.setenv("MOATBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "m.py").write_text(READS_A_FILE)
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+
+    def loaded(slope, shared=None):
+        (tmp_path / "weights.json").write_text(json.dumps(slope))
+        options = OPTIONS.model_copy(update={"deterministic": False})
+        made = own_victim(options, name="mine", seed=0, folder=tmp_path, shared=shared)
+        made.shared = shared
+        made.check()
+        return made
+
+    return loaded
+
+
+def test_a_random_model_whose_files_changed_is_asked_again_and_is_another_victim(reads_a_file):
+    first, changed = reads_a_file(3), reads_a_file(-3)
+    test = first.splits.test.x
+    answers, others = first.probabilities(test), changed.probabilities(test)
+    assert first.accuracy() > 0.9
+    assert changed.accuracy() < 0.1
+    assert changed.fingerprint != first.fingerprint
+    assert kept_answers.CHANGED in changed.notes
+    again = reads_a_file(-3)
+    assert np.array_equal(again.probabilities(test), others)
+    assert not np.array_equal(others, answers)
+    assert again.fingerprint == changed.fingerprint
+    assert kept_answers.CHANGED not in {*first.notes, *again.notes}
+
+
+def test_a_random_model_that_changed_by_less_than_its_randomness_is_the_same_victim(reads_a_file):
+    first, same, changed = reads_a_file(3), reads_a_file(3.001), reads_a_file(1)
+    assert same.fingerprint == first.fingerprint
+    assert changed.fingerprint != first.fingerprint
+
+
+def test_kept_answers_do_not_depend_on_the_cache_once_a_run_has_started(reads_a_file, tmp_path):
+    reads_a_file(3)
+    first = reads_a_file(3)  # its own answers are not the kept ones
+    first.share(tmp_path / "answers.sqlite")
+    for file in (tmp_path / "cache" / "victims").iterdir():
+        file.unlink()
+    worker = reads_a_file(3, SharedAnswers(tmp_path / "answers.sqlite"))
+    assert worker.fingerprint == first.fingerprint
+    assert np.array_equal(worker.probabilities(X), first.probabilities(X))
+
+
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_labels_of_another_model_are_seen_whatever_the_number_of_classes(classes, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOATBENCH_CACHE", str(tmp_path))
+    one, other = np.eye(classes)[[0, 1]].repeat(300, axis=0), np.eye(classes)[[1, 0]].repeat(300, axis=0)
+
+    def kept(fresh):
+        return kept_answers.kept_answers("m", fresh, lambda: (fresh[:256], np.ones(256, dtype=bool)))
+
+    assert kept(one) == (pytest.approx(one), False)
+    assert kept(one) == (pytest.approx(one), False)
+    assert kept(other) == (pytest.approx(other), True)
+
+
+def test_inputs_of_a_public_file_that_are_test_inputs_are_left_out(tmp_path):
+    table = pd.DataFrame(X.round(2), columns=list("abcd")).assign(y=Y)
+    table.to_csv(tmp_path / "all.csv", index=False)
+    (tmp_path / "m.py").write_text("def m(frame):\n    return 1 / (1 + 2.7 ** -frame['a'])\n")
+    options = VictimOptions(model="m.py:m", data="all.csv", label="y", public="public.csv")
+
+    def made(frame):
+        frame.to_csv(tmp_path / "public.csv", index=False)
+        return own_victim(options, name="mine", seed=0, folder=tmp_path)
+
+    found = made(table)
+    test = {row.tobytes() for row in found.splits.test.x}
+    assert not test & {row.tobytes() for row in found.splits.public.x}
+    assert len(found.splits.public) == len(found.splits.public.y) == 600 - len(found.splits.test)
+    note = f"{len(found.splits.test)} inputs of public.csv that are in the test split are left out"
+    assert note in found.notes
+    apart = table.assign(a=table["a"] + 0.005)
+    assert len(made(apart).splits.public) == 600
+    assert not any("public.csv" in note for note in made(apart).notes)
+    few = pd.DataFrame(found.splits.test.x, columns=list("abcd")).round(2).assign(y=found.splits.test.y)
+    with pytest.raises(UsageError, match=r"^victim mine: public.csv: 19 inputs are not in .*20 are needed"):
+        made(pd.concat([few, apart[:19]]))

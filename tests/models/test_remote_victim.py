@@ -121,6 +121,18 @@ def test_the_fingerprint_is_another_where_the_model_or_the_way_it_answers_is(tab
     assert len({fingerprint(), *others}) == 5
 
 
+def test_a_label_that_the_target_rarely_gives_is_named_where_balanced_fidelity_leaves_it_out(table):
+    target = made_target(classes=("no", "yes", "perhaps"))
+    victim = remote_victim(target, LiveData(str(table), test=100, label="y"), name="m")
+    labels = np.repeat([0, 1, 2], [60, 38, 2])
+    rarely, alike = victim.with_answers(np.eye(3)[labels], ""), victim.with_answers(np.eye(3)[labels % 2], "")
+    assert rarely.notes[-1] == (
+        "balanced fidelity leaves out 'perhaps': "
+        "the target gives fewer than 50 of 100 test inputs such a label"
+    )
+    assert not any("balanced" in note for note in alike.notes)
+
+
 @pytest.fixture
 def victim(table):
     return remote_victim(two_classes(), LiveData(str(table), test=30, label="y"), name="m")
