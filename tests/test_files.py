@@ -142,6 +142,7 @@ WRITERS = {
     "bench/data/image_cache.py": "inside a replacement: too large for memory",
     "bench/report/figures/style.py": "inside a replacement: matplotlib writes the file",
     "bench/cli/outputs.py": "tries whether a folder can be written to",
+    "bench/models/kept_answers.py": "into memory, for the writer of checked files",
     "bench/models/own_victims.py": "into memory, for the writer of checked files",
     "bench/remote/frames.py": "into memory, or to another process",
     "bench/gate/command.py": "appends to GitHub's summary of a job",
