@@ -563,7 +563,7 @@ def test_a_function_is_called_in_the_same_thread_again_and_never_in_the_one_that
         ("model.py:gone", "there is no function gone"),
         ("model.py:number", "there is no function number"),
         ("nowhere.py:predict", "no Python file"),
-        ("no_such_module_here:predict", "ModuleNotFoundError"),
+        ("no_such_module_here:predict", "ModuleNotFoundError no_such_module_here"),
     ],
 )
 def test_a_function_that_is_missing_is_named(tmp_path, url, sentence):

@@ -186,7 +186,8 @@ def _imported(url: str, folder: Path, secrets: Sequence[str]) -> tuple[Callable[
 def _ran(code: Callable[[], T], url: str, file: Path | None, secrets: Sequence[str]) -> T:
     """Return what the user's code returns; raises UsageError with the type and the place of what it raises.
 
-    Not with its message, which may have a key in it, and with no chain that leads to it.
+    Not with its message, which may have a key in it, and with no chain that leads to it. The name of a module
+    that is missing is said.
     """
     try:
         return code()
@@ -196,4 +197,6 @@ def _ran(code: Callable[[], T], url: str, file: Path | None, secrets: Sequence[s
         fault = hidden(str(error), secrets)
     except BaseException as error:  # noqa: BLE001  # it may also end the program
         fault = f"url {url}{place_of(error, file)}: {type(error).__name__}"
+        if isinstance(error, ModuleNotFoundError) and error.name is not None:
+            fault += hidden(f" {error.name}", secrets)
     raise UsageError(fault)
