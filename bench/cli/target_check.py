@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.cli.live_progress import Waits
 from bench.cli.outputs import check_outputs
 from bench.cli.target_request import Request, buying, latency
 from bench.data.sent_rows import on_the_wire
@@ -51,7 +52,7 @@ def checked(request: Request) -> tuple[list[str], str]:
     else:
         inputs = _first_inputs(request)
     check_outputs(folders={"--out": request.folder})
-    with buying(request, canary=False) as buyer:
+    with buying(request, canary=False, on_progress=Waits()) as buyer:
         metadata = buyer.metadata()
         if inputs is None:
             silent = bool(metadata) and not any(metadata.values())

@@ -18,6 +18,7 @@ from bench.errors import UsageError, nearest
 from bench.inputs import Array
 from bench.models.victims import Victim, answer_sketch, left_out_note
 from bench.remote.exchange import Inputs
+from bench.remote.ledger import input_keys
 from bench.remote.target import Target
 from bench.seeds import derive
 
@@ -205,5 +206,7 @@ def _fingerprint(victim: RemoteVictim, answers: NDArray[np.float64], identity: s
         if inputs is not None:
             h.update(np.ascontiguousarray(inputs.x).data)
             h.update(np.ascontiguousarray(inputs.y).data)
+            # What is sent, too: other categories or names of columns have the same numbers in x.
+            h.update(b"".join(input_keys("", "", victim.on_the_wire(inputs.x))))
     h.update(answer_sketch(answers).tobytes())
     return h.hexdigest()

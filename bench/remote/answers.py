@@ -52,6 +52,8 @@ def _label(value: Any, places: Mapping[str, int]) -> int:
     """Return the place of a label, which may be alone in a list."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
+    if value is None:
+        raise unreadable("an answer has null where a label has to be; check output")
     if isinstance(value, list | dict):
         raise unreadable(
             f"the answers are labels by the target file, but {_size(value)} came; "

@@ -74,7 +74,8 @@ def open_exchange(
     except ImportError as error:
         raise UsageError(f"live targets need {error.name}: pip install 'moatbench[live]'") from error
     wire = wire_of(target)
-    if httpx2.URL(wire.address).host.lower() != checked.host:
+    address = httpx2.URL(wire.address)
+    if address.raw_host.decode("ascii").lower() != checked.host:
         raise UsageError("url is read in two ways by two libraries; write the host in its plain form")
     deadline = Deadline(clock)
     client = open_client(
@@ -82,7 +83,7 @@ def open_exchange(
         deadline,
         timeout=target.timeout,
         connections=target.connections,
-        tls=target.url.startswith("https:"),
+        tls=address.scheme == "https",
         ca_file=None if target.ca_file is None else folder / Path(target.ca_file).expanduser(),
         transport=transport,
     )

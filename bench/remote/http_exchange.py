@@ -21,6 +21,8 @@ SPACE, OF_A_NUMBER = 1 << 20, 128
 """Bytes that an answer may have: so many, and so many for each class of each input."""
 SHORT = 2_000
 """Most bytes that are read of an answer that is none."""
+_NUMBERS = re.compile(r"\d[\"']?\s*[.,]\s*[\"']?[-+]?\d|\d(\s+[-+]?\d+){2}|\d{7}")
+"""Numbers with a fraction, several in a row, and a long one: what inputs look like."""
 EXCERPT = 120
 """Most characters that a message repeats of what a target says."""
 
@@ -189,8 +191,8 @@ class HttpExchange:
 def _excerpt(document: Any, inputs: Inputs | None) -> str:
     """Return what a target says of an error in few words, "" if it may repeat the inputs.
 
-    Servers are known to repeat them: so nothing with a fraction or a long number is shown, and no text that
-    stands in a table.
+    Servers are known to repeat them: so nothing with a fraction, several numbers in a row or a long
+    number is shown, and no text that stands in a table.
     """
     while isinstance(document, dict):
         document = next(
@@ -201,6 +203,6 @@ def _excerpt(document: Any, inputs: Inputs | None) -> str:
     text = " ".join(document.split())
     cells = inputs.rows if inputs is not None and isinstance(inputs.rows, list | tuple) else ()
     repeated = any(isinstance(cell, str) and len(cell) > 2 and cell in text for row in cells for cell in row)
-    if repeated or not text.isprintable() or re.search(r"\d[.,]\d|\d{7}", text[:EXCERPT]):
+    if repeated or not text.isprintable() or _NUMBERS.search(text[:EXCERPT]):
         return "its own words are not shown, as they may repeat the inputs"
     return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"

@@ -21,12 +21,13 @@ class Secrets:
     """The keys of a target's accounts; neither ``repr`` nor an error shows one."""
 
     def __init__(self, target: Target, environ: Mapping[str, str]) -> None:
-        """Read the variables that ``key_env`` names; raises UsageError, which names the variable alone."""
+        """Read the variables that ``key_env`` names; raises UsageError, which names the account alone."""
         self._header = target.key_header
         self._keys: dict[str, pydantic.SecretStr | None] = {}
         for account in target.accounts:
-            name = account.key_env
-            self._keys[account.name] = None if name is None else pydantic.SecretStr(_key(name, environ))
+            variable = account.key_env
+            key = None if variable is None else pydantic.SecretStr(_key(account.name, variable, environ))
+            self._keys[account.name] = key
 
     def __repr__(self) -> str:
         return f"Secrets({', '.join(self._keys)})"
@@ -72,21 +73,24 @@ def hidden(text: str, secrets: Iterable[str]) -> str:
 
 
 def likely_secrets(environ: Mapping[str, str]) -> list[str]:
-    """Return values of variables whose names look like those of keys: what a function may read itself."""
-    return [value for name, value in environ.items() if SECRET_NAME.search(name) and len(value) >= 8]
+    """Return values of variables whose names look like those of keys: what a function may read itself.
+
+    Without blanks and line breaks around them, which a message may show in another form.
+    """
+    values = [value.strip() for name, value in environ.items() if SECRET_NAME.search(name)]
+    return [value for value in values if len(value) >= 8]
 
 
-def _key(name: str, environ: Mapping[str, str]) -> str:
+def _key(account: str, name: str, environ: Mapping[str, str]) -> str:
+    """Return the value of the variable ``name``; no error shows the name, which may be a key by mistake."""
     value = environ.get(name)
+    which = f"the environment variable that key_env of account {account!r} names"
     if value is None:
-        raise UsageError(
-            f"the environment variable {name}, which key_env names, is not set; set it to the key"
-        )
+        raise UsageError(f"{which} is not set; set it to the key")
     if not value:
-        raise UsageError(f"the environment variable {name}, which key_env names, is empty; set it to the key")
+        raise UsageError(f"{which} is empty; set it to the key")
     if not _VISIBLE.fullmatch(value):
         raise UsageError(
-            f"the environment variable {name}, which key_env names, has a blank, a line break or a character "
-            "that is not ASCII; set it to the key alone"
+            f"{which} has a blank, a line break or a character that is not ASCII; set it to the key alone"
         )
     return value

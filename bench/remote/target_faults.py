@@ -22,7 +22,8 @@ M = TypeVar("M", bound=pydantic.BaseModel)
 
 LARGEST = 1_000_000
 """Most bytes of a target file."""
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+"""Names of variables by POSIX: keys, which hold small letters as a rule, are none."""
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VISIBLE = re.compile(r"[\x20-\x7e]*")
 _PLAIN = {
@@ -117,7 +118,7 @@ def line(value: str) -> str:
 def variable(value: str | None) -> str | None:
     """Return the name of an environment variable; raises ValueError, which does not show another text."""
     if value is not None and not _VARIABLE.fullmatch(value):
-        raise ValueError("it has to be the name of an environment variable, not the key itself")
+        raise ValueError("it has to be the name of an environment variable, in capitals, not the key itself")
     return value
 
 

@@ -133,6 +133,20 @@ def test_a_label_that_the_target_rarely_gives_is_named_where_balanced_fidelity_l
     assert not any("balanced" in note for note in alike.notes)
 
 
+def test_the_fingerprint_is_another_where_other_texts_or_names_are_sent(table):
+    answers = np.tile([0.2, 0.8], (30, 1))
+    given = pd.read_csv(table)
+    variants = [given, given.replace({"job": {"cook": "courier"}}), given.rename(columns={"age": "years"})]
+    found, coded = set(), set()
+    for variant in variants:
+        variant.to_csv(table, index=False)
+        victim = remote_victim(two_classes(), LiveData(str(table), test=30, label="y"), name="m")
+        found.add(victim.with_answers(answers, "").fingerprint)
+        coded.add(victim.splits.pool.x.tobytes())
+    assert len(coded) == 1, "the test needs inputs that are coded the same"
+    assert len(found) == 3
+
+
 @pytest.fixture
 def victim(table):
     return remote_victim(two_classes(), LiveData(str(table), test=30, label="y"), name="m")

@@ -109,6 +109,34 @@ def test_the_connection_goes_to_the_checked_address_under_the_name_of_the_url(tm
     assert len(name) == 1, "one connection is used again"
 
 
+@pytest.mark.parametrize("scheme", ["HTTPS", "Https"])
+def test_a_scheme_in_capitals_is_the_same(tmp_path, certificate, scheme):
+    ca_file, key = certificate
+    with serving(lambda handler: handler.reply(200, GOOD), server_context(ca_file, key)) as port:
+        exchange = opened(
+            tmp_path,
+            url=f"{scheme}://model.example:{port}",
+            ca_file=str(ca_file),
+            resolver=lambda *_: ("127.0.0.1",),
+        )
+        assert exchange.attempt(inputs(1), account="", idempotency="once").answers.shape == (1, 3)
+        exchange.close()
+    with pytest.raises(UsageError, match="ca_file"):
+        opened(tmp_path, url=f"{scheme}://127.0.0.1", ca_file="missing.pem")
+
+
+@pytest.mark.parametrize(
+    "host", ["xn--mnchen-3ya.localhost", "XN--MNCHEN-3YA.localhost", "[::1]", "LOCALHOST."]
+)
+def test_a_host_in_any_plain_form_is_read_in_one_way(tmp_path, host):
+    transport = answering(httpx2.Response(200, json=GOOD))
+    exchange = opened(
+        tmp_path, url=f"http://{host}:80", transport=transport, resolver=lambda *_: ("127.0.0.1",)
+    )
+    exchange.attempt(inputs(1), account="", idempotency="once")
+    assert transport.requests[0].url.raw_host.decode() == host.strip("[]").lower()
+
+
 def test_a_certificate_of_another_host_or_signer_is_refused(tmp_path, certificate):
     ca_file, key = certificate
     with serving(lambda handler: handler.reply(200, GOOD), server_context(ca_file, key)) as port:
@@ -373,6 +401,11 @@ def test_a_template_may_have_a_content_type_of_its_own(tmp_path):
         (400, {"error": {"code": 400, "message": "no such field"}}, "(no such field)"),
         (400, {"error": "cannot convert 0.125 to a label"}, HIDDEN),
         (400, {"error": "bad value 12345678"}, HIDDEN),
+        (400, {"error": "cannot parse [[0, 12, 255, 3"}, HIDDEN),
+        (400, {"error": "cannot parse [-1 ,-2"}, HIDDEN),
+        (400, {"error": "cannot parse ['0', '12']"}, HIDDEN),
+        (400, {"error": "cannot parse [[ 0 12 255]]"}, HIDDEN),
+        (400, {"error": "3 inputs, 1 model"}, "(3 inputs, 1 model)"),
         (422, {"detail": [{"msg": "wrong", "input": [0.5]}]}, None),
         (400, b"<html>0.125</html>", None),
         (400, {"error": "x" * 5000}, None),
@@ -441,6 +474,12 @@ def labels(rows):
     return np.array([1] * len(rows))
 def broken(rows):
     return {}["gone"]
+def hangs(rows):
+    import threading
+    ended = threading.Event()
+    stopped.append(ended)
+    ended.wait(60)
+    return predict(rows)
 def lost(rows):
     raise ConnectionResetError("gone")
 def leave(rows):
@@ -450,6 +489,13 @@ def nothing(rows):
 def throttled(rows):
     from bench.remote.exchange import AttemptError, Inputs
     raise AttemptError("it is throttled", billed="no", action="retry", wait=3.0)
+def empty(rows):
+    import queue
+    queue.SimpleQueue().get_nowait()
+def deep(rows):
+    import json
+    json.loads("nothing")
+stopped = []
 number = 5
 """
 
@@ -470,9 +516,11 @@ def test_a_function_is_a_target(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence", "billed", "action"),
     [
-        ("broken", "model.py, line 8: KeyError: 'gone'", "unknown", "stop"),
+        ("broken", "model.py:broken, line 8: KeyError", "unknown", "stop"),
         ("lost", "ConnectionResetError", "unknown", "retry"),
         ("leave", "SystemExit", "unknown", "stop"),
+        ("empty", "Empty", "unknown", "stop"),
+        ("deep", "model.py:deep, line 29: JSONDecodeError", "unknown", "stop"),
         ("nothing", "the function returns NoneType", "yes", "stop"),
         ("throttled", "it is throttled", "no", "retry"),
         ("labels", "one number an answer came", "yes", "stop"),
@@ -484,13 +532,38 @@ def test_a_function_that_fails_is_judged(tmp_path, name, sentence, billed, actio
     assert verdict == [billed, action]
 
 
+def test_a_function_that_does_not_return_in_time_is_given_up_and_the_next_call_is_answered(tmp_path):
+    exchange = function(tmp_path, "hangs", timeout=0.05)
+    stopped = sys.modules["moatbench_target_model"].stopped
+    with pytest.raises(AttemptError, match=r"has not returned after timeout = 0\.05 s") as caught:
+        exchange.attempt(inputs(1), account="", idempotency="once")
+    assert (caught.value.billed, caught.value.action) == ("unknown", "retry")
+    stopped[0].set()  # a late return is not the answer to the next call
+    exchange._function = lambda rows: [[0.0, 0.0, 1.0]] * len(rows)
+    reply = exchange.attempt(inputs(2), account="", idempotency="once")
+    assert reply.answers.tolist() == [[0, 0, 1]] * 2
+    exchange.close()
+
+
+def test_a_function_is_called_in_the_same_thread_again_and_never_in_the_one_that_waits(tmp_path):
+    (tmp_path / "model.py").write_text("def predict(rows):\n    return []\n")
+    exchange = opened(tmp_path, "python")
+    seen = []
+    exchange._function = lambda _: seen.append(threading.get_ident()) or [[0.0, 0.0, 1.0]]
+    for _ in range(3):
+        exchange.attempt(inputs(1), account="", idempotency="once")
+    assert len(set(seen)) == 1
+    assert threading.get_ident() not in seen
+    exchange.close()
+
+
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
         ("model.py:gone", "there is no function gone"),
         ("model.py:number", "there is no function number"),
         ("nowhere.py:predict", "no Python file"),
-        ("no_such_module_here:predict", "ModuleNotFoundError"),
+        ("no_such_module_here:predict", "ModuleNotFoundError no_such_module_here"),
     ],
 )
 def test_a_function_that_is_missing_is_named(tmp_path, url, sentence):

@@ -129,7 +129,7 @@ def test_labels_are_found_by_their_names(tmp_path):
     [
         (["doge"], "the label 'doge' is none of classes; did you mean 'dog'?"),
         ([7], "the label 7 is none of classes"),
-        ([None], "the label None is none of classes"),
+        ([None], "null where a label has to be"),
         ([[0.25, 0.75]], "labels by the target file"),
         ([{"cat": 0.5}], "labels by the target file"),
         ([0.25], "the number 0.25 came"),
@@ -144,3 +144,11 @@ def test_every_input_has_one_answer(tmp_path):
     for rows in ([], [[0.5, 0.25, 0.25]]):
         with pytest.raises(AttemptError, match="2 inputs were sent and"):
             table(rows, 2, target(tmp_path))
+
+
+@pytest.mark.parametrize("value", [None, [None]])
+def test_null_is_no_label_even_where_a_class_is_called_none(tmp_path, value):
+    classes = {"answers": "labels", "classes": ["None", "null", "b"]}
+    refused(tmp_path, ["b", value], "null where a label has to be", **classes)
+    answers, _ = read(tmp_path, ["None", "null"], **classes)
+    assert answers.tolist() == [[1, 0, 0], [0, 1, 0]]

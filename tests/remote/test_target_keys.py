@@ -61,6 +61,7 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path, values):
     [
         {"accounts": [{"name": "me", "key_env": f"{KEY} typed here"}]},
         {"accounts": [{"name": "me", "key_env": KEY}]},
+        {"accounts": [{"name": "me", "key_env": KEY.replace("-", "_")}]},
         {"headers": f"Authorization: {KEY}"},
         {"accounts": KEY},
         {"key_header": f"Authorization: {KEY}"},
@@ -78,11 +79,12 @@ def test_a_secret_in_the_wrong_field_is_not_repeated(tmp_path, values):
 @pytest.mark.parametrize(
     "value", [None, "", f"{KEY}\n", f"{KEY} ", f"{KEY}\r\nX: y", f"{KEY}é", "\x00" + KEY]
 )
-def test_a_key_that_no_header_can_hold_is_named_by_its_variable_alone(tmp_path, value):
+def test_a_key_that_no_header_can_hold_is_named_by_its_account_alone(tmp_path, value):
     environ = {} if value is None else {"TARGET_KEY": value}
-    with pytest.raises(UsageError, match="TARGET_KEY") as caught:
+    with pytest.raises(UsageError, match="of account 'me'") as caught:
         Secrets(target(tmp_path, accounts=ME), environ)
     assert KEY not in str(caught.value)
+    assert "TARGET_KEY" not in str(caught.value), "it may be a key, put there by mistake"
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
@@ -141,14 +143,49 @@ def test_a_key_that_begins_another_hides_none_of_it(tmp_path):
     assert secrets.cleaned({"begin": ["begin", 5.5, None]}) == {"[key]": ["[key]", 5.5, None]}
 
 
-def test_what_a_function_raises_is_shown_without_the_keys_of_its_environment(tmp_path):
-    (tmp_path / "model.py").write_text(f"def predict(rows):\n    raise ValueError('no access with {KEY}')\n")
-    exchange = open_exchange(
-        target(tmp_path, "python"), folder=tmp_path, allowed_host=None, environ={"AWS_SECRET_ACCESS_KEY": KEY}
-    )
-    with pytest.raises(AttemptError, match=r"no access with \[key\]") as caught:
+def function(tmp_path, code, value=KEY):
+    """Return the exchange of a function with ``code``, in whose environment a key is."""
+    (tmp_path / "model.py").write_text(code)
+    environ = {"AWS_SECRET_ACCESS_KEY": value}
+    return open_exchange(target(tmp_path, "python"), folder=tmp_path, allowed_host=None, environ=environ)
+
+
+RAISED = [
+    f"raise ValueError('no access with {KEY}')",
+    f"raise ValueError('Illegal header value ' + repr(b'Bearer {KEY}\\n'))",
+    f"raise OSError('https://127.0.0.1/?k={KEY[:-1]}')",
+    f"raise SystemExit('{KEY}')",
+    f"import json; json.loads('{{}}')['{KEY}']",
+]
+
+
+@pytest.mark.parametrize("code", RAISED)
+@pytest.mark.parametrize("value", [KEY, f"{KEY}\n"])
+def test_what_a_function_raises_is_shown_by_its_type_and_place_alone(tmp_path, code, value):
+    exchange = function(tmp_path, f"def predict(rows):\n    {code}\n", value)
+    with pytest.raises(AttemptError, match=r"line 2: (Value|OS|Key)Error|line 2: SystemExit") as caught:
         exchange.attempt(inputs(1), account="", idempotency="once")
-    assert KEY not in everything_of(caught.value)
+    assert KEY[:-1] not in everything_of(caught.value.with_traceback(caught.tb.tb_next))
+
+
+@pytest.mark.parametrize("code", [*RAISED, f"from bench.errors import UsageError; raise UsageError('{KEY}')"])
+def test_an_error_at_import_is_shown_by_its_type_and_place_alone(tmp_path, code):
+    with pytest.raises(UsageError) as caught:
+        function(tmp_path, f"KEY = 1\n{code}\n", f"{KEY}\n")
+    assert "line 2: " in str(caught.value) or str(caught.value) == "[key]"
+    # Our own frames hold nothing of it; those of the file are not in the chain.
+    assert KEY[:-1] not in str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
+
+
+def test_what_a_function_says_of_a_request_is_shown_without_the_keys_of_its_environment(tmp_path):
+    code = (
+        "from bench.remote.exchange import AttemptError\n"
+        "def predict(rows):\n"
+        f"    raise AttemptError(repr('{KEY}\\n') + ' is throttled', billed='no', action='retry')\n"
+    )
+    with pytest.raises(AttemptError, match=r"\[key\]\\n' is throttled") as caught:
+        function(tmp_path, code, f"{KEY}\n").attempt(inputs(1), account="", idempotency="once")
+    assert KEY not in everything_of(caught.value.with_traceback(caught.tb.tb_next))
 
 
 def raised(error):
