@@ -17,7 +17,7 @@ from bench.data.user_splits import row_groups
 from bench.errors import UsageError
 from bench.remote.accounts import account_of
 from bench.remote.exchange import Inputs
-from bench.remote.look import LARGEST, look
+from bench.remote.look import LARGEST, MOST_BOOKED, look
 from bench.remote.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ NOTHING_SENT = "no input was sent; --data FILE names some"
 def checked(request: Request) -> tuple[list[str], str]:
     """Return what a look at the target found, a sentence each, and what makes an attack worthless, or "".
 
-    Sends no more than :data:`bench.remote.look.LARGEST` inputs, none without data; they are booked in the
+    Books no more than :data:`bench.remote.look.MOST_BOOKED` inputs, none without data; they stand in the
     ledger, and an attack that sends one of them does not pay it again. Raises UsageError as an attack would.
     """
     target = load_target(request.file)
@@ -52,7 +52,7 @@ def checked(request: Request) -> tuple[list[str], str]:
     else:
         inputs = _first_inputs(request)
     check_outputs(folders={"--out": request.folder})
-    with buying(request, canary=False, on_progress=Waits()) as buyer:
+    with buying(request, canary=False, run_limit=MOST_BOOKED, on_progress=Waits()) as buyer:
         metadata = buyer.metadata()
         if inputs is None:
             silent = bool(metadata) and not any(metadata.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from bench.data import query_pools
 from bench.errors import UsageError, nearest, shown
 from bench.plan import feasibility
 from bench.plan.matrix import SURROGATES as KNOWN
-from bench.remote.canary import INPUTS
+from bench.remote.canary import PLANNED
 from bench.remote.money import MICRO, Prices
 from bench.remote.target import Target
 from bench.tasks import OWN, Cell, ThreatModel, VictimSpec
@@ -20,7 +21,7 @@ PROBABILITIES = ("copycat(use_probability=true)", "labels")
 LABELS = ("labels",)
 SURROGATE = "mlp"
 """What an attacker trains where nothing else is said: it fits any inputs."""
-CANARY = 4 * INPUTS
+CANARY = PLANNED
 """Inputs that show whether the model changes: a few, twice at the start, in the middle and at the end."""
 
 
@@ -114,8 +115,19 @@ class Bill:
                 f"{target.money_cap:g}; give smaller --budget or --test, or fewer attacks"
             )
 
-    def lines(self, latency: float | None = None) -> list[str]:
-        """Return what is planned in plain text; ``latency``: seconds of one request, as measured."""
+    def hours_allowed(self, now: dt.datetime) -> float | None:
+        """Return the hours from ``now`` to the end of the permission's last day, in UTC; None without one."""
+        given = self.target.permission
+        if given is None:
+            return None
+        last = dt.datetime.combine(given.until, dt.time(23, 59, 59), dt.UTC)
+        return (last - now).total_seconds() / 3600
+
+    def lines(self, latency: float | None = None, *, now: dt.datetime | None = None) -> list[str]:
+        """Return what is planned in plain text, and a warning where the permission ends before that.
+
+        ``latency``: seconds of one request, as measured. ``now``: by default by the clock.
+        """
         parts = [f"{self.test:,} for the evaluation", f"{self.canary:,} to see whether the model changes"]
         parts += [f"{number:,} for {text}" for text, number in self.attacks.items()]
         hours = "" if self.hours is None else f", {hours_text(self.hours)} at {self.target.rate}"
@@ -123,6 +135,12 @@ class Bill:
             f"up to {self.inputs:,} inputs: {', '.join(parts)}",
             f"up to {self.money:,.2f} at {self.target.price_per_1000:g} per 1,000{hours}",
         ]
+        permission, left = self.target.permission, self.hours_allowed(now or dt.datetime.now(dt.UTC))
+        if permission is not None and self.hours is not None and left is not None and self.hours > left:
+            found.append(
+                f"the permission ends on {permission.until}, in {hours_text(max(0.0, left))}, before all of "
+                "this can be sent; nothing is sent after it: ask for a longer one, or give smaller --budget"
+            )
         for text, number in self.round_trips.items():
             takes = (
                 "" if latency is None else f", {hours_text(number * latency / 3600)} at {latency:.3g} s each"

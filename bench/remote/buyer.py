@@ -1,7 +1,8 @@
 """The process that buys: it has the keys, the ledger and the connections, and neither torch nor ART.
 
 Orders come as frames on its standard input, answers go as frames to its standard output. It ends at the end
-of its input, once what it has sent is recorded; an interrupt from the terminal ends it the same way.
+of its input, once what it has sent is recorded; an interrupt from the terminal, or its end, ends it the same
+way.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bench.remote.ledger import Ledger
 from bench.remote.lots import InterruptedPurchaseError
 from bench.remote.money import Prices
 from bench.remote.pace import Pace
+from bench.remote.permission import LOOPBACK
 from bench.remote.progress import Progress
 from bench.remote.purchase import Purchaser
 from bench.remote.target import Target, load_target
@@ -49,7 +51,7 @@ class Opened:
     exchange: Exchange
     url: str
     fingerprint: str
-    permission: str = "loopback"
+    permission: str = LOOPBACK
     metadata: Callable[[], dict[str, Any]] = dict
 
 
@@ -74,8 +76,7 @@ class Desk:
     def do(self, header: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> Frame:
         """Return the answer to one order."""
         if header["do"] == "open":
-            self._open(header)
-            return {}, []
+            return {"timeout": self._open(header)}, []
         purchaser, opened = self._purchaser, self._target
         if purchaser is None or opened is None:
             raise UsageError("no target is open")
@@ -90,7 +91,8 @@ class Desk:
             return {"metadata": opened.metadata()}, []
         return {"facts": self._facts().model_dump(mode="json")}, []
 
-    def _open(self, order: Mapping[str, Any]) -> None:
+    def _open(self, order: Mapping[str, Any]) -> float:
+        """Open the target, and its ledger; return the seconds that a request may take."""
         file = Path(order["target"])
         target = load_target(file)
         if order["classes"] not in {None, len(target.classes)}:
@@ -101,7 +103,10 @@ class Desk:
         opened = self._opened(target, file.resolve().parent, order["allowed_host"])
         self._target = opened
         prices, pace = Prices.of(target), Pace.of(target)
-        ledger = Ledger(Path(order["ledger"]), opened.fingerprint, prices, pace=pace)
+        ledger = Ledger(
+            Path(order["ledger"]), opened.fingerprint, prices, pace=pace, run_limit=order["run_limit"]
+        )
+        needed = None if opened.permission == LOOPBACK else target.permission
         self._purchaser = purchaser = Purchaser(
             target,
             ledger,
@@ -109,6 +114,7 @@ class Desk:
             fingerprint=opened.fingerprint,
             planned=order["planned"],
             canary=order["canary"],
+            until=needed.until if needed else None,
             on_progress=self._progress,
         )
         self._facts = lambda: campaign_facts(
@@ -121,6 +127,7 @@ class Desk:
         )
         if self._stopped:
             purchaser.stop.set()
+        return target.timeout
 
     def _progress(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -139,7 +146,7 @@ class Desk:
         if self._target is not None:
             self._target.exchange.close()
         if self._purchaser is not None:
-            self._purchaser.ledger.close()
+            self._purchaser.close()
 
 
 def serve(orders: IO[bytes], answers: IO[bytes], opened: Opener) -> int:
@@ -171,6 +178,10 @@ def serve(orders: IO[bytes], answers: IO[bytes], opened: Opener) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, interrupt)
+        # Windows has no SIGHUP. One that is ignored means nohup.
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            signal.signal(hangup, interrupt)
     threading.Thread(target=read, daemon=True).start()
     try:
         while (frame := waiting.get()) is not None and not interrupted.is_set():

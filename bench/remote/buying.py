@@ -17,6 +17,7 @@ import bench
 from bench.errors import BudgetError, MissingDataError, StoppedError, UsageError
 from bench.remote.exchange import Inputs
 from bench.remote.frames import BrokenFrameError, packed, read_frame, write_frame
+from bench.remote.money import RunLimitError
 from bench.remote.progress import Progress
 from bench.run_facts import CampaignFacts
 
@@ -24,6 +25,7 @@ ERRORS: Mapping[str, type[Exception]] = {
     "UsageError": UsageError,
     "MissingDataError": MissingDataError,
     "BudgetError": BudgetError,
+    "RunLimitError": RunLimitError,
     "StoppedError": StoppedError,
 }
 """Errors that pass from the buying process to the other, by their names."""
@@ -35,8 +37,8 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 runpy.run_module(sys.argv.pop(), run_name="__main__", alter_sys=True)
 """
 """Starts it; an interrupt while it loads is for the process that started it, which then ends it."""
-LINGER = 90.0
-"""Seconds in which a process that is to end may finish what it has sent."""
+LINGER = 30.0
+"""Seconds, besides those of a request, in which a process that is to end may finish what it has sent."""
 
 
 class Buyer(Protocol):
@@ -82,6 +84,7 @@ class BuyingProcess:
         self._process, self._on_progress = process, on_progress
         self._between = True  # orders; not in the middle of one that was interrupted
         self.pid = process.pid
+        self._linger = LINGER
 
     def ask(
         self, inputs: Inputs, *, session: str, purpose: str, account: str = "", fresh: bool = False
@@ -117,14 +120,15 @@ class BuyingProcess:
                 if stream:
                     stream.close()
         try:
-            process.wait(LINGER)
+            process.wait(self._linger)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
     def call_first(self, header: Mapping[str, Any]) -> None:
         """Tell the process what to buy of; raises what keeps it from it."""
-        self._call(header)
+        answer, _ = self._call(header)
+        self._linger += answer["timeout"]  # an answer that is paid may come as late as that
 
     def _call(
         self, header: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = ()
@@ -179,6 +183,7 @@ def start_buyer(
     classes: int | None = None,
     planned: int | None = None,
     canary: bool = True,
+    run_limit: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Buyer:
     """Start the process that buys answers of the target; raises UsageError where it may not.
@@ -187,6 +192,7 @@ def start_buyer(
     ``classes``: that the data have, if known; another number in the target file is an error. ``planned``:
     inputs that will be booked in all, canary included; the time that is left and the canary in the middle
     depend on it. ``canary``: whether to see, with up to 20 inputs a run, that the same model answers.
+    ``run_limit``: most inputs that this process may book; more raises RunLimitError.
     """
     # Keys come from the environment. Modules of this project come from where they are now, and none from the
     # current folder, which may hold a json.py.
@@ -208,6 +214,7 @@ def start_buyer(
                 "classes": classes,
                 "planned": planned,
                 "canary": canary,
+                "run_limit": run_limit,
             }
         )
     except BaseException:

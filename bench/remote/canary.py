@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +19,8 @@ from bench.remote.ledger import Ledger
 
 INPUTS = 5
 """Inputs that are asked at a time."""
+PLANNED = 4 * INPUTS
+"""Inputs of a campaign that is not stopped: twice at the start, in the middle and at the end."""
 PURPOSE = "canary"
 ROUNDING = 1e-6
 """Changes up to here are none: servers differ by so much between requests of different sizes."""
@@ -66,11 +70,18 @@ class Canary:
     """Asks the same inputs at the start of a run, in its middle and at its end.
 
     The first run asks them twice, to see the noise. Later ones ask the same inputs, and compare with what the
-    first was answered. A run that finds all answers in the ledger asks nothing.
+    first was answered. A run that finds all answers in the ledger asks nothing. ``spare``: a block in which
+    what the campaign still needs is set aside; raises BudgetError where the caps do not allow it.
     """
 
-    def __init__(self, ask: Ask, ledger: Ledger, planned: int | None) -> None:
-        self._ask, self._ledger = ask, ledger
+    def __init__(
+        self,
+        ask: Ask,
+        ledger: Ledger,
+        planned: int | None,
+        spare: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._ask, self._ledger, self._spare = ask, ledger, spare
         self._every = EVERY if planned is None else max(1, (planned + 1) // 2)
         self._seen: Seen | None = None
         self._since = 0
@@ -82,7 +93,7 @@ class Canary:
 
     def cost(self, inputs: int) -> int:
         """Return how many inputs the start takes, where ``inputs`` are to be bought next."""
-        if self._seen is not None or self._ledger.noted(PURPOSE):
+        if self._seen is not None or self._started():
             return 0
         return 2 * min(INPUTS, inputs)
 
@@ -92,22 +103,34 @@ class Canary:
             return
         if text := self._ledger.noted(PURPOSE):
             self._seen = Seen.of(text)
-            self._look("when the run went on")
+            self._look("when the run went on", self._spare)
             return
         chosen = inputs.part(0, INPUTS)
-        first, second = self._answers(chosen, account), self._answers(chosen, account)
+        try:
+            with self._spare() if self._started() else nullcontext():
+                first, second = self._answers(chosen, account), self._answers(chosen, account)
+        except BudgetError:  # an earlier run was stopped between the two
+            self._leave_out("at the start")
+            return
         self._keep(Seen(chosen, account, first, _change(first, second)))
+
+    def _started(self) -> bool:
+        """Return whether any run has paid for a look."""
+        return bool(self._ledger.rows(f"select 1 from purposes where purpose = '{PURPOSE}' and paid > 0"))  # noqa: S608
+
+    def _leave_out(self, when: str) -> None:
+        self._ledger.note("canary left out", f"the caps left no room for the canary inputs {when}")
 
     def after(self, inputs: int) -> None:
         """Look where it is due; ``inputs``: that were bought since this was called last."""
         self._since += inputs
         if self._since >= self._every:
-            self._look("in the middle")
+            self._look("in the middle", self._spare)
 
     def end(self) -> None:
         """Look at the end of a run that bought anything since the last look."""
         if self._since:
-            self._look("at the end")
+            self._look("at the end", nullcontext)
 
     def _answers(self, inputs: Inputs, account: str) -> NDArray[np.float64]:
         return self._ask(inputs, session=PURPOSE, purpose=PURPOSE, account=account)
@@ -116,22 +139,23 @@ class Canary:
         self._seen = seen
         self._ledger.note(PURPOSE, seen.text())
 
-    def _look(self, when: str) -> None:
+    def _look(self, when: str, spare: Callable[[], AbstractContextManager[None]]) -> None:
         """Ask again; raises UsageError if another model answers."""
         seen = self._seen
         if seen is None:
             return
         self._since = 0
         try:
-            now = self._answers(seen.inputs, seen.account)
-            change = _change(seen.answers, now)
-            if change > max(ROUNDING, NOISE * seen.noise):
-                # Noise that was not seen at the start shows as a difference between two looks in a row.
-                again = self._answers(seen.inputs, seen.account)
-                seen.noise = max(seen.noise, _change(now, again))
-                change = _change(seen.answers, again)
+            with spare():
+                now = self._answers(seen.inputs, seen.account)
+                change = _change(seen.answers, now)
+                if change > max(ROUNDING, NOISE * seen.noise):
+                    # Noise that was not seen at the start shows as a difference between two looks in a row.
+                    again = self._answers(seen.inputs, seen.account)
+                    seen.noise = max(seen.noise, _change(now, again))
+                    change = _change(seen.answers, again)
         except BudgetError:
-            self._ledger.note("canary left out", f"the caps left no room for the canary inputs {when}")
+            self._leave_out(when)
             return
         seen.moved = max(seen.moved, change)
         self._keep(seen)

@@ -15,18 +15,29 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.errors import BudgetError, StoppedError, UsageError
 from bench.remote.exchange import AttemptError, Exchange, Reply
-from bench.remote.ledger import Ledger
-from bench.remote.lots import InterruptedPurchaseError, Lot, Means
+from bench.remote.ledger import Ledger, Purchase
+from bench.remote.lots import Lot, Means
+from bench.remote.money import RunLimitError
 from bench.remote.target import Target
+from bench.remote.waits import Waits, at, duration, times
 
 LONGEST_PAUSE = 60.0
 """Seconds; the longest pause before a further try, where the target does not say how long."""
 UNREADABLE = 3
 """Answers of a run that cannot be read, at which it stops."""
 GO_ON = "what was answered is kept: run the same command to go on"
+
+
+@dataclass(frozen=True)
+class _Aside:
+    """One input that the target did not answer alone, while it is open whether it answers any."""
+
+    lot: Lot
+    error: AttemptError
 
 
 @dataclass
@@ -48,21 +59,29 @@ class _Tries:
 class Delivery:
     """Sends lots, whose inputs the ledger holds, until they are answered; safe to use from several threads.
 
-    ``classes``: columns of an answer. ``limit``: inputs a request, lowered where the target takes fewer.
-    ``answered``, ``refused``: whether the target did so with any lot of this run. ``identity``: what the
-    target says of its model.
+    ``limit``: inputs a request, lowered where the target takes fewer. ``until``: the last day, in UTC, on
+    which may be sent; None: without an end. ``answered``: whether the target answered any lot of this run.
+    ``identity``: what the target says of its model.
     """
 
     def __init__(
-        self, exchange: Exchange, ledger: Ledger, target: Target, means: Means, *, limit: int, classes: int
+        self,
+        exchange: Exchange,
+        ledger: Ledger,
+        target: Target,
+        means: Means,
+        *,
+        limit: int,
+        until: dt.date | None = None,
     ) -> None:
         self._exchange, self._ledger, self._target, self._means = exchange, ledger, target, means
-        self.limit, self._classes = limit, classes
+        self.limit, self._classes = limit, len(target.classes)
         self._lock = threading.Lock()
-        self._not_before = self._since = means.clock()
+        self._waits, self._since = Waits(means, until), means.clock()
         self._before, self._depth = 0.0, 0
         self._failures = self._unreadable = 0
-        self.answered = self.refused = False
+        self._aside: list[_Aside] = []
+        self.answered = False
         self.digits = 0
         self.identity = ledger.noted("identity") or ""
 
@@ -119,25 +138,40 @@ class Delivery:
             return "done"
         if unbilled:
             return self._rejected(lot, error, tries)
-        self._unbook(lot, error)
-        verdict: Literal["again", "halves"] = "again"
         if error.action == "isolate":
-            tries.failed += 1
-            self._bounded(tries.failed, error)
-            if tries.failed > 1 and len(lot) == 1:
-                self._refused(lot)
-                return "done"
-            verdict = "again" if tries.failed == 1 else "halves"
-        elif error.action == "halve":
+            return self._failed(lot, error, tries)
+        self._unbook(lot, error)
+        if error.action == "halve":
             if len(lot) == 1:
                 self._give_up(f"the target takes not even one input: {error}")
             with self._lock:
                 self.limit = min(self.limit, len(lot) // 2)
         else:
             self._pause(error, tries)
-        if error.billed != "no" or error.action == "isolate":
+        if error.billed != "no":
             self._again(lot, error)
-        return verdict
+        return "again"
+
+    def _failed(self, lot: Lot, error: AttemptError, tries: _Tries) -> Literal["again", "halves", "done"]:
+        """Go on after a request that the target failed on, and that may have been billed."""
+        tries.failed += 1
+        if self._target.retry_unknown == 0:
+            self._unbook(lot, error)
+            raise StoppedError(
+                f"{error} (perhaps billed, and retry_unknown = 0 allows no further try); {self._go_on()}"
+            )
+        if tries.failed > 1 and not self.answered:
+            self._unbook(lot, error)
+            fewer = "; if it answers fewer inputs at a time, lower batch" if len(lot) > 1 else ""
+            self._give_up(f"{error} ({times(tries.failed)}){fewer}")
+        if tries.failed > 1 and len(lot) == 1:
+            self._set_aside(lot, error)
+            self._bounded(tries.failed, error)
+            return "done"
+        self._unbook(lot, error)
+        self._bounded(tries.failed, error)
+        self._again(lot, error)
+        return "again" if tries.failed == 1 else "halves"
 
     def _rejected(self, lot: Lot, error: AttemptError, tries: _Tries) -> Literal["halves", "done"]:
         """Go on without an input that the target rejects, alone or for all of its request, unbilled.
@@ -147,7 +181,7 @@ class Delivery:
         """
         tries.failed += 1
         if len(lot) == 1:
-            self._refused(lot)
+            self._set_aside(lot, error)
             self._bounded(tries.failed, error)
             return "done"
         self._unbook(lot, error)
@@ -163,19 +197,11 @@ class Delivery:
     def _booked(self, lot: Lot) -> Lot:
         """Return what of a lot is booked and to be sent now; waits for the rate and the target."""
         while True:
-            self._sleep_until(self._not_before)
+            self._waits.as_asked()
             fresh, wait = self._ledger.sending(lot.purchases, lot.purpose)
             if not wait:
                 return lot if len(fresh) == len(lot) else lot.only(fresh)
-            self._sleep_until(self._means.clock() + wait)
-
-    def _sleep_until(self, then: float) -> None:
-        """Sleep; raises InterruptedPurchaseError when nothing more is to be sent."""
-        means = self._means
-        while not means.halt.is_set() and (wait := then - means.clock()) > 0:
-            means.sleep(wait)
-        if means.halt.is_set():
-            raise InterruptedPurchaseError
+            self._waits.sleep(wait)
 
     def _attempt(self, lot: Lot, token: str) -> Reply:
         try:
@@ -212,6 +238,27 @@ class Delivery:
         )
         with self._lock:
             self.answered, self._failures = True, 0
+            settled, self._aside = self._aside, []
+        for each in settled:  # the target answers, only not these
+            self._refused(each.lot)
+
+    # What is refused is known only once the target answers something else: in an outage it answers nothing.
+
+    def _set_aside(self, lot: Lot, error: AttemptError) -> None:
+        with self._lock:
+            self._aside.append(_Aside(lot, error))
+
+    def open_refusals(self) -> dict[Purchase, NDArray[np.float64]]:
+        """Return NaN (classes,) for inputs that were refused, and nothing was answered since."""
+        with self._lock:
+            return {each.lot.purchases[0]: np.full(self._classes, np.nan) for each in self._aside}
+
+    def forget_refusals(self) -> None:
+        """Take back refusals since the last answer, so that another run asks for these inputs again."""
+        with self._lock:
+            forgotten, self._aside = self._aside, []
+        for each in forgotten:
+            self._unbook(each.lot, each.error)
 
     def _unbook(self, lot: Lot, error: AttemptError) -> None:
         if error.billed == "no":
@@ -223,6 +270,8 @@ class Delivery:
         """Set aside once more what is booked already; raises StoppedError where the caps do not allow it."""
         try:
             self._ledger.hold(len(lot))
+        except RunLimitError:
+            raise
         except BudgetError as full:
             raise StoppedError(f"{error}; it may have been billed, and {full}") from full
 
@@ -232,25 +281,25 @@ class Delivery:
         if error.billed == "unknown":
             tries.unknown += 1
             if tries.unknown > target.retry_unknown:
-                raise StoppedError(f"{error} ({_times(tries.unknown)}, perhaps billed); {self._go_on()}")
+                raise StoppedError(f"{error} ({times(tries.unknown)}, perhaps billed); {self._go_on()}")
         else:
             tries.rejected += 1
             if tries.rejected > target.retries:
-                raise StoppedError(f"{error} ({_times(tries.rejected)}); {self._go_on()}")
+                raise StoppedError(f"{error} ({times(tries.rejected)}); {self._go_on()}")
         longest = min(LONGEST_PAUSE, 2.0 ** (tries.rejected + tries.unknown - 1))
         wait = means.random() * longest if error.wait is None else error.wait
         tries.waited += error.wait or 0.0
         if tries.waited > target.patience:
             raise StoppedError(
-                f"{error}; it asks to wait {_duration(wait)}, which with earlier waits is more than "
+                f"{error}; it asks to wait {duration(wait)}, which with earlier waits is more than "
                 f"patience = {target.patience:g} s; what was answered is kept: run the same command "
-                f"{_at(means.clock() + wait)}"
+                f"{at(means.clock() + wait)}"
             )
-        until = means.clock() + wait
-        if error.wait is not None:  # it holds for every connection
-            with self._lock:
-                self._not_before = max(self._not_before, until)
-        self._sleep_until(until)
+        if error.wait is None:
+            self._waits.sleep(wait)
+        else:  # it holds for every connection
+            self._waits.ask(wait)
+            self._waits.as_asked()
 
     def _bounded(self, failed: int, error: AttemptError) -> None:
         """Raise StoppedError where more fails in a row than one bad input of a request explains."""
@@ -263,7 +312,6 @@ class Delivery:
 
     def _refused(self, lot: Lot) -> None:
         """Write that the target does not answer these inputs."""
-        self.refused = True
         nothing = np.full((len(lot), self._classes), np.nan)
         self._ledger.answered(lot.purchases, nothing, purpose=lot.purpose, run_seconds=self.seconds)
 
@@ -290,22 +338,3 @@ class Delivery:
         if self.answered:
             raise StoppedError(f"{message}; {GO_ON}")
         raise UsageError(f"{message}; nothing was answered yet: change the target or its file")
-
-
-def _times(number: int) -> str:
-    return "tried once" if number == 1 else f"tried {number} times"
-
-
-def _duration(seconds: float) -> str:
-    if not seconds < 10 * 365 * 86_400:
-        return "for ever"
-    return f"{seconds:.0f} s" if seconds < 120 else str(dt.timedelta(seconds=round(seconds)))
-
-
-def _at(seconds: float) -> str:
-    """Return when that is, in words."""
-    try:
-        then = dt.datetime.fromtimestamp(seconds, tz=dt.UTC)
-    except (ValueError, OverflowError, OSError):
-        return "when the target allows it"
-    return f"after {then:%Y-%m-%d %H:%M} UTC"

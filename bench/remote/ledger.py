@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from bench.errors import BudgetError
 from bench.remote.exchange import Inputs
 from bench.remote.ledger_file import LedgerFile, boot_id
-from bench.remote.money import MICRO, Prices
+from bench.remote.money import MICRO, Prices, RunLimitError
 from bench.remote.pace import Pace
 
 TOGETHER = 500
@@ -82,6 +82,7 @@ class Ledger(LedgerFile):
     """The ledger of one target; safe to use from several threads and several processes.
 
     ``prices``: may change from run to run; what is booked stays. ``pace``: the rate at which may be sent.
+    ``run_limit``: most inputs that this run may book; None: what the caps allow.
     """
 
     def __init__(
@@ -91,11 +92,12 @@ class Ledger(LedgerFile):
         prices: Prices,
         *,
         pace: Pace | None = None,
+        run_limit: int | None = None,
         clock: Callable[[], float] = time.time,
         boot: Callable[[], str] = boot_id,
     ) -> None:
         super().__init__(path, fingerprint, prices, boot=boot)
-        self._pace, self._clock = pace, clock
+        self._pace, self._clock, self._run_limit = pace, clock, run_limit
         self._sent: dict[Purchase, int] = {}  # requests of this run, by their first purchases
         self._flying: set[int] = set()  # those of which this process still awaits the end
 
@@ -160,6 +162,7 @@ class Ledger(LedgerFile):
         """Set aside the caps of ``inputs`` to be sent; raises BudgetError, and sets nothing aside, else."""
         prices = self.prices
         with self._transaction(durable=True):
+            self._see_run_limit(inputs)
             for (run,) in self._db.execute("select id from runs where held > 0").fetchall():
                 self._settle(run)
             (held,) = self._db.execute("select sum(held) from runs").fetchone()
@@ -191,6 +194,22 @@ class Ledger(LedgerFile):
                 f"{money / MICRO:.2f} is booked{_elsewhere(held)}; raise money_cap in its file, or ask "
                 "for less"
             )
+
+    def _see_run_limit(self, inputs: int) -> None:
+        if self._run_limit is None:
+            return
+        own = "select booked, held from runs where id = ?"
+        booked, held = self._db.execute(own, (self._run,)).fetchone()
+        if booked + held + inputs > self._run_limit:
+            raise RunLimitError(
+                f"{booked:,} inputs are booked in this run, and {held + inputs:,} more would exceed its "
+                f"limit of {self._run_limit:,}"
+            )
+
+    def held(self) -> int:
+        """Return how many inputs this run may still send of what it set aside."""
+        with self._lock, self._errors():
+            return int(self._db.execute("select held from runs where id = ?", (self._run,)).fetchone()[0])
 
     def release(self) -> None:
         """Give back what is held and not sent."""

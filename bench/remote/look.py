@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.remote.exchange import Inputs
+from bench.remote.money import RunLimitError
 from bench.remote.target import Target
 from bench.run_facts import CampaignFacts
 
 SIZES = (8, 32)
 """Inputs of the requests after the first two, which send one input twice."""
 LARGEST = 2 + sum(SIZES)
-"""Most inputs that a look sends."""
+"""Most inputs that a look asks for."""
+MOST_BOOKED = 50
+"""Most inputs that a look may book, those that are sent again included."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,22 @@ def look(
     """Return what a look at the target finds; asks for ``LARGEST`` answers at most, each of them booked.
 
     ``ask``: of the buyer. ``facts``: what it bought so far. ``inputs``: 1 at least, ``LARGEST`` - 1 for all
-    requests. ``metadata``: of the exchange. What ``ask`` raises passes.
+    requests. ``metadata``: of the exchange. What ``ask`` raises passes, but for RunLimitError, which ends the
+    look.
     """
     before = facts().requests
     first = inputs.part(0, 1)
-    answers = [ask(first), ask(first)]
+    answers, left_out = [ask(first), ask(first)], ""
     change = _change(*answers)
     start = 1
     for size in SIZES:
         part = inputs.part(start, min(start + min(size, target.batch), len(inputs)))
         if len(part):
-            answers.append(ask(part))
+            try:
+                answers.append(ask(part))
+            except RunLimitError as error:
+                left_out = f"A request of {len(part)} inputs was not answered in full: {error}; lower batch."
+                break
             start += len(part)
     known = facts()
     milliseconds = {int(size): value for size, value in known.latency_ms.items()}
@@ -83,6 +91,7 @@ def look(
         findings=(),
     )
     sentences = _sentences(found, everything, target, sent=known.requests > before)
+    sentences += [left_out] if left_out else []
     return TargetLook(**{**vars(found), "findings": tuple(sentences)})
 
 

@@ -6,10 +6,15 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from bench.errors import BudgetError
 from bench.remote.target import Target
 
 MICRO = 1_000_000
 """Micro-units in one unit of the currency, and in one billed unit."""
+
+
+class RunLimitError(BudgetError):
+    """A run may not book as much, whatever the caps of the target file allow."""
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import UsageError
-from bench.remote.canary import Canary
+from bench.remote.canary import PLANNED, PURPOSE, Canary
 from bench.remote.delivery import Delivery
 from bench.remote.exchange import Exchange, Inputs
 from bench.remote.ledger import Ledger, Purchase, input_keys
@@ -35,7 +36,7 @@ class Purchaser:
 
     ``planned``: inputs that will be booked in all, for the middle canary and the time that is left.
     ``canary``: whether the target is looked at for another model. ``fingerprint``: of the target, a part of
-    every key.
+    every key. ``until``: the last day, in UTC, on which may be sent; None: without an end.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Purchaser:
         fingerprint: str,
         planned: int | None = None,
         canary: bool = True,
+        until: dt.date | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] | None = None,
         chance: Callable[[], float] = random.random,
@@ -59,12 +61,10 @@ class Purchaser:
         self._sleep = sleep or self.stop.wait
         self._pace = Pace.of(target)
         most = min(target.batch, self._pace.most) if self._pace else target.batch
-        self._delivery = Delivery(
-            exchange, ledger, target, self._means, limit=most, classes=len(target.classes)
-        )
+        self._delivery = Delivery(exchange, ledger, target, self._means, limit=most, until=until)
         self._sessions: dict[str, Counter[bytes]] = {}
         self._bought = self._depth = 0
-        self._canary = Canary(self._fresh, ledger, planned) if canary else None
+        self._canary = Canary(self._fresh, ledger, planned, self._spared) if canary else None
 
     @property
     def digits(self) -> int:
@@ -112,13 +112,28 @@ class Purchaser:
     def _bought_answers(self, lot: Lot) -> NDArray[np.float64]:
         """Return answers; those that are missing are bought, with the canary before and between."""
         canary = self._canary
-        found = self.ledger.answers(lot.purchases)
+        found = self._known(lot.purchases)
         if canary is not None and len(found) < len(lot):
             first = lot.only([each for each in lot.purchases if each not in found])
             with self._held(len(first) + canary.cost(len(first))):
                 pass  # so that nothing is sent, not even by the canary, where the caps do not allow all of it
-            canary.before(first.inputs, lot.account)
+            with self._held(len(first)):  # so that the canary does not take its room
+                canary.before(first.inputs, lot.account)
         return self._buy_all(lot, found, canary)
+
+    def _known(self, purchases: list[Purchase]) -> dict[Purchase, NDArray[np.float64]]:
+        """Return the answers that were bought, and NaN for what the target has just refused."""
+        refused = self._delivery.open_refusals()
+        found = {each: refused[each] for each in purchases if each in refused}
+        return found | self.ledger.answers(purchases)
+
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Set aside what the campaign still has to buy besides what is held."""
+        paid = self.ledger.rows(f"select total(answered) from purposes where purpose != '{PURPOSE}'")[0][0]  # noqa: S608
+        left = (self._planned or 0) - PLANNED - int(paid)
+        with self._held(max(0, left - self.ledger.held())):
+            yield
 
     @contextmanager
     def _held(self, inputs: int) -> Iterator[None]:
@@ -147,7 +162,7 @@ class Purchaser:
                     self._buy(part)
                     if canary is not None:
                         canary.after(len(part))
-            fresh = self.ledger.answers(missing)
+            fresh = self._known(missing)
             if not fresh:  # another process is buying all of it
                 self._means.sleep(SECONDS_ELSEWHERE)
             found |= fresh
@@ -159,14 +174,18 @@ class Purchaser:
             raise InterruptedPurchaseError
 
     def _buy(self, lot: Lot) -> None:
-        """Send what is held: the first request of a run alone, the others over all connections."""
+        """Send what is held; what was refused since the last answer is asked again after an error."""
+        try:
+            self._send(lot)
+        except BaseException:
+            self._delivery.forget_refusals()
+            raise
+
+    def _send(self, lot: Lot) -> None:
+        """Send the first request of a run alone, the others over all connections."""
         queue = _Queue(lot, self._delivery)
         if not self._delivery.answered and (first := queue.next()) is not None:
             self._deliver(first)
-            if self._delivery.refused and not self._delivery.answered:
-                raise UsageError(
-                    f"the target answers none of the first {len(first)} inputs that it gets; change its file"
-                )
         threads = min(self.target.connections, queue.requests())
 
         def work() -> None:
@@ -216,6 +235,12 @@ class Purchaser:
             seconds_left=None if left is None else eta(left, rate, self._pace),
             waits=waits,
         )
+
+    def close(self) -> None:
+        """Leave to another run what was refused since the last answer, and close the ledger."""
+        with suppress(UsageError):  # a ledger that cannot be written
+            self._delivery.forget_refusals()
+        self.ledger.close()
 
     def finish(self) -> None:
         """Ask the canary a last time, if anything was bought in this run."""

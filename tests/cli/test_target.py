@@ -148,6 +148,7 @@ def test_a_look_books_at_most_50_inputs_and_an_attack_does_not_pay_them_again(fo
     code, said = moatbench(folder, *words)
     assert code == 0, said
     assert 0 < len(buyers[0].sold) <= 50
+    assert buyers[0].options["run_limit"] == 50
     assert "the planned attack: up to 280 inputs" in said
     write_inputs(folder, more="budget = 300\n")
     _, said = moatbench(folder, *["200" if word == "20,40" else word for word in RUN])

@@ -3,14 +3,18 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from targets import a_target, some_inputs, true_answers
+from targets import FakeExchange, a_target, some_inputs, true_answers
 
 from bench.errors import BudgetError, StoppedError, UsageError
+from bench.remote import buyer as buyer_process
 from bench.remote import buying
+from bench.remote.frames import packed
+from bench.remote.money import RunLimitError
 
 ROOT = Path(__file__).parents[2]
 FIELDS = ("url", "protocol", "model", "classes", "batch", "connections", "price_per_1000")
@@ -34,10 +38,16 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setattr(buying, "MODULE", "fake_buyer")
     started = []
 
-    def begun(*, classes=3, planned=None, canary=False, on_progress=None, **changes):
+    def begun(*, on_progress=None, run_limit=None, classes=3, planned=None, canary=False, **changes):
         file, ledger = target_file(tmp_path, **changes), tmp_path / "out" / "ledger.sqlite"
         buyer = buying.start_buyer(
-            file, ledger, classes=classes, planned=planned, canary=canary, on_progress=on_progress
+            file,
+            ledger,
+            classes=classes,
+            planned=planned,
+            canary=canary,
+            run_limit=run_limit,
+            on_progress=on_progress,
         )
         started.append(buyer)
         return buyer
@@ -116,17 +126,59 @@ def test_a_process_that_is_killed_stops_the_command_and_loses_no_answer(start, t
     assert len(billed(tmp_path)) == 8
 
 
-def test_an_interrupt_ends_the_process_as_one_of_this(start, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_ends_the_process_as_one_of_this(start, tmp_path, number):
     buyer = start(rate="8/hour")  # the third request has to wait
 
     def interrupt(progress):
         if progress.waits:
-            os.kill(buyer.pid, signal.SIGINT)
+            os.kill(buyer.pid, number)
 
     buyer._on_progress = interrupt
     with pytest.raises(KeyboardInterrupt):
         buyer.ask(some_inputs(12), session="a", purpose="a")
     assert len(billed(tmp_path)) == 8
+
+
+def test_a_terminal_that_is_closed_does_not_end_a_process_that_ignores_it(start, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        buyer = start(on_progress=lambda _: os.kill(buyer.pid, signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    buyer.ask(some_inputs(12), session="a", purpose="a")
+    assert len(billed(tmp_path)) == 12
+
+
+def test_the_end_of_a_process_waits_for_an_answer_that_may_come_late(start, monkeypatch):
+    buyer = start(timeout=600.0)
+    waits, wait = [], buyer._process.wait
+    monkeypatch.setattr(buyer._process, "wait", lambda timeout=None: waits.append(timeout) or wait(60))
+    buyer.close()
+    assert waits == [630.0]
+
+
+def test_a_process_has_a_limit_of_its_own(start):
+    buyer = start(run_limit=5)
+    with pytest.raises(RunLimitError, match="limit of 5"):
+        buyer.ask(some_inputs(6), session="a", purpose="a")
+
+
+@pytest.mark.parametrize(("owner", "sent"), [("me, until 2020-01-01, a letter", 0), ("loopback", 3)])
+def test_a_permission_that_has_ended_ends_purchases_of_another_machine_alone(tmp_path, owner, sent):
+    exchange, file = FakeExchange(), target_file(tmp_path)
+    with file.open("a") as more:
+        more.write('\npermission = {who = "me", until = 2020-01-01, reference = "a letter"}\n')
+    opened = buyer_process.Opened(exchange, "http://h", "print", permission=owner)
+    desk = buyer_process.Desk(lambda *_: opened, lambda _: None)
+    order = {"do": "open", "target": str(file), "ledger": str(tmp_path / "ledger.sqlite"), "classes": 3}
+    desk.do(order | dict.fromkeys(("allowed_host", "planned", "run_limit")) | {"canary": False}, [])
+    header, arrays = packed(some_inputs(3))
+    ask = {"do": "ask", "session": "a", "purpose": "a", "account": "", "fresh": False}
+    with nullcontext() if sent else pytest.raises(StoppedError, match="ended on 2020-01-01"):
+        desk.do(ask | header, arrays)
+    desk.close()
+    assert exchange.billed == sent
 
 
 TALKER = """

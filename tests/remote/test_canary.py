@@ -173,3 +173,33 @@ def test_a_canary_that_stops_leaves_the_rest_to_be_bought_later(make):
         purchaser.finish()
     buy(make(exchange), 12)
     assert exchange.answered[(11.0, 11.0)] == 1
+
+
+@pytest.mark.parametrize("stops", [3, 12])
+def test_runs_that_are_stopped_again_and_again_leave_the_last_room_of_the_caps_to_what_is_planned(
+    make, stops
+):
+    exchange = FakeExchange()
+    for total in range(4, 4 * stops, 4):
+        exchange.rule = lambda inputs, total=total: rejected() if inputs.x[0, 0] >= total else None
+        with pytest.raises(StoppedError):
+            buy(make(exchange, planned=80, budget=80, retries=0), 48)
+    exchange.rule = None
+    purchaser = make(exchange, planned=80, budget=80)
+    buy(purchaser, 48)
+    purchaser.ask(some_inputs(12, start=48), session="b", purpose="b")
+    purchaser.finish()
+    assert paid(purchaser)["a"] + paid(purchaser)["b"] == 60
+    assert exchange.billed == sum(paid(purchaser).values()) <= 80
+    assert len(facts(purchaser).notes) == 1
+
+
+@pytest.mark.parametrize(("rejects", "when"), [(1, "at the start"), (5, "when the run went on")])
+def test_a_run_goes_on_where_the_caps_have_room_for_its_inputs_alone(make, rejects, when):
+    exchange = FakeExchange([None] * rejects + [rejected()])
+    with pytest.raises(StoppedError):
+        buy(make(exchange, planned=None, budget=18, retries=0), 8)
+    purchaser = make(exchange, planned=None, budget=18)
+    buy(purchaser, 8)
+    assert exchange.billed <= 18
+    assert facts(purchaser).notes == [f"The caps left no room for the canary inputs {when}."]

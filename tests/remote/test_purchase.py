@@ -1,3 +1,4 @@
+import datetime as dt
 import threading
 
 import numpy as np
@@ -17,9 +18,10 @@ from targets import (
 )
 
 from bench.errors import BudgetError, StoppedError, UsageError
+from bench.remote.campaign import purposes
 from bench.remote.exchange import AttemptError, Reply
 from bench.remote.ledger import Ledger
-from bench.remote.money import Prices
+from bench.remote.money import Prices, RunLimitError
 from bench.remote.pace import Pace
 from bench.remote.purchase import Purchaser
 
@@ -29,12 +31,17 @@ def make(tmp_path):
     """Return a function that makes a purchaser; those of one test share a ledger, one after another."""
     opened = []
 
-    def made(exchange, *, canary=False, planned=None, chance=lambda: 1.0, time=None, **changes):
+    def made(exchange, *, planned=None, chance=lambda: 1.0, time=None, until=None, run_limit=None, **changes):
         while opened:
             opened.pop().close()
         target, time = a_target(**changes), time or Time()
         ledger = Ledger(
-            tmp_path / "ledger.sqlite", "print", Prices.of(target), pace=Pace.of(target), clock=time
+            tmp_path / "ledger.sqlite",
+            "print",
+            Prices.of(target),
+            pace=Pace.of(target),
+            run_limit=run_limit,
+            clock=time,
         )
         opened.append(ledger)
         return Purchaser(
@@ -42,8 +49,9 @@ def make(tmp_path):
             ledger,
             exchange,
             fingerprint="print",
-            canary=canary,
+            canary=False,
             planned=planned,
+            until=until,
             clock=time,
             sleep=time.sleep,
             chance=chance,
@@ -196,11 +204,12 @@ def test_a_target_that_takes_no_single_input_is_one_sentence(make):
 def test_one_bad_input_is_isolated_and_the_others_are_answered(make, bad):
     exchange = FakeExchange(rule=lambda inputs: failing() if bad in inputs.x[:, 0] else None)
     purchaser = make(exchange, batch=64)
+    purchaser.ask(some_inputs(1, start=1000), session="a", purpose="a")
     answers = purchaser.ask(some_inputs(128), session="a", purpose="a")
     expected = true_answers(some_inputs(128).x)
     expected[bad] = np.nan
     np.testing.assert_array_equal(answers, expected)
-    assert exchange.billed == paid(purchaser) <= 128 + 4 * 64
+    assert exchange.billed == paid(purchaser) <= 129 + 4 * 64
     before = len(exchange.requests)
     np.testing.assert_array_equal(
         make(exchange).ask(some_inputs(128), session="b", purpose="b"), expected, strict=True
@@ -249,16 +258,79 @@ def test_a_target_that_rejects_everything_later_stops_early(make):
     assert paid(purchaser) < 10
 
 
-def test_a_target_that_fails_on_everything_stops_early(make):
+def test_a_target_that_fails_on_everything_stops_after_its_second_failure(make):
     exchange = FakeExchange(rule=lambda _: failing())
     purchaser = make(exchange, batch=64)
-    with pytest.raises(UsageError, match="nothing was answered yet"):
+    with pytest.raises(UsageError, match=r"tried 2 times\); .* lower batch; nothing was answered yet"):
         purchaser.ask(some_inputs(1_000), session="a", purpose="a")
-    assert exchange.billed == paid(purchaser) < 256
+    assert len(exchange.requests) == 2
+    assert exchange.billed == paid(purchaser) == 128
+
+
+def outage(error, *, after):
+    """Return a rule of a target that answers ``after`` requests, and then none."""
+    requests = iter(range(1_000_000))
+    return lambda _: error() if next(requests) >= after else None
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("batch", [1, 4, 64])
+@pytest.mark.parametrize("error", [failing, refusing])
+def test_inputs_that_were_refused_in_an_outage_are_asked_again_by_the_next_run(
+    make, batch, error, connections
+):
+    exchange = FakeExchange(rule=outage(error, after=2))
+    purchaser = make(exchange, batch=batch, connections=connections)
+    with pytest.raises(StoppedError, match="requests in a row"):
+        purchaser.ask(some_inputs(640), session="a", purpose="a")
+    assert sum(each.refused for each in purposes(purchaser.ledger).values()) == 0
+    assert exchange.billed == paid(purchaser), "what was not billed is not booked"
+    exchange.rule = None
+    answers = make(exchange).ask(some_inputs(640), session="a", purpose="a")
+    np.testing.assert_array_equal(answers, true_answers(some_inputs(640).x))
+
+
+@pytest.mark.parametrize("error", [failing, refusing])
+def test_the_last_input_of_a_purchase_is_refused_for_good_once_another_is_answered(make, error):
+    exchange = FakeExchange(rule=lambda inputs: error() if 7 in inputs.x[:, 0] else None)
+    purchaser = make(exchange)
+    for session in ("a", "b"):  # it is not sent again meanwhile
+        answers = purchaser.ask(some_inputs(8), session=session, purpose="a")
+        assert np.isnan(answers).any(axis=1).tolist() == [False] * 7 + [True]
+    before, bill = len(exchange.requests), paid(purchaser)
+    assert purposes(purchaser.ledger)["a"].refused == 0
+    purchaser.ask(some_inputs(1, start=8), session="a2", purpose="a")
+    assert purposes(purchaser.ledger)["a"].refused == 1
+    assert (len(exchange.requests), paid(purchaser)) == (before + 1, bill + 1)
+    make(exchange).ask(some_inputs(9), session="a", purpose="a")
+    assert len(exchange.requests) == before + 1
+
+
+def test_what_was_refused_last_of_all_is_left_to_another_run(make):
+    exchange = FakeExchange(rule=lambda inputs: refusing() if 7 in inputs.x[:, 0] else None)
+    purchaser = make(exchange)
+    purchaser.ask(some_inputs(8), session="a", purpose="a")
+    purchaser.close()
+    exchange.rule = None
+    purchaser = make(exchange)
+    np.testing.assert_array_equal(
+        purchaser.ask(some_inputs(8), session="a", purpose="a"), true_answers(some_inputs(8).x)
+    )
+    assert exchange.billed == paid(purchaser) == 8
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_what_may_have_been_billed_is_not_sent_again_where_the_file_allows_no_such_try(make, after):
+    exchange = FakeExchange(rule=outage(failing, after=after))
+    purchaser = make(exchange, retry_unknown=0)
+    with pytest.raises(StoppedError, match="retry_unknown = 0 allows no further try"):
+        purchaser.ask(some_inputs(40), session="a", purpose="a")
+    assert len(exchange.requests) == after + 1
+    assert exchange.billed == paid(purchaser)
 
 
 def test_a_target_that_fails_on_its_first_input_is_one_sentence(make):
-    with pytest.raises(UsageError, match="none of the first 1 inputs"):
+    with pytest.raises(UsageError, match="nothing was answered yet"):
         make(FakeExchange(rule=lambda _: failing())).ask(some_inputs(1), session="a", purpose="a")
 
 
@@ -334,6 +406,56 @@ def test_a_target_that_bills_rejected_requests_is_paid_for_them_within_the_caps(
     assert exchange.billed == 16
 
 
+class SetBack(Time):
+    """A clock that is set back a day while somebody sleeps, once."""
+
+    def sleep(self, seconds):
+        super().sleep(seconds)
+        self.now -= 0 if len(self.slept) > 1 else 86_400
+
+
+def test_a_clock_that_is_set_back_in_a_wait_makes_it_no_longer(make):
+    time = SetBack()
+    make(FakeExchange([rejected(3.0)]), time=time).ask(some_inputs(8), session="a", purpose="a")
+    assert time.slept == [3.0]
+    time = SetBack()
+    make(FakeExchange([rejected()]), time=time).ask(some_inputs(12), session="a", purpose="a")
+    assert time.slept == [1.0]
+
+
+def test_a_clock_that_is_set_back_while_another_connection_waits_makes_it_no_longer(make):
+    time, exchange = Time(), FakeExchange()
+    purchaser = make(exchange, time=time)
+    purchaser._delivery._waits.ask(5.0)
+    time.now -= 86_400
+    purchaser.ask(some_inputs(12), session="a", purpose="a")
+    assert time.slept == [5.0]
+
+
+def test_nothing_is_sent_after_the_last_day_of_the_permission(make):
+    time = Time(1_798_761_599.0 - 10)  # ten seconds before the end of 2026, in UTC
+    exchange = FakeExchange()
+    purchaser = make(exchange, time=time, rate="4/minute", until=dt.date(2026, 12, 31))
+    with pytest.raises(StoppedError, match="permission to test this target ended on 2026-12-31"):
+        purchaser.ask(some_inputs(12), session="a", purpose="a")
+    assert exchange.billed == paid(purchaser) == 4
+
+
+def test_a_run_books_no_more_than_its_limit(make):
+    exchange = FakeExchange(rule=lambda inputs: failing() if len(inputs) > 1 else None)
+    purchaser = make(exchange, batch=8, run_limit=20)
+    purchaser.ask(some_inputs(1), session="a", purpose="a")
+    with pytest.raises(RunLimitError, match="limit of 20"):
+        purchaser.ask(some_inputs(8), session="a", purpose="a")
+    assert exchange.billed == paid(purchaser) == 17
+    with pytest.raises(RunLimitError):
+        purchaser.ask(some_inputs(8), session="a", purpose="a")
+    assert exchange.billed == 17
+    exchange.rule = None
+    make(exchange, run_limit=20).ask(some_inputs(21), session="a", purpose="a")
+    assert exchange.billed == 37, "each run has a limit of its own"
+
+
 def test_patience_is_for_waits_that_the_target_asks_for(make):
     exchange = FakeExchange([rejected(), None])
     make(exchange, patience=0.0).ask(some_inputs(4), session="a", purpose="a")
@@ -356,7 +478,7 @@ def test_a_connection_does_not_wait_for_what_another_has_stopped(make):
     with pytest.raises(StoppedError, match="404"):
         purchaser.ask(some_inputs(12), session="a", purpose="a")
     assert time.now == 1_000_000.0
-    purchaser._delivery._not_before = 0.0
+    time.now += 500
     purchaser.ask(some_inputs(4), session="b", purpose="a")  # it goes on
 
 

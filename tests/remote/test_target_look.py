@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 from live_targets import inputs, target
+from targets import FakeExchange, a_target, failing, some_inputs, too_large
 
 from bench.errors import UsageError
-from bench.remote.look import LARGEST, look
+from bench.remote.campaign import campaign_facts
+from bench.remote.ledger import Ledger
+from bench.remote.look import LARGEST, MOST_BOOKED, look
+from bench.remote.money import Prices, RunLimitError
+from bench.remote.purchase import Purchaser
 from bench.run_facts import CampaignFacts
 
 
@@ -112,3 +117,35 @@ def test_whatever_a_server_says_of_itself_is_survived(tmp_path, said):
     found, *_ = looked(tmp_path, constant, metadata=said)
     assert found.shape == ""
     assert found.server in {"version 3.17.2", "version 3.1", ""}
+
+
+def test_a_look_that_reaches_its_limit_says_what_it_reached(tmp_path):
+    def answer(n, _):
+        if n > 8:
+            raise RunLimitError("26 inputs are booked in this run, and 32 more would exceed its limit of 50")
+        return constant(n, _)
+
+    found, _, text = looked(tmp_path, answer, facts={"latency_ms": {"1": 1.0, "4": 2.0}})
+    assert found.asked == 10
+    assert "A request of 32 inputs was not answered in full: 26 inputs are booked" in text
+    assert "Requests of more than 4 inputs were not answered; lower batch." in text
+
+
+@pytest.mark.parametrize("billed", ["unknown", "no"])
+@pytest.mark.parametrize("largest", [1, 4])
+def test_a_look_books_at_most_50_inputs_of_a_target_that_answers_few_at_a_time(tmp_path, billed, largest):
+    def few(inputs):
+        if len(inputs) <= largest:
+            return None
+        return failing() if billed == "unknown" else too_large()
+
+    exchange, file = FakeExchange(rule=few), a_target(batch=64)
+    with Ledger(tmp_path / "ledger", "print", Prices.of(file), run_limit=MOST_BOOKED) as ledger:
+        buyer = Purchaser(file, ledger, exchange, fingerprint="print", canary=False)
+
+        def facts():
+            return campaign_facts(ledger, file, name="t", url="u", permission="loopback")
+
+        found = look(lambda part: buyer.ask(part, session="c", purpose="c"), facts, some_inputs(41), file, {})
+        assert exchange.billed == ledger.totals().inputs <= MOST_BOOKED
+        assert ("not answered in full" in " ".join(found.findings)) is (billed == "unknown")
