@@ -259,6 +259,11 @@ class Ledger(LedgerFile):
         db.execute("release request")
         return request if written == len(purchases) else None
 
+    def free(self, purchases: Sequence[Purchase]) -> list[Purchase]:
+        """Return those that nobody bought and no living process is buying."""
+        with self._transaction():
+            return self._free(purchases)
+
     def _free(self, purchases: Sequence[Purchase]) -> list[Purchase]:
         """Return those that nobody bought and no living process is buying."""
         sent = [at for at in self._known(purchases).values() if at.state == "sent"]

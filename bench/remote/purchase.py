@@ -9,12 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import UsageError
+from bench.errors import BudgetError, UsageError
 from bench.remote.canary import PLANNED, PURPOSE, Canary
 from bench.remote.delivery import Delivery
 from bench.remote.exchange import Exchange, Inputs
@@ -154,20 +154,31 @@ class Purchaser:
         while missing := [each for each in lot.purchases if each not in found]:
             self._see_stop()
             left = lot.only(missing)
-            with self._held(len(left)):
-                start = 0
-                while start < len(left):
-                    part = left.part(start, start + canary.until_next) if canary else left
-                    start += len(part)
-                    self._buy(part)
-                    if canary is not None:
-                        canary.after(len(part))
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(self._held(len(left)))
+                except BudgetError:
+                    # Another process may be using what the caps have left to buy these very inputs.
+                    if len(self.ledger.free(missing)) == len(missing):
+                        raise
+                else:
+                    self._buy_held(left, canary)
             fresh = self._known(missing)
             if not fresh:  # another process is buying all of it
                 self._means.sleep(SECONDS_ELSEWHERE)
             found |= fresh
         answers = [found[each] for each in lot.purchases]
         return np.array(answers).reshape(len(lot), len(self.target.classes))
+
+    def _buy_held(self, left: Lot, canary: Canary | None) -> None:
+        """Buy what the ledger holds, with the canary where it is due."""
+        start = 0
+        while start < len(left):
+            part = left.part(start, start + canary.until_next) if canary else left
+            start += len(part)
+            self._buy(part)
+            if canary is not None:
+                canary.after(len(part))
 
     def _see_stop(self) -> None:
         if self.stop.is_set():

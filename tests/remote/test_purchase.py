@@ -526,3 +526,25 @@ def test_a_fault_of_the_exchange_leaves_what_was_sent_booked(make):
     exchange.rule = None
     purchaser.ask(some_inputs(4), session="a", purpose="a")
     assert paid(purchaser) == 8
+
+
+def test_inputs_that_another_process_buys_with_the_last_of_the_caps_are_no_error(tmp_path, monkeypatch):
+    target, exchange = a_target(budget=8, batch=4), FakeExchange()
+    ledgers = [Ledger(tmp_path / "ledger.sqlite", "print", Prices.of(target)) for _ in range(2)]
+    one, two = (Purchaser(target, each, exchange, fingerprint="print", canary=False) for each in ledgers)
+    known, inputs = two._known, some_inputs(8)
+
+    def bought_after_the_look(purchases):
+        monkeypatch.setattr(two, "_known", known)
+        found = known(purchases)
+        one.ask(inputs, session="a", purpose="a")
+        return found
+
+    monkeypatch.setattr(two, "_known", bought_after_the_look)
+    answers = two.ask(inputs, session="a", purpose="a")
+    np.testing.assert_array_equal(answers, true_answers(inputs.x))
+    with pytest.raises(BudgetError):
+        two.ask(some_inputs(1, start=100), session="b", purpose="a")
+    assert exchange.billed == 8
+    for each in ledgers:
+        each.close()
