@@ -38,6 +38,7 @@ class _Aside:
 
     lot: Lot
     error: AttemptError
+    requests: int  # that were sent before the target had refused it
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Delivery:
         self._lock = threading.Lock()
         self._waits, self._since = Waits(means, until), means.clock()
         self._before, self._depth = 0.0, 0
-        self._failures = self._unreadable = 0
+        self._failures = self._unreadable = self._requests = 0
         self._aside: list[_Aside] = []
         self.answered = False
         self.digits = 0
@@ -118,8 +119,11 @@ class Delivery:
                 lot, tries.token = booked, secrets.token_hex(16)
                 if not lot:
                     break
+            with self._lock:
+                self._requests += 1
+                number = self._requests
             try:
-                self._record(lot, self._attempt(lot, tries.token))
+                self._record(lot, self._attempt(lot, tries.token), number)
             except AttemptError as error:
                 verdict = self._handle(lot, error, tries)
                 if verdict == "done":
@@ -219,8 +223,8 @@ class Delivery:
             )
         return reply
 
-    def _record(self, lot: Lot, reply: Reply) -> None:
-        """Write what came back, unless another model answered."""
+    def _record(self, lot: Lot, reply: Reply, number: int) -> None:
+        """Write what came back of request ``number``, unless another model answered."""
         with self._lock:
             before = self.identity
             if reply.identity and not before:
@@ -238,7 +242,8 @@ class Delivery:
         )
         with self._lock:
             self.answered, self._failures = True, 0
-            settled, self._aside = self._aside, []
+            settled = [each for each in self._aside if each.requests < number]
+            self._aside = [each for each in self._aside if each.requests >= number]
         for each in settled:  # the target answers, only not these
             self._refused(each.lot)
 
@@ -246,7 +251,7 @@ class Delivery:
 
     def _set_aside(self, lot: Lot, error: AttemptError) -> None:
         with self._lock:
-            self._aside.append(_Aside(lot, error))
+            self._aside.append(_Aside(lot, error, self._requests))
 
     def open_refusals(self) -> dict[Purchase, NDArray[np.float64]]:
         """Return NaN (classes,) for inputs that were refused, and nothing was answered since."""
