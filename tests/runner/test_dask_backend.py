@@ -139,6 +139,7 @@ def test_a_scheduler_without_workers_times_out(scheduler, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_is_killed_and_the_results_are_those_of_a_local_run(scheduler, tmp_path):
     far, near = tmp_path / "far.sqlite", tmp_path / "near.sqlite"
     with started_workers(scheduler, tmp_path, "a", "b") as workers:

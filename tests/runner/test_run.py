@@ -272,7 +272,7 @@ LONGER = TINY.replace("[20, 40]", "[20, 40, 60]")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_a_run_killed_in_the_middle_resumes_to_the_same_results(jobs, matrix_file, tmp_path, setting):
     file = matrix_file(LONGER)
     path = tmp_path / "killed.sqlite"
@@ -305,7 +305,7 @@ def assert_no_process_of(session):
     pytest.fail(f"still running: {listed.stdout}")
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.long)])
 @pytest.mark.slow
 def test_an_interrupt_keeps_results_and_prints_the_command_that_resumes(name, matrix_file, tmp_path):
     path = tmp_path / "stopped.sqlite"
