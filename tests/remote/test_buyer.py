@@ -128,7 +128,12 @@ def test_a_process_that_is_killed_stops_the_command_and_loses_no_answer(start, t
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_the_process_as_one_of_this(start, tmp_path, number):
-    buyer = start(rate="8/hour")  # the third request has to wait
+    # Tests may run where it is ignored, under nohup for example, and a child inherits that.
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        buyer = start(rate="8/hour")  # the third request has to wait
+    finally:
+        signal.signal(number, before)
 
     def interrupt(progress):
         if progress.waits:
