@@ -219,11 +219,11 @@ def assess(
     try:
         with stoppable():
             from bench.cli import assessing
-            from bench.cli.model_options import parsed_budgets, victim_name, victim_options
+            from bench.cli.model_options import assessed_name, parsed_budgets, victim_options
 
             request = assessing.Request(
                 victim_options(model, options),
-                victim_name(model),
+                assessed_name(model),
                 minutes=minutes,
                 sells=sells.value,
                 budgets=parsed_budgets(budget),

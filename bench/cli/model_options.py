@@ -144,6 +144,14 @@ def victim_name(model: str) -> str:
     return text or "model"
 
 
+def assessed_name(model: str) -> str:
+    """Return the name of an assessment: :func:`victim_name`, unless a shipped victim or matrix has it."""
+    from bench.plan.matrix import VICTIMS, shipped
+
+    name = victim_name(model)
+    return f"{name}-model" if name in VICTIMS or name in shipped() else name
+
+
 def parsed_budgets(text: str | None) -> tuple[int, ...]:
     """Return the budgets in "N,N,…", sorted and each once; raises UsageError for anything else."""
     if text is None:

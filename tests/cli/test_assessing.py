@@ -8,7 +8,7 @@ from in_process import moatbench
 
 from bench.cli import assessing
 from bench.cli.assessing import Request, relative, start
-from bench.cli.model_options import parsed_budgets, victim_name, victim_options
+from bench.cli.model_options import assessed_name, parsed_budgets, victim_name, victim_options
 from bench.errors import UsageError
 from bench.models.victim_options import VictimOptions
 
@@ -116,6 +116,14 @@ def test_paths_become_relative_to_the_matrix_and_modules_stay(tmp_path, monkeypa
 )
 def test_the_victim_is_named_for_its_function_or_its_file(model, name):
     assert victim_name(model) == name
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("boosting.skops", "boosting-model"), ("a.py:digits", "digits-model"), ("m.onnx", "m")],
+)
+def test_an_assessment_has_no_name_of_a_shipped_victim_or_matrix(model, name):
+    assert assessed_name(model) == name
 
 
 def test_budgets_are_sorted_and_each_counts_once():

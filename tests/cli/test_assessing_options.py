@@ -157,6 +157,7 @@ def test_check_takes_axes_and_range_as_they_are_declared(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_assessment_that_is_stopped_goes_on_and_uses_every_pool(folder):
     options = VictimOptions(
         model="insurer_models.risks:risk",
