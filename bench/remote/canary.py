@@ -116,7 +116,7 @@ class Canary:
 
     def _started(self) -> bool:
         """Return whether any run has paid for a look."""
-        return bool(self._ledger.rows(f"select 1 from purposes where purpose = '{PURPOSE}' and paid > 0"))  # noqa: S608
+        return bool(self._ledger.rows("select 1 from purposes where purpose = ? and paid > 0", PURPOSE))
 
     def _leave_out(self, when: str) -> None:
         self._ledger.note("canary left out", f"the caps left no room for the canary inputs {when}")

@@ -205,10 +205,10 @@ class LedgerFile:
             row = self._db.execute("select value from facts where name = ?", (name,)).fetchone()
         return str(row[0]) if row else None
 
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query that changes nothing."""
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query that changes nothing; ``values`` replace its question marks."""
         with self._lock, self._errors():
-            return list(self._db.execute(query))
+            return list(self._db.execute(query, values))
 
     # Booking.
 

@@ -130,7 +130,7 @@ class Purchaser:
     @contextmanager
     def _spared(self) -> Iterator[None]:
         """Set aside what the campaign still has to buy besides what is held."""
-        paid = self.ledger.rows(f"select total(answered) from purposes where purpose != '{PURPOSE}'")[0][0]  # noqa: S608
+        ((paid,),) = self.ledger.rows("select total(answered) from purposes where purpose != ?", PURPOSE)
         left = (self._planned or 0) - PLANNED - int(paid)
         with self._held(max(0, left - self.ledger.held())):
             yield
