@@ -65,9 +65,14 @@ _NEEDS = {
 }
 
 
-def load(path: Path, model: type[M], parts: Mapping[str, type[pydantic.BaseModel]]) -> M:
-    """Return ``model`` with the values of a TOML file; raises UsageError. ``parts``: models of its tables."""
-    text = user_text(user_file(path, "target file"), LARGEST)
+def load(
+    path: Path, model: type[M], parts: Mapping[str, type[pydantic.BaseModel]], *, what: str = "target file"
+) -> M:
+    """Return ``model`` with the values of a TOML file; raises UsageError.
+
+    ``parts``: models of its tables. ``what``: the file is, in an error.
+    """
+    text = user_text(user_file(path, what), LARGEST)
     try:
         document = tomllib.loads(text)
     except RecursionError:

@@ -1,0 +1,49 @@
+"""The file that says which controls a server enforces, and how strictly: ``controls.toml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+
+from bench.remote import target_faults
+
+Strict = pydantic.ConfigDict(
+    extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+)
+
+
+class Size(pydantic.BaseModel):
+    """Limits of one request. ``body_bytes``: after decoding. ``inputs``: of one request."""
+
+    model_config = Strict
+
+    body_bytes: Annotated[int, pydantic.Field(ge=1_000)] = 4_000_000
+    inputs: Annotated[int, pydantic.Field(ge=1)] = 1_000
+    header_bytes: Annotated[int, pydantic.Field(ge=1_000)] = 16_384
+    connections: Annotated[int, pydantic.Field(ge=1)] = 2_000
+    seconds: Annotated[float, pydantic.Field(gt=0)] = 10.0
+
+
+class Quota(pydantic.BaseModel):
+    """Inputs of an account: ``inputs`` in all, and ``rate`` in any window ("600/minute"); None: no limit."""
+
+    model_config = Strict
+
+    inputs: Annotated[int | None, pydantic.Field(ge=1)] = 10_000
+    rate: str | None = "600/minute"
+
+
+class Controls(pydantic.BaseModel):
+    """Controls of a server; the defaults hold where there is no file: keys, quotas and size limits."""
+
+    model_config = Strict
+
+    size: Size = Size()
+    quota: Quota | None = Quota()
+
+
+def load_controls(path: Path) -> Controls:
+    """Return the controls that the TOML file ``path`` states; raises UsageError, one sentence."""
+    return target_faults.load(path, Controls, {"size": Size, "quota": Quota}, what="controls file")

@@ -1,0 +1,74 @@
+"""What answers a request once all controls let it pass: a victim with its defenses, or another server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Query:
+    """Inputs of one request, as they were parsed and counted.
+
+    ``rows``: n inputs: an array (n, …) of numbers, or n lists of the values of a table with texts and gaps
+    (None). ``output``: what the client asked for; None for what the server shows. ``id``: the client's word
+    for the request, returned with the answer; "" if none.
+    """
+
+    rows: NDArray[Any] | Sequence[Sequence[Any]]
+    output: Literal["probabilities", "labels"] | None = None
+    id: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client may see of one query, the same on every route.
+
+    ``probabilities``: (n, classes) float64 in [0, 1], one-hot where only labels are shown; rows of NaN are
+    rejected inputs. ``flagged``: (n,) bool, inputs that a detector of the defense takes for an attack's.
+    """
+
+    probabilities: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+
+class RejectedInputsError(Exception):
+    """Inputs do not fit the model (width, type, range); the message is one sentence without any value."""
+
+
+class UpstreamError(Exception):
+    """The server behind a guard gave no usable answer; its inputs stay counted."""
+
+
+class Predictor(Protocol):
+    """Answers queries. ``name`` and ``version`` of the model; ``classes``: their names, in order.
+
+    ``shape``: of one input, as clients send it; ``columns``: names of a table's columns, else ().
+    ``shows``: the most that any client gets.
+    """
+
+    name: str
+    version: str
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    columns: tuple[str, ...]
+    shows: Literal["probabilities", "labels"]
+
+    async def answer(self, query: Query, client: str) -> Answer:
+        """Return the answer; raises RejectedInputsError or UpstreamError.
+
+        ``client``: the account, which defenses that depend on the client know it by.
+        """
+
+    async def ready(self) -> bool:
+        """Return whether a query would be answered now."""
