@@ -105,8 +105,11 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         """
         return self.query(x, client).probabilities
 
-    def query(self, x: Images, client: str) -> Answers:
-        """Return answers with the defense's decisions (rejected, flagged); counts as :meth:`predict` does."""
+    def query(self, x: Images, client: str, *, number: int | None = None) -> Answers:
+        """Return answers with the defense's decisions (rejected, flagged); counts as :meth:`predict` does.
+
+        ``number``: the client's running number of the first query, where somebody else counts them.
+        """
         if self._failure is not None:
             raise self._failure
         x = np.array(x, dtype=np.float32, order="C")  # a copy, since the sender may change it later
@@ -119,6 +122,8 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
                 f"the attack asked for {len(x)} answers with {self.budget - self.account.sent} left of a "
                 f"budget of {self.budget}"
             )
+        if number is not None:
+            self._numbers[client] = number
         try:
             answers = self._answered(x, client)
         except Exception as failure:

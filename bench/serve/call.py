@@ -18,18 +18,23 @@ class Call:
 
     ``id``: made here, random, in the log and in the answer's header ``x-request-id``. ``address``: of the
     connection's other end, never of a header. ``time``: in seconds since 1970, by the server's clock.
-    ``account``, ``roles``: once authenticated. ``query``: once decoded and counted. ``reserved``: inputs
-    that were counted against the account. ``status``: of the answer.
+    ``public``: whether anybody may ask, without a key. ``account``, ``roles``: once authenticated.
+    ``query``: once decoded and counted. ``reserved``: inputs that were counted against the account;
+    ``number``: how many of its inputs were reserved before these, None where nobody counts them (noise of a
+    defense depends on it). ``flagged``, ``refused``: inputs of the answer that a defense flagged, rejected.
+    ``status``: of the answer.
     """
 
     id: str
     address: str
     time: float
     route: str = ""
+    public: bool = False
     account: str = ""
     roles: frozenset[str] = frozenset()
     query: Query | None = None
     reserved: int = 0
+    number: int | None = None
     flagged: int = 0
     refused: int = 0
     status: int = 0

@@ -15,7 +15,12 @@ Strict = pydantic.ConfigDict(
 
 
 class Size(pydantic.BaseModel):
-    """Limits of one request. ``body_bytes``: after decoding. ``inputs``: of one request."""
+    """Limits of one request.
+
+    ``body_bytes``, ``header_bytes``: most bytes of each. ``inputs``: most inputs of a request.
+    ``connections``: most open ones, of a worker. ``seconds``: until the headers, and then until
+    the body are whole; ``answer_seconds``: until the answer is.
+    """
 
     model_config = Strict
 
@@ -24,6 +29,7 @@ class Size(pydantic.BaseModel):
     header_bytes: Annotated[int, pydantic.Field(ge=1_000)] = 16_384
     connections: Annotated[int, pydantic.Field(ge=1)] = 2_000
     seconds: Annotated[float, pydantic.Field(gt=0)] = 10.0
+    answer_seconds: Annotated[float, pydantic.Field(gt=0)] = 60.0
 
 
 class Quota(pydantic.BaseModel):

@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """Names of the tensors of an answer."""
+
+    probabilities: str = "probabilities"
+    labels: str = "labels"
+
+
+@dataclass(frozen=True)
 class Query:
     """Inputs of one request, as they were parsed and counted.
 
@@ -54,7 +62,7 @@ class Predictor(Protocol):
     """Answers queries. ``name`` and ``version`` of the model; ``classes``: their names, in order.
 
     ``shape``: of one input, as clients send it; ``columns``: names of a table's columns, else ().
-    ``shows``: the most that any client gets.
+    ``shows``: the most that any client gets. ``outputs``: how the protocol names the answer's tensors.
     """
 
     name: str
@@ -63,11 +71,19 @@ class Predictor(Protocol):
     shape: tuple[int, ...]
     columns: tuple[str, ...]
     shows: Literal["probabilities", "labels"]
+    outputs: Outputs
 
-    async def answer(self, query: Query, client: str) -> Answer:
-        """Return the answer; raises RejectedInputsError or UpstreamError.
+    def accepted(self, query: Query) -> Query:
+        """Return the query with rows as :meth:`answer` takes them; raises RejectedInputsError.
 
-        ``client``: the account, which defenses that depend on the client know it by.
+        It is asked before the inputs are counted, and the number of inputs stays the same.
+        """
+
+    async def answer(self, query: Query, client: str, number: int | None = None) -> Answer:
+        """Return the answer to an accepted query; raises RejectedInputsError or UpstreamError.
+
+        ``client``: the account, which defenses that depend on the client know it by. ``number``: how many
+        inputs this client sent before; None: the predictor counts them itself.
         """
 
     async def ready(self) -> bool:

@@ -1,0 +1,208 @@
+"""What ``moatbench serve`` does: checks, says what holds, and serves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.errors import UsageError, nearest, shown
+from bench.exit_codes import ExitCode
+from bench.remote.addresses import is_loopback, resolve
+from bench.report.terminal_page import printable
+from bench.serve.controls import Controls, load_controls
+
+try:
+    from bench.serve import uvicorn_server, workers
+    from bench.serve.app import build_app
+    from bench.serve.asgi import App
+    from bench.serve.noise_seed import noise_seed
+    from bench.serve.predictor import Predictor
+    from bench.serve.state import State
+    from bench.serve.tls import checked_context
+except ImportError as error:
+    raise UsageError(f"a server needs {error.name}: pip install 'moatbench[serve]'") from error
+
+STATE_FILE = "state.sqlite"
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, of both servers; see ``moatbench serve --help``."""
+
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    shows: Literal["probabilities", "labels"] = "probabilities"
+    version: str = "1"
+    controls: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    defense: tuple[str, ...] = ()
+    name: str | None = None
+
+    @property
+    def state_file(self) -> Path:
+        """The file of accounts, counters and audit log."""
+        return self.state / STATE_FILE
+
+
+@dataclass(frozen=True)
+class ServedApp:
+    """Makes the application in each worker; ``predictor`` loads the model there."""
+
+    predictor: Callable[[State], Predictor]
+    controls: Controls
+    state_file: Path
+
+    def __call__(self, lost: Callable[[str], None]) -> App:
+        """Return the application; raises MoatbenchError."""
+        state = State(self.state_file)
+        return build_app(self.predictor(state), self.controls, state, lost=lost)
+
+
+@dataclass(frozen=True)
+class VictimPredictor:
+    """Loads a victim and fits its defenses, as a run does.
+
+    ``victim``: DATA/NAME, a reference to a factory, or the model whose options are ``own`` (JSON).
+    """
+
+    victim: str
+    own: str
+    defense: tuple[str, ...]
+    data_root: Path | None
+    name: str
+    version: str
+    shows: Literal["probabilities", "labels"]
+
+    def __call__(self, state: State) -> Predictor:
+        """Return the predictor; raises MoatbenchError."""
+        from bench.data import data_files
+        from bench.models.own_references import OwnVictims
+        from bench.models.served_victim import ServedVictim
+        from bench.models.victim_options import VictimOptions
+        from bench.runner.context import WorkerContext
+        from bench.tasks import OWN, VictimSpec
+
+        described: dict[str, VictimOptions] = {}
+        if self.own:
+            described[self.name] = VictimOptions.model_validate_json(self.own)
+            spec = VictimSpec(OWN + self.name, "")
+        elif ":" in self.victim:
+            spec = VictimSpec(self.victim, "")
+        else:
+            data, _, architecture = self.victim.partition("/")
+            spec = VictimSpec(data, architecture)
+        context = WorkerContext(data_files.data_root(self.data_root), own=OwnVictims(Path(), described))
+        return ServedVictim(
+            context.victim(spec),
+            context.stack(spec, self.defense, 0),
+            name=self.name,
+            version=self.version,
+            shows=self.shows,
+            seed=noise_seed(state),
+        )
+
+
+def serve_victim(victim: str, own: Mapping[str, Any], data_root: Path | None, request: Request) -> ExitCode:
+    """Serve a victim until a signal; raises MoatbenchError and StoppedError."""
+    from bench.cli.model_options import victim_name, victim_options
+    from bench.plan.matrix import VICTIMS, canonical_defense
+
+    options = ""
+    if "data" in own:
+        options = victim_options(victim, own).model_dump_json()
+        name = victim_name(victim)
+    elif ":" in victim:
+        name = victim_name(victim)
+    else:
+        _check_shipped(victim, VICTIMS)
+        name = victim.replace("/", "-")
+    predictor = VictimPredictor(
+        victim,
+        options,
+        canonical_defense(list(request.defense)),
+        data_root,
+        _checked_name(request.name or name),
+        _checked_name(request.version, "--version"),
+        request.shows,
+    )
+    return served(request, predictor, f"the victim {victim}", predictor.name)
+
+
+def _check_shipped(victim: str, architectures: tuple[str, ...]) -> None:
+    from bench.data import datasets
+
+    data, slash, architecture = victim.partition("/")
+    if not slash:
+        raise UsageError(
+            f"there is no victim {shown(victim)}: write DATA/NAME, as digits/mlp, or add --data for a model "
+            "of your own"
+        )
+    datasets.info(data)
+    if architecture not in architectures:
+        raise UsageError(f"there is no victim {shown(architecture)}; {nearest(architecture, architectures)}")
+
+
+def _checked_name(name: str, option: str = "--name") -> str:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{option} {shown(name)}: letters, digits, dots, hyphens and underscores are allowed"
+        )
+    return name
+
+
+def served(request: Request, predictor: Callable[[State], Predictor], what: str, model: str) -> ExitCode:
+    """Serve a predictor behind the controls until a signal; raises MoatbenchError and StoppedError."""
+    controls = Controls() if request.controls is None else load_controls(request.controls)
+    tls = _check_tls(request)
+    _check_address(request, tls=tls)
+    with workers.sole_server(request.state):
+        sock = uvicorn_server.bound(request.host, request.port)
+        try:
+            process = workers.Process(
+                ServedApp(predictor, controls, request.state_file),
+                sock,
+                controls.size,
+                request.certificate,
+                request.key,
+            )
+
+            def started() -> None:
+                (address,) = uvicorn_server.listening([sock])
+                scheme = "https" if tls else "http"
+                lines = (
+                    f"{what} is served at {scheme}://{address}",
+                    f"  POST /v2/models/{model}/infer (Open Inference Protocol), POST /predict (JSON)",
+                    "Ctrl-C ends it",
+                )
+                print(printable("\n".join(lines)), flush=True)
+
+            return workers.run(process, request.workers, started)
+        finally:
+            sock.close()
+
+
+def _check_tls(request: Request) -> bool:
+    if (request.certificate is None) != (request.key is None):
+        raise UsageError("--certificate and --key belong together; give both")
+    if request.certificate is None or request.key is None:
+        return False
+    checked_context(request.certificate, request.key)
+    return True
+
+
+def _check_address(request: Request, *, tls: bool) -> None:
+    """Raise UsageError for an address that others can reach, unless it has TLS and keys."""
+    if all(map(is_loopback, resolve(request.host, request.port))):
+        return
+    if not tls:
+        raise UsageError(
+            f"--host {request.host} can be reached from other machines: add --certificate and --key, "
+            "or leave --host out"
+        )

@@ -1,0 +1,70 @@
+"""HTTP/1.1 connections with a limit of their number, and of the time until a request's headers are whole."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bench.serve.controls import Size
+
+
+class Connection(H11Protocol):
+    """A connection that ends where its client takes too long.
+
+    uvicorn waits for ever for the first request, for the rest of its headers, and for a client that does not
+    read its answer.
+    """
+
+    size = Size()
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Accept the connection, or end it where there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.size.connections:
+            transport.abort()
+            return
+        self._allow(self.size.seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._in_request()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, for a while."""
+        before = self.cycle
+        self._allow(self.size.seconds)
+        super().on_response_complete()
+        if self.cycle is not before:  # the next request was here already
+            self._in_request()
+
+    def _in_request(self) -> None:
+        # The deadlines of the request come first; this one is for answers that are not read.
+        self._allow(2 * self.size.seconds + self.size.answer_seconds)
+
+    def _allow(self, seconds: float) -> None:
+        self._stop()
+        self._timer = self.loop.call_later(seconds, self._late)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self.transport.abort()
+
+
+def connection_class(size: Size) -> type[Connection]:
+    """Return the class of connections with these limits."""
+    return type("Connection", (Connection,), {"size": size})
