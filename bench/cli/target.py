@@ -141,3 +141,42 @@ def attack(
         print(f"\ninterrupted; what was bought is kept\nresume with: {command}", file=sys.stderr)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     say_outcome(counts, last)
+
+
+@target_app.command()
+@with_options(
+    {name: DATA[name] for name in ("label", "columns")} | {"data": (Annotated[str | None, INPUTS], None)}
+)
+def controls(
+    target: File,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="Probes to run; may be repeated (default: all)."),
+    ] = None,
+    second_account: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="An account of the file: a further key of the first one's customer."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Most inputs of this run.")] = None,
+    allowed: Allowed = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of ledger and results (default: results/TARGET).")
+    ] = None,
+    *,
+    options: Mapping[str, Any],
+) -> None:
+    """Probe which controls a target enforces: access, limits, what answers show. Results by OWASP ML05."""
+    from bench.cli.target_controls import Asked, controls
+
+    asked = Asked(
+        file=target,
+        only=tuple(name.strip() for text in only or () for name in text.split(",") if name.strip()),
+        second_account=second_account,
+        limit=limit,
+        allowed_host=allowed,
+        out=out,
+        options=options,
+    )
+    raise typer.Exit(controls(asked))

@@ -133,7 +133,7 @@ def open_client(
         limits = httpx2.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=IDLE
         )
-        transport = CheckedTransport(addresses, deadline, _context(ca_file, tls=tls), limits)
+        transport = CheckedTransport(addresses, deadline, tls_context(ca_file, tls=tls), limits)
     return httpx2.Client(
         transport=transport,
         trust_env=False,
@@ -145,7 +145,8 @@ def open_client(
     )
 
 
-def _context(ca_file: Path | None, *, tls: bool) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None, *, tls: bool) -> ssl.SSLContext:
+    """Return what certificates are checked with; raises UsageError for a ``ca_file`` that holds none."""
     if not tls:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca_file is None:

@@ -28,6 +28,10 @@ class Secrets:
             variable = account.key_env
             key = None if variable is None else pydantic.SecretStr(_key(account.name, variable, environ))
             self._keys[account.name] = key
+        variable = target.token_key_env
+        self._signing = (
+            None if variable is None else pydantic.SecretStr(_value("token_key_env", variable, environ))
+        )
 
     def __repr__(self) -> str:
         return f"Secrets({', '.join(self._keys)})"
@@ -45,16 +49,22 @@ class Secrets:
         before = "Bearer " if self._header.lower() == "authorization" else ""
         return {self._header: before + key.get_secret_value()}
 
+    @property
+    def signing_key(self) -> str | None:
+        """The key that signs the target's tokens, None if the target file names none."""
+        return None if self._signing is None else self._signing.get_secret_value()
+
     def hide(self, text: str) -> str:
         """Return the text with each key replaced, the longest first."""
-        return hidden(text, (key.get_secret_value() for key in self._keys.values() if key is not None))
+        keys = (*self._keys.values(), self._signing)
+        return hidden(text, (key.get_secret_value() for key in keys if key is not None))
 
     def cleaned(self, document: Any) -> Any:
         """Return JSON with each key replaced in its texts; numbers stay, though they may have its digits.
 
         To be done before anything is cut out of a text: a part of a key could not be recognised.
         """
-        if not self._keys:
+        if not self._keys and self._signing is None:
             return document
         if isinstance(document, str):
             return self.hide(document)
@@ -83,8 +93,12 @@ def likely_secrets(environ: Mapping[str, str]) -> list[str]:
 
 def _key(account: str, name: str, environ: Mapping[str, str]) -> str:
     """Return the value of the variable ``name``; no error shows the name, which may be a key by mistake."""
+    return _value(f"key_env of account {account!r}", name, environ)
+
+
+def _value(field: str, name: str, environ: Mapping[str, str]) -> str:
     value = environ.get(name)
-    which = f"the environment variable that key_env of account {account!r} names"
+    which = f"the environment variable that {field} names"
     if value is None:
         raise UsageError(f"{which} is not set; set it to the key")
     if not value:

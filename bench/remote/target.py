@@ -74,8 +74,11 @@ class Target(pydantic.BaseModel):
 
     ``budget``: most inputs that may ever be sent; ``money_cap``: most money that may ever be spent, in the
     currency of ``price_per_1000``; ``units_per_input`` and ``free_units``: what is billed of an input, and
-    what is free. ``rate``: inputs that may be sent, as "600/minute". ``quota``: inputs an account;
+    what is free. ``rate``: inputs that may be sent, as "600/minute"; ``stated_rate``: inputs an account that
+    the target says it lets pass, which probes of controls go past. ``quota``: inputs an account;
     ``detected_after``: the input of an account at which it is found out; ``account_price``: of one account.
+    ``token_key_env``: the environment variable with the key that signs tokens (HMAC-SHA256), of which probes
+    make tokens that are not valid.
 
     ``timeout``: seconds until a whole answer. ``retries``: tries after the first that was certainly not
     billed; ``retry_unknown``: after one that may have been. ``patience``: most seconds to wait because the
@@ -127,6 +130,7 @@ class Target(pydantic.BaseModel):
     units_per_input: Annotated[float, pydantic.Field(gt=0)] = 1.0
     free_units: Annotated[float, pydantic.Field(ge=0)] = 0.0
     rate: str | None = None
+    stated_rate: str | None = None
     quota: Annotated[int | None, pydantic.Field(ge=1)] = None
     detected_after: Annotated[int | None, pydantic.Field(ge=2)] = None
     account_price: Annotated[float, pydantic.Field(ge=0)] = 0.0
@@ -136,6 +140,7 @@ class Target(pydantic.BaseModel):
     patience: Annotated[float, pydantic.Field(ge=0)] = 600.0
     bills_rejected: bool = False
     idempotency_header: Annotated[str | None, pydantic.AfterValidator(target_faults.header)] = None
+    token_key_env: Annotated[str | None, pydantic.AfterValidator(target_faults.variable)] = None
     accounts: Annotated[tuple[Account, ...], pydantic.BeforeValidator(_texts)] = ()
     permission: Permission | None = None
 
@@ -149,8 +154,12 @@ class Target(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.rate is not None and not _RATE.fullmatch(self.rate):
-            raise ValueError("rate has to be a number and a time, as '600/minute'; second, hour and day too")
+        for name in ("rate", "stated_rate"):
+            value = getattr(self, name)
+            if value is not None and not _RATE.fullmatch(value):
+                raise ValueError(
+                    f"{name} has to be a number and a time, as '600/minute'; second, hour and day too"
+                )
         target_faults.check(self)
         return self
 

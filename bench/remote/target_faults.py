@@ -50,6 +50,7 @@ _USES = {
     "headers": {"oip", "tfserving", "mlflow", "json"},
     "ca_file": {"oip", "tfserving", "mlflow", "json"},
     "key_header": {"oip", "tfserving", "mlflow", "json"},
+    "token_key_env": {"oip", "tfserving", "mlflow", "json"},
     "idempotency_header": {"oip", "tfserving", "mlflow", "json"},
 }
 """The protocols that use a field; a field that is not here is used by all."""

@@ -1,0 +1,1 @@
+"""How probes of controls run: what they send, what bounds them, and what their results come to."""

@@ -1,0 +1,24 @@
+"""All probes, in the order in which they run: those that use an account up come last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.errors import UsageError, nearest
+from bench.remote.probes import authentication, error_leaks, rate_unit
+from bench.remote.probing.base import Probe
+
+PROBES: tuple[Probe, ...] = (
+    authentication.PROBE,
+    error_leaks.PROBE,
+    rate_unit.PROBE,
+)
+
+
+def chosen(names: Sequence[str]) -> list[Probe]:
+    """Return the probes of these names, in the order in which they run; all if there are none."""
+    known = [probe.name for probe in PROBES]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no probe {name!r}; {nearest(name, known)}")
+    return [probe for probe in PROBES if not names or probe.name in names]
