@@ -145,6 +145,7 @@ WRITERS = {
     "bench/models/kept_answers.py": "into memory, for the writer of checked files",
     "bench/models/own_victims.py": "into memory, for the writer of checked files",
     "bench/remote/frames.py": "into memory, or to another process",
+    "bench/serve/checkpoints.py": "appends to the checkpoints, and cuts off an unfinished one",
     "bench/gate/command.py": "appends to GitHub's summary of a job",
 }
 

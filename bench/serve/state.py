@@ -41,3 +41,8 @@ class State:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def state_file(folder: Path) -> Path:
+    """Return the path of the state file in the folder of a server."""
+    return folder / "state.sqlite"
