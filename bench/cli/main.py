@@ -16,7 +16,7 @@ from bench.cli.failures import guarded
 from bench.cli.model_options import with_model_options
 from bench.cli.report_options import Sells, with_report_options
 from bench.cli.running import command_line, say_outcome, show_progress, stoppable
-from bench.cli.serve import serve_app
+from bench.cli.serve import guard, serve_app
 from bench.cli.streams import output_error, standard_streams
 from bench.cli.target import target_app
 from bench.exit_codes import ExitCode
@@ -44,6 +44,7 @@ cache_app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(target_app, name="target")
 app.add_typer(serve_app, name="serve")
+app.command()(guard)
 
 DataRoot = Annotated[
     Path | None,

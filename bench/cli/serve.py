@@ -109,3 +109,54 @@ def serve(
     own = {name: value for name, value in options.items() if name in VICTIM}
     controls = {name: value for name, value in options.items() if name in CONTROLS}
     raise typer.Exit(serving.serve_victim(victim, own, data_root, serving.Request(**controls)))
+
+
+def _text(words: str, metavar: str, default: Any = None) -> tuple[Any, Any]:
+    annotation: Any = str if default is ... else str | None
+    return Annotated[annotation, typer.Option(help=words, metavar=metavar)], default
+
+
+class Protocol(StrEnum):
+    """What the server behind a guard speaks."""
+
+    oip = "oip"
+    mlflow = "mlflow"
+    tfserving = "tfserving"
+
+
+UPSTREAM: Mapping[str, tuple[Any, Any]] = {
+    "upstream": _text("Address of the server, as http://127.0.0.1:9000.", "URL", ...),
+    "protocol": (Annotated[Protocol, typer.Option(help="What it speaks.")], Protocol.oip),
+    "classes": _text("Names of the classes in order, or their number.", "NAME,NAME,…", ...),
+    "shape": _text("Axes of one input.", "N,N,…"),
+    "columns": _text("Of a table, instead of --shape: names of its columns.", "NAME,NAME,…"),
+    "model": _text("The model's name there (oip, tfserving).", "NAME"),
+    "upstream_version": _text("The model's version there.", "VERSION"),
+    "output": _text("The output that is asked for there, as predict_proba.", "NAME"),
+    "upstream_shows": (
+        Annotated[Shows, typer.Option(help="What that output holds.")],
+        Shows.probabilities,
+    ),
+    "input": _text("The input's name there (oip).", "NAME"),
+    "datatype": _text("The input's type there (oip; default: FP32).", "TYPE"),
+    "key_env": _text("Environment variable that holds the server's key.", "VARIABLE"),
+    "key_header": _text("Header of that key (default: Authorization).", "NAME"),
+    "ca_file": _text("Certificates that the server's must be signed by.", "FILE"),
+    "timeout": (
+        Annotated[float, typer.Option(min=0.1, max=600, help="Seconds until it has answered.")],
+        30.0,
+    ),
+    "connections": (Annotated[int, typer.Option(min=1, max=64, help="Connections to it.")], 8),
+}
+"""Options that describe the server behind a guard."""
+
+
+@with_options({**UPSTREAM, **CONTROLS})
+def guard(*, options: Mapping[str, Any]) -> None:
+    """Stand in front of your own prediction server: the controls of serve, and defenses of its answers."""
+    print(f"moatbench {__version__}: loading", file=sys.stderr)
+    from bench.cli import guarding, serving
+
+    upstream = {name: value for name, value in options.items() if name in UPSTREAM}
+    controls = {name: value for name, value in options.items() if name in CONTROLS}
+    raise typer.Exit(guarding.serve_guard(upstream, serving.Request(**controls)))

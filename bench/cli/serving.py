@@ -128,8 +128,8 @@ def serve_victim(victim: str, own: Mapping[str, Any], data_root: Path | None, re
         options,
         canonical_defense(list(request.defense)),
         data_root,
-        _checked_name(request.name or name),
-        _checked_name(request.version, "--version"),
+        checked_name(request.name or name),
+        checked_name(request.version, "--version"),
         request.shows,
     )
     return served(request, predictor, f"the victim {victim}", predictor.name)
@@ -149,7 +149,8 @@ def _check_shipped(victim: str, architectures: tuple[str, ...]) -> None:
         raise UsageError(f"there is no victim {shown(architecture)}; {nearest(architecture, architectures)}")
 
 
-def _checked_name(name: str, option: str = "--name") -> str:
+def checked_name(name: str, option: str = "--name") -> str:
+    """Return a name that stands in URLs as it is; raises UsageError for another."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{option} {shown(name)}: letters, digits, dots, hyphens and underscores are allowed"
