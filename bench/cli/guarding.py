@@ -49,7 +49,7 @@ class GuardPredictor:
             version=self.version,
             shape=self.shape,
             columns=self.columns,
-            shows=self.shows,
+            shows="probabilities" if self.defense else self.shows,
         )
         if not self.defense:
             return inner

@@ -81,7 +81,7 @@ class Upstream:
         self._threads = ThreadPoolExecutor(target.connections, thread_name_prefix="upstream")
 
     def accepted(self, query: Query) -> Query:
-        """Return the query as it is, if its numbers are of single precision; the server knows their ranges."""
+        """Return the query as it is, if its numbers are of single precision."""
         as_numbers(query.rows)
         return query
 
