@@ -15,14 +15,14 @@ def seconds_to_wait(value: str, *, date: str | None, now: float) -> float | None
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text)  # infinite for hundreds of digits
-    until = _timestamp(text)
+    until = timestamp(text)
     if until is None:
         return None
-    since = _timestamp(date.strip()) if date else None
+    since = timestamp(date.strip()) if date else None
     return max(0.0, until - (now if since is None else since))
 
 
-def _timestamp(text: str) -> float | None:
+def timestamp(text: str) -> float | None:
     """Return a date of a header in seconds since 1970, None if it is none; without a zone it is in UTC."""
     try:
         parsed = email.utils.parsedate_to_datetime(text)

@@ -11,21 +11,24 @@ class AsgiLine:
 
     def __init__(self, app, address="203.0.113.5"):
         self.app, self.address = app, address
-        self.requests = []
+        self.requests, self._port, self._lock = [], 1024, threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
     def send(self, requests, *, seconds):
+        with self._lock:
+            self._port += 1
+            port = self._port
         return [
-            asyncio.run_coroutine_threadsafe(self._one(each), self._loop).result(seconds + 20)
+            asyncio.run_coroutine_threadsafe(self._one(each, port), self._loop).result(seconds + 20)
             for each in requests
         ]
 
     def other_port(self, offset, sent, *, seconds):
         return b""
 
-    async def _one(self, request):
+    async def _one(self, request, port):
         self.requests.append(request)
         path, _, query = request.path.partition("?")
         headers = [(name.lower().encode(), value.encode()) for name, value in request.headers]
@@ -41,7 +44,7 @@ class AsgiLine:
             "query_string": query.encode(),
             "root_path": "",
             "headers": headers,
-            "client": (self.address, 5),
+            "client": (self.address, port),
             "server": ("testserver", 80),
             "state": {},
         }

@@ -45,6 +45,7 @@ class Server:
         self.passed = defaultdict(list)
         self.spent, self.flagged = defaultdict(int), defaultdict(int)
         self.answered = 0
+        self.connections, self.turn = set(), 0
         self.noise = np.random.default_rng(1)
 
     async def __call__(self, scope, receive, send):
@@ -86,8 +87,10 @@ class Server:
             raise Reject(405, "only POST")
         account = self.account(headers, scope)
         document, n = self.decoded(headers, body)
-        who = self.counted_by(headers, scope, account, path)
-        await self.count(who, n)
+        who = self.counted_by(headers, scope, account)
+        if "connections" not in self.faults or scope["client"] not in self.connections:
+            await self.count(who, n)
+        self.connections.add(scope["client"])
         rows = self.rows(document)
         return self.shaped(rows, document, self.screened(rows, who))
 
@@ -105,14 +108,15 @@ class Server:
             return "unsigned"
         raise Reject(401, "no valid key")
 
-    def counted_by(self, headers, scope, account, path):
+    def counted_by(self, headers, scope, account):
         address = scope["client"][0]
         if "address" in self.faults:
             return headers.get("x-forwarded-for", headers.get("x_forwarded_for", address))
         if "per connection" in self.faults:
             return (account, scope["client"])
-        if "path" in self.faults:
-            return (account, path)
+        if "two processes" in self.faults:
+            self.turn = 1 - self.turn
+            return (account, self.turn)
         return account
 
     def plain(self, headers, body):

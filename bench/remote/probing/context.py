@@ -19,9 +19,11 @@ from bench.errors import StoppedError
 from bench.remote import answers, verdicts
 from bench.remote.exchange import AttemptError, Inputs
 from bench.remote.ledger import Ledger, Purchase
+from bench.remote.pace import Pace
 from bench.remote.probing.base import Bounds, CannotTestError, OutageError
 from bench.remote.probing.line import Line, Reply, Request
 from bench.remote.protocols.base import Wire, decoded, shaped
+from bench.remote.retry_after import timestamp as date_of
 from bench.remote.secrets import Secrets
 from bench.remote.target import Target
 
@@ -98,13 +100,15 @@ class Memory:
     """What probes of a run learn of the target for those after them.
 
     ``limit``: inputs a window that were let pass. ``accepted``: inputs that each account was answered.
-    ``last``: when each account was answered last; ``limited``: when it was refused last.
+    ``last``: when each account was answered last; ``limited``: when it was refused last. ``offset``: seconds
+    that the target's clock, as its answers tell it, is ahead of ours.
     """
 
     limit: tuple[int, float] | None = None
     accepted: dict[str, int] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     limited: dict[str, float] = field(default_factory=dict)
+    offset: float = 0.0
 
 
 class Context:
@@ -132,8 +136,7 @@ class Context:
         self.target, self.wire, self.secrets, self.line = target, wire, secrets, line
         self.source, self.clock, self.accounts = source, clock, accounts
         self.triggers, self.memory = triggers, Memory()
-        parts = urlsplit(wire.address)
-        self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.path = self.path_of(wire.address)
         self.on_loopback = until is None
         self._ledger, self._sleep, self._until = ledger, sleep, until
         self._run = random_bytes.token_hex(8)
@@ -160,6 +163,12 @@ class Context:
 
     # Requests.
 
+    @staticmethod
+    def path_of(address: str) -> str:
+        """Return path and query of an address."""
+        parts = urlsplit(address)
+        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
     def inputs(self, number: int, *, start: int = 0) -> Inputs:
         """Return ``number`` inputs, the same ones again and again where there are fewer."""
         return self.source.take([(start + place) % len(self.source) for place in range(number)])
@@ -173,17 +182,18 @@ class Context:
         body: bytes | None = None,
         booked: int | None = None,
         headers: Sequence[tuple[str, str]] = (),
+        identity: str = "",
         key: bool = True,
         content_type: str = "application/json",
     ) -> Shot:
         """Return a request for predictions.
 
         ``account``: None for the first. ``path``, ``body``: instead of those of the protocol. ``booked``:
-        most inputs that may be answered, where it is not the number of ``inputs``. ``key``: whether the
-        account's key is sent.
+        most inputs that may be answered, where it is not the number of ``inputs``. ``identity``: the id that
+        ``body`` has. ``key``: whether the account's key is sent.
         """
         asked = self.inputs(inputs) if isinstance(inputs, int) else inputs
-        identity = self.new_id()
+        identity = identity or self.new_id()
         who = self.accounts.first if account is None else account
         own = {name.lower() for name in self.target.headers}
         sent = [("Content-Type", content_type)] if "content-type" not in own else []
@@ -312,6 +322,11 @@ class Context:
         last = self._until
         if last is not None and dt.datetime.fromtimestamp(self.clock(), dt.UTC).date() > last:
             raise StoppedError(f"the permission to test this target ended on {last}; ask for a new one")
+        pace = Pace.of(self.target)
+        if pace is not None and shot.inputs > pace.most:
+            raise CannotTestError(
+                f"rate = {self.target.rate!r} does not allow {shot.inputs:,} inputs at a time"
+            )
         with self._lock:
             self._room([shot])
             self._spent.inputs += shot.inputs
@@ -334,7 +349,10 @@ class Context:
         """Write what came of a request, and return it."""
         seen = Seen(shot, reply, reply.headers.get("x-request-id", shot.id)[:80], self.clock())
         self._settle(seen, purchases)
+        told = date_of(reply.headers.get("date", ""))
         with self._lock:
+            if told is not None:
+                self.memory.offset = told + 0.5 - seen.at  # dates have no fractions
             self._silent = 0 if reply.status else self._silent + 1
             silent = self._silent
             if seen.limited:

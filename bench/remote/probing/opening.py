@@ -136,8 +136,8 @@ def generated(shape: tuple[int, ...], target: Target, number: int = GENERATED) -
 def _stated_shape(line: Line, address: str | None, secrets: Secrets, target: Target) -> tuple[int, ...]:
     """Return the axes of one input, as the target's metadata of the Open Inference Protocol state them."""
     missing = UsageError(
-        "nothing says what an input is: add shape = [64], as an example, to the target file, or name inputs by "
-        "--data FILE"
+        "nothing says what an input is: add shape = [64], as an example, to the target file, or name inputs "
+        "by --data FILE"
     )
     if target.protocol != "oip" or address is None:
         raise missing

@@ -5,13 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.errors import UsageError, nearest
-from bench.remote.probes import authentication, error_leaks, rate_unit
+from bench.remote.probes import (
+    authentication,
+    detection,
+    error_leaks,
+    noise,
+    other_doors,
+    pipelining,
+    precision,
+    race,
+    rate_unit,
+    second_key,
+    size,
+    smuggled_rows,
+    spoofed_address,
+    straddle,
+    workers,
+)
 from bench.remote.probing.base import Probe
 
 PROBES: tuple[Probe, ...] = (
     authentication.PROBE,
+    other_doors.PROBE,
+    smuggled_rows.PROBE,
     error_leaks.PROBE,
+    precision.PROBE,
+    noise.PROBE,
     rate_unit.PROBE,
+    spoofed_address.PROBE,
+    second_key.PROBE,
+    workers.PROBE,
+    pipelining.PROBE,
+    straddle.PROBE,
+    size.PROBE,
+    race.PROBE,
+    detection.PROBE,
 )
 
 

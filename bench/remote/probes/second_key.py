@@ -1,0 +1,57 @@
+"""Whether a second key of the same customer has a limit of its own."""
+
+from __future__ import annotations
+
+from bench.remote.probing import limits
+from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
+from bench.remote.probing.context import Context
+from bench.remote.target import Target
+
+TRIES = 3
+"""Requests with the second key."""
+
+
+def bounds(target: Target) -> Bounds:
+    """Return what the limit and a few requests past it need."""
+    return limits.bounds(target, 1.1 * limits.size(target) + 2 + TRIES + 1, refusals=TRIES + 3)
+
+
+def run(context: Context) -> Verdict:
+    """Bring the first key to its limit, then ask with the second."""
+    second = context.accounts.second
+    if second is None:
+        raise CannotTestError(
+            "no second key is known; name an account with a further key of the first one's customer by "
+            "--second-account NAME"
+        )
+    limit = limits.known_limit(context)
+    limits.clear(context, limit)
+    limits.clear(context, limit, second)
+    refused = limits.at_limit(context, limit)
+    others = [context.ask(1, account=second) for _ in range(TRIES)]
+    last = context.ask(1)
+    limits.require_answers(others)
+    if limits.passed(others) > limit.refilled(last.at - refused.at):
+        if last.answered:
+            raise CannotTestError("the first key passes again too, as the window has ended")
+        return fails(
+            f"The first key was refused at its limit of {limit.inputs:,} inputs, and {limits.passed(others)} "
+            f"of {TRIES} inputs with the second key were answered: the limit is one for each key.",
+            requests=limits.ids(others),
+        )
+    return holds(
+        f"With the first key at its limit of {limit.inputs:,} inputs, {TRIES - limits.passed(others)} of "
+        f"{TRIES} with the second were refused: both count together.",
+        requests=limits.ids(others),
+    )
+
+
+PROBE = Probe(
+    name="second-key",
+    asks="Do two keys of one customer share one limit?",
+    controls=(2,),
+    atlas=("AML.M0004",),
+    exchange=("#RATE LIMIT",),
+    bounds=bounds,
+    run=run,
+)
