@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from bench import __version__
 from bench.cli.model_options import OPTIONS, Outputs
+from bench.cli.serve_log import log_app
 from bench.cli.shared_options import with_options
 
 SERVER = "victim"
@@ -36,6 +37,7 @@ serve_app = typer.Typer(
     help="Serve a victim behind access control, quotas and an audit log.",
     rich_markup_mode=None,
 )
+serve_app.add_typer(log_app, name="log")
 
 
 class Shows(StrEnum):

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +59,10 @@ CONVERT = {
     ".keras": "tf2onnx, to 'model.onnx'",
 }
 """What to convert a file with that is not loaded, by its suffix."""
+ENCRYPTED = ".enc"
+"""Suffix of an encrypted model."""
+DECRYPTED: ContextVar[Callable[[str, Path], tuple[str, bytes]] | None] = ContextVar("decrypted", default=None)
+"""From name and path of an encrypted model to its suffix and bytes; None where none is expected."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,14 @@ def load_model(text: str, *, folder: Path = Path(), trust: Collection[str] = ())
             raise UsageError(
                 f"no model file {shown(text)}" + (f"; {nearest(path.name, beside)}" if beside else "")
             )
-        content = path.read_bytes()
-        if not content:
-            raise UsageError(f"{text}: the file is empty")
-        if suffix == ".onnx":
-            from bench.models.onnx_models import load_onnx
-
-            return load_onnx(text, content)
-        if suffix == ".pt2":
-            from bench.models.exported_models import load_exported
-
-            return load_exported(text, content)
-        return _skops(text, content, trust)
+        return load_content(text, suffix, path.read_bytes(), trust)
+    if suffix == ENCRYPTED:
+        if (opener := DECRYPTED.get()) is None:
+            raise UsageError(
+                f"{text}: an encrypted model can be served, by moatbench serve, with its name, version and "
+                "key in the table [model] of --controls"
+            )
+        return load_content(text, *opener(text, path), trust)
     if suffix in CONVERT and ":" not in path.name:
         raise UsageError(
             f"{text}: such a file is never loaded, since loading it can run any code; convert it with "
@@ -125,6 +126,21 @@ def load_model(text: str, *, folder: Path = Path(), trust: Collection[str] = ())
         with user_code(f"model {text}"):
             thing = thing()  # it makes the model
     return model_of(thing, f"model {text}")
+
+
+def load_content(text: str, suffix: str, content: bytes, trust: Collection[str] = ()) -> LoadedModel:
+    """Return the model in the bytes of a file that ends in ``suffix``; see :func:`load_model`."""
+    if not content:
+        raise UsageError(f"{text}: the file is empty")
+    if suffix == ".onnx":
+        from bench.models.onnx_models import load_onnx
+
+        return load_onnx(text, content)
+    if suffix == ".pt2":
+        from bench.models.exported_models import load_exported
+
+        return load_exported(text, content)
+    return _skops(text, content, trust)
 
 
 def model_of(thing: Any, name: str) -> LoadedModel:
