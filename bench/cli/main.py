@@ -14,6 +14,7 @@ import typer
 from bench import __version__
 from bench.cli.failures import guarded
 from bench.cli.model_at_rest import model_app
+from bench.cli.keys import keys_app
 from bench.cli.model_options import with_model_options
 from bench.cli.report_options import Sells, with_report_options
 from bench.cli.running import command_line, say_outcome, show_progress, stoppable
@@ -47,6 +48,7 @@ app.add_typer(target_app, name="target")
 app.add_typer(serve_app, name="serve")
 app.command()(guard)
 app.add_typer(model_app, name="model")
+app.add_typer(keys_app, name="keys")
 
 DataRoot = Annotated[
     Path | None,

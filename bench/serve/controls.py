@@ -8,6 +8,7 @@ from typing import Annotated
 import pydantic
 
 from bench.remote import target_faults
+from bench.serve.access_controls import Admin, Jwt, Keys, Quota, Suspension
 
 Strict = pydantic.ConfigDict(
     extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -32,24 +33,30 @@ class Size(pydantic.BaseModel):
     answer_seconds: Annotated[float, pydantic.Field(gt=0)] = 60.0
 
 
-class Quota(pydantic.BaseModel):
-    """Inputs of an account: ``inputs`` in all, and ``rate`` in any window ("600/minute"); None: no limit."""
-
-    model_config = Strict
-
-    inputs: Annotated[int | None, pydantic.Field(ge=1)] = 10_000
-    rate: str | None = "600/minute"
-
-
 class Controls(pydantic.BaseModel):
     """Controls of a server; the defaults hold where there is no file: keys, quotas and size limits."""
 
     model_config = Strict
 
     size: Size = Size()
-    quota: Quota | None = Quota()
+    keys: Keys = Keys()
+    jwt: Jwt | None = None
+    quota: Quota = Quota()
+    suspension: Suspension = Suspension()
+    admin: Admin | None = None
+
+
+PARTS = {
+    "size": Size,
+    "keys": Keys,
+    "jwt": Jwt,
+    "quota": Quota,
+    "suspension": Suspension,
+    "admin": Admin,
+}
+"""The models of the file's tables."""
 
 
 def load_controls(path: Path) -> Controls:
     """Return the controls that the TOML file ``path`` states; raises UsageError, one sentence."""
-    return target_faults.load(path, Controls, {"size": Size, "quota": Quota}, what="controls file")
+    return target_faults.load(path, Controls, PARTS, what="controls file")

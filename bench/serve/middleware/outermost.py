@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from bench.serve.asgi import App, Message, Receive, Scope, Send, send_json, times
 from bench.serve.call import KEY, Call, Refused
+from bench.serve.state import StateError
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Outermost:
 
     def _failed(self, error: Exception) -> Refused:
         """Return the answer to a failure, which is logged by its type alone: a message may hold inputs."""
+        if isinstance(error, StateError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
         if _is_lost(error):
             self._lost("the state file cannot be written, and nothing may be answered that is not counted")
             return Refused(503, "the server cannot answer now", control="state")
