@@ -13,8 +13,8 @@ import typer
 
 from bench import __version__
 from bench.cli.failures import guarded
-from bench.cli.model_at_rest import model_app
 from bench.cli.keys import keys_app
+from bench.cli.model_at_rest import model_app
 from bench.cli.model_options import with_model_options
 from bench.cli.report_options import Sells, with_report_options
 from bench.cli.running import command_line, say_outcome, show_progress, stoppable

@@ -7,7 +7,7 @@ from asgi_client import JSON, FakePredictor, exchange, served
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.serve.controls import Controls, Size
+from bench.serve.controls import Controls, Keys, Quota, Size
 from bench.serve.predictor import RejectedInputsError, UpstreamError
 from bench.serve.wire import oip, plain, strict_json
 
@@ -26,7 +26,7 @@ def predictor():
 
 @pytest.fixture
 def app(tmp_path, predictor):
-    with served(tmp_path, predictor, Controls(quota=None)) as app:
+    with served(tmp_path, predictor, Controls(quota=Quota(on=False), keys=Keys(on=False))) as app:
         yield app
 
 
@@ -49,7 +49,11 @@ def test_labels_are_shown_where_they_are_asked_for_and_probabilities_never_where
     assert exchange(app, "POST", "/predict", {"inputs": ROWS, "output": "labels"})[2] == {
         "predictions": ["no", "yes"]
     }
-    with served(tmp_path / "labels", FakePredictor(shows="labels"), Controls(quota=None)) as app:
+    with served(
+        tmp_path / "labels",
+        FakePredictor(shows="labels"),
+        Controls(quota=Quota(on=False), keys=Keys(on=False)),
+    ) as app:
         assert exchange(app, "POST", "/predict", {"inputs": ROWS})[2] == {"predictions": ["no", "yes"]}
         for path, body in (
             ("/predict", {"inputs": ROWS, "output": "probabilities"}),
@@ -177,7 +181,7 @@ def test_other_content_types_and_compressed_bodies_are_refused(headers, app, pre
 
 def test_a_body_may_come_in_parts_and_no_longer_than_allowed(tmp_path, predictor):
     body = json.dumps({"inputs": ROWS}).encode()
-    controls = Controls(quota=None, size=Size(body_bytes=1_000, inputs=3))
+    controls = Controls(quota=Quota(on=False), keys=Keys(on=False), size=Size(body_bytes=1_000, inputs=3))
     with served(tmp_path, predictor, controls) as app:
         assert exchange(app, "POST", "/predict", parts=[body[:5], b"", body[5:]])[0] == 200
         assert exchange(app, "POST", "/predict", parts=[b" " * 600, b" " * 600, body])[0] == 413
@@ -192,7 +196,9 @@ def test_a_body_may_come_in_parts_and_no_longer_than_allowed(tmp_path, predictor
 
 
 def test_a_body_and_an_answer_that_take_too_long_end_the_request(tmp_path, predictor):
-    controls = Controls(quota=None, size=Size(seconds=0.05, answer_seconds=0.05))
+    controls = Controls(
+        quota=Quota(on=False), keys=Keys(on=False), size=Size(seconds=0.05, answer_seconds=0.05)
+    )
     with served(tmp_path, predictor, controls) as app:
         status, headers, answer = exchange(app, "POST", "/predict", parts=[b"{", None])
         assert (status, answer["error"], headers["connection"]) == (408, "the body took too long", "close")
@@ -216,7 +222,9 @@ def test_no_failure_of_the_model_reaches_a_client(app, predictor, caplog):
 
 def test_a_full_disk_ends_the_server_after_an_answer_without_probabilities(tmp_path, predictor):
     lost = []
-    with served(tmp_path, predictor, Controls(quota=None), lost=lost.append) as app:
+    with served(
+        tmp_path, predictor, Controls(quota=Quota(on=False), keys=Keys(on=False)), lost=lost.append
+    ) as app:
         error = sqlite3.OperationalError("database or disk is full")
         error.sqlite_errorcode = sqlite3.SQLITE_FULL
         predictor.failure = error
