@@ -28,10 +28,9 @@ class Secrets:
             variable = account.key_env
             key = None if variable is None else pydantic.SecretStr(_key(account.name, variable, environ))
             self._keys[account.name] = key
-        variable = target.token_key_env
-        self._signing = (
-            None if variable is None else pydantic.SecretStr(_value("token_key_env", variable, environ))
-        )
+        self._signing = _optional("token_key_env", target.token_key_env, environ)
+        place = target.second_factor
+        self._code = _optional("secret_env", None if place is None else place.secret_env, environ)
 
     def __repr__(self) -> str:
         return f"Secrets({', '.join(self._keys)})"
@@ -54,9 +53,14 @@ class Secrets:
         """The key that signs the target's tokens, None if the target file names none."""
         return None if self._signing is None else self._signing.get_secret_value()
 
+    @property
+    def code_secret(self) -> str | None:
+        """The secret of one-time codes, None if the target file names none."""
+        return None if self._code is None else self._code.get_secret_value()
+
     def hide(self, text: str) -> str:
         """Return the text with each key replaced, the longest first."""
-        keys = (*self._keys.values(), self._signing)
+        keys = (*self._keys.values(), self._signing, self._code)
         return hidden(text, (key.get_secret_value() for key in keys if key is not None))
 
     def cleaned(self, document: Any) -> Any:
@@ -64,7 +68,7 @@ class Secrets:
 
         To be done before anything is cut out of a text: a part of a key could not be recognised.
         """
-        if not self._keys and self._signing is None:
+        if not self._keys and self._signing is None and self._code is None:
             return document
         if isinstance(document, str):
             return self.hide(document)
@@ -94,6 +98,10 @@ def likely_secrets(environ: Mapping[str, str]) -> list[str]:
 def _key(account: str, name: str, environ: Mapping[str, str]) -> str:
     """Return the value of the variable ``name``; no error shows the name, which may be a key by mistake."""
     return _value(f"key_env of account {account!r}", name, environ)
+
+
+def _optional(field: str, variable: str | None, environ: Mapping[str, str]) -> pydantic.SecretStr | None:
+    return None if variable is None else pydantic.SecretStr(_value(field, variable, environ))
 
 
 def _value(field: str, name: str, environ: Mapping[str, str]) -> str:

@@ -47,6 +47,24 @@ class Permission(pydantic.BaseModel):
     reference: Annotated[str, pydantic.AfterValidator(target_faults.line)]
 
 
+class SecondFactor(pydantic.BaseModel):
+    """Where a target asks for a one-time code beside a key; for probes of controls.
+
+    ``url``: on the target's host, perhaps on another port. The code goes into ``header``, or into ``body``, a
+    JSON text in which ``$code`` stands for it. ``secret_env``: the environment variable with the secret of
+    the codes, in base32. ``account``: whose key is sent; None: the first account's.
+    """
+
+    model_config = Strict
+
+    url: str
+    secret_env: Annotated[str, pydantic.AfterValidator(target_faults.variable)]
+    method: Literal["GET", "POST"] = "POST"
+    header: Annotated[str | None, pydantic.AfterValidator(target_faults.header)] = None
+    body: str | None = None
+    account: str | None = None
+
+
 class Target(pydantic.BaseModel):
     """A live target, as its TOML file describes it.
 
@@ -78,7 +96,7 @@ class Target(pydantic.BaseModel):
     the target says it lets pass, which probes of controls go past. ``quota``: inputs an account;
     ``detected_after``: the input of an account at which it is found out; ``account_price``: of one account.
     ``token_key_env``: the environment variable with the key that signs tokens (HMAC-SHA256), of which probes
-    make tokens that are not valid.
+    make tokens that are not valid; ``second_factor``: where a one-time code is asked for.
 
     ``timeout``: seconds until a whole answer. ``retries``: tries after the first that was certainly not
     billed; ``retry_unknown``: after one that may have been. ``patience``: most seconds to wait because the
@@ -141,6 +159,7 @@ class Target(pydantic.BaseModel):
     bills_rejected: bool = False
     idempotency_header: Annotated[str | None, pydantic.AfterValidator(target_faults.header)] = None
     token_key_env: Annotated[str | None, pydantic.AfterValidator(target_faults.variable)] = None
+    second_factor: SecondFactor | None = None
     accounts: Annotated[tuple[Account, ...], pydantic.BeforeValidator(_texts)] = ()
     permission: Permission | None = None
 
@@ -166,4 +185,6 @@ class Target(pydantic.BaseModel):
 
 def load_target(path: Path) -> Target:
     """Return the target that the TOML file ``path`` describes; raises UsageError, one sentence."""
-    return target_faults.load(path, Target, {"accounts": Account, "permission": Permission})
+    return target_faults.load(
+        path, Target, {"accounts": Account, "permission": Permission, "second_factor": SecondFactor}
+    )

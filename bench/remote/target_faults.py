@@ -30,6 +30,7 @@ _PLAIN = {
     "Input should be": "it has to be",
     "a valid dictionary or instance of Permission": "a table",
     "a valid dictionary or instance of Account": "a table",
+    "a valid dictionary or instance of SecondFactor": "a table",
     "a valid dictionary": "a table",
     "a valid tuple": "a list",
     "a valid string": "a text",
@@ -51,6 +52,7 @@ _USES = {
     "ca_file": {"oip", "tfserving", "mlflow", "json"},
     "key_header": {"oip", "tfserving", "mlflow", "json"},
     "token_key_env": {"oip", "tfserving", "mlflow", "json"},
+    "second_factor": {"oip", "tfserving", "mlflow", "json"},
     "idempotency_header": {"oip", "tfserving", "mlflow", "json"},
 }
 """The protocols that use a field; a field that is not here is used by all."""
@@ -144,6 +146,7 @@ def check(target: Target) -> None:
         _check_url(target)
     _check_classes(target)
     _check_headers(target)
+    _check_second_factor(target)
     names = [each.name for each in target.accounts]
     if len(set(names)) < len(names):
         raise ValueError("accounts: two have the same name; give each its own")
@@ -233,6 +236,20 @@ def _check_classes(target: Target) -> None:
             raise ValueError("positive goes with neither partial nor scale = 'log'; leave one out")
     if target.answers == "labels" and (target.partial or target.scale != "probability"):
         raise ValueError("scale and partial say what probabilities are; labels have none: leave them out")
+
+
+def _check_second_factor(target: Target) -> None:
+    place = target.second_factor
+    if place is None:
+        return
+    if split(place.url).hostname != split(target.url).hostname:
+        raise ValueError("second_factor.url has to be on the host of url")
+    if (place.header is None) == (place.body is None):
+        raise ValueError("second_factor needs header or body, where the code goes, and not both")
+    if place.body is not None and "$code" not in place.body:
+        raise ValueError('second_factor.body has to hold "$code", where the code goes')
+    if place.account is not None and place.account not in {each.name for each in target.accounts}:
+        raise ValueError("second_factor.account is none of accounts")
 
 
 def _check_headers(target: Target) -> None:

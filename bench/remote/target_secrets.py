@@ -14,7 +14,7 @@ SECRET_NAME = re.compile(
 """What names of fields, headers and variables that hold secrets have in them."""
 _IN_BODY = re.compile(r"(api|access|auth)[_-]?(key|token)|passw|secret|credential|bearer", re.IGNORECASE)
 _NAMES = {
-    *("key_env", "token_key_env", "key_header", "signature", "idempotency_header"),
+    *("key_env", "token_key_env", "secret_env", "key_header", "signature", "idempotency_header"),
     *("keys", "key_file", "public_key_file", "session_seconds"),  # of a server's controls
 }
 """Fields whose names look like secrets, and whose values are none."""

@@ -11,6 +11,7 @@ class AsgiLine:
 
     def __init__(self, app, address="203.0.113.5"):
         self.app, self.address = app, address
+        self.others = {}
         self.requests, self._port, self._lock = [], 1024, threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -24,6 +25,10 @@ class AsgiLine:
             asyncio.run_coroutine_threadsafe(self._one(each, port), self._loop).result(seconds + 20)
             for each in requests
         ]
+
+    def to(self, port, *, tls):
+        assert not tls
+        return self.others[port]
 
     def other_port(self, offset, sent, *, seconds):
         return b""

@@ -224,3 +224,25 @@ class Server:
             "id": re.sub(r"[^\w-]", "", str(document.get("id", ""))),
             "outputs": [tensor],
         }
+
+
+class Login:
+    """Asks for a one-time code beside a key. ``once``: whether a code is accepted once, as it should be."""
+
+    def __init__(self, secret, *, clock, once):
+        import pyotp
+
+        self.totp, self.clock, self.once, self.last = pyotp.TOTP(secret), clock, once, 0
+
+    async def __call__(self, scope, receive, send):
+        body = (await receive()).get("body", b"")
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        code = json.loads(body)["code"] if body else headers.get("x-code", "")
+        now = self.clock()
+        good = self.totp.verify(code, for_time=now) and headers.get("authorization") == "Bearer key-of-ann"
+        if self.once and int(now) // 30 <= self.last:
+            good = False
+        self.last = int(now) // 30 if good else self.last
+        status = 200 if good else 401
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})

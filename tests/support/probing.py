@@ -28,7 +28,7 @@ FILE = {
 
 def a_target(**changes):
     """A target file's content."""
-    return Target(**{**FILE, **changes})
+    return Target(**{name: value for name, value in {**FILE, **changes}.items() if value is not None})
 
 
 @contextlib.contextmanager

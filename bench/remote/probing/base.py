@@ -47,14 +47,19 @@ class Verdict:
     requests: tuple[str, ...] = ()
 
 
+def _nothing(_: Context) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Probe:
     """A test of one control.
 
     ``name``: in lower case with hyphens. ``asks``: the question, in one sentence. ``controls``: numbers of
     OWASP ML05:2023. ``atlas``: ids of MITRE ATLAS. ``exchange``: ids of the OWASP AI Exchange. ``bounds``:
-    for a target. ``run``: raises CannotTestError where it cannot tell. ``uses_up``: whether the account is of
-    no use for other probes afterwards.
+    for a target. ``run``: raises CannotTestError where it cannot tell. ``missing``: what the user did not
+    give that it needs, "" if nothing; it then sends nothing. ``uses_up``: whether the account is of no use
+    for other probes afterwards.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Probe:
     exchange: tuple[str, ...]
     bounds: Callable[[Target], Bounds]
     run: Callable[[Context], Verdict]
+    missing: Callable[[Context], str] = _nothing
     uses_up: bool = False
 
 

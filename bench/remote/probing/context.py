@@ -95,6 +95,15 @@ class Accounts:
     spare: str = ""
 
 
+@dataclass(frozen=True)
+class Triggers:
+    """Inputs that a watermark gives a wrong class. ``wrong``, ``own``: (n,) that class, and the model's."""
+
+    inputs: Inputs
+    wrong: NDArray[np.int64]
+    own: NDArray[np.int64]
+
+
 @dataclass
 class Memory:
     """What probes of a run learn of the target for those after them.
@@ -115,7 +124,7 @@ class Context:
     """Sends what a probe asks for, within its bounds; safe to use from several threads.
 
     ``source``: inputs to send, 1 at least. ``until``: the last day, in UTC, on which may be sent. ``clock``:
-    seconds since 1970. ``triggers``: inputs and the labels that the owner's watermark gives them.
+    seconds since 1970.
     """
 
     def __init__(
@@ -131,7 +140,7 @@ class Context:
         sleep: Callable[[float], object],
         accounts: Accounts = Accounts(),
         until: dt.date | None = None,
-        triggers: tuple[Inputs, NDArray[np.int64]] | None = None,
+        triggers: Triggers | None = None,
     ) -> None:
         self.target, self.wire, self.secrets, self.line = target, wire, secrets, line
         self.source, self.clock, self.accounts = source, clock, accounts
@@ -230,20 +239,26 @@ class Context:
 
     # Sending.
 
-    def send(self, shot: Shot) -> Seen:
-        """Send one request over a connection of its own."""
-        return self.send_at_once([shot])[0]
+    def line_to(self, url: str) -> Line:
+        """Return the line to another port of the target's host."""
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        return self.line.to(parts.port or (443 if tls else 80), tls=tls)
+
+    def send(self, shot: Shot, *, line: Line | None = None) -> Seen:
+        """Send one request over a connection of its own; ``line``: another than the target's."""
+        return self.send_at_once([shot], line=line)[0]
 
     def ask(self, inputs: Inputs | int = 1, **options: Any) -> Seen:
         """Send one request for predictions; ``options``: of :meth:`shot`."""
         return self.send(self.shot(inputs, **options))
 
-    def send_at_once(self, shots: Sequence[Shot]) -> list[Seen]:
+    def send_at_once(self, shots: Sequence[Shot], *, line: Line | None = None) -> list[Seen]:
         """Send requests in one write over one connection."""
         self._room(shots)
         booked = [self._booked(shot) for shot in shots]
         try:
-            replies = self.line.send([shot.request for shot in shots], seconds=self._seconds())
+            replies = (line or self.line).send([shot.request for shot in shots], seconds=self._seconds())
         except BaseException:
             for purchases in booked:
                 self._lost(purchases)
@@ -333,7 +348,8 @@ class Context:
             self._spent.requests += 1
         if not shot.inputs:
             return []
-        digests = (hashlib.sha256(f"{shot.id} {place}".encode()).digest() for place in range(shot.inputs))
+        name = self.new_id()  # of its own, so that no purchase is known by two requests
+        digests = (hashlib.sha256(f"{name} {place}".encode()).digest() for place in range(shot.inputs))
         purchases = [Purchase(digest[:16], 0) for digest in digests]
         while True:
             _, wait = self._ledger.sending(purchases, self._spent.purpose)

@@ -54,6 +54,9 @@ class Line(Protocol):
         ``seconds``: for all of it.
         """
 
+    def to(self, port: int, *, tls: bool) -> Line:
+        """Return the line to another port of the same host."""
+
     def other_port(self, offset: int, sent: bytes, *, seconds: float) -> bytes:
         """Return the first bytes that the port ``offset`` above the target's answers to ``sent``.
 
@@ -62,12 +65,26 @@ class Line(Protocol):
 
 
 class SocketLine:
-    """The line to a host over sockets. ``host``: as in the URL. ``context``: of TLS, None without."""
+    """The line to a host over sockets.
+
+    ``host``: as in the URL. ``context``: of TLS, None where nothing uses it; ``tls``: whether this line does.
+    """
 
     def __init__(
-        self, addresses: tuple[str, ...], host: str, port: int, context: ssl.SSLContext | None
+        self,
+        addresses: tuple[str, ...],
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        *,
+        tls: bool = False,
     ) -> None:
-        self._addresses, self._host, self._port, self._context = addresses, host, port, context
+        self._addresses, self._host, self._port = addresses, host, port
+        self._with, self._context = context, context if tls else None
+
+    def to(self, port: int, *, tls: bool) -> SocketLine:
+        """Return the line to another port, see :class:`Line`."""
+        return SocketLine(self._addresses, self._host, port, self._with, tls=tls)
 
     def send(self, requests: Sequence[Request], *, seconds: float) -> list[Reply]:
         """Return the answers, see :class:`Line`."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.errors import UsageError
 from bench.remote import client, permission
@@ -22,7 +21,7 @@ from bench.remote.exchange import Inputs
 from bench.remote.ledger import Ledger
 from bench.remote.money import Prices
 from bench.remote.pace import Pace
-from bench.remote.probing.context import PURPOSE, Accounts, Context
+from bench.remote.probing.context import PURPOSE, Accounts, Context, Triggers
 from bench.remote.probing.line import Line, Request, SocketLine
 from bench.remote.secrets import Secrets
 from bench.remote.target import Target
@@ -53,7 +52,7 @@ def opened(
     inputs: Inputs | None = None,
     second: str | None = None,
     run_limit: int | None = None,
-    triggers: tuple[Inputs, NDArray[np.int64]] | None = None,
+    triggers: Triggers | None = None,
     line: Line | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], object] = time.sleep,
@@ -79,8 +78,9 @@ def opened(
     if line is None:
         tls = urlsplit(wire.address).scheme == "https"
         ca_file = None if target.ca_file is None else folder / Path(target.ca_file).expanduser()
-        context = tls_context(ca_file, tls=True) if tls else None
-        line = SocketLine(checked.addresses, checked.host, checked.port, context)
+        second_tls = target.second_factor is not None and target.second_factor.url.startswith("https:")
+        context = tls_context(ca_file, tls=True) if tls or second_tls else None
+        line = SocketLine(checked.addresses, checked.host, checked.port, context, tls=tls)
     if inputs is None:
         shape = target.shape or _stated_shape(line, wire.metadata.get("model"), secrets, target)
         inputs = generated(shape, target)

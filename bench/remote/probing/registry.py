@@ -15,22 +15,26 @@ from bench.remote.probes import (
     precision,
     race,
     rate_unit,
+    second_factor,
     second_key,
     size,
     smuggled_rows,
     spoofed_address,
     straddle,
+    watermark,
     workers,
 )
 from bench.remote.probing.base import Probe
 
 PROBES: tuple[Probe, ...] = (
     authentication.PROBE,
+    second_factor.PROBE,
     other_doors.PROBE,
     smuggled_rows.PROBE,
     error_leaks.PROBE,
     precision.PROBE,
     noise.PROBE,
+    watermark.PROBE,
     rate_unit.PROBE,
     spoofed_address.PROBE,
     second_key.PROBE,

@@ -32,7 +32,7 @@ class Outcome:
 
 def planned_inputs(probes: Sequence[Probe], context: Context) -> int:
     """Return the most inputs that these probes book, the first request included."""
-    return 1 + sum(probe.bounds(context.target).inputs for probe in probes)
+    return 1 + sum(probe.bounds(context.target).inputs for probe in probes if not probe.missing(context))
 
 
 def run_probes(
@@ -55,6 +55,10 @@ def run_probes(
         findings: list[Finding] = []
         stopped = ""
         for probe in probes:
+            if lacks := probe.missing(context):
+                findings.append(Finding(probe, Verdict(UNTESTED, (_sentence(lacks),))))
+                tell(findings[-1])
+                continue
             bounds = probe.bounds(context.target)
             left = ledger.held()
             if not stopped and bounds.inputs > left:

@@ -1,0 +1,75 @@
+"""Applications behind a real uvicorn on this machine."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+
+SUPPORT = Path(__file__).parent
+
+
+@contextlib.contextmanager
+def served(app, **settings):
+    """Yield the port of ``app``, served by a thread of this process."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", **settings)
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])), daemon=True)
+        thread.start()
+        wait_for(lambda: server.started)
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def wait_for(condition, seconds=60):
+    """Wait until a condition holds; raises AssertionError if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not start in time"
+        threading.Event().wait(0.02)
+
+
+WORKER = """
+import asyncio, socket, sys, time, uvicorn
+from naive_servers import Server
+sock = socket.socket(fileno=int(sys.argv[1]))
+limit, window = int(sys.argv[2]), float(sys.argv[3])
+app = Server(*sys.argv[4:], clock=time.time, limit=limit, window=window)
+config = uvicorn.Config(app, log_level="critical", lifespan="off")
+print("started", flush=True)
+uvicorn.Server(config).run(sockets=[sock])
+"""
+
+
+@contextlib.contextmanager
+def naive_workers(number, *faults, limit, window):
+    """Yield the port of ``number`` processes of a naive server, which share a socket and nothing else."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as sock:
+        os.set_inheritable(sock.fileno(), True)
+        words = [sys.executable, "-c", WORKER, str(sock.fileno()), str(limit), str(window), *faults]
+        environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+        workers = [
+            subprocess.Popen(words, pass_fds=[sock.fileno()], env=environment, stdout=subprocess.PIPE)
+            for _ in range(number)
+        ]
+        try:
+            for worker in workers:
+                assert worker.stdout.readline() == b"started\n"
+            yield sock.getsockname()[1]
+        finally:
+            for worker in workers:
+                worker.send_signal(signal.SIGKILL)
+                worker.wait(20)
+                worker.stdout.close()
