@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
-from bench.serve.signatures import canonical, needs_extra, read_secret
+from bench.serve.extra import needs_serve
+from bench.serve.signatures import canonical, read_secret
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -78,8 +79,8 @@ def decrypt(content: bytes, *, name: str, version: str, key: bytes, place: str) 
 
     ``place``: the file's name, in errors. Raises UsageError for any other content.
     """
-    from cryptography.exceptions import InvalidTag
-
+    with needs_serve():
+        from cryptography.exceptions import InvalidTag
     header, found, rest = content.removeprefix(_FIRST).partition(b"\n")
     if not content.startswith(_FIRST) or not found or len(rest) < _NONCE + _TAG:
         raise UsageError(f"{place}: it is no encrypted model, or it was cut off; {_MAKE}")
@@ -111,8 +112,6 @@ def _header(name: str, version: str, suffix: str) -> bytes:
 
 
 def _cipher(key: bytes) -> AESGCM:
-    try:
+    with needs_serve():
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    except ImportError as error:
-        raise needs_extra("encrypted models") from error
     return AESGCM(key)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, one_line
+from bench.files import write_atomically
+from bench.serve.extra import needs_serve
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -24,9 +26,9 @@ def new_key_pair(path: Path) -> Path:
 
     Raises UsageError where either file exists: a key is never overwritten.
     """
+    ed25519 = _library()
     from cryptography.hazmat.primitives import serialization
 
-    ed25519 = _library()
     public_path = path.with_name(f"{path.name}.pub")
     if public_path.exists():
         raise UsageError(f"{public_path}: a key is there already; name another file")
@@ -56,11 +58,14 @@ def read_secret(path: Path, what: str) -> bytes:
     ``what``: the file holds, in an error.
     """
     try:
-        with path.open("rb") as file:
+        # Not waiting for who writes into a pipe; the mode is that of what is read.
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(LARGEST + 1)
+            content = file.read(LARGEST + 1) if stat.S_ISREG(mode) else None
     except OSError as error:
         raise UsageError(f"{path}: {what} cannot be read: {error.strerror or error}") from error
+    if content is None:
+        raise UsageError(f"{path}: {what} is expected in a file")
     if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
         raise UsageError(f"{path}: others may read {what}; run chmod 600 {path}")
     if len(content) > LARGEST:
@@ -70,9 +75,9 @@ def read_secret(path: Path, what: str) -> bytes:
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
     """Return the private key in a PEM file of mode 0600; raises UsageError."""
+    ed25519 = _library()
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    ed25519 = _library()
     content = read_secret(path, "the private key")
     try:
         key = load_pem_private_key(content, password=None)
@@ -95,9 +100,9 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 
 def public_key(content: bytes, name: str) -> Ed25519PublicKey:
     """Return the public key in a PEM text; raises UsageError, which calls it ``name``."""
+    ed25519 = _library()
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    ed25519 = _library()
     if b"PRIVATE" in content:
         raise UsageError(f"{name}: it holds a private key; name the public one, which ends in .pub")
     try:
@@ -111,8 +116,6 @@ def public_key(content: bytes, name: str) -> Ed25519PublicKey:
 
 def write_public_key(path: Path, key: Ed25519PublicKey) -> None:
     """Write a public key as PEM."""
-    from bench.files import write_atomically
-
     write_atomically(path, pem(key))
 
 
@@ -159,13 +162,6 @@ def _message(kind: str, body: Mapping[str, Any]) -> bytes:
 
 
 def _library() -> Any:
-    try:
+    with needs_serve():
         from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise needs_extra("signatures") from error
     return ed25519
-
-
-def needs_extra(what: str) -> UsageError:
-    """Return the error that says which command installs what is missing."""
-    return UsageError(f"{what} need cryptography: pip install 'moatbench[serve]'")
