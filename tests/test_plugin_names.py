@@ -33,6 +33,7 @@ JUSTIFIED = {
     ("*", "cli/assessing.py"): "the cells of that matrix by which its time is estimated",
     ("labels", "cli/in_memory.py"): "what is sold",
     ("labels", "cli/model_options.py"): "what is sold",
+    ("labels", "cli/watermark_verify.py"): "what a model returns",
     ("labels", "data/user_data.py"): "an array of classes in a file",
     ("labels", "gate/baseline.py"): "the field of an exported baseline",
     ("labels", "models/own_outputs.py"): "what a model returns",

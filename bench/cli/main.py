@@ -21,6 +21,7 @@ from bench.cli.running import command_line, say_outcome, show_progress, stoppabl
 from bench.cli.serve import guard, serve_app
 from bench.cli.streams import output_error, standard_streams
 from bench.cli.target import target_app
+from bench.cli.watermark import watermark_app
 from bench.exit_codes import ExitCode
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ app.add_typer(serve_app, name="serve")
 app.command()(guard)
 app.add_typer(model_app, name="model")
 app.add_typer(keys_app, name="keys")
+app.add_typer(watermark_app, name="watermark")
 
 DataRoot = Annotated[
     Path | None,

@@ -86,7 +86,9 @@ class VictimPredictor:
         from bench.models.own_references import OwnVictims
         from bench.models.served_victim import ServedVictim
         from bench.models.victim_options import VictimOptions
+        from bench.models.watermarks import has_watermark, use_key
         from bench.runner.context import WorkerContext
+        from bench.serve.watermark import watermark_key
         from bench.tasks import OWN, VictimSpec
 
         described: dict[str, VictimOptions] = {}
@@ -99,9 +101,12 @@ class VictimPredictor:
             data, _, architecture = self.victim.partition("/")
             spec = VictimSpec(data, architecture)
         context = WorkerContext(data_files.data_root(self.data_root), own=OwnVictims(Path(), described))
+        stack = context.stack(spec, self.defense, 0)
+        if has_watermark(stack):
+            use_key(stack, watermark_key(state))
         return ServedVictim(
             context.victim(spec),
-            context.stack(spec, self.defense, 0),
+            stack,
             name=self.name,
             version=self.version,
             shows=self.shows,

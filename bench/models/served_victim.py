@@ -16,6 +16,7 @@ from bench.models.defended_api import DefendedAPI
 from bench.models.determinism import single_thread
 from bench.models.own_victims import OwnModel
 from bench.models.victims import Victim
+from bench.models.watermarks import marks_given
 from bench.serve.predictor import Answer, Outputs, Query, RejectedInputsError
 from defenses.base import DefenseStack
 
@@ -39,6 +40,7 @@ class ServedVictim:
         shows: Literal["probabilities", "labels"],
         seed: int,
     ) -> None:
+        self._victim, self._stack = victim, stack
         self._api = DefendedAPI(victim, stack, budget=None, seed=seed, shows=shows)
         self._space, self._model = victim.inputs, victim.model if isinstance(victim.model, OwnModel) else None
         self._values = _category_values(self._space, self._model)
@@ -95,7 +97,8 @@ class ServedVictim:
 
     def _answered(self, x: Array, client: str, number: int | None) -> Answer:
         answers = self._api.query(x, client, number=number)
-        return Answer(answers.probabilities, answers.flagged)
+        marks = marks_given(self._victim, self._stack, x, answers.probabilities)
+        return Answer(answers.probabilities, answers.flagged, marks)
 
     async def ready(self) -> bool:
         """Return True: a victim is loaded before the server listens."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bench import __version__
+from bench.serve import watermark
 from bench.serve.asgi import App, Receive, Scope, Send, send_json
 from bench.serve.call import Call, Refused, call_of
 from bench.serve.controls import Controls
@@ -15,7 +16,7 @@ from bench.serve.middleware.decode import Decode
 from bench.serve.middleware.outermost import Outermost
 from bench.serve.middleware.route import ExactRoute, routes
 from bench.serve.middleware.size import BodySize
-from bench.serve.predictor import Predictor, Query, RejectedInputsError, UpstreamError
+from bench.serve.predictor import Answer, Predictor, Query, RejectedInputsError, UpstreamError
 from bench.serve.state import State
 from bench.serve.wire import oip, plain
 
@@ -34,7 +35,7 @@ def build_app(
     ``lost``: called with a sentence when the state file can no longer be written. The order, outermost first:
     errors, deadline, size, route, limits of failed keys, authentication, decoding, terms, quota, model.
     """
-    endpoint = Endpoint(predictor)
+    endpoint = Endpoint(predictor, state)
     app: App = endpoint
     app = Decode(app, controls.size, predictor=predictor)
     app = ExactRoute(app, routes(predictor.name), public=endpoint)
@@ -46,8 +47,8 @@ def build_app(
 class Endpoint:
     """Answers what all controls let pass."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+    def __init__(self, predictor: Predictor, state: State) -> None:
+        self._predictor, self._state = predictor, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Refused."""
@@ -75,5 +76,13 @@ class Endpoint:
             raise Refused(502, "the model gave no answer", control="upstream")
         call.flagged = int(answer.flagged.sum())
         call.refused = int(np.isnan(answer.probabilities).any(axis=1).sum())
+        if answer.marks:
+            self._remember(call, answer)
         document = _WIRES[call.route](answer, query, self._predictor)
         await send_json(send, 200, document)
+
+    def _remember(self, call: Call, answer: Answer) -> None:
+        """Keep the wrong answers of a watermark before they are sent; there are few."""
+        named = {"classes": self._predictor.classes, "columns": self._predictor.columns}
+        with self._state.transaction() as connection:
+            watermark.remember(connection, call.account, answer.marks, **named, time=call.time)

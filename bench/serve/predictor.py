@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -36,15 +36,33 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A wrong answer by which a surrogate can be recognised: to input ``row`` of a query.
+
+    ``digest``: equal for inputs that count as the same. ``label``: the class that was answered;
+    ``victim_label``: the one that the model has. Both are places among the classes. ``input``: as the model
+    is given it: numbers, texts and None in lists.
+    """
+
+    row: int
+    digest: bytes
+    label: int
+    victim_label: int
+    input: Sequence[Any] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a client may see of one query, the same on every route.
 
     ``probabilities``: (n, classes) float64 in [0, 1], one-hot where only labels are shown; rows of NaN are
     rejected inputs. ``flagged``: (n,) bool, inputs that a detector of the defense takes for an attack's.
+    ``marks``: wrong answers that a watermark gave, which the server has to remember.
     """
 
     probabilities: NDArray[np.float64]
     flagged: NDArray[np.bool_]
+    marks: tuple[Mark, ...] = ()
 
     def __len__(self) -> int:
         return len(self.probabilities)

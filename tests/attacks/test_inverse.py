@@ -50,6 +50,7 @@ def test_an_edited_inverse_changes_the_digest_of_the_attacks_that_use_it(module,
 # --- answers that a defense, or another one behind it, may give at worst
 
 PARAMETERS = {
+    "dawn": [{"rate": 0.001}, {"rate": 0.5}],
     "gaussian_noise": [{"scale": 0.001}, {"scale": 10.0}],
     "high_confidence": [{"cutoff": 0.01}, {"cutoff": 1.0}],
     "mahalanobis": [{"action": "noise"}, {"action": "refuse"}],

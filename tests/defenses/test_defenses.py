@@ -25,6 +25,8 @@ from defenses.base import Answers, Batch, Calibration, Claims, Defense, DefenseS
 SHAPE = (1, 3, 3)
 CLASSES = 4
 VARIANTS = [
+    "dawn(rate=0.5)",
+    "dawn(rate=0.5, representation=input, bins=8)",
     "gaussian_noise(scale=0.01)",
     "gaussian_noise(scale=10)",
     "high_confidence(cutoff=0.9)",
@@ -55,7 +57,7 @@ VARIANTS = [
     "top_k(k=99)",
 ]
 EVERY = [*defenses.names(), *VARIANTS]
-OWN_CODE = re.compile(r"action=|layers=input|rule=|\((consistent|keep_label)=")
+OWN_CODE = re.compile(r"dawn|action=|layers=input|rule=|\((consistent|keep_label)=")
 OUTPUT = [name for name in defenses.names() if issubclass(defenses.get(name), OutputDefense)]
 
 
