@@ -134,7 +134,7 @@ def _answers(loaded: LoadedModel, model: str, triggers: TriggerSet) -> NDArray[A
     frame = pd.DataFrame(rows, columns=columns) if columns else None
     if loaded.takes == "frame" and frame is None:
         frame = _named(loaded, rows, model)
-    forms = [frame] if loaded.takes == "frame" else [array]
+    forms: list[Any] = [frame] if loaded.takes == "frame" else [array]
     if not loaded.decides and frame is not None:
         forms = [frame, array]
     for form in forms:

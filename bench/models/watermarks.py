@@ -76,8 +76,8 @@ def marks_given(
         shown = np.flatnonzero((marks >= 0) & (marks == top) & single)
         digests = member.digests(batch) if len(shown) else ()
         found += [
-            Mark(int(row), digests[row], int(marks[row]), int(raw[row].argmax()), as_given(victim, x[row]))
-            for row in shown
+            Mark(row, digests[row], int(marks[row]), int(raw[row].argmax()), as_given(victim, x[row]))
+            for row in shown.tolist()
         ]
     return tuple(found)
 

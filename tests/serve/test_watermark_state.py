@@ -2,10 +2,14 @@
 
 import json
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
+from asgi_client import FakePredictor, exchange, served
 
 from bench.errors import UsageError
+from bench.serve.controls import Controls
 from bench.serve.predictor import Mark
 from bench.serve.state import State
 from bench.serve.watermark import (
@@ -109,3 +113,24 @@ def test_the_key_is_drawn_once_for_all_workers_and_later(tmp_path):
     other = State(tmp_path / "other.sqlite")
     assert watermark_key(other) != keys[0]
     other.close()
+
+
+class MarkingPredictor(FakePredictor):
+    """Marks the second input of every query."""
+
+    async def answer(self, query, client, number=None):
+        given = await super().answer(query, client, number)
+        values = [float(value) for value in query.rows[1]]
+        return replace(given, marks=(Mark(1, str(values).encode(), 1, 0, values),))
+
+
+def test_a_served_mark_is_in_the_state_before_its_answer_is_sent(tmp_path):
+    rows = [[0.25, 1.0], [0.75, 0.0]]
+    with served(tmp_path, MarkingPredictor(), Controls(quota=None)) as app:
+        for _ in range(2):
+            assert exchange(app, "POST", "/predict", {"inputs": rows})[0] == 200
+    (file,) = tmp_path.rglob("*.sqlite")
+    with closing(sqlite3.connect(file)) as opened:
+        (account,) = opened.execute("SELECT account FROM watermark").fetchone()
+        (found,) = trigger_set(opened, account).triggers
+    assert (found.input, found.label, found.victim_label) == (rows[1], "yes", "no")
