@@ -9,7 +9,7 @@ import pytest
 from asgi_client import FakePredictor, exchange, served
 
 from bench.errors import UsageError
-from bench.serve.controls import Controls
+from bench.serve.controls import Controls, Keys, Quota
 from bench.serve.predictor import Mark
 from bench.serve.state import State
 from bench.serve.watermark import (
@@ -126,7 +126,7 @@ class MarkingPredictor(FakePredictor):
 
 def test_a_served_mark_is_in_the_state_before_its_answer_is_sent(tmp_path):
     rows = [[0.25, 1.0], [0.75, 0.0]]
-    with served(tmp_path, MarkingPredictor(), Controls(quota=None)) as app:
+    with served(tmp_path, MarkingPredictor(), Controls(quota=Quota(on=False), keys=Keys(on=False))) as app:
         for _ in range(2):
             assert exchange(app, "POST", "/predict", {"inputs": rows})[0] == 200
     (file,) = tmp_path.rglob("*.sqlite")
