@@ -8,7 +8,7 @@ class ExitCode(IntEnum):
 
     FINE = 0
     REGRESSION = 1
-    """The regression gate found a regression, and nothing else."""
+    """The regression gate found a regression, or a control of a live target does not hold; nothing else."""
     USAGE = 2
     """Something that the user or the machine has to change: an argument, a file, a full disk."""
     INCOMPLETE = 3

@@ -71,7 +71,7 @@ def controls(asked: Asked) -> ExitCode:
         most = planned_inputs(probes, found.context)
         if asked.limit is not None:
             most = min(most, asked.limit)
-        _say(f"{len(probes)} probes of {found.url} ({found.permission}): at most {most:,} inputs")
+        _say(f"{pages.counted(probes)} of {found.url} ({found.permission}): at most {most:,} inputs")
         if found.earlier:
             _say(
                 f"{found.earlier:,} inputs were booked by earlier probes of this target; this run books anew"

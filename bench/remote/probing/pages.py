@@ -33,12 +33,17 @@ NOT_MEANT = (
 )
 
 
+def counted(probes: Sequence[object]) -> str:
+    """Return how many probes there are, in words."""
+    return f"{len(probes)} probe{'' if len(probes) == 1 else 's'}"
+
+
 def counts(outcome: Outcome) -> str:
     """Return how many probes had which result, in words."""
     results = [each.verdict.result for each in outcome.findings]
     inputs = sum(each.inputs for each in outcome.findings)
     said = ", ".join(f"{results.count(name)} {name}" for name in (FAILS, HOLDS, UNTESTED) if name in results)
-    return f"{len(results)} probes: {said}; {inputs:,} inputs booked"
+    return f"{counted(results)}: {said}; {inputs:,} inputs booked"
 
 
 def terminal(outcome: Outcome) -> list[str]:

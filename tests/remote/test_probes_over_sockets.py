@@ -1,0 +1,84 @@
+"""Probes over a real uvicorn: what an application in the same process cannot show."""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from naive_servers import Server
+from probing import KEYS, a_target
+from served import naive_workers, served
+
+from bench.remote.probing.opening import opened
+from bench.remote.probing.registry import chosen
+from bench.remote.probing.run import planned_inputs, run_probes
+
+
+def probed(names, port, **fields):
+    """Return the findings of probes of a server on this machine; they do not really wait for windows."""
+    target = a_target(url=f"http://127.0.0.1:{port}", **{"stated_rate": "20/minute", **fields})
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        opened(
+            target,
+            Path(folder) / "l.sqlite",
+            folder=Path(folder),
+            allowed_host=None,
+            environ=KEYS,
+            sleep=lambda _: None,
+        ) as found,
+    ):
+        probes = chosen(names.split(","))
+        most = planned_inputs(probes, found.context)
+        return run_probes(probes, found.context, found.ledger, most=most).findings
+
+
+@contextlib.contextmanager
+def fresh(*faults, **settings):
+    """Yield the port of a server whose accounts are not used yet, but for the first request of a run."""
+    app = Server(*faults, clock=time.time, **{"limit": 21, "window": 60.0, **settings})
+    with served(app, proxy_headers="proxy" in faults) as port:
+        yield port, app
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("faults", "result"), [((), "holds"), (("proxy", "address"), "does not hold")])
+def test_an_address_that_is_only_claimed(faults, result):
+    """uvicorn believes X-Forwarded-For from this machine, unless it is told not to."""
+    with fresh(*faults, limit=21) as (port, _):
+        (finding,) = probed("spoofed-address", port, stated_rate="20/minute")
+    assert finding.verdict.result == result, finding.verdict
+
+
+@pytest.mark.parametrize(("faults", "result"), [((), "holds"), (("connections",), "does not hold")])
+def test_requests_in_one_write(faults, result):
+    with fresh(*faults) as (port, app):
+        (finding,) = probed("pipelining", port, stated_rate="20/minute")
+    assert finding.verdict.result == result, finding.verdict
+    assert "written at once on one connection" in finding.verdict.evidence[0]
+    assert app.answered >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "result"), [(1, "holds"), (2, "does not hold")])
+def test_processes_that_count_alone(number, result):
+    with naive_workers(number, limit=20, window=60.0) as port:
+        (finding,) = probed("workers", port, stated_rate="20/minute")
+    assert finding.verdict.result == result, finding.verdict
+
+
+def test_what_a_slow_answer_costs_is_the_time_of_one_request():
+    app = Server(clock=time.time, limit=1000)
+
+    async def slow(scope, receive, send):
+        if app.answered:
+            await asyncio.sleep(5)
+        await app(scope, receive, send)
+
+    with served(slow) as port:
+        start = time.monotonic()
+        findings = probed("noise", port, timeout=0.3)
+        assert time.monotonic() - start < 20
+    assert findings[0].verdict.result == "cannot be tested"
