@@ -160,6 +160,10 @@ def controls(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Most inputs of this run.")] = None,
+    triggers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of the owner: what moatbench watermark export wrote."),
+    ] = None,
     allowed: Allowed = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of ledger and results (default: results/TARGET).")
@@ -174,6 +178,7 @@ def controls(
         file=target,
         only=tuple(name.strip() for text in only or () for name in text.split(",") if name.strip()),
         second_account=second_account,
+        triggers=triggers,
         limit=limit,
         allowed_host=allowed,
         out=out,

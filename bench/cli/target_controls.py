@@ -20,11 +20,12 @@ from bench.files import write_atomically
 from bench.remote.exchange import Inputs
 from bench.remote.probing import pages
 from bench.remote.probing.base import FAILS, Finding
+from bench.remote.probing.context import Triggers
 from bench.remote.probing.opening import opened
 from bench.remote.probing.registry import PROBES, chosen
 from bench.remote.probing.run import Outcome, planned_inputs, run_probes
 from bench.remote.probing.sarif import sarif
-from bench.remote.target import load_target
+from bench.remote.target import Target, load_target
 from bench.report.terminal_page import printable
 
 MOST_ROWS = 512
@@ -42,6 +43,7 @@ class Asked:
     allowed_host: str | None = None
     out: Path | None = None
     options: Mapping[str, Any] | None = None
+    triggers: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -67,6 +69,7 @@ def controls(asked: Asked) -> ExitCode:
         inputs=inputs,
         second=asked.second_account,
         run_limit=asked.limit,
+        triggers=None if asked.triggers is None else _triggers(asked.triggers, target),
     ) as found:
         most = planned_inputs(probes, found.context)
         if asked.limit is not None:
@@ -117,6 +120,30 @@ def _inputs(options: Mapping[str, Any]) -> Inputs | None:
     data = load_data(options["data"], label=options.get("label"), columns=options.get("columns"))
     rows = np.unique(row_groups(data.x))[:MOST_ROWS]
     return on_the_wire(data, data.x[rows])
+
+
+def _triggers(path: Path, target: Target) -> Triggers:
+    """Return what ``moatbench watermark export`` wrote; raises UsageError where it is of another model."""
+    import numpy as np
+
+    from bench.serve.watermark import read_trigger_set
+
+    found = read_trigger_set(path)
+    places = {name: place for place, name in enumerate(target.classes)}
+    if set(found.classes) != set(places):
+        raise UsageError(f"{path} has the triggers of a model with other classes than the target file names")
+    rows = [each.input for each in found.triggers]
+    try:
+        x = np.array(rows, dtype=np.float64)
+    except (ValueError, TypeError):
+        inputs = Inputs(np.zeros((len(rows), 1), np.float32), rows, tuple(found.columns))
+    else:
+        inputs = Inputs(x.astype(np.float32), x, tuple(found.columns))
+    wrong, own = (
+        np.array([places[name] for name in names], dtype=np.int64)
+        for names in ([each.label for each in found.triggers], [each.victim_label for each in found.triggers])
+    )
+    return Triggers(inputs, wrong, own)
 
 
 def _tell(finding: Finding) -> None:
