@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,19 +14,18 @@ from bench.exit_codes import ExitCode
 from bench.remote.addresses import is_loopback, resolve
 from bench.report.terminal_page import printable
 from bench.serve.controls import Controls, load_controls
+from bench.serve.extra import needs_serve
 
-try:
+with needs_serve():
     from bench.serve import uvicorn_server, workers
+    from bench.serve.access import read_access
     from bench.serve.app import build_app
     from bench.serve.asgi import App
     from bench.serve.noise_seed import noise_seed
     from bench.serve.predictor import Predictor
-    from bench.serve.state import State
+    from bench.serve.state import State, state_file
     from bench.serve.tls import checked_context
-except ImportError as error:
-    raise UsageError(f"a server needs {error.name}: pip install 'moatbench[serve]'") from error
 
-STATE_FILE = "state.sqlite"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
@@ -45,11 +45,6 @@ class Request:
     defense: tuple[str, ...] = ()
     name: str | None = None
 
-    @property
-    def state_file(self) -> Path:
-        """The file of accounts, counters and audit log."""
-        return self.state / STATE_FILE
-
 
 @dataclass(frozen=True)
 class ServedApp:
@@ -57,12 +52,13 @@ class ServedApp:
 
     predictor: Callable[[State], Predictor]
     controls: Controls
-    state_file: Path
+    folder: Path
+    state: Path
 
     def __call__(self, lost: Callable[[str], None]) -> App:
         """Return the application; raises MoatbenchError."""
-        state = State(self.state_file)
-        return build_app(self.predictor(state), self.controls, state, lost=lost)
+        state = State(state_file(self.state))
+        return build_app(self.predictor(state), self.controls, state, folder=self.folder, lost=lost)
 
 
 @dataclass(frozen=True)
@@ -166,13 +162,16 @@ def checked_name(name: str, option: str = "--name") -> str:
 def served(request: Request, predictor: Callable[[State], Predictor], what: str, model: str) -> ExitCode:
     """Serve a predictor behind the controls until a signal; raises MoatbenchError and StoppedError."""
     controls = Controls() if request.controls is None else load_controls(request.controls)
+    folder = Path() if request.controls is None else request.controls.parent
     tls = _check_tls(request)
-    _check_address(request, tls=tls)
+    _check_address(request, tls=tls, keys=controls.keys.on)
     with workers.sole_server(request.state):
+        with State(state_file(request.state)) as state:  # secrets are looked for before a model is loaded
+            read_access(controls, state, folder=folder, environ=os.environ)
         sock = uvicorn_server.bound(request.host, request.port)
         try:
             process = workers.Process(
-                ServedApp(predictor, controls, request.state_file),
+                ServedApp(predictor, controls, folder, request.state),
                 sock,
                 controls.size,
                 request.certificate,
@@ -185,6 +184,7 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
                 lines = (
                     f"{what} is served at {scheme}://{address}",
                     f"  POST /v2/models/{model}/infer (Open Inference Protocol), POST /predict (JSON)",
+                    *(f"  {line}" for line in _in_words(controls, request.state)),
                     "Ctrl-C ends it",
                 )
                 print(printable("\n".join(lines)), flush=True)
@@ -192,6 +192,21 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
             return workers.run(process, request.workers, started)
         finally:
             sock.close()
+
+
+def _in_words(controls: Controls, state: Path) -> list[str]:
+    """Return which controls hold, a line each."""
+    keys, quota, size = controls.keys, controls.quota, controls.size
+    lines = ["keys: none, anybody may ask"]
+    if keys.on:
+        tokens = " and bearer tokens" if controls.jwt else ""
+        lines = [f"keys{tokens}: a client's key is made by moatbench keys add --state {state} NAME"]
+    cap = "any number" if quota.cap is None else f"{quota.cap:,}"
+    rate = "" if quota.window is None else f", {quota.rate}"
+    lines.append(f"inputs of an account: {cap}{rate}; of a request: {size.inputs:,}")
+    if controls.suspension.after is not None:
+        lines.append(f"an account is suspended after {controls.suspension.after:,} flagged inputs")
+    return lines
 
 
 def _check_tls(request: Request) -> bool:
@@ -203,12 +218,17 @@ def _check_tls(request: Request) -> bool:
     return True
 
 
-def _check_address(request: Request, *, tls: bool) -> None:
+def _check_address(request: Request, *, tls: bool, keys: bool) -> None:
     """Raise UsageError for an address that others can reach, unless it has TLS and keys."""
     if all(map(is_loopback, resolve(request.host, request.port))):
         return
     if not tls:
         raise UsageError(
             f"--host {request.host} can be reached from other machines: add --certificate and --key, "
+            "or leave --host out"
+        )
+    if not keys:
+        raise UsageError(
+            f"--host {request.host} can be reached from other machines: switch keys on in the controls file, "
             "or leave --host out"
         )

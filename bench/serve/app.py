@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from bench import __version__
 from bench.serve import watermark
+from bench.serve.access import read_access
 from bench.serve.asgi import App, Receive, Scope, Send, send_json
 from bench.serve.call import Call, Refused, call_of
 from bench.serve.controls import Controls
@@ -28,16 +31,21 @@ def build_app(
     controls: Controls,
     state: State,
     *,
+    folder: Path = Path(),
+    environ: Mapping[str, str] = os.environ,
     lost: Callable[[str], None] = lambda _: None,
 ) -> App:
-    """Return the application.
+    """Return the application; raises UsageError where a secret of the controls is missing.
 
-    ``lost``: called with a sentence when the state file can no longer be written. The order, outermost first:
-    errors, deadline, size, route, limits of failed keys, authentication, decoding, terms, quota, model.
+    ``folder``: that of the controls file; ``environ``: holds secrets. ``lost``: called with a sentence when
+    the state file can no longer be written. The order, outermost first: errors, deadline, size, route, limit
+    of failed keys, authentication, decoding, quota and rate, suspension, model.
     """
+    access = read_access(controls, state, folder=folder, environ=environ)
     endpoint = Endpoint(predictor, state)
-    app: App = endpoint
+    app: App = access.counted(endpoint)
     app = Decode(app, controls.size, predictor=predictor)
+    app = access.identified(app)
     app = ExactRoute(app, routes(predictor.name), public=endpoint)
     app = BodySize(app, controls.size)
     app = Deadline(app, controls.size)

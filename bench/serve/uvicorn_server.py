@@ -70,7 +70,7 @@ class Servers:
         """Serve ``app`` on a socket; ``tls``: with the certificate, if there is one."""
         context = self._context if tls else None
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]  # uvicorn types messages by their fields
+            app,
             http=connection_class(self._size),
             loop="asyncio",
             ws="none",

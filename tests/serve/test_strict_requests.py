@@ -53,19 +53,19 @@ def test_labels_are_shown_where_they_are_asked_for_and_probabilities_never_where
         tmp_path / "labels",
         FakePredictor(shows="labels"),
         Controls(quota=Quota(on=False), keys=Keys(on=False)),
-    ) as app:
-        assert exchange(app, "POST", "/predict", {"inputs": ROWS})[2] == {"predictions": ["no", "yes"]}
+    ) as other:
+        assert exchange(other, "POST", "/predict", {"inputs": ROWS})[2] == {"predictions": ["no", "yes"]}
         for path, body in (
             ("/predict", {"inputs": ROWS, "output": "probabilities"}),
             (INFER, {"inputs": [tensor()], "outputs": [{"name": "probabilities"}]}),
             (INFER, {"inputs": [tensor()], "outputs": [{"name": "predict_proba"}]}),
         ):
-            status, _, answer = exchange(app, "POST", path, body)
+            status, _, answer = exchange(other, "POST", path, body)
             assert status == 400
             assert answer == {
                 "error": "there is no such output; the model's metadata name those that are shown"
             }
-        model = exchange(app, "GET", "/v2/models/fake", b"", ())[2]
+        model = exchange(other, "GET", "/v2/models/fake", b"", ())[2]
         assert [each["name"] for each in model["outputs"]] == ["labels"]
 
 

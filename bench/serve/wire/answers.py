@@ -28,7 +28,7 @@ def shown_output(name: Any, predictor: Predictor) -> Literal["probabilities", "l
 
 def labels(answer: Answer, classes: Sequence[str]) -> list[str | None]:
     """Return the name of the top-1 (the first maximum) of each answer; None where it was rejected."""
-    rejected = np.isnan(answer.probabilities).any(axis=1)
+    rejected = np.asarray(np.isnan(answer.probabilities).any(axis=1))
     places = np.nan_to_num(answer.probabilities, nan=-1.0).argmax(axis=1)
     pairs = zip(places.tolist(), rejected.tolist(), strict=True)
     return [None if lost else classes[place] for place, lost in pairs]
