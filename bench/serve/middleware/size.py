@@ -1,4 +1,4 @@
-"""The limit of a body's bytes, whatever its headers say."""
+"""The limits of bytes: of a request's headers, and of its body, whatever its headers say."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from bench.serve.controls import Size
 
 
 class BodySize:
-    """Refuses a body of more than ``body_bytes``, chunked or not, and reads no more of it."""
+    """Refuses headers of more than ``header_bytes``, and a body of more than ``body_bytes``, chunked or not.
+
+    It reads no more of the body. uvicorn limits only headers that come in parts.
+    """
 
     def __init__(self, app: App, settings: Size) -> None:
-        self._app, self._most = app, settings.body_bytes
+        self._app, self._most, self._most_headers = app, settings.body_bytes, settings.header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises Refused."""
+        lines = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if lines + len(scope["raw_path"]) + len(scope["query_string"]) > self._most_headers:
+            raise Refused(431, "the headers are too long", control="size")
         if times(scope, "content-length"):
             length = header(scope, "content-length")
             if length is None or not length.isascii() or not length.isdigit():

@@ -1,0 +1,217 @@
+import contextlib
+import datetime as dt
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from bench.errors import UsageError
+from bench.serve import uvicorn_server, workers
+from bench.serve.tls import checked_context
+
+SCRIPT = Path(__file__).parents[1] / "support" / "small_server.py"
+BODY = json.dumps({"inputs": [[0.25, 1.0]]})
+HEADERS = {"Content-Type": "application/json"}
+
+
+@contextlib.contextmanager
+def started(folder, workers=1, *more):
+    """Yield a server's process and its port."""
+    command = [sys.executable, str(SCRIPT), str(folder), str(workers), *map(str, more)]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+    )
+    try:
+        line = process.stdout.readline()
+        assert ":" in line, (line, process.communicate(timeout=60))
+        yield process, int(line.rpartition(":")[2])
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=60)
+
+
+def ask(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/predict", BODY, HEADERS)
+    answer = connection.getresponse()
+    status, text = answer.status, answer.read()
+    connection.close()
+    return status, json.loads(text)
+
+
+def raw(port, *parts):
+    """Send bytes on a connection of their own; return everything until the server ends it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        for part in parts:
+            connection.sendall(part)
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := connection.recv(65536):
+                found += piece
+        return found
+
+
+def make_certificate(folder, *, days=30, name="one"):
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=60))
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / f"{name}.crt", folder / f"{name}.key"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    files[1].write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+    files[1].chmod(0o600)
+    return files
+
+
+def test_clients_that_never_end_a_request_and_lines_that_are_no_http_are_ended(tmp_path):
+    with started(tmp_path) as (process, port):
+        assert ask(port) == (200, {"predictions": [[0.75, 0.25]]})
+        assert raw(port) == b""  # no request at all
+        assert raw(port, b"POST /predict HTTP/1.1\r\nHost: x\r\nX-") == b""  # headers that never end
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        late = raw(port, head + b"Content-Length: 100\r\n\r\n{")
+        assert late.startswith(b"HTTP/1.1 408")
+        assert late.endswith(b'{"error":"the body took too long"}')
+        chunked = raw(port, head + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n")
+        assert chunked.startswith(b"HTTP/1.1 408")
+        long = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 20_000 + b"\r\n\r\n"
+        assert raw(port, long).startswith(b"HTTP/1.1 431")
+        both = head + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        assert not raw(port, both).startswith(b"HTTP/1.1 200")
+        answer = raw(port, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"server:" not in answer.lower()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+        assert process.returncode == 130
+
+
+def test_two_requests_in_one_write_get_two_answers_and_more_connections_than_allowed_are_ended(tmp_path):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    request = head + f"Content-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
+    with started(tmp_path) as (process, port):
+        last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
+        assert raw(port, request + last).count(b'{"predictions":[[0.75,0.25]]}') == 2
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            with contextlib.suppress(ConnectionResetError):
+                assert raw(port, last) == b""
+        process.terminate()
+        process.wait(timeout=60)
+        assert process.returncode == 0
+
+
+def test_a_second_server_on_one_state_is_refused(tmp_path):
+    with (
+        workers.sole_server(tmp_path),
+        pytest.raises(UsageError, match="another server uses the state"),
+        workers.sole_server(tmp_path),
+    ):
+        pass
+    with workers.sole_server(tmp_path):
+        pass
+
+
+def test_a_port_in_use_is_refused():
+    with contextlib.closing(uvicorn_server.bound("127.0.0.1", 0)) as sock:
+        sock.listen()
+        with pytest.raises(UsageError, match="choose another --port"):
+            uvicorn_server.bound("127.0.0.1", sock.getsockname()[1])
+
+
+def test_a_certificate_that_cannot_serve_is_refused_before_anything_listens(tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    assert checked_context(certificate, key).minimum_version == ssl.TLSVersion.TLSv1_2
+    for files, words in (
+        ((tmp_path / "none.crt", key), "no certificate"),
+        ((certificate, tmp_path / "none.key"), "no key"),
+        ((key, key), "holds no certificate"),
+        ((certificate, certificate), "can be read by every user|does not fit"),
+        (make_certificate(tmp_path, days=-1, name="old"), "expired on"),
+        ((certificate, make_certificate(tmp_path, name="other")[1]), "does not fit"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            checked_context(*files)
+    with pytest.raises(UsageError, match="not valid before"):
+        checked_context(certificate, key, now=dt.datetime(2001, 1, 1, tzinfo=dt.UTC))
+    key.chmod(0o644)
+    with pytest.raises(UsageError, match="chmod 600"):
+        checked_context(certificate, key)
+
+
+@pytest.mark.slow
+def test_tls_is_served_and_nothing_without_it(tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    with started(tmp_path / "state", 1, certificate, key) as (_, port):
+        context = ssl.create_default_context(cafile=certificate)
+        connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=60)
+        connection.request("POST", "/predict", BODY, HEADERS)
+        assert connection.getresponse().status == 200
+        connection.close()
+        assert not raw(port, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_noticed_and_replaced_and_all_end_with_their_parent(tmp_path):
+    with started(tmp_path, 2) as (process, port):
+        children = children_of(process.pid)
+        assert len(children) == 2
+        os.kill(children[0], signal.SIGKILL)
+        line = process.stderr.readline()
+        assert "a worker ended with exit code -9; another one starts" in line
+        assert ask(port)[0] == 200
+        process.kill()  # the workers see that the parent is gone
+        process.wait(timeout=60)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                ask(port)
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_sentence(tmp_path):
+    (tmp_path / "broken").touch()
+    for number in (1, 2):
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), str(tmp_path), str(number)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, "the model is broken\n"), done.stderr
+
+
+def children_of(pid):
+    """Return the processes of a server that answer, oldest first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return sorted(found)
