@@ -206,6 +206,8 @@ def _in_words(controls: Controls, state: Path) -> list[str]:
     lines.append(f"inputs of an account: {cap}{rate}; of a request: {size.inputs:,}")
     if controls.suspension.after is not None:
         lines.append(f"an account is suspended after {controls.suspension.after:,} flagged inputs")
+    if controls.terms is not None:
+        lines.append(f"terms: version {controls.terms.version} has to be accepted, GET /terms")
     return lines
 
 

@@ -14,13 +14,16 @@ from bench.serve.access import read_access
 from bench.serve.asgi import App, Receive, Scope, Send, send_json
 from bench.serve.call import Call, Refused, call_of
 from bench.serve.controls import Controls
+from bench.serve.middleware.audit import Refusals
 from bench.serve.middleware.deadline import Deadline
 from bench.serve.middleware.decode import Decode
 from bench.serve.middleware.outermost import Outermost
 from bench.serve.middleware.route import ExactRoute, routes
 from bench.serve.middleware.size import BodySize
+from bench.serve.middleware.terms import AcceptedTerms
 from bench.serve.predictor import Answer, Predictor, Query, RejectedInputsError, UpstreamError
 from bench.serve.state import State
+from bench.serve.terms import load as load_terms
 from bench.serve.wire import oip, plain
 
 _WIRES = {"infer": oip.encoded, "predict": plain.encoded}
@@ -38,15 +41,18 @@ def build_app(
     """Return the application; raises UsageError where a secret of the controls is missing.
 
     ``folder``: that of the controls file; ``environ``: holds secrets. ``lost``: called with a sentence when
-    the state file can no longer be written. The order, outermost first: errors, deadline, size, route, limit
-    of failed keys, authentication, decoding, quota and rate, suspension, model.
+    the state file can no longer be written. The order, outermost first: errors, deadline, size, route, log
+    of refusals, limit of failed keys, authentication, terms, decoding, quota and rate, suspension, model.
     """
     access = read_access(controls, state, folder=folder, environ=environ)
+    agreed = controls.terms
     endpoint = Endpoint(predictor, state)
     app: App = access.counted(endpoint)
     app = Decode(app, controls.size, predictor=predictor)
-    app = access.identified(app)
-    app = ExactRoute(app, routes(predictor.name), public=endpoint)
+    if agreed is not None:
+        app = AcceptedTerms(app, state, load_terms(folder / agreed.file, agreed.version))
+    app = Refusals(access.identified(app), state)
+    app = ExactRoute(app, routes(predictor.name, terms=agreed is not None), public=endpoint)
     app = BodySize(app, controls.size)
     app = Deadline(app, controls.size)
     return Outermost(app, clock=state.clock, lost=lost)

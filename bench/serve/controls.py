@@ -33,6 +33,15 @@ class Size(pydantic.BaseModel):
     answer_seconds: Annotated[float, pydantic.Field(gt=0)] = 60.0
 
 
+class TermsOfUse(pydantic.BaseModel):
+    """Terms that an account has to accept before its first answer: a text ``file``, and its ``version``."""
+
+    model_config = Strict
+
+    file: str
+    version: Annotated[str, pydantic.Field(min_length=1, max_length=100)]
+
+
 class Controls(pydantic.BaseModel):
     """Controls of a server; the defaults hold where there is no file: keys, quotas and size limits."""
 
@@ -44,6 +53,7 @@ class Controls(pydantic.BaseModel):
     quota: Quota = Quota()
     suspension: Suspension = Suspension()
     admin: Admin | None = None
+    terms: TermsOfUse | None = None
 
 
 PARTS = {
@@ -53,6 +63,7 @@ PARTS = {
     "quota": Quota,
     "suspension": Suspension,
     "admin": Admin,
+    "terms": TermsOfUse,
 }
 """The models of the file's tables."""
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from asgi_client import exchange, served
 
+from bench.data.datasets import Labelled, Splits
 from bench.inputs import Column, InputSpace
 from bench.models.defended_api import DefendedAPI
 from bench.models.served_victim import ServedVictim
@@ -12,6 +13,7 @@ from bench.serve.access_controls import Keys
 from bench.serve.controls import Controls
 from bench.serve.predictor import Query, RejectedInputsError
 from bench.serve.wire import plain
+from defenses.base import DefenseStack
 
 OPEN = Controls(keys=Keys(on=False))
 STACKS = [
@@ -49,7 +51,7 @@ def test_every_route_and_output_shows_what_the_defended_api_answers(
     # Each request's inputs have numbers of their own, so that noise is fresh.
     expected = [api.query(x, "anonymous", number=5 * turn).probabilities for turn in range(4)]
     rows = x.reshape(5, 64).tolist()
-    tensor = {"name": "x", "shape": [5, 64], "datatype": "FP32", "data": sum(rows, [])}
+    tensor = {"name": "x", "shape": [5, 64], "datatype": "FP32", "data": x.ravel().tolist()}
     with served(tmp_path, server(*defenses, shows=shows), OPEN) as app:
         first = exchange(app, "POST", "/predict", {"inputs": rows})[2]["predictions"]
         second = exchange(app, "POST", "/v2/models/digits/infer", {"inputs": [tensor]})[2]["outputs"][0]
@@ -100,15 +102,11 @@ COLUMNS = (
 
 
 @pytest.fixture
-def table(digits_victim):
-    from bench.data.datasets import Labelled, Splits
-
+def table():
     space = InputSpace.of_columns(COLUMNS)
     part = Labelled(np.array([[20, 0, 1, 0.5]] * 4, np.float32), np.zeros(4, np.int64))
     splits = Splits(part, part, part, part, classes=2, space=space)
     victim = Victim(lambda x: np.stack([1 - x[:, 2], x[:, 2]], axis=1), splits)
-    from defenses.base import DefenseStack
-
     served_table = ServedVictim(
         victim, DefenseStack(), name="table", version="1", shows="probabilities", seed=1
     )

@@ -19,10 +19,15 @@ class Route:
     inputs: bool = False
 
 
-def routes(model: str) -> Mapping[bytes, Route]:
-    """Return the routes of a server by path, as it stands in a request."""
+def routes(model: str, *, terms: bool = False) -> Mapping[bytes, Route]:
+    """Return the routes of a server by path, as it stands in a request; ``terms``: with those of terms."""
     quoted = model.encode("ascii")
+    of_terms = {
+        b"/terms": Route("terms", "GET"),
+        b"/terms/accept": Route("accept terms", "POST", inputs=True),
+    }
     return {
+        **(of_terms if terms else {}),
         b"/v2": Route("server", "GET"),
         b"/v2/health/live": Route("live", "GET", public=True),
         b"/v2/health/ready": Route("ready", "GET", public=True),
