@@ -1,0 +1,1 @@
+"""The administration's own port, on loopback: metrics, behind a key and a second factor."""
