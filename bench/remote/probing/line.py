@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 LARGEST = 16_000_000
 """Most bytes of an answer."""
@@ -176,15 +176,15 @@ class _Reading(io.RawIOBase):
 class _Kept:
     """Lets http.client read one answer of several: it closes its file after each."""
 
-    def __init__(self, reader: io.BufferedReader) -> None:
+    def __init__(self, reader: io.BufferedReader[Any]) -> None:
         self._reader = reader
 
-    def makefile(self, _: str) -> io.BufferedReader:
+    def makefile(self, _: str) -> io.BufferedReader[Any]:
         return _Open(self._reader)  # type: ignore[return-value]
 
 
 class _Open:
-    def __init__(self, reader: io.BufferedReader) -> None:
+    def __init__(self, reader: io.BufferedReader[Any]) -> None:
         self.read, self.readline, self.read1 = reader.read, reader.readline, reader.read1
         self.readinto, self.peek = reader.readinto, reader.peek
 
@@ -195,7 +195,7 @@ class _Open:
         pass
 
 
-def _read(reader: io.BufferedReader, method: str, start: float) -> Reply | None:
+def _read(reader: io.BufferedReader[Any], method: str, start: float) -> Reply | None:
     """Return the next answer; None where none comes whole."""
     answer = http.client.HTTPResponse(_Kept(reader), method=method)  # type: ignore[arg-type]
     try:
