@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.exceptions import NotFittedError
 
-from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, Images, Predicate
+from defenses.base import (
+    Answers,
+    Array,
+    Batch,
+    Calibration,
+    Claims,
+    Defense,
+    Images,
+    Predicate,
+    StrengthRange,
+)
 from defenses.predicates import EXACT
 
 Labels = NDArray[np.int64]
@@ -50,6 +60,7 @@ class Dawn(Defense):
     name = "dawn"
     paper = "Szyller et al. 2021, arXiv 1906.00830"
     known_by = ("recover", "auto")
+    strength = StrengthRange("rate", 0.0005, 0.5)
 
     edges_: Array
     fallback_: bool
