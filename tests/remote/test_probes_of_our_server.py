@@ -10,8 +10,9 @@ from bench.remote.probing.run import run_probes
 from bench.remote.target import Account, SecondFactor
 
 KEY, TOKEN = Account(name="ann", key_env="ANN"), Account(name="ann by token", key_env="ANN_TOKEN")
-FACTOR = SecondFactor(
-    url="http://127.0.0.1:9001/login", secret_env="TOTP", account="ops", body='{"code": "$code"}'
+CODE = '{"code": "$code"}'
+FACTOR = SecondFactor.model_validate(
+    {"url": "http://127.0.0.1:9001/login", "secret_env": "TOTP", "account": "ops", "body": CODE}
 )
 FREE = {"quota": {"inputs": 100_000, "rate": "100000/minute"}}
 CONTROLS = {
