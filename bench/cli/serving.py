@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.serve.extra import needs_serve
 with needs_serve():
     from bench.serve import uvicorn_server, workers
     from bench.serve.access import read_access
+    from bench.serve.admin.app import AdminApp
     from bench.serve.app import build_app
     from bench.serve.asgi import App
     from bench.serve.noise_seed import noise_seed
@@ -169,6 +171,7 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
         with State(state_file(request.state)) as state:  # secrets are looked for before a model is loaded
             read_access(controls, state, folder=folder, environ=os.environ)
         sock = uvicorn_server.bound(request.host, request.port)
+        admin = _administration(controls, folder, request.state)
         try:
             process = workers.Process(
                 ServedApp(predictor, controls, folder, request.state),
@@ -176,6 +179,7 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
                 controls.size,
                 request.certificate,
                 request.key,
+                admin,
             )
 
             def started() -> None:
@@ -185,6 +189,10 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
                     f"{what} is served at {scheme}://{address}",
                     f"  POST /v2/models/{model}/infer (Open Inference Protocol), POST /predict (JSON)",
                     *(f"  {line}" for line in _in_words(controls, request.state)),
+                    *(
+                        f"  metrics at http://{each}"
+                        for each in uvicorn_server.listening(admin[1:] if admin else [])
+                    ),
                     "Ctrl-C ends it",
                 )
                 print(printable("\n".join(lines)), flush=True)
@@ -192,6 +200,18 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
             return workers.run(process, request.workers, started)
         finally:
             sock.close()
+            if admin is not None:
+                admin[1].close()
+
+
+def _administration(controls: Controls, folder: Path, state: Path) -> tuple[AdminApp, socket.socket] | None:
+    """Return the administration and its socket, on 127.0.0.1; None where the controls name no port."""
+    if controls.admin is None:
+        return None
+    if not controls.keys.on:
+        raise UsageError("[admin] needs keys; switch them on in the controls file, or leave [admin] out")
+    app = AdminApp(controls, state_file(state), folder)
+    return app, uvicorn_server.bound("127.0.0.1", controls.admin.port)
 
 
 def _in_words(controls: Controls, state: Path) -> list[str]:
