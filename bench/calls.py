@@ -29,16 +29,19 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     if len(text) > LONGEST:
         raise UsageError(f"{shown(text)} has {len(text):,} characters; at most {LONGEST:,} are allowed")
     try:
-        with warnings.catch_warnings(action="ignore"):  # Python's remarks on odd spellings
-            name, values = _read(text)
+        name, values = _read(text)
     except _UNREADABLE as error:
         raise UsageError(f"cannot read {shown(text)}: write name or name(key=value, …)") from error
-    return name, copy.deepcopy(values)
+    return name, {
+        key: copy.deepcopy(value) if isinstance(value, list | tuple | dict) else value
+        for key, value in values.items()
+    }
 
 
 @lru_cache(maxsize=4_000)  # plans and reports read the same texts over and over
 def _read(text: str) -> tuple[str, dict[str, Any]]:
-    node = ast.parse(text.strip(), mode="eval").body
+    with warnings.catch_warnings(action="ignore"):  # Python's remarks on odd spellings
+        node = ast.parse(text.strip(), mode="eval").body
     if isinstance(node, ast.Name):
         return node.id, {}
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -54,6 +53,8 @@ def temperature(answers: Array, truth: Labels) -> float:
     Temperature scaling (Guo et al. 2017, arXiv 1706.04599): the negative log-likelihood of
     :func:`at_temperature` is smallest. Raises ValueError without answers.
     """
+    from scipy.optimize import minimize_scalar  # takes .2 s, which a report need not wait for
+
     if not len(answers):
         raise ValueError("a temperature is fitted to answers; give at least one")
     rows, logs = np.arange(len(truth)), np.log(np.maximum(answers, FLOOR))

@@ -11,8 +11,6 @@ from bench.analysis.interval_text import in_clause, in_table
 from bench.analysis.membership_results import Inference
 from bench.metrics.definitions import Metric, shown_in
 from bench.report.context import ReportContext
-from bench.report.figures import study as study_figures
-from bench.report.figures.style import save
 from bench.report.markdown import code, markdown, plain
 from bench.report.templates import rendered
 
@@ -38,6 +36,11 @@ def curves(found: Sequence[Inference], folder: Path | None, name: str) -> list[s
 
     If there are too many for one figure, there is one for each source of non-members.
     """
+    if folder is None:  # so that a page for the terminal loads no matplotlib
+        return []
+    from bench.report.figures import study as study_figures
+    from bench.report.figures.style import save
+
     parts, named = [], dict(zip(labels(found), found, strict=True))
     kinds = {one.non_members for one in found} if len(found) > PANEL else {""}
     groups = []

@@ -11,7 +11,7 @@ from bench.files import write_atomically
 from bench.records import Record
 from bench.report import attacks, membership, sections, study_page, target_page, victim_page
 from bench.report.context import ReportContext
-from bench.report.figures.style import remove_old_figures
+from bench.report.figures.old_figures import remove_old_figures
 from bench.report.markdown import plain
 from bench.report.templates import rendered
 from bench.run_facts import Meta

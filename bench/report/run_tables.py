@@ -7,8 +7,6 @@ from collections import defaultdict
 from html import escape
 from typing import Any
 
-import pandas as pd
-
 from bench.analysis.display_names import attack_of
 from bench.analysis.findings import Findings
 from bench.analysis.interval_text import DASH
@@ -20,6 +18,8 @@ from bench.tasks import Cell
 
 def timing_table(findings: Findings) -> str:
     """Return median seconds by surrogate and attack; cached trainings do not count in training time."""
+    import pandas as pd
+
     frame = pd.DataFrame(
         [_timing(findings, r) for r in findings.records if r.kind == "cell" and r.status == "ok"]
     )

@@ -10,7 +10,6 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.records import Record
-from bench.report.html_page import write_html
 from bench.report.page import first_page, write_report
 from bench.run_facts import Meta
 from bench.store import Store
@@ -27,7 +26,8 @@ def write_store_report(path: Path, out: Path, options: Mapping[str, Any] | None 
     StoreError for a file that is no store.
     """
     records, meta, missing = _read(path, options)
-    from bench.report import export  # the library that it loads takes a while
+    from bench.report import export  # the libraries that these load take a while
+    from bench.report.html_page import write_html
 
     written = write_report(records, meta, out, missing)
     export.export(records, out / "results.parquet", missing)

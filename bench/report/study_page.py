@@ -15,8 +15,6 @@ from bench.analysis.study_units import difference, number, published
 from bench.plan.study import SLOT, Study, Table
 from bench.report import membership
 from bench.report.context import ReportContext
-from bench.report.figures import study as study_figures
-from bench.report.figures.style import save
 from bench.report.markdown import markdown
 from bench.report.study_comment import Headline, StudyComment
 from bench.report.templates import rendered
@@ -144,6 +142,11 @@ def _repeats(value: Value, *, notes: bool) -> str:
 def _figures(context: ReportContext, table: Table, values: Sequence[Value], number: int) -> list[str]:
     """Draw a table's figures; return the Markdown that shows them."""
     parts, folder = [], context.folder
+    if folder is None:
+        return []
+    from bench.report.figures import study as study_figures
+    from bench.report.figures.style import save
+
     path = save(study_figures.beside(values), folder, f"published-{number}")
     if path:
         parts.append(rendered("figure_published", heading=table.heading, path=path))

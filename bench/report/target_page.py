@@ -11,7 +11,6 @@ from bench.analysis.interval_text import DASH, in_table, in_text
 from bench.analysis.threat_models import VictimThreatModel
 from bench.report import answers
 from bench.report.context import ReportContext
-from bench.report.figures.target import draw
 from bench.report.markdown import code, markdown, plain
 from bench.run_facts import CampaignFacts, PurposeFacts
 
@@ -50,7 +49,7 @@ def page(context: ReportContext) -> dict[str, Any]:
         "effort": _effort(results, priced),
         "basis": _basis(priced),
         "steps": _steps(further),
-        "figure": draw(context, threat, results) if threat else "",
+        "figure": _figure(context, threat, results),
         "bill": _bill(facts),
         "billed": _billed(facts),
         "sure": _sure(context, threat, results, facts),
@@ -91,6 +90,14 @@ def _headline(results: Sequence[BudgetResult]) -> str:
         f"**{needs}{used}** buy a surrogate that agrees with the deployed model on "
         f"**{in_text(best.fidelity, '%')}** of test inputs (best attack: {plain(best.attack)})."
     )
+
+
+def _figure(context: ReportContext, threat: VictimThreatModel | None, results: Sequence[BudgetResult]) -> str:
+    if threat is None or context.folder is None:  # so that a page for the terminal loads no matplotlib
+        return ""
+    from bench.report.figures.target import draw
+
+    return draw(context, threat, results)
 
 
 def _against(context: ReportContext, threat: VictimThreatModel | None, facts: CampaignFacts) -> str:

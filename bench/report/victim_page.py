@@ -14,7 +14,6 @@ from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.analysis.verdicts import DefenseVerdict, Recommendation, VictimRecommendations
 from bench.report import answers
 from bench.report.context import ReportContext
-from bench.report.figures.victim import draw
 from bench.report.markdown import code, markdown, plain
 from bench.report.sections import group_sentence, unranked
 
@@ -45,6 +44,16 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
+def _figures(
+    context: ReportContext, found: VictimRecommendations, rows: Sequence[DefenseVerdict], prefix: str
+) -> list[str]:
+    if context.folder is None:  # so that a page for the terminal loads no matplotlib
+        return []
+    from bench.report.figures.victim import draw
+
+    return draw(context, found, rows, prefix)
+
+
 def page(context: ReportContext, found: VictimRecommendations, prefix: str = "") -> dict[str, Any]:
     """Return the values of the template ``victim``: the page of one victim.
 
@@ -67,7 +76,7 @@ def page(context: ReportContext, found: VictimRecommendations, prefix: str = "")
         ],
         "table": _table(context, rec, rows),
         "compared": " ".join(filter(None, [_compared(context, rec, rows), _balanced(context, found.victim)])),
-        "figures": draw(context, found, rows, prefix),
+        "figures": _figures(context, found, rows, prefix),
         "steps": _steps(context, found),
         "sure": [*_sure(context, found), *filter(None, [unranked(context)])],
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from bench.analysis.findings import Findings
 from bench.analysis.threat_models import Defense
 from bench.files import replacement
+from bench.report.figures.old_figures import CREATOR
 
 GREY = "#767b83"
 """Has about the same contrast, 4.3, against a white and a near-black page."""
@@ -61,21 +61,6 @@ def place_axes(figure: Figure, left: float, bottom: float, width: float, height:
     """Add axes at a place in inches."""
     across, down = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / down, width / across, height / down))
-
-
-EARLIER = re.compile(
-    r"T\d+-(curves|pareto|costs)\.svg|(heatmap|published|confusion|roc|roc-study)-[\d-]+\.svg"
-)
-"""Figures of reports by older versions, which do not say who made them."""
-CREATOR = "moatbench"
-
-
-def remove_old_figures(folder: Path) -> None:
-    """Remove the figures of an earlier report; other files stay."""
-    for path in sorted(folder.glob("*.svg")):
-        ours = f"<dc:title>{CREATOR}</dc:title>"
-        if EARLIER.fullmatch(path.name) or ours in path.read_text(encoding="utf-8", errors="replace"):
-            path.unlink()
 
 
 def save(figure: Figure | None, folder: Path | None, name: str) -> str:
