@@ -11,10 +11,13 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+
+from attacks.base import TransferSet
 from bench import plugins
 from bench.calls import parse_call
 from bench.cli import checking
@@ -28,6 +31,7 @@ from bench.metrics.balance import commonest_share, is_imbalanced
 from bench.models.determinism import single_thread
 from bench.models.model_check import Latency, base_rate
 from bench.models.own_victims import own_victim
+from bench.models.training_speed import seconds_of_trainings
 from bench.models.victim_options import VictimOptions
 from bench.models.victims import Victim
 from bench.plan import assessment
@@ -44,6 +48,8 @@ FIRST = "# Written by moatbench assess for: "
 SEAL = "# Digest of what follows: "
 EXACT = ("equation_solving", "path_finding")
 """Attacks that solve for a model, where they apply."""
+MOST_OF_TIME = 0.2
+"""Share of the time that the repeats of one attack may train for; a whole assessment has dozens."""
 REPORT_SECONDS = 20.0
 """Time that is kept for the report and for what is left of uneven work."""
 UNEVEN = 1.1
@@ -237,8 +243,9 @@ class Assessment:
         """Return the matrix of the largest scope that fits the time, by what the first cells take."""
         known = set(plugins.attacks.names())
         exact = () if self.subject.labels_only else tuple(name for name in EXACT if name in known)
-        whole = assessment.everything(self.subject, exact=exact)
         self.say("measuring how long attacks on this model take on this machine …")
+        self.subject = replace(self.subject, left_out=self._too_slow())
+        whole = assessment.everything(self.subject, exact=exact)
         records = self._measured(whole)
         surrogate = self._strongest(records, whole)
         durations = Durations.of(records)
@@ -262,6 +269,34 @@ class Assessment:
         return self._matrix(
             scope, f"{about}, chosen by moatbench assess for {self.request.minutes:g} minutes"
         )
+
+    def _too_slow(self) -> tuple[str, ...]:
+        """Return the surrogates whose trainings would take too much of the time to measure anything else.
+
+        Raises UsageError where all would.
+        """
+        splits, room = self.victim.splits, MOST_OF_TIME * 60 * self.request.minutes
+        x = splits.pool.x[: self.subject.reference]
+        bought = TransferSet(x, self.victim.probabilities(x).astype(np.float32))
+        seconds = {
+            name: seconds_of_trainings(
+                name, bought, self.victim.classes, self.victim.inputs, assessment.REPEATS
+            )
+            for name in self.subject.surrogates
+        }
+        slow = {name: value for name, value in seconds.items() if value > room}
+        if len(slow) == len(seconds):
+            least = min(slow.values())
+            raise UsageError(
+                f"{assessment.REPEATS} repeats of one attack train for {duration(least)} on this machine; "
+                f"--minutes {math.ceil(least / MOST_OF_TIME / 60)} is needed"
+            )
+        for name, value in slow.items():
+            self.say(
+                f"  surrogate {name} left out for lack of time: {assessment.REPEATS} repeats of one attack "
+                f"train for about {duration(value)} (--minutes {math.ceil(value / MOST_OF_TIME / 60)})"
+            )
+        return tuple(slow)
 
     def _measured(self, whole: Scope) -> Sequence[Record]:
         """Run one cell of each kind, all repeats, at the reference budget; they count for the run as well."""

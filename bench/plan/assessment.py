@@ -51,6 +51,7 @@ class Subject:
 
     ``labels_only``: whether the model answers labels alone. ``public``, ``shifted``: whether it comes with
     these pools. ``pool``, ``calibration``: numbers of inputs. ``budgets``: those that the user asked for.
+    ``left_out``: surrogates that take too long.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Subject:
     shifted: bool = False
     sells: Sells = "probabilities"
     budgets: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def reference(self) -> int:
@@ -89,7 +91,7 @@ class Subject:
         names = SURROGATES[self.layout]
         if self.layout == "images" and min(self.shape[1:]) < SMALLEST_CNN:
             names = ("mlp", "logistic")
-        return names
+        return tuple(name for name in names if name not in self.left_out)
 
     @property
     def detector(self) -> str:

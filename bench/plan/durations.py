@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from bench.records import Record
-from bench.tasks import Cell, Task
+from bench.tasks import Cell, Task, VictimSpec
 
 _PARTS_OF_OTHERS = ("query_model", "query_defense")
 """Seconds that are part of those to acquire a transfer set."""
@@ -38,14 +39,37 @@ class Durations:
         return cls({each: sum(values) / len(values) for each, values in taken.items()})
 
     def of_task(self, task: Task) -> float | None:
-        """Return the seconds that a task will take; None where nothing like it has finished."""
-        return next((self.means[each] for each in _descriptions(task) if each in self.means), None)
+        """Return the seconds that a task will take; None where nothing like it has finished.
+
+        An attack that only ran with another surrogate takes longer by as much as any attack that ran with
+        both.
+        """
+        for each in _descriptions(task):
+            if each in self.means:
+                return self.means[each] * self._slower(task, each)
+        return None
+
+    def _slower(self, task: Task, known: Hashable) -> float:
+        """Return how much longer a task takes than those that ``known`` describes, by its surrogate."""
+        if not isinstance(task, Cell) or known != (task.victim, task.attack):
+            return 1.0
+        wanted, ratios = task.threat.surrogate, [1.0]
+        for attack, surrogate in [each[1:] for each in self.means if _names_surrogate(each, task.victim)]:
+            with_wanted = self.means.get((task.victim, attack, wanted))
+            if with_wanted and (task.victim, task.attack, surrogate) in self.means:
+                ratios.append(with_wanted / max(self.means[task.victim, attack, surrogate], 1e-9))
+        return max(ratios)
 
     def estimate(self, tasks: Iterable[Task]) -> Estimate:
         """Return the seconds of work of all the tasks of which something is known."""
         found = [self.of_task(task) for task in tasks]
         known = [seconds for seconds in found if seconds is not None]
         return Estimate(sum(known), len(found) - len(known))
+
+
+def _names_surrogate(description: Hashable, victim: VictimSpec) -> TypeGuard[tuple[VictimSpec, str, str]]:
+    """Return whether a description is (victim, attack, surrogate) of this victim."""
+    return isinstance(description, tuple) and len(description) == 3 and description[0] == victim
 
 
 def _seconds(record: Record) -> float | None:

@@ -2,7 +2,10 @@
 
 import json
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from in_process import moatbench
 
@@ -10,7 +13,9 @@ from bench.cli import assessing
 from bench.cli.assessing import Request, relative, start
 from bench.cli.model_options import assessed_name, parsed_budgets, victim_name, victim_options
 from bench.errors import UsageError
+from bench.inputs import InputSpace
 from bench.models.victim_options import VictimOptions
+from bench.plan.assessment import Subject, everything
 
 MODEL = """
 import pandas as pd
@@ -143,6 +148,47 @@ def test_options_of_the_command_line_become_those_of_a_victim():
     assert (found.shift, tuple(found.groups), found.label) == ({"country": "US"}, ("sex",), None)
     with pytest.raises(UsageError, match="--threshold"):
         victim_options("m.skops", {"data": "x.csv", "threshold": 1.0})
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Return an assessment of a model of three numbers in 10 minutes, and what it says."""
+    said = []
+    request = Request(VictimOptions(model="m.skops", data="x.csv"), "m", minutes=10)
+    found = start(request, out=tmp_path / "out", jobs=1, say=said.append)
+    x = np.random.default_rng(0).random((400, 3), dtype=np.float32)
+    found.victim = SimpleNamespace(
+        splits=SimpleNamespace(pool=SimpleNamespace(x=x)),
+        inputs=InputSpace((3,)),
+        classes=2,
+        probabilities=lambda x: np.column_stack([x[:, 0] > 0.5, x[:, 0] <= 0.5]).astype(float),
+    )
+    found.subject = Subject("m", "table", (3,), 2, pool=400, calibration=100)
+    return found, said
+
+
+def test_a_surrogate_that_trains_too_long_is_left_out_before_anything_is_measured(table, monkeypatch):
+    found, said = table
+    slow = {"mlp": 1.0, "sklearn-boosting": 121.0, "logistic": 119.0}
+    monkeypatch.setattr(assessing, "seconds_of_trainings", lambda name, *_: slow[name])
+    assert found._too_slow() == ("sklearn-boosting",)
+    assert "surrogate sklearn-boosting left out for lack of time" in said[0]
+    assert "--minutes 11" in said[0]
+    left = replace(found.subject, left_out=found._too_slow())
+    assert everything(left).others == ("logistic",)
+
+
+def test_a_model_whose_every_surrogate_trains_too_long_is_refused_with_the_minutes(table, monkeypatch):
+    found, _ = table
+    monkeypatch.setattr(assessing, "seconds_of_trainings", lambda *_: 300.0)
+    with pytest.raises(UsageError, match="--minutes 25 is needed"):
+        found._too_slow()
+
+
+def test_the_time_of_trainings_is_measured_for_networks_and_models_of_scikit_learn(table):
+    found, _ = table
+    found.request = replace(found.request, minutes=1e6)
+    assert found._too_slow() == ()
 
 
 @pytest.mark.slow

@@ -26,6 +26,19 @@ def test_a_task_takes_what_the_same_attack_took_at_the_nearest_description():
     assert known.of_task(cell(INSIDE, ROUNDED, LABELS, 800, 1).task) == 1.0
 
 
+def test_an_attack_with_a_slower_surrogate_takes_longer_by_as_much_as_one_that_ran_with_both():
+    slow = INSIDE | {"surrogate": "cnn"}
+    done = [
+        took(cell(INSIDE, NONE, SOFT, 50, 0), train=2.0),
+        took(cell(slow, NONE, SOFT, 50, 0), train=20.0),
+        took(cell(INSIDE, NONE, LABELS, 50, 0), train=3.0),
+    ]
+    known = Durations.of(done)
+    assert known.of_task(cell(slow, NONE, LABELS, 50, 0).task) == pytest.approx(30.0)
+    assert known.of_task(cell(slow, NONE, SOFT, 200, 0).task) == 20.0
+    assert known.of_task(cell(INSIDE, NONE, LABELS, 200, 0).task) == 3.0
+
+
 def test_an_informed_attack_on_a_defense_acquires_once_more_for_all_repeats():
     record = cell(INSIDE | {"knowledge": "full"}, ROUNDED, SOFT, 50, 0)
     known = Durations.of([took(record, acquire=5.0, train=2.0)])
