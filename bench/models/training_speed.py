@@ -9,6 +9,7 @@ from bench.inputs import InputSpace
 from bench.models import surrogates
 from bench.models.batched_training import BATCHED
 from bench.models.determinism import single_thread
+from bench.models.sklearn_surrogates import ESTIMATORS
 
 PART = 0.01
 """Share of the steps of a training that are taken to time it."""
@@ -38,7 +39,7 @@ def seconds_of_trainings(
         return time.perf_counter() - start
 
     with single_thread():
-        if architecture in surrogates.ESTIMATORS:
+        if architecture in ESTIMATORS:
             return repeats * trained(1.0)
         trained(PART)
         return trained(PART) / PART * (1 if batched else repeats)
