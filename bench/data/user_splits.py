@@ -17,6 +17,8 @@ SHARES = {"test": 0.35, "calibration": 0.15, "train": 0.15}
 """Share of the rows that goes to each split; the rest is the attacker's pool."""
 MOST = {"test": 5_000, "calibration": 2_000, "train": 2_000}
 """Most rows of each split."""
+FEWEST = 20
+"""Fewest rows that a split is of use with."""
 ENOUGH = 50
 """Test inputs of a class from which its agreement says something."""
 MOST_TEST = 0.5
@@ -63,7 +65,7 @@ def split_rows(x: Array, y: NDArray[np.int64] | None, seed: int, *, trained: boo
     order = np.random.default_rng(derive("own splits", seed)).permutation(len(firsts))
     members = np.argsort(np.searchsorted(firsts, groups), kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    wanted = {name: min(MOST[name], round(share * len(x))) for name, share in SHARES.items()}
+    wanted = {name: min(MOST[name], max(FEWEST, round(share * len(x)))) for name, share in SHARES.items()}
     wanted["test"] = _test_rows(wanted["test"], y, len(x))
     if trained:
         wanted["train"] = 0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench.data.datasets import Labelled, Splits
 from bench.data.user_data import Layout, UserData, label_text, load_data
-from bench.data.user_splits import MOST_ROWS, equal_to_any, split_rows
+from bench.data.user_splits import FEWEST, MOST_ROWS, equal_to_any, split_rows
 from bench.errors import UsageError, VictimError, nearest, one_line
 from bench.inputs import Array
 from bench.models import kept_answers, user_victims
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 MOST_REFUSED = 0.01
 """Share of the rows on which a model may raise an error; these rows are left out."""
-FEWEST_POOL = 20
-"""Fewest inputs that an attacker has."""
 UNKNOWN_TRAINING = (
     "it is unknown what the model was trained on: if these inputs are among it, fidelity may be "
     "optimistic; name the file by train (--train)"
@@ -463,7 +461,7 @@ def _splits(
     else:
         notes.append(UNKNOWN_TRAINING)
     rows = np.flatnonzero(keep)
-    if len(rows) < FEWEST_POOL * 4:
+    if len(rows) < FEWEST * 4:
         raise UsageError(
             f"{len(rows)} rows are left for the assessment; give inputs that the model was not trained on"
         )
@@ -491,10 +489,10 @@ def _splits(
             notes.append(
                 f"{int((~apart).sum()):,} inputs of the pool that are in the test split are left out"
             )
-    short = [part for part, each in parts.items() if len(each) < FEWEST_POOL]
+    short = [part for part, each in parts.items() if len(each) < FEWEST]
     if short:
         raise UsageError(
-            f"split {short[0]} has {len(parts[short[0]])} rows, and {FEWEST_POOL} are needed; "
+            f"split {short[0]} has {len(parts[short[0]])} rows, and {FEWEST} are needed; "
             "give more rows that differ"
         )
     public = others.get("public")
@@ -518,9 +516,9 @@ def _splits(
 def _outside_test(public: Labelled, test: Labelled, file: str) -> tuple[Labelled, list[str]]:
     """Return the inputs of ``file`` without those of the test split, and what is to be said of that."""
     apart = ~equal_to_any(public.x, test.x)
-    if apart.sum() < FEWEST_POOL:
+    if apart.sum() < FEWEST:
         raise UsageError(
-            f"{file}: {int(apart.sum())} inputs are not in the test split, and {FEWEST_POOL} are needed; "
+            f"{file}: {int(apart.sum())} inputs are not in the test split, and {FEWEST} are needed; "
             "give more rows that differ"
         )
     if apart.all():

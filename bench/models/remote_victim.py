@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.data.datasets import Labelled, Splits
 from bench.data.sent_rows import on_the_wire
 from bench.data.user_data import UserData, load_data
-from bench.data.user_splits import equal_to_any, row_groups
+from bench.data.user_splits import FEWEST, equal_to_any, row_groups
 from bench.errors import UsageError, nearest
 from bench.inputs import Array
 from bench.models.victims import Victim, answer_sketch, left_out_note
@@ -24,8 +24,6 @@ from bench.seeds import derive
 
 FEWEST_TEST = 20
 """Fewest test inputs on which anything can be measured."""
-FEWEST_POOL = 20
-"""Fewest inputs that an attacker has."""
 UNKNOWN_TRAINING = (
     "it is unknown what the model was trained on: if these inputs are among it, fidelity may be optimistic"
 )
@@ -144,7 +142,7 @@ def remote_victim(target: Target, options: LiveData, *, name: str, folder: Path 
     if len(firsts) < len(data):
         notes.append(f"{len(data) - len(firsts):,} rows are equal to an earlier one, and left out")
     given = dict(zip(files, data.others, strict=True))
-    least = 0 if "pool" in given else FEWEST_POOL
+    least = 0 if "pool" in given else FEWEST
     if not FEWEST_TEST <= options.test <= len(firsts) - least:
         raise UsageError(
             f"--test {options.test}: {options.data} has {len(firsts):,} different rows; "
@@ -167,10 +165,10 @@ def remote_victim(target: Target, options: LiveData, *, name: str, folder: Path 
         own = _placed(None if labels is None else labels[apart], len(apart), data.class_names, target.classes)
         parts[part] = Labelled(np.ascontiguousarray(x[apart]), own, labelled=labels is not None)
     for part, inputs in parts.items():
-        if len(inputs) < FEWEST_POOL and not (part == "pool" and "pool" not in given and "public" in given):
+        if len(inputs) < FEWEST and not (part == "pool" and "pool" not in given and "public" in given):
             raise UsageError(
                 f"{files.get(part, options.data)}: {len(inputs)} inputs are left for an attacker, and "
-                f"{FEWEST_POOL} are needed; give more rows that differ"
+                f"{FEWEST} are needed; give more rows that differ"
             )
     none = Labelled(np.zeros((0, *data.x.shape[1:]), np.float32), np.zeros(0, np.int64))
     splits = Splits(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.data import query_pools
 from bench.data.user_data import data_of
-from bench.data.user_splits import split_rows
+from bench.data.user_splits import FEWEST, split_rows
 from bench.errors import UsageError, VictimError
 from bench.models import kept_answers
 from bench.models.model_files import model_of
@@ -177,6 +177,14 @@ def test_equal_rows_never_lie_in_two_splits(seed, kinds, trained):
     values = [set(np.nan_to_num(x[part, 0], nan=-1.0).tolist()) for part in parts]
     assert sum(map(len, values)) == len(set().union(*values))
     assert splits.equal == 400 - len(set().union(*values))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_hundred_rows_are_enough_for_every_split(trained):
+    x = np.arange(100, dtype=np.float32)[:, None]
+    splits = split_rows(x, np.arange(100) % 2, 0, trained=trained)
+    parts = [splits.calibration, splits.pool, splits.test] + ([] if trained else [splits.train])
+    assert min(map(len, parts)) >= FEWEST
 
 
 def test_rows_that_the_model_was_trained_on_are_left_out(tmp_path):
