@@ -143,7 +143,7 @@ WRITERS = {
     "bench/report/figures/style.py": "inside a replacement: matplotlib writes the file",
     "bench/cli/outputs.py": "tries whether a folder can be written to",
     "bench/models/kept_answers.py": "into memory, for the writer of checked files",
-    "bench/models/own_victims.py": "into memory, for the writer of checked files",
+    "bench/models/own_model.py": "into memory, for the writer of checked files",
     "bench/remote/frames.py": "into memory, or to another process",
     "bench/serve/checkpoints.py": "appends to the checkpoints, and cuts off an unfinished one",
     "bench/gate/command.py": "appends to GitHub's summary of a job",

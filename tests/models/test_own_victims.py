@@ -338,9 +338,9 @@ def reads_a_file(tmp_path, monkeypatch):
     (tmp_path / "m.py").write_text(READS_A_FILE)
     np.savez(tmp_path / "d.npz", x=X, y=Y)
 
-    def loaded(slope, shared=None):
+    def loaded(slope, shared=None, **more):
         (tmp_path / "weights.json").write_text(json.dumps(slope))
-        options = OPTIONS.model_copy(update={"deterministic": False})
+        options = OPTIONS.model_copy(update={"deterministic": False, **more})
         made = own_victim(options, name="mine", seed=0, folder=tmp_path, shared=shared)
         made.shared = shared
         made.check()
@@ -362,6 +362,15 @@ def test_a_random_model_whose_files_changed_is_asked_again_and_is_another_victim
     assert not np.array_equal(others, answers)
     assert again.fingerprint == changed.fingerprint
     assert kept_answers.CHANGED not in {*first.notes, *again.notes}
+
+
+def test_a_random_model_gives_the_inputs_of_a_further_file_the_same_labels_every_time(reads_a_file, tmp_path):
+    np.savez(tmp_path / "pool.npz", x=RNG.normal(0, 0.1, (300, 4)))
+    first, again = reads_a_file(1, pool="pool.npz"), reads_a_file(1, pool="pool.npz")
+    assert np.array_equal(again.splits.pool.x, first.splits.pool.x)
+    assert np.array_equal(again.splits.pool.y, first.splits.pool.y)
+    assert np.array_equal(again.probabilities(again.splits.pool.x).argmax(axis=1), again.splits.pool.y)
+    assert again.fingerprint == first.fingerprint
 
 
 def test_a_random_model_that_changed_by_less_than_its_randomness_is_the_same_victim(reads_a_file):
