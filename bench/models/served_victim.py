@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.inputs import Column, InputSpace
 from bench.models.defended_api import DefendedAPI
 from bench.models.determinism import single_thread
-from bench.models.own_victims import OwnModel
+from bench.models.own_model import OwnModel
 from bench.models.victims import Victim
 from bench.models.watermarks import marks_given
 from bench.serve.predictor import Answer, Outputs, Query, RejectedInputsError

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import UsageError
-from bench.models.own_victims import OwnModel
+from bench.models.own_model import OwnModel
 from bench.models.victims import Victim
 from bench.serve.predictor import Mark
 from defenses.base import Batch, DefenseStack
