@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from bench import __version__
+from bench.cli.backup import backup_app
 from bench.cli.failures import guarded
 from bench.cli.keys import keys_app
 from bench.cli.model_at_rest import model_app
@@ -49,6 +50,7 @@ app.add_typer(target_app, name="target")
 app.add_typer(serve_app, name="serve")
 app.command()(guard)
 app.add_typer(model_app, name="model")
+app.add_typer(backup_app, name="backup")
 app.add_typer(keys_app, name="keys")
 app.add_typer(watermark_app, name="watermark")
 

@@ -9,6 +9,7 @@ import pydantic
 
 from bench.remote import target_faults
 from bench.serve.access_controls import Admin, Jwt, Keys, Quota, Suspension
+from bench.serve.evidence_controls import Audit, PinnedModel
 
 Strict = pydantic.ConfigDict(
     extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -53,7 +54,9 @@ class Controls(pydantic.BaseModel):
     quota: Quota = Quota()
     suspension: Suspension = Suspension()
     admin: Admin | None = None
+    audit: Audit | None = None
     terms: TermsOfUse | None = None
+    model: PinnedModel | None = None
 
 
 PARTS = {
@@ -63,7 +66,9 @@ PARTS = {
     "quota": Quota,
     "suspension": Suspension,
     "admin": Admin,
+    "audit": Audit,
     "terms": TermsOfUse,
+    "model": PinnedModel,
 }
 """The models of the file's tables."""
 
