@@ -28,12 +28,19 @@ def make(
     ] = None,
 ) -> None:
     """Write a backup of a server, which may run meanwhile; it has to be signed on another machine."""
-    from bench.serve import backup
-    from bench.serve.controls import load_controls
+    import os
 
-    files = backup.files_of(load_controls(controls), controls) if controls else {}
-    manifest = backup.make(state, out, files)
+    from bench.serve import backup
+    from bench.serve.controls import Controls, load_controls
+
+    settings = load_controls(controls) if controls else Controls()
+    files = backup.files_of(settings, controls) if controls else {}
+    folder = controls.parent if controls else Path()
+    pepper = settings.keys.pepper(folder, state, os.environ) if settings.keys.on else None
+    manifest = backup.make(state, out, files, pepper=pepper)
     print(f"{out}: {len(manifest.files)} files, audit log up to row {manifest.about['rows']}; no keys inside")
+    if manifest.about["left_out"]:
+        print("noise and watermark will be drawn anew: there is no pepper to encrypt what they follow from")
     print(SIGN)
 
 
@@ -74,13 +81,21 @@ def restore(
     folder: Folder,
     public_key: PublicKey,
     to: Annotated[Path, typer.Option(help="Folder to write, which is empty or not there.")],
+    pepper_file: Annotated[Path | None, typer.Option(help="File of the pepper of keys, mode 0600.")] = None,
+    pepper_env: Annotated[str | None, typer.Option(help="Environment variable of the pepper.")] = None,
 ) -> None:
     """Verify a backup and write it to an empty folder, which moatbench serve then takes as --state."""
+    import os
+
     from bench.serve import backup, manifests, signatures
+    from bench.serve.secret_values import read_secret
 
     key = signatures.read_public_key(public_key)
+    pepper = None
+    if pepper_file or pepper_env:
+        pepper = read_secret("the pepper of keys", variable=pepper_env, file=pepper_file, environ=os.environ)
     try:
-        manifest = backup.restore(folder, key, to)
+        manifest = backup.restore(folder, key, to, pepper=pepper)
     except manifests.ManifestError as error:
         print(f"{folder}: broken, and not restored: {error}")
         raise typer.Exit(ExitCode.REGRESSION) from None

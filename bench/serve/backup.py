@@ -2,8 +2,9 @@
 
 Left out are second factors, sessions and failed tries, and every file that holds a key: the pepper, the keys
 of the model, of certificates and of checkpoints. Digests of API keys stay, so that clients keep their keys:
-without the pepper they are useless, since a key has 256 random bits. The seed of a defense's noise stays
-too, since a restored server would else answer differently: a backup is as confidential as the state.
+without the pepper they are useless, since a key has 256 random bits. The seed of a defense's noise and the
+key of a watermark are encrypted (:mod:`bench.serve.backup_secrets`). The rest says who asked how much, and
+which answers were watermarked: a backup is as confidential as the state.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from bench.errors import UsageError
 from bench.files import write_atomically
-from bench.serve import audit, manifests
+from bench.serve import audit, backup_secrets, manifests
 from bench.serve.manifests import Manifest, ManifestError
 from bench.serve.state import State, state_file
 
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from bench.serve.controls import Controls
+    from bench.serve.secret_values import Secret
 
 FILE = state_file(Path()).name
 """The state, in a backup."""
-KEPT = frozenset({"seen", "accounts", "counters", "spending", "tallies", "audit", "terms", "server"})
+KEPT = frozenset({"seen", "accounts", "counters", "spending", "tallies", "audit", "terms", "server"}) | {
+    *("watermark", "watermark_key")
+}
 """Tables of the state that a backup holds."""
 EMPTIED = frozenset({"factors", "sessions", "failures"})
 """Tables that it holds without rows."""
@@ -37,11 +41,12 @@ CONTROLS = "controls"
 """Folder of the controls file, and of what it names, in a backup."""
 
 
-def make(state: Path, out: Path, files: Mapping[str, Path]) -> Manifest:
+def make(state: Path, out: Path, files: Mapping[str, Path], *, pepper: Secret | None) -> Manifest:
     """Write a backup of the folder ``state`` to the new folder ``out``; it is not signed yet.
 
-    ``files``: further files by their path in the backup. A running server goes on meanwhile. Raises
-    UsageError.
+    ``files``: further files by their path in the backup. ``pepper``: what the seed of noise and the key of a
+    watermark are encrypted under; None: they are left out, which ``about`` of the manifest says. A running
+    server goes on meanwhile. Raises UsageError.
     """
     _check_empty(out, "--out")
     source = state / FILE
@@ -52,12 +57,15 @@ def make(state: Path, out: Path, files: Mapping[str, Path]) -> Manifest:
         rows = audit.append(connection, "backup made", {"time": now})
         last = audit.row_hash(connection, rows)
     with _unfinished(out) as part:
-        _write(part.path / FILE, _content(source))
+        content, left_out = _content(source, pepper)
+        _write(part.path / FILE, content)
         for name, path in files.items():
             if path.is_symlink() or not path.is_file():
                 raise UsageError(f"{path}: it is no file, and a backup needs it")
             _write(part.path / name, path.read_bytes())
-        manifest = manifests.made(part.path, "backup", {"made": now, "rows": rows, "hash": last})
+        manifest = manifests.made(
+            part.path, "backup", {"made": now, "rows": rows, "hash": last, "left_out": left_out}
+        )
         manifests.write(part.path, manifest)
         part.finish()
     return manifest
@@ -110,8 +118,8 @@ def _resolved(folder: Path, name: str) -> Path:
     return (folder / name).resolve()
 
 
-def _content(source: Path) -> bytes:
-    """Return the state file without second factors and sessions, as the bytes of a database."""
+def _content(source: Path, pepper: Secret | None) -> tuple[bytes, bool]:
+    """Return the state file without its secrets as bytes, and whether some cannot be restored from it."""
     with audit.reading(source) as live, closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
         live.backup(copy)
         tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -120,10 +128,11 @@ def _content(source: Path) -> bytes:
         copy.execute("PRAGMA secure_delete = ON")
         for table in sorted(tables & EMPTIED):
             copy.execute(f"DELETE FROM {table}")  # noqa: S608  # names of our own
+        left_out = backup_secrets.take_out(copy, pepper)
         copy.execute("VACUUM")
         content = bytearray(copy.serialize())
     content[18:20] = b"\x01\x01"  # no log beside it: file format of a database that is not in WAL mode
-    return bytes(content)
+    return bytes(content), left_out
 
 
 def verify(folder: Path, key: Ed25519PublicKey | None) -> Manifest:
@@ -156,10 +165,11 @@ def check_state(content: bytes, manifest: Manifest) -> None:
         raise ManifestError("its audit log ends elsewhere than the manifest says")
 
 
-def restore(folder: Path, key: Ed25519PublicKey, target: Path) -> Manifest:
+def restore(folder: Path, key: Ed25519PublicKey, target: Path, *, pepper: Secret | None) -> Manifest:
     """Write a backup's files to ``target``, a folder that is empty or not there yet.
 
-    Everything is verified first; nothing is left behind if anything fails. Raises ManifestError, UsageError.
+    Everything is verified first; nothing is left behind if anything fails. ``pepper``: of the server's keys,
+    where the backup has encrypted secrets. Raises ManifestError, UsageError.
     """
     _check_empty(target, "--to")
     manifest = verify(folder, key)
@@ -170,6 +180,7 @@ def restore(folder: Path, key: Ed25519PublicKey, target: Path) -> Manifest:
             if manifests.digest_of(part.path / name) != (digest, size):
                 raise ManifestError(f"{name} was changed while it was read")
         with State(part.path / FILE) as state, state.transaction() as connection:
+            backup_secrets.put_back(connection, pepper)
             fields = {"time": state.now(), "rows": manifest.about["rows"]}
             audit.append(connection, "restored from a backup", fields)
         part.finish()

@@ -9,13 +9,14 @@ from typer.testing import CliRunner
 
 from bench.cli.main import app
 from bench.errors import UsageError
-from bench.serve import audit, backup, counting, keys, manifests, second_factor, signatures, terms
-from bench.serve.noise_seed import noise_seed
-from bench.serve.secret_values import Secret
+from bench.serve import audit, backup, counting, keys, manifests, second_factor, signatures, terms, watermark
 from bench.serve.backup import FILE
+from bench.serve.noise_seed import noise_seed
+from bench.serve.predictor import Mark
+from bench.serve.secret_values import Secret
 from bench.serve.state import State
 
-PEPPER = Secret(b"p" * 32)
+PEPPER = Secret(b"PEPPER-SECRET" * 4)
 CONTROLS = """
 [terms]
 file = "terms.txt"
@@ -45,7 +46,9 @@ def server(tmp_path):
         key = keys.add(connection, PEPPER, "ann", "client", now=now, by="admin")
         terms.accept(connection, "ann", "1", "ab" * 32, now=now)
         counting.admit(connection, "ann", 7, now, 100, None)
-        noise_seed(state)
+        seed = noise_seed(state)
+        mark_key = watermark.watermark_key(state)
+        watermark.remember(connection, "ann", [Mark(0, b"d", 0, 1, [1.0])], classes=["a", "b"])
     controls = tmp_path / "controls"
     (controls / "models").mkdir(parents=True)
     for name, text in {
@@ -56,11 +59,13 @@ def server(tmp_path):
         "models/m.enc": "encrypted",
     }.items():
         (controls / name).write_text(text)
+    (controls / "pepper.secret").chmod(0o600)
     signatures.new_key_pair(controls / "signing.key")
     run("model", "sign", controls / "models", "--key", controls / "signing.key")
     signatures.new_key_pair(tmp_path / "backup.key")
     secrets = [key, uri.partition("secret=")[2].partition("&")[0], "PEPPER-SECRET", "MODEL-KEY", "PRIVATE"]
-    return folder, controls / "controls.toml", [each.encode() for each in secrets]
+    secrets = [each.encode() for each in [*secrets, str(seed)]]
+    return folder, controls / "controls.toml", [*secrets, mark_key]
 
 
 @pytest.fixture
@@ -73,7 +78,9 @@ def made(server, tmp_path):
 
 
 def restored(made, to):
-    return run("backup", "restore", made, "--public-key", made.parent / "backup.key.pub", "--to", to)
+    pepper = made.parent / "controls" / "pepper.secret"
+    key = made.parent / "backup.key.pub"
+    return run("backup", "restore", made, "--public-key", key, "--to", to, "--pepper-file", pepper)
 
 
 def test_it_has_what_a_server_needs_and_no_key(made, server):
@@ -110,7 +117,7 @@ def test_every_table_of_a_state_is_kept_or_emptied(server):
         connection.execute("create table later (secret text)")
         connection.commit()
     with pytest.raises(UsageError, match="'later'"):
-        backup.make(folder, folder.parent / "other", {})
+        backup.make(folder, folder.parent / "other", {}, pepper=None)
     assert not (folder.parent / "other").exists()
 
 
@@ -119,9 +126,10 @@ def test_a_restored_server_has_its_accounts_counters_terms_noise_and_log(made, s
     folder, _, (key, *_) = server
     with State(tmp_path / "new" / FILE) as state, State(folder / FILE) as before:
         assert keys.account_of_key(state._connection, PEPPER, key.decode()).name == "ann"
-        for table in ("counters", "accounts", "terms"):
+        for table in ("counters", "accounts", "terms", "watermark"):
             assert state.rows(f"select * from {table}") == before.rows(f"select * from {table}")  # noqa: S608
         assert noise_seed(state) == noise_seed(before)
+        assert watermark.watermark_key(state) == watermark.watermark_key(before)
         with state.transaction() as connection:
             assert counting.admit(connection, "ann", 3, state.now(), 100, None) == 7
         records = [json.loads(record) for (record,) in state.rows("select record from audit order by number")]
@@ -140,10 +148,25 @@ def test_a_server_that_is_writing_is_backed_up_whole(server, tmp_path):
     with State(folder / FILE) as state:
         with state.transaction() as connection:
             audit.append(connection, "answered", {"account": "ann"})
-        manifest = backup.make(folder, tmp_path / "live", {})
+        manifest = backup.make(folder, tmp_path / "live", {}, pepper=None)
         with state.transaction() as connection:
             audit.append(connection, "answered", {"account": "ann"})
     assert backup.verify(tmp_path / "live", None).about == manifest.about
+
+
+def test_without_the_servers_pepper_nothing_is_restored(made, tmp_path):
+    key = signatures.read_public_key(tmp_path / "backup.key.pub")
+    for pepper in (None, Secret(b"q" * 32)):
+        with pytest.raises(UsageError, match="pepper"):
+            backup.restore(made, key, tmp_path / "new", pepper=pepper)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backup_without_pepper_leaves_seed_and_watermark_key_out_and_says_so(server, tmp_path):
+    folder, _, secrets = server
+    assert backup.make(folder, tmp_path / "b", {}, pepper=None).about["left_out"] is True
+    content = (tmp_path / "b" / FILE).read_bytes()
+    assert not [each for each in secrets if each in content]
 
 
 def unsigned(made):
