@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.errors import UsageError, nearest, shown
+from bench.errors import StoppedError, UsageError, nearest, shown
 from bench.exit_codes import ExitCode
 from bench.remote.addresses import is_loopback, resolve
 from bench.report.terminal_page import printable
@@ -23,6 +24,8 @@ with needs_serve():
     from bench.serve.admin.app import AdminApp
     from bench.serve.app import build_app
     from bench.serve.asgi import App
+    from bench.serve.checkpoint_process import checkpoints
+    from bench.serve.evidence_controls import PinnedModel
     from bench.serve.noise_seed import noise_seed
     from bench.serve.predictor import Predictor
     from bench.serve.state import State, state_file
@@ -67,7 +70,8 @@ class ServedApp:
 class VictimPredictor:
     """Loads a victim and fits its defenses, as a run does.
 
-    ``victim``: DATA/NAME, a reference to a factory, or the model whose options are ``own`` (JSON).
+    ``victim``: DATA/NAME, a reference to a factory, or the model whose options are ``own`` (JSON). ``pin``:
+    the encrypted model of the controls, whose file is in ``folder``; None for another victim.
     """
 
     victim: str
@@ -77,9 +81,20 @@ class VictimPredictor:
     name: str
     version: str
     shows: Literal["probabilities", "labels"]
+    pin: PinnedModel | None = None
+    folder: Path = Path()
 
     def __call__(self, state: State) -> Predictor:
         """Return the predictor; raises MoatbenchError."""
+        from bench.models.pinned_model import pin_of, pinned
+
+        pin = None
+        if self.pin is not None:
+            pin = pin_of(**self.pin.model_dump(), folder=self.folder, environ=os.environ)
+        with pinned(pin):
+            return self._loaded(state)
+
+    def _loaded(self, state: State) -> Predictor:
         from bench.data import data_files
         from bench.models.own_references import OwnVictims
         from bench.models.served_victim import ServedVictim
@@ -117,6 +132,9 @@ def serve_victim(victim: str, own: Mapping[str, Any], data_root: Path | None, re
     from bench.cli.model_options import victim_name, victim_options
     from bench.plan.matrix import VICTIMS, canonical_defense
 
+    pin = controls_of(request).model
+    if pin is not None:
+        request = _pinned(pin, victim, own, request)
     options = ""
     if "data" in own:
         options = victim_options(victim, own).model_dump_json()
@@ -134,8 +152,30 @@ def serve_victim(victim: str, own: Mapping[str, Any], data_root: Path | None, re
         checked_name(request.name or name),
         checked_name(request.version, "--version"),
         request.shows,
+        pin,
+        folder_of(request),
     )
     return served(request, predictor, f"the victim {victim}", predictor.name)
+
+
+def _pinned(pin: PinnedModel, victim: str, own: Mapping[str, Any], request: Request) -> Request:
+    """Return the request with name and version of the pinned model; raises UsageError for another victim."""
+    file = folder_of(request) / pin.file
+    if "data" not in own or Path(victim).resolve() != file.resolve():
+        raise UsageError(f"the controls pin the model {file}: serve it by its path, with --data")
+    if request.name not in {None, pin.name}:
+        raise UsageError(f"--name {request.name}: the controls pin the name {pin.name}; leave --name out")
+    return replace(request, name=pin.name, version=pin.version)
+
+
+def controls_of(request: Request) -> Controls:
+    """Return the controls of a request; raises UsageError."""
+    return Controls() if request.controls is None else load_controls(request.controls)
+
+
+def folder_of(request: Request) -> Path:
+    """Return the folder that paths in the controls are relative to."""
+    return Path() if request.controls is None else request.controls.parent
 
 
 def _check_shipped(victim: str, architectures: tuple[str, ...]) -> None:
@@ -163,8 +203,9 @@ def checked_name(name: str, option: str = "--name") -> str:
 
 def served(request: Request, predictor: Callable[[State], Predictor], what: str, model: str) -> ExitCode:
     """Serve a predictor behind the controls until a signal; raises MoatbenchError and StoppedError."""
-    controls = Controls() if request.controls is None else load_controls(request.controls)
-    folder = Path() if request.controls is None else request.controls.parent
+    controls, folder = controls_of(request), folder_of(request)
+    if controls.model is not None and not isinstance(predictor, VictimPredictor):
+        raise UsageError("the controls pin a model, and a guard has none of its own; leave [model] out")
     tls = _check_tls(request)
     _check_address(request, tls=tls, keys=controls.keys.on)
     with workers.sole_server(request.state):
@@ -197,7 +238,17 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
                 )
                 print(printable("\n".join(lines)), flush=True)
 
-            return workers.run(process, request.workers, started)
+            faults: list[str] = []
+
+            def died(sentence: str) -> None:
+                faults.append(sentence)
+                os.kill(os.getpid(), signal.SIGTERM)  # ends the workers, after the requests in flight
+
+            with checkpoints(controls.audit, state_file(request.state), folder, died):
+                code = workers.run(process, request.workers, started)
+            if faults:
+                raise StoppedError(faults[0])
+            return code
         finally:
             sock.close()
             if admin is not None:
@@ -228,6 +279,10 @@ def _in_words(controls: Controls, state: Path) -> list[str]:
         lines.append(f"an account is suspended after {controls.suspension.after:,} flagged inputs")
     if controls.terms is not None:
         lines.append(f"terms: version {controls.terms.version} has to be accepted, GET /terms")
+    if controls.audit is not None:
+        lines.append(f"audit log in {state}, checkpoints in {controls.audit.checkpoints}")
+    else:
+        lines.append(f"audit log in {state}, without checkpoints: nothing would show that it was cut")
     return lines
 
 

@@ -44,7 +44,10 @@ def exported(
     if not outcome.holds:
         raise UsageError(f"evidence needs a log that holds and has checkpoints: {outcome.lines[0]}")
     known = read(checkpoints, checkpoint_key)
-    digests, found, accounts = [], [], set()
+    digests: list[str] = []
+    found: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    accounts: set[Any] = set()
     with audit.reading(state) as connection:
         for row in audit.rows(connection):
             digests.append(audit.digest_of(row.record))
@@ -52,10 +55,11 @@ def exported(
             accounts.add(account)
             if account == client:
                 found.append({"number": row.number, "record": row.record})
+                numbers.append(row.number)
     if not found:
         names = {name for name in accounts if isinstance(name, str) and name}
         raise UsageError(f"the log has no row of the client {client!r}; {nearest(client, names)}")
-    first, last = int(found[0]["number"]), int(found[-1]["number"])
+    first, last = min(numbers), max(numbers)
     start = max((each.number for each in known if each.number < first), default=0)
     end = min((each.number for each in known if each.number >= last), default=len(digests))
     body = {

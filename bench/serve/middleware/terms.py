@@ -72,7 +72,7 @@ class AcceptedTerms:
 
 
 async def _body(receive: Receive) -> bytes:
-    content = b""
+    content = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
@@ -81,4 +81,4 @@ async def _body(receive: Receive) -> bytes:
         if len(content) > _MOST:
             raise Refused(413, f"this body may have {_MOST} bytes", control="terms")
         if not message.get("more_body", False):
-            return content
+            return bytes(content)
