@@ -208,6 +208,8 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
         raise UsageError("the controls pin a model, and a guard has none of its own; leave [model] out")
     tls = _check_tls(request)
     _check_address(request, tls=tls, keys=controls.keys.on)
+    if controls.keys.on:
+        controls.keys.pepper(folder, request.state, os.environ)  # before anything is written
     with workers.sole_server(request.state):
         with State(state_file(request.state)) as state:  # secrets are looked for before a model is loaded
             read_access(controls, state, folder=folder, environ=os.environ)
@@ -223,6 +225,8 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
                 admin,
             )
 
+            ports = [] if admin is None else [admin[1]]
+
             def started() -> None:
                 (address,) = uvicorn_server.listening([sock])
                 scheme = "https" if tls else "http"
@@ -230,10 +234,7 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
                     f"{what} is served at {scheme}://{address}",
                     f"  POST /v2/models/{model}/infer (Open Inference Protocol), POST /predict (JSON)",
                     *(f"  {line}" for line in _in_words(controls, request.state)),
-                    *(
-                        f"  metrics at http://{each}"
-                        for each in uvicorn_server.listening(admin[1:] if admin else [])
-                    ),
+                    *(f"  metrics at http://{each}" for each in uvicorn_server.listening(ports)),
                     "Ctrl-C ends it",
                 )
                 print(printable("\n".join(lines)), flush=True)

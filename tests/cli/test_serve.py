@@ -32,7 +32,7 @@ GUARD = ("guard", "--upstream", "http://127.0.0.1:9", "--model", "m", "--classes
     ("words", "sentence"),
     [
         (("serve", "digit/mlp"), "digits"),
-        (("serve", "digits/mlpp"), "there is no victim 'mlpp'; did you mean 'mlp'?"),
+        (("serve", "digits/mlpp"), "there is no victim 'mlpp'; did you mean 'mlp'"),
         (("serve", "digits"), "write DATA/NAME, as digits/mlp, or add --data"),
         (("serve", "digits/mlp", "--defense", "round"), "did you mean"),
         (("serve", "digits/mlp", "--name", "a/b"), "--name 'a/b'"),
@@ -52,12 +52,13 @@ GUARD = ("guard", "--upstream", "http://127.0.0.1:9", "--model", "m", "--classes
     ],
     ids=str,
 )
-def test_what_cannot_be_served_is_said_in_one_sentence(words, sentence, moatbench):
+def test_what_cannot_be_served_is_said_in_one_sentence(words, sentence, moatbench, tmp_path):
     code, out, err = moatbench(*words)
     assert (code, out) == (2, "")
     assert sentence in err
     assert "mb_secret-value" not in err
     assert "Traceback" not in err
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_controls_file_with_a_typo_names_the_field(moatbench, tmp_path):

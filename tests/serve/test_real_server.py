@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from bench.errors import UsageError
 from bench.serve import uvicorn_server, workers
+from bench.serve.state import State, state_file
 from bench.serve.tls import checked_context
 
 SCRIPT = Path(__file__).parents[1] / "support" / "small_server.py"
@@ -25,10 +26,14 @@ BODY = json.dumps({"inputs": [[0.25, 1.0]]})
 HEADERS = {"Content-Type": "application/json"}
 
 
+SMALL_DISK = ("sh", "-c", 'ulimit -f 600; exec "$@"', "sh")
+"""Lets no file grow beyond some 300 kB."""
+
+
 @contextlib.contextmanager
-def started(folder, workers=1, *more):
+def started(folder, workers=1, *more, before=()):
     """Yield a server's process and its port."""
-    command = [sys.executable, str(SCRIPT), str(folder), str(workers), *map(str, more)]
+    command = [*before, sys.executable, str(SCRIPT), str(folder), str(workers), *map(str, more)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
@@ -204,6 +209,27 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_sentence(tmp_pat
             check=False,
         )
         assert (done.returncode, done.stdout) == (2, "the model is broken\n"), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_full_disk_ends_the_server_and_no_answer_leaves_that_is_not_in_the_log(number, tmp_path):
+    answered = 0
+    with started(tmp_path, number, before=SMALL_DISK) as (process, port):
+        with contextlib.suppress(ConnectionError, http.client.HTTPException):
+            for _ in range(3_000):
+                status, answer = ask(port)
+                if status != 200:
+                    assert (status, answer) == (503, {"error": "the server cannot answer now"})
+                    break
+                answered += 1
+        process.wait(timeout=60)
+        assert process.returncode == 3
+        assert "the state file cannot be written" in process.stdout.read()
+    assert 0 < answered < 3_000
+    with State(state_file(tmp_path)) as state:
+        rows = state.rows("select record from audit where record like '%\"answered\"%'")
+    assert len(rows) >= answered
 
 
 def children_of(pid):

@@ -11,12 +11,14 @@ from asgi_client import FakePredictor
 
 from bench.errors import MoatbenchError, StoppedError
 from bench.serve import uvicorn_server, workers
-from bench.serve.access_controls import Keys
+from bench.serve.access_controls import Keys, Quota
 from bench.serve.app import build_app
 from bench.serve.controls import Controls, Size
 from bench.serve.state import State, state_file
 
-CONTROLS = Controls(keys=Keys(on=False), size=Size(seconds=1.0, answer_seconds=5.0, connections=20))
+CONTROLS = Controls(
+    keys=Keys(on=False), quota=Quota(on=False), size=Size(seconds=1.0, answer_seconds=5.0, connections=20)
+)
 
 
 @dataclass(frozen=True)
