@@ -263,7 +263,7 @@ def _administration(controls: Controls, folder: Path, state: Path) -> tuple[Admi
     if not controls.keys.on:
         raise UsageError("[admin] needs keys; switch them on in the controls file, or leave [admin] out")
     app = AdminApp(controls, state_file(state), folder)
-    return app, uvicorn_server.bound("127.0.0.1", controls.admin.port)
+    return app, uvicorn_server.bound("127.0.0.1", controls.admin.port, option="port in [admin]")
 
 
 def _in_words(controls: Controls, state: Path) -> list[str]:

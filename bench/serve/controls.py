@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +60,7 @@ class Controls(pydantic.BaseModel):
     model: PinnedModel | None = None
 
 
-PARTS = {
+PARTS: Mapping[str, type[pydantic.BaseModel]] = {
     "size": Size,
     "keys": Keys,
     "jwt": Jwt,

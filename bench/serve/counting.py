@@ -56,7 +56,7 @@ def admit(
     """
     if inputs < 1:
         raise ValueError(f"{inputs} inputs cannot be counted")
-    most = min(limit for limit in (cap, rate and rate.inputs, inputs) if limit is not None)
+    most = min(inputs if cap is None else cap, inputs if rate is None else rate.inputs)
     if inputs > most:
         return Denied(413, f"a request may have at most {most} inputs", "quota")
     connection.execute("insert or ignore into counters (account) values (?)", (account,))

@@ -81,8 +81,8 @@ def add(connection: sqlite3.Connection, pepper: Secret, name: str, role: Role, *
     prefix = START + secrets.token_hex((_PREFIX - len(START)) // 2)
     key = f"{prefix}_{secrets.token_urlsafe(32)}"
     connection.execute(
-        """insert into accounts values (?, ?, ?, ?, ?, null) on conflict (name) do update
-           set prefix = excluded.prefix, digest = excluded.digest, revoked = null""",
+        """insert into accounts values (?, ?, ?, ?, ?, null, null) on conflict (name) do update
+           set prefix = excluded.prefix, digest = excluded.digest, revoked = null, renewed = excluded.made""",
         (name, role, prefix, digest_of(pepper, key), now),
     )
     audit.append(connection, "key added", {"time": now, "account": name, "role": role, "by": by})
@@ -138,10 +138,15 @@ def account_of_key(connection: sqlite3.Connection, pepper: Secret, key: str) -> 
     return Account(name, role) if equal and name and revoked is None else None
 
 
-def account_named(connection: sqlite3.Connection, name: str) -> Account | None:
-    """Return the account of that name, None if there is none or its key is revoked."""
+def account_named(connection: sqlite3.Connection, name: str, issued: float | None) -> Account | None:
+    """Return the account that a token of the time ``issued`` names, None if there is none.
+
+    A revoked account has none, and one that got a new key has none of before, nor of an unknown time.
+    """
     row = connection.execute(
-        "select name, role from accounts where name = ? and revoked is null", (name,)
+        """select name, role from accounts where name = ? and revoked is null
+           and (renewed is null or coalesce(?, 0.0) >= renewed)""",
+        (name, issued),
     ).fetchone()
     return Account(*row) if row else None
 

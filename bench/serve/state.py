@@ -21,8 +21,9 @@ WAIT_SECONDS = 30.0
 """How long a transaction waits for those of other workers."""
 TABLES = (
     "create table seen (at real not null, elapsed real not null, boot text not null) strict",
+    # renewed: when an account that had been revoked got a new key; older tokens of it are not valid.
     """create table accounts (name text primary key, role text not null, prefix text unique not null,
-       digest blob not null, made real not null, revoked real) without rowid, strict""",
+       digest blob not null, made real not null, revoked real, renewed real) without rowid, strict""",
     # spent: inputs ever; recent: those of the rows in spending, which are those of the window.
     """create table counters (account text primary key, spent integer not null default 0,
        recent integer not null default 0, flagged integer not null default 0, suspended real)
@@ -153,8 +154,8 @@ class State:
         if row is None:
             db.execute("insert into seen values (?, ?, ?)", (at, elapsed, self._boot))
             return at
-        passed = max(0.0, elapsed - row[1]) if row[2] == self._boot else 0.0
-        at = max(at, row[0] + passed)
+        passed = max(0.0, elapsed - float(row[1])) if row[2] == self._boot else 0.0
+        at = max(at, float(row[0]) + passed)
         db.execute("update seen set at = ?, elapsed = ?, boot = ?", (at, elapsed, self._boot))
         return at
 

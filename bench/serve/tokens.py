@@ -11,7 +11,7 @@ from bench.serve.extra import needs_serve
 from bench.serve.secret_values import LEAST, read_secret
 
 if TYPE_CHECKING:
-    from bench.serve.controls import Jwt
+    from bench.serve.access_controls import Jwt
 
 Algorithm = Literal["HS256", "EdDSA", "ES256", "RS256"]
 RSA_BITS = 2_048
@@ -29,8 +29,8 @@ class Tokens:
     def __repr__(self) -> str:
         return f"Tokens({self._settings.algorithm}, audience {self._settings.audience!r})"
 
-    def subject(self, token: str, now: float) -> str | None:
-        """Return the account that a token names; None if it is not valid.
+    def subject(self, token: str, now: float) -> tuple[str, float | None] | None:
+        """Return the account that a token names, and when it was issued, if it says so; None if not valid.
 
         ``now``: seconds since 1970, which the token has to be of beside the machine's clock: a clock that was
         set back makes no expired token valid. The token must have ``exp``, at most ``longest_seconds`` away,
@@ -47,11 +47,14 @@ class Tokens:
                 options={"require": ["exp", "aud", "sub"]},
             )
             left = int(claims["exp"]) - now
+            issued = float(claims["iat"]) if "iat" in claims else None
         # A token is anybody's text: whatever the library makes of it, it is not valid.
         except (self._jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
             return None
         subject = claims["sub"]
-        return subject if 0 < left <= settings.longest_seconds and isinstance(subject, str) else None
+        if not 0 < left <= settings.longest_seconds or not isinstance(subject, str):
+            return None
+        return subject, issued
 
 
 def read_tokens(settings: Jwt, folder: Path, environ: Mapping[str, str]) -> Tokens:

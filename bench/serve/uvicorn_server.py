@@ -23,8 +23,11 @@ GRACE = 10
 BACKLOG = 2048
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound; raises UsageError where the address is not there or in use."""
+def bound(host: str, port: int, *, option: str = "--port") -> socket.socket:
+    """Return a socket that is bound; raises UsageError where the address is not there or in use.
+
+    ``option``: names the port, in an error.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -33,7 +36,7 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         found.close()
         raise UsageError(
-            f"{host} port {port} cannot be used: {one_line(error)}; choose another --port"
+            f"{host} port {port} cannot be used: {one_line(error)}; choose another {option}"
         ) from error
     found.set_inheritable(True)
     return found

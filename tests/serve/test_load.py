@@ -5,10 +5,15 @@ import json
 import random
 from collections import Counter
 
+import httpx2
+import pyotp
 import pytest
 
+from bench.serve.keys import add
+from bench.serve.second_factor import enrol
+from bench.serve.secret_values import Secret
 from bench.serve.state import State, state_file
-from tests.support.load_server import Client, killed, prepared, running
+from tests.support.load_server import PEPPER, Client, killed, prepared, running
 
 CAP = 10_000
 SIZES = (1, 2, 8, 32)
@@ -114,9 +119,9 @@ def test_a_server_that_is_killed_answers_nothing_above_a_quota_and_nothing_uncou
             enough.cancel()
         await asyncio.wait_for(all_done, timeout=120)
 
-    for turn in range(5):
+    for turn in range(4):
         with running(tmp_path, 1 + turn % 2) as (process, port):
-            asyncio.run(until(process, port, turn == 4))
+            asyncio.run(until(process, port, turn == 3))
     spent, records = audited(tmp_path)
     assert served_inputs(answers) <= spent["alice"] <= cap
     assert sum(row["inputs"] for row in records if row["event"] == "admitted") == spent["alice"]
@@ -135,3 +140,25 @@ def test_headers_about_the_address_move_no_limit_of_a_real_server_of_two_workers
             asyncio.run(Client(port, "wrong", answers, headers).ask([1]))
         asyncio.run(Client(port, secrets["alice"], answers).ask([1]))
     assert [status for status, _, _ in answers] == [401] * 4 + [429] * 8 + [200]
+
+
+@pytest.mark.slow
+def test_metrics_are_on_a_port_of_their_own_and_nowhere_else(tmp_path):
+    secrets = prepared(tmp_path, ["alice"], CONTROLS + "[admin]\nport = 0\n")
+    with State(state_file(tmp_path)) as state, state.transaction() as connection:
+        key = add(connection, Secret(PEPPER.encode()), "watch", "metrics", now=0.0, by="admin")
+        uri = enrol(connection, Secret(PEPPER.encode()), "watch", now=0.0)
+    answers = []
+    with running(tmp_path, 2) as (_, port, own):
+        asyncio.run(Client(port, secrets["alice"], answers).ask([3, 4]))
+        code = pyotp.parse_uri(uri).now()
+        with httpx2.Client(trust_env=False, headers={"authorization": f"Bearer {key}"}) as client:
+            assert client.get(f"http://127.0.0.1:{port}/metrics").status_code == 404
+            assert client.post(f"http://127.0.0.1:{port}/login", json={"code": code}).status_code == 404
+            assert client.post(f"http://127.0.0.1:{own}/predict", json={}).status_code == 404
+            assert client.get(f"http://127.0.0.1:{own}/metrics").status_code == 401
+            token = client.post(f"http://127.0.0.1:{own}/login", json={"code": code}).json()["token"]
+            headers = {"authorization": f"Bearer {token}"}
+            text = client.get(f"http://127.0.0.1:{own}/metrics", headers=headers).text
+    assert 'moatbench_inputs_total{outcome="admitted"} 7.0' in text
+    assert 'moatbench_requests_total{control="",status="200"} 2.0' in text

@@ -117,6 +117,19 @@ def test_an_expired_token_stays_so_when_the_clock_is_set_back(state, tmp_path):
     assert asked(app, token).status_code == 401
 
 
+def test_a_new_key_makes_no_token_valid_that_was_issued_before_the_old_one_was_revoked(state, tmp_path):
+    app, before = served(state, tokens=tokens(tmp_path)), int(time.time()) - 100
+    old = [signed(), signed(iat=before)]
+    assert [asked(app, token).status_code for token in old] == [200, 200]
+    with state.transaction() as connection:
+        keys.revoke(connection, "alice", now=state.now(), by="admin")
+    key_for(state, "alice")
+    assert [asked(app, token).status_code for token in old] == [401, 401]
+    with state.transaction() as connection:
+        connection.execute("update accounts set renewed = renewed - 10")  # a while later
+    assert asked(app, signed(iat=int(time.time()))).status_code == 200
+
+
 def test_an_issuer_is_required_where_one_is_named(state, tmp_path):
     app = served(state, tokens=tokens(tmp_path, issuer="us"))
     assert asked(app, signed()).status_code == 401

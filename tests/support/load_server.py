@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.serve import uvicorn_server, workers
+from bench.serve.admin.app import AdminApp
 from bench.serve.app import build_app
 from bench.serve.asgi import send_json
 from bench.serve.controls import Controls, load_controls
@@ -64,13 +65,17 @@ class Naive:
 
 
 def main(folder, number, cap):
-    """Serve until a signal; ``cap``: of the naive server, 0 for ours. Prints the port once it listens."""
+    """Serve until a signal; ``cap``: of the naive server, 0 for ours. Prints its ports once it listens."""
     folder = Path(folder)
     controls = load_controls(folder / "controls.toml")
     sock = uvicorn_server.bound("127.0.0.1", 0)
-    build = Naive(cap) if cap else Ours(folder, controls)
-    process = workers.Process(build, sock, controls.size)
-    sys.exit(workers.run(process, number, lambda: print(sock.getsockname()[1], flush=True)))
+    build, admin, sockets = Naive(cap) if cap else Ours(folder, controls), None, [sock]
+    if controls.admin is not None:
+        sockets.append(uvicorn_server.bound("127.0.0.1", controls.admin.port))
+        admin = (AdminApp(controls, state_file(folder), folder), sockets[1])
+    process = workers.Process(build, sock, controls.size, admin=admin)
+    ports = [each.getsockname()[1] for each in sockets]
+    sys.exit(workers.run(process, number, lambda: print(*ports, flush=True)))
 
 
 def prepared(folder, names, controls):
@@ -87,7 +92,7 @@ def prepared(folder, names, controls):
 
 @contextlib.contextmanager
 def running(folder, number=1, cap=0):
-    """Yield the process and its port; it and its workers are stopped at the end, killed if need be."""
+    """Yield the process and its ports; it and its workers are stopped at the end, killed if need be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     code = f"from tests.support.load_server import main; main({str(folder)!r}, {number}, {cap})"
@@ -100,9 +105,9 @@ def running(folder, number=1, cap=0):
         start_new_session=True,
     )
     try:
-        line = process.stdout.readline()
-        assert line.strip().isdigit(), "the server did not start"
-        yield process, int(line)
+        ports = [int(port) for port in process.stdout.readline().split()]
+        assert ports, "the server did not start"
+        yield process, *ports
     finally:
         if process.poll() is None:
             process.terminate()
@@ -137,6 +142,8 @@ class Client:
                     await self._one(reader, writer, size)
                     break
                 except (OSError, asyncio.IncompleteReadError):
+                    if writer is not None:
+                        writer.close()
                     writer = None
         if writer is not None:
             writer.close()

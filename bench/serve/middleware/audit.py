@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from bench.serve import audit
+from bench.serve import audit, tallies
 from bench.serve.asgi import App, Receive, Scope, Send
 from bench.serve.call import Call, Refused, call_of
 from bench.serve.state import State
@@ -54,3 +54,4 @@ class Refusals:
                     "count": waiting + 1,
                 }
                 audit.append(connection, "refused", fields)
+                tallies.count(connection, "requests", waiting + 1, refused.control, refused.status)

@@ -35,7 +35,7 @@ def identified(state: State, pepper: Secret, tokens: Tokens | None, text: str) -
         if found is not None or tokens is None or text.startswith(START):
             return found
         subject = tokens.subject(text, max(state.clock(), state.last_seen()))
-        return None if subject is None else account_named(connection, subject)
+        return None if subject is None else account_named(connection, *subject)
 
 
 class Authentication:
