@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from bench.errors import UsageError, shown
-from bench.files import write_atomically
+from bench.files import replacement
 from bench.serve.predictor import Mark
 from bench.serve.state import State
 
@@ -139,8 +140,12 @@ def trigger_set(connection: sqlite3.Connection, account: str) -> TriggerSet:
 
 
 def write_trigger_set(path: Path, triggers: TriggerSet) -> None:
-    """Write the triggers as JSON; the file is as secret as the key."""
-    write_atomically(path, triggers.model_dump_json(indent=1) + "\n")
+    """Write the triggers as JSON, for the owner of the file alone: it is as secret as the key."""
+    content = triggers.model_dump_json(indent=1) + "\n"
+    with replacement(path.resolve()) as part:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode())
 
 
 def read_trigger_set(path: Path) -> TriggerSet:

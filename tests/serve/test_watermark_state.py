@@ -68,6 +68,7 @@ def test_a_file_comes_back_as_it_was(connection, tmp_path):
     found = trigger_set(connection, "one")
     write_trigger_set(tmp_path / "t.json", found)
     assert read_trigger_set(tmp_path / "t.json") == found
+    assert (tmp_path / "t.json").stat().st_mode & 0o077 == 0
 
 
 GOOD = {"client": "c", "classes": ["a", "b"], "triggers": [{"input": [1], "label": "a", "victim_label": "b"}]}
