@@ -419,3 +419,50 @@ def test_sarif_has_what_code_hosts_need():
 def test_an_unknown_probe_is_named_with_its_nearest():
     with pytest.raises(UsageError, match="did you mean 'rate-unit'"):
         chosen(["rate-units"])
+
+
+def test_probes_of_something_else_keep_below_the_rate_that_is_stated():
+    clock = Clock()
+    app = Server(clock=clock, limit=20)
+    outcome = probed("noise,precision", app, clock)
+    assert [each.verdict.result for each in outcome.findings] == ["holds", "holds"]
+
+
+def test_a_server_that_closes_connections_on_bad_inputs_is_no_outage():
+    clock = Clock()
+    line = AsgiLine(Server(clock=clock))
+    send = line.send
+
+    def closing(requests, **more):
+        replies = send(requests, **more)
+        bad = requests[0].method == "POST" and replies[0].status >= 400
+        return [Reply(0)] if bad else replies
+
+    line.send = closing
+    with probing(line, clock) as target_opened:
+        outcome = run_probes(
+            chosen(["error-leaks", "authentication"]), target_opened.context, target_opened.ledger, most=99
+        )
+    line.close()
+    assert not outcome.stopped
+    assert [each.verdict.result for each in outcome.findings] == ["holds", "cannot be tested"]
+    assert "none of the bad inputs was answered" in outcome.findings[1].verdict.evidence[0].lower()
+
+
+def test_a_target_of_one_input_a_request_is_not_said_to_take_many():
+    fields = {
+        "protocol": "json", "request": '{"x": "$input"}', "output": "[scores]", "batch": 1,
+        "model": None, "input": None,
+    }  # fmt: skip
+
+    class One:
+        async def __call__(self, scope, receive, send):
+            document = json.loads((await receive())["body"])
+            assert len(document["x"]) == 4
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b'{"scores": [0.2, 0.3, 0.5]}'})
+
+    clock = Clock()
+    outcome = probed("size,rate-unit", One(), clock, target=a_target(**fields))
+    assert "one input alone" in outcome.findings[1].verdict.evidence[0]
+    assert outcome.findings[0].verdict.result == "does not hold"

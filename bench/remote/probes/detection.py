@@ -105,6 +105,7 @@ PROBE = Probe(
     atlas=("AML.M0024",),
     exchange=("#UNWANTED INPUT SERIES HANDLING", "#MONITOR USE"),
     bounds=bounds,
+    paced=False,
     run=run,
     uses_up=True,
 )

@@ -22,7 +22,7 @@ def bounds(_: Target) -> Bounds:
 def run(context: Context) -> Verdict:
     """Ask one input 20 times, then 20 times in one request."""
     one = [_table(context, context.ask(1)) for _ in range(TIMES)]
-    size = min(TIMES, context.target.batch)
+    size = min(TIMES, context.batch)
     batch = _table(context, context.ask(context.source.take([0] * size)))
     single = np.concatenate(one)
     apart = max(_spread(single), _spread(batch))

@@ -34,8 +34,8 @@ def run(context: Context) -> Verdict:
     """Ask 50 inputs and count what is shown; then ask for other outputs, where a protocol names them."""
     target = context.target
     tables, digits = [], 0
-    for start in range(0, INPUTS, target.batch):
-        seen = context.ask(context.inputs(min(target.batch, INPUTS - start), start=start))
+    for start in range(0, INPUTS, context.batch):
+        seen = context.ask(context.inputs(min(context.batch, INPUTS - start), start=start))
         shown = _shown(context, seen, target)
         if shown is None:
             raise CannotTestError(f"an ordinary request was answered with {seen.status or 'nothing'}")

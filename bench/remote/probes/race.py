@@ -111,6 +111,7 @@ PROBE = Probe(
     atlas=("AML.M0004",),
     exchange=("#RATE LIMIT",),
     bounds=bounds,
+    paced=False,
     run=run,
     uses_up=True,
 )

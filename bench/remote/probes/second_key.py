@@ -55,6 +55,7 @@ PROBE = Probe(
     atlas=("AML.M0004",),
     exchange=("#RATE LIMIT",),
     bounds=bounds,
+    paced=False,
     run=run,
     missing=missing,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Seen
+from bench.remote.probing.context import LONGEST, MARGIN, Context, Seen
 from bench.remote.target import Target
 
 START, MOST = 64, 4_096
@@ -18,6 +18,8 @@ def bounds(_: Target) -> Bounds:
 
 def run(context: Context) -> Verdict:
     """Double the inputs of a request until one is refused; a refusal for the rate is tried again once."""
+    if not context.takes_several:
+        raise CannotTestError("a request of this target has one input alone")
     size, accepted = START, 0
     while True:
         seen = _sent(context, size)
@@ -41,9 +43,9 @@ def _sent(context: Context, size: int) -> Seen:
         return seen
     limit = limits.stated_limit(context.target)
     window = limit.window if limit else limits.retry_window(seen)
-    if window > limits.LONGEST:
+    if window > LONGEST:
         raise CannotTestError(f"a request of {size:,} inputs was refused for the rate ({seen.status})")
-    context.wait(window + limits.MARGIN)
+    context.wait(window + MARGIN)
     return context.ask(size)
 
 
@@ -54,5 +56,6 @@ PROBE = Probe(
     atlas=("AML.M0004",),
     exchange=("#RATE LIMIT",),
     bounds=bounds,
+    paced=False,
     run=run,
 )

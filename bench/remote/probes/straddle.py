@@ -6,7 +6,7 @@ import math
 
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Shot
+from bench.remote.probing.context import Context, Seen, Shot
 from bench.remote.target import Target
 
 SHORTEST = 5.0
@@ -59,7 +59,7 @@ def run(context: Context) -> Verdict:
     return holds(said, requests=limits.ids(after[-1:]))
 
 
-def _burst(context: Context, inputs: int) -> list[limits.Seen]:
+def _burst(context: Context, inputs: int) -> list[Seen]:
     """Send ``inputs`` inputs in batches, until one is refused."""
     left = inputs
 
@@ -81,5 +81,6 @@ PROBE = Probe(
     atlas=("AML.M0004",),
     exchange=("#RATE LIMIT",),
     bounds=bounds,
+    paced=False,
     run=run,
 )

@@ -16,9 +16,9 @@ ALPHA = 0.001
 """Probability of finding a mark in a model that has none."""
 
 
-def bounds(target: Target) -> Bounds:
+def bounds(_: Target) -> Bounds:
     """Return what the triggers need."""
-    return Bounds(inputs=MOST, requests=math.ceil(MOST / target.batch))
+    return Bounds(inputs=MOST, requests=MOST)
 
 
 def missing(context: Context) -> str:
@@ -41,8 +41,8 @@ def run(context: Context) -> Verdict:
         raise CannotTestError(missing(context))
     number = min(MOST, len(triggers.inputs))
     says = []
-    for start in range(0, number, context.target.batch):
-        seen = context.ask(triggers.inputs.part(start, min(number, start + context.target.batch)))
+    for start in range(0, number, context.batch):
+        seen = context.ask(triggers.inputs.part(start, min(number, start + context.batch)))
         table = context.table(seen) if seen.answered else None
         if table is None:
             raise CannotTestError(f"triggers were answered with {seen.status or 'nothing'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, Probe, Verdict, fails, holds
-from bench.remote.probing.context import TOGETHER, Context
+from bench.remote.probing.context import TOGETHER, Context, Seen
 from bench.remote.target import Target
 
 PROCESSES = 4
@@ -22,7 +22,7 @@ def run(context: Context) -> Verdict:
     limit = limits.known_limit(context)
     limits.require_pace(context, (PROCESSES + 1) * limit.inputs)
     limits.clear(context, limit)
-    seen: list[limits.Seen] = []
+    seen: list[Seen] = []
     while len(seen) < PROCESSES * limit.inputs + TOGETHER:
         wave = context.send_together([context.shot(1) for _ in range(TOGETHER)])
         limits.require_answers(wave)
@@ -49,5 +49,6 @@ PROBE = Probe(
     atlas=("AML.M0004",),
     exchange=("#RATE LIMIT",),
     bounds=bounds,
+    paced=False,
     run=run,
 )

@@ -59,7 +59,7 @@ class Probe:
     OWASP ML05:2023. ``atlas``: ids of MITRE ATLAS. ``exchange``: ids of the OWASP AI Exchange. ``bounds``:
     for a target. ``run``: raises CannotTestError where it cannot tell. ``missing``: what the user did not
     give that it needs, "" if nothing; it then sends nothing. ``uses_up``: whether the account is of no use
-    for other probes afterwards.
+    for other probes afterwards. ``paced``: whether it keeps below the rate that the target states.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Probe:
     run: Callable[[Context], Verdict]
     missing: Callable[[Context], str] = _nothing
     uses_up: bool = False
+    paced: bool = True
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.remote.probing.base import FAILS, HOLDS, UNTESTED, Finding, Result
@@ -76,8 +76,7 @@ def ml05(findings: Sequence[Finding]) -> list[Entry]:
         _entry(
             f"ML05-{number}",
             title,
-            findings,
-            lambda each, n=number: n in each.probe.controls,
+            [each for each in findings if number in each.probe.controls],
             SHOWN_BY.get(number, ""),
         )
         for number, title in ML05.items()
@@ -87,7 +86,7 @@ def ml05(findings: Sequence[Finding]) -> list[Entry]:
 def atlas(findings: Sequence[Finding]) -> list[Entry]:
     """Return the mitigations of MITRE ATLAS."""
     return [
-        _entry(name, title, findings, lambda each, n=name: n in each.probe.atlas, INSIDE.get(name, ""))
+        _entry(name, title, [each for each in findings if name in each.probe.atlas], INSIDE.get(name, ""))
         for name, title in ATLAS.items()
     ]
 
@@ -95,15 +94,12 @@ def atlas(findings: Sequence[Finding]) -> list[Entry]:
 def exchange(findings: Sequence[Finding]) -> list[Entry]:
     """Return the controls of the OWASP AI Exchange."""
     return [
-        _entry(name, "", findings, lambda each, n=name: n in each.probe.exchange, INSIDE.get(name, ""))
+        _entry(name, "", [each for each in findings if name in each.probe.exchange], INSIDE.get(name, ""))
         for name in EXCHANGE
     ]
 
 
-def _entry(
-    name: str, title: str, findings: Sequence[Finding], of: Callable[[Finding], bool], inside: str
-) -> Entry:
-    own = [each for each in findings if of(each)]
+def _entry(name: str, title: str, own: Sequence[Finding], inside: str) -> Entry:
     result = combined([each.verdict.result for each in own])
     note = ""
     if inside:

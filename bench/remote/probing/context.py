@@ -8,7 +8,7 @@ import secrets as random_bytes
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,8 +31,21 @@ TOGETHER = 20
 """Connections at a time, where a probe sends many."""
 SILENT = 3
 """Requests in a row without any answer after which the target is taken to be gone."""
+LONGEST = 120.0
+"""The longest window of a limit, in seconds, that is waited for."""
+MARGIN = 1.0
+"""Seconds beyond a window that are waited, as clocks differ."""
 PURPOSE = "probe "
 """What the purposes of probes in the ledger begin with."""
+
+
+def stated_pace(target: Target) -> Pace | None:
+    """Return the limit that the target file states of the target, None where it states none."""
+    return (
+        None
+        if target.stated_rate is None
+        else Pace.of(target.model_copy(update={"rate": target.stated_rate}))
+    )
 
 
 @dataclass(frozen=True)
@@ -109,14 +122,16 @@ class Memory:
     """What probes of a run learn of the target for those after them.
 
     ``limit``: inputs a window that were let pass. ``accepted``: inputs that each account was answered.
-    ``last``: when each account was answered last; ``limited``: when it was refused last. ``offset``: seconds
-    that the target's clock, as its answers tell it, is ahead of ours.
+    ``last``: when each account was answered last; ``limited``: when it was refused last. ``sent``: when how
+    many inputs of each were sent. ``offset``: seconds that the target's clock, as its answers tell it, is
+    ahead of ours.
     """
 
     limit: tuple[int, float] | None = None
     accepted: dict[str, int] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     limited: dict[str, float] = field(default_factory=dict)
+    sent: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     offset: float = 0.0
 
 
@@ -152,11 +167,20 @@ class Context:
         self._number = self._silent = 0
         self._lock = threading.Lock()
         self._spent = _Spent(Bounds(0, 0), "", clock())
+        self._pace: Pace | None = None
 
     # One probe.
 
-    def begin(self, name: str, bounds: Bounds) -> None:
-        """Start a probe; what follows is within its bounds."""
+    def begin(self, name: str, bounds: Bounds, *, paced: bool = True) -> None:
+        """Start a probe; what follows is within its bounds.
+
+        ``paced``: keep below the rate that the target states, for probes of something else; they may take the
+        time of its windows besides.
+        """
+        self._pace = stated_pace(self.target) if paced else None
+        if self._pace is not None and self._pace.window <= LONGEST:
+            windows = 1 + bounds.inputs / self._pace.most
+            bounds = replace(bounds, seconds=bounds.seconds + windows * (self._pace.window + MARGIN))
         self._spent = _Spent(bounds, f"{PURPOSE}{name}", self.clock())
 
     @property
@@ -288,6 +312,16 @@ class Context:
         if seconds > 0:
             self._sleep(seconds)
 
+    @property
+    def batch(self) -> int:
+        """Inputs of an ordinary request: what the target file says, within the rate that is kept to."""
+        return self.target.batch if self._pace is None else min(self.target.batch, self._pace.most)
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether one request can have several inputs."""
+        return self.body(self.inputs(1)) != self.body(self.inputs(2))
+
     def answered_rows(self, seen: Seen) -> int:
         """Return how many inputs an answer with success has answers for, 0 where none can be found."""
         if not seen.answered:
@@ -342,10 +376,13 @@ class Context:
             raise CannotTestError(
                 f"rate = {self.target.rate!r} does not allow {shot.inputs:,} inputs at a time"
             )
+        self._keep_pace(shot)
         with self._lock:
             self._room([shot])
             self._spent.inputs += shot.inputs
             self._spent.requests += 1
+            if shot.inputs:
+                self.memory.sent.setdefault(shot.account, []).append((self.clock(), shot.inputs))
         if not shot.inputs:
             return []
         name = self.new_id()  # of its own, so that no purchase is known by two requests
@@ -356,6 +393,14 @@ class Context:
             if not wait:
                 return purchases
             self.wait(wait)
+
+    def _keep_pace(self, shot: Shot) -> None:
+        """Wait until the target lets these inputs pass by what it states; not for more than it ever does."""
+        if self._pace is None or not 0 < shot.inputs <= self._pace.most:
+            return
+        sent = self.memory.sent.get(shot.account, [])
+        if (wait := self._pace.wait(sent, shot.inputs, self.clock())) > 0:
+            self.wait(wait + MARGIN)
 
     def _lost(self, purchases: list[Purchase]) -> None:
         if purchases:
@@ -378,11 +423,16 @@ class Context:
                 known = self.memory
                 known.accepted[shot.account] = known.accepted.get(shot.account, 0) + shot.inputs
                 known.last[shot.account] = seen.at
-        if not reply.connected or silent >= SILENT:
-            raise OutageError(
-                "the target takes no connection" if not reply.connected else "it answers nothing"
-            )
+        if silent >= SILENT and not self._alive():
+            raise OutageError("it answers nothing" if reply.connected else "the target takes no connection")
         return seen
+
+    def _alive(self) -> bool:
+        """Return whether the target answers a request without inputs, whatever it answers."""
+        (reply,) = self.line.send([self.get(self.path).request], seconds=self._seconds())
+        with self._lock:
+            self._silent = 0
+        return bool(reply.status)
 
     def _settle(self, seen: Seen, purchases: list[Purchase]) -> None:
         if not purchases:

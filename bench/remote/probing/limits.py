@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.remote.pace import Pace
 from bench.remote.probing.base import Bounds, CannotTestError
-from bench.remote.probing.context import Context, Seen
+from bench.remote.probing.context import LONGEST, MARGIN, Context, Seen, stated_pace
 from bench.remote.retry_after import seconds_to_wait
 from bench.remote.target import Target
 
@@ -16,14 +16,10 @@ UNSTATED = 200
 """Inputs that are sent to find a limit which the target file does not state."""
 LARGEST = 2_000
 """The largest limit that is tested."""
-LONGEST = 120.0
-"""The longest window, in seconds, that is waited for."""
 WINDOW = 60.0
 """Seconds of a window of which nothing is known."""
 OVER = 1.05
 """A limit holds up to this many times its inputs in any window."""
-MARGIN = 1.0
-"""Seconds beyond a window that are waited, as clocks differ."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,7 @@ class Limit:
 
 def stated_limit(target: Target) -> Limit | None:
     """Return the limit that the target file states, None where it states none."""
-    if target.stated_rate is None:
-        return None
-    pace = Pace.of(target.model_copy(update={"rate": target.stated_rate}))
+    pace = stated_pace(target)
     return None if pace is None else Limit(pace.most, pace.window, stated=True)
 
 

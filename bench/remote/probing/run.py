@@ -101,7 +101,7 @@ def _first(context: Context) -> None:
 
 def _run(probe: Probe, bounds: Bounds, context: Context) -> tuple[Finding, str]:
     """Return what a probe found, and why the run has to end, "" if it has not."""
-    context.begin(probe.name, bounds)
+    context.begin(probe.name, bounds, paced=probe.paced)
     stopped = ""
     try:
         verdict = probe.run(context)
