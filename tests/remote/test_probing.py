@@ -466,3 +466,11 @@ def test_a_target_of_one_input_a_request_is_not_said_to_take_many():
     outcome = probed("size,rate-unit", One(), clock, target=a_target(**fields))
     assert "one input alone" in outcome.findings[1].verdict.evidence[0]
     assert outcome.findings[0].verdict.result == "does not hold"
+
+
+@pytest.mark.parametrize(
+    "name", ["rate-unit", "workers", "spoofed-address", "straddle", "pipelining", "race"]
+)
+def test_an_account_whose_quota_is_used_up_tells_nothing_of_its_rate(name):
+    finding = found(name, quota=1)
+    assert finding.verdict.result == "cannot be tested", finding.verdict

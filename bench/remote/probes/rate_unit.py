@@ -31,6 +31,7 @@ def run(context: Context) -> Verdict:
     else:
         limits.require_pace(context, most)
     seen = limits.fill(context, most)
+    limits.require_passed(seen)
     seconds = seen[-1].at - seen[0].at
     single = limits.passed(seen)
     if not seen[-1].limited:

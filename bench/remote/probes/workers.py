@@ -30,6 +30,7 @@ def run(context: Context) -> Verdict:
         if not limits.passed(wave):
             break
     took = max(each.at for each in seen) - seen[0].at
+    limits.require_passed(seen)
     passed = limits.passed(seen)
     said = f"{passed:,} of {len(seen):,} inputs over parallel connections passed a limit of {limit.inputs:,}"
     if passed > limit.most + limit.refilled(took):

@@ -122,9 +122,18 @@ def require_answers(seen: Sequence[Seen]) -> None:
         raise CannotTestError(f"an ordinary request was answered with {other.status or 'nothing'}")
 
 
+def require_passed(seen: Sequence[Seen]) -> None:
+    """Raise CannotTestError where not one input passed: a refusal then tells nothing of the rate."""
+    if not passed(seen):
+        raise CannotTestError(
+            "the account is refused although its window has passed; its quota may be used up"
+        )
+
+
 def at_limit(context: Context, limit: Limit) -> Seen:
     """Bring the first account to its limit; return the refusal. Raises CannotTestError where none comes."""
     seen = fill(context, math.ceil(1.1 * limit.inputs) + 1)
+    require_passed(seen)
     if not seen[-1].limited:
         raise CannotTestError(
             f"{len(seen):,} inputs were answered without a refusal, so there is no limit to go past"
