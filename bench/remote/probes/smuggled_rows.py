@@ -12,8 +12,6 @@ from bench.remote.target import Target
 
 ROWS = 5
 """Inputs of a request that says another number."""
-ID = "probe"
-"""The id in the bodies."""
 BOMB = 10_000_000
 """Bytes of a body after it is unpacked; it has one input."""
 REMAINING = ("x-ratelimit-remaining", "ratelimit-remaining", "x-quota-remaining")
@@ -51,23 +49,32 @@ def run(context: Context) -> Verdict:
 
 
 def _shots(context: Context) -> Iterator[tuple[str, Shot]]:
-    one, several = context.body(context.inputs(1), ID), context.body(context.inputs(ROWS), ID)
-    if context.target.protocol == "oip":
-        shape = json.loads(several)["inputs"][0]["shape"]
-        shapes = {"the shape −1": [-1, *shape[1:]], "a shape of fewer inputs than the data": [1, *shape[1:]]}
-        for what, changed in shapes.items():
-            document = json.loads(several)
-            document["inputs"][0]["shape"] = changed
-            yield what, context.shot(ROWS, body=json.dumps(document).encode(), identity=ID)
-    # Both bodies are objects with the same fields, so that the joint has each of them twice.
-    twice = one.rstrip()[:-1] + b"," + several.lstrip()[1:]
+    oip = context.target.protocol == "oip"
+    shape = json.loads(context.body(context.inputs(ROWS)))["inputs"][0]["shape"] if oip else []
+    shapes = {"the shape −1": [-1, *shape[1:]], "a shape of fewer inputs than the data": [1, *shape[1:]]}
+    for what, changed in shapes.items() if oip else ():
+        one, several, name = _bodies(context)
+        document = json.loads(several)
+        document["inputs"][0]["shape"] = changed
+        yield what, context.shot(ROWS, body=json.dumps(document).encode(), identity=name)
+    one, several, name = _bodies(context)
     if one.startswith(b"{") and context.takes_several:
-        yield "each field twice", context.shot(ROWS, body=twice, identity=ID)
+        # Both bodies are objects with the same fields, so that the joint has each of them twice.
+        twice = one.rstrip()[:-1] + b"," + several.lstrip()[1:]
+        yield "each field twice", context.shot(ROWS, body=twice, identity=name)
+    one, _, name = _bodies(context)
     bomb = gzip.compress(one + b" " * BOMB, 6)
+    compressed = [("Content-Encoding", "gzip")]
     yield (
         f"{len(bomb):,} bytes that unpack to {BOMB:,}",
-        context.shot(1, body=bomb, identity=ID, headers=[("Content-Encoding", "gzip")]),
+        context.shot(1, body=bomb, identity=name, headers=compressed),
     )
+
+
+def _bodies(context: Context) -> tuple[bytes, bytes, str]:
+    """Return bodies of one input and of several, and the id that both have."""
+    name = context.new_id()
+    return context.body(context.inputs(1), name), context.body(context.inputs(ROWS), name), name
 
 
 def _remaining(seen: Seen) -> int | None:
