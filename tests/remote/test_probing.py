@@ -474,3 +474,18 @@ def test_a_target_of_one_input_a_request_is_not_said_to_take_many():
 def test_an_account_whose_quota_is_used_up_tells_nothing_of_its_rate(name):
     finding = found(name, quota=1)
     assert finding.verdict.result == "cannot be tested", finding.verdict
+
+
+def test_the_account_that_is_used_up_is_neither_the_second_key_nor_the_administrator():
+    factor = SecondFactor.model_validate(
+        {"url": "http://127.0.0.1:9001/login", "secret_env": "TOTP", "header": "X-Code", "account": "ops"}
+    )
+    known = tuple(Account(name=name, key_env="ANN") for name in ("ann", "cy", "again", "ops"))
+    clock = Clock()
+    line = AsgiLine(Server(clock=clock))
+    environ = {**KEYS, "TOTP": SECRET}
+    for accounts, spare in ((known, "cy"), ((known[0], known[2], known[3]), "ann")):
+        target = a_target(accounts=accounts, second_factor=factor)
+        with probing(line, clock, target=target, environ=environ, second="again") as target_opened:
+            assert target_opened.context.accounts.spare == spare
+    line.close()

@@ -120,7 +120,8 @@ def _accounts(target: Target, second: str | None) -> Accounts:
             raise UsageError(
                 f"--second-account {second} is the first account; name another key of its customer"
             )
-    others = [each.name for each in target.accounts if each.name not in {first, second}]
+    administers = None if target.second_factor is None else target.second_factor.account
+    others = [each.name for each in target.accounts if each.name not in {first, second, administers}]
     return Accounts(first, second, others[-1] if others else first)
 
 
