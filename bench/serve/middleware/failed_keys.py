@@ -60,6 +60,6 @@ def count_failure(state: State, address: str, limit: Limit) -> int | None:
             "select count(*), min(at) from failures where kind = ? and who = ?", (KIND, who)
         ).fetchone()
         if count >= limit.failures:
-            return max(1, math.ceil(first + limit.seconds - now))
+            return max(1, math.ceil(float(first) + limit.seconds - now))
         connection.execute("insert into failures values (?, ?, ?)", (KIND, who, now))
     return None
