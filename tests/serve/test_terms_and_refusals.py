@@ -1,0 +1,84 @@
+"""Terms have to be accepted before the first answer, and refusals have rows that cannot fill the disk."""
+
+import json
+
+import pytest
+from asgi_client import FakePredictor, exchange
+
+from bench.errors import UsageError
+from bench.serve.access_controls import Keys
+from bench.serve.app import build_app
+from bench.serve.controls import Controls, TermsOfUse
+from bench.serve.state import State, state_file
+
+ROWS = {"inputs": [[0, 1]]}
+
+
+class Served:
+    """A server with terms, whose accounts are addresses, and a clock that a test sets."""
+
+    def __init__(self, folder, version="2", text="no resale"):
+        self.now = 1_000.0
+        (folder / "terms.txt").write_text(text)
+        self.state = State(state_file(folder), clock=lambda: self.now)
+        controls = Controls(keys=Keys(on=False), terms=TermsOfUse(file="terms.txt", version=version))
+        self.app = build_app(FakePredictor(), controls, self.state, folder=folder)
+
+    def ask(self, method="POST", path="/predict", body=ROWS, **more):
+        return exchange(self.app, method, path, body, **more)
+
+    def rows(self, event):
+        records = [json.loads(row) for (row,) in self.state.rows("select record from audit order by number")]
+        return [each for each in records if each["event"] == event]
+
+
+@pytest.fixture
+def served(tmp_path):
+    server = Served(tmp_path)
+    yield server
+    server.state.close()
+
+
+def test_nothing_is_answered_before_the_terms_are_accepted_and_each_acceptance_has_a_row(served):
+    status, _, answer = served.ask()
+    assert (status, answer["error"][:16]) == (403, "accept version 2")
+    assert served.ask("GET", "/terms", b"")[2]["text"] == "no resale"
+    for body, expected in (({"accept": "1"}, 409), ({"accept": "2", "x": 1}, 400), (b"2", 400)):
+        assert served.ask(path="/terms/accept", body=body)[0] == expected
+    assert served.ask()[0] == 403
+    assert served.ask(path="/terms/accept", body={"accept": "2"})[0] == 200
+    assert served.ask()[0] == 200
+    assert served.ask(client="127.0.9.9")[0] == 403  # of another account nobody accepted
+    assert served.ask(path="/terms/accept", body={"accept": "2"})[0] == 200  # again: no further row
+    (row,) = served.rows("terms accepted")
+    assert (row["version"], row["account"], len(row["sha256"])) == ("2", "address 127.0.0.1", 64)
+
+
+def test_a_new_version_has_to_be_accepted_anew_and_a_version_keeps_its_text(served, tmp_path):
+    served.ask(path="/terms/accept", body={"accept": "2"})
+    newer = Served(tmp_path, version="3", text="no resale at all")
+    assert newer.ask()[0] == 403
+    newer.state.close()
+    with pytest.raises(UsageError, match="give the new text a new version"):
+        Served(tmp_path, version="2", text="another text")
+
+
+def test_refusals_have_a_row_a_second_and_it_says_how_many_it_stands_for(served):
+    for _ in range(5):
+        served.ask()
+    served.now += 1
+    served.ask()
+    assert [row["count"] for row in served.rows("refused")] == [1, 5]
+    served.ask(path="/terms/accept", body={"accept": "1"}, client="127.0.9.9")
+    assert [row["status"] for row in served.rows("refused")] == [403, 403, 409]
+
+
+def test_no_row_holds_an_input(served):
+    secret = {"inputs": [[0.123456789, 1]]}
+    served.ask(body=secret)
+    served.ask(path="/terms/accept", body={"accept": "2"})
+    served.ask(body=secret)
+    served.ask(body={"inputs": [["0.123456789", "x"]]})
+    text = "".join(record for (record,) in served.state.rows("select record from audit"))
+    assert "answered" in text
+    assert "0.1234" not in text
