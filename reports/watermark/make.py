@@ -74,8 +74,10 @@ units of the range.
 - One data set, one victim. At the default rate of 0.005, a client has to send about {queries:,}
   inputs until the {least} wrong answers are
   there that the test needs at alpha = 0.001.
-- A surrogate that is not recognised may still be one: fine-tuning on 150 inputs of one's own removes the mark.
-- Without a watermark, 400 queries give a fidelity of about 99 % here: the wrong answers also harm a surrogate.
+- A surrogate that is not recognised may still be one: fine-tuning on 150 inputs of one's own
+  removes the mark.
+- Without a watermark, 200 queries give a fidelity of [99.0 %](../digits/report.md) here: the wrong
+  answers also harm a surrogate.
 - An attacker who asks from several accounts divides the wrong answers among them; the test is per account.
 
 Made by `python reports/watermark/measure.py` and `python reports/watermark/make.py`.
@@ -131,9 +133,9 @@ def page(measured: dict[str, Any]) -> str:
 
 
 NEAR = """\
-By features, small changes keep the decision and larger ones do not: an attacker who sends near-duplicates of one
-input then sees two classes. By the input alone even the smallest noise changes it, since many pixels are at their
-median: hash features where there are any."""
+By features, small changes keep the decision and larger ones do not: an attacker who sends
+near-duplicates of one input then sees two classes. By the input alone even the smallest noise changes
+it, since many pixels are at their median: hash features where there are any."""
 
 
 def spread(values: list[float]) -> str:
