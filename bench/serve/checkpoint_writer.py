@@ -103,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends it
+    for each in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the server ends this one
+        signal.signal(each, signal.SIG_IGN)
     stopped = threading.Event()
     try:
         writer, _lock = _opened(given)  # held to the end of the process
