@@ -24,20 +24,39 @@ ALL_DIGITS = 16
 """Significant digits with which no number was rounded for show."""
 LOOKED_AT = 100
 """Numbers of one reply whose digits are counted."""
+_NULL = 'check output, or set rejected = "null" if this is how the target rejects an input'
 
 
 def table(rows: Rows, n: int, target: Target) -> tuple[Table, int]:
     """Return answers (n, classes) to ``n`` inputs, and the most significant digits that were shown.
 
-    Labels become one 1 in their row, and show no digits. Raises AttemptError, billed, for anything else than
+    Labels become one 1 in their row, and show no digits. Rows of NaN are inputs that the target rejects, where
+    its file says how it says so. Raises AttemptError, billed, for anything else than
     n answers of the kind that the target file says.
     """
     if len(rows) != n:
         dropped = "; an expression with [*] drops rows that lack a field" if target.protocol == "json" else ""
         raise unreadable(f"{n} inputs were sent and {len(rows)} answers came{dropped}; check output")
+    rejected = np.array([target.rejected == "null" and _is_null(row) for row in rows], dtype=bool)
+    if rejected.any():
+        answers = np.full((n, len(target.classes)), np.nan)
+        digits = 0
+        if not rejected.all():
+            read = [row for row, lost in zip(rows, rejected, strict=True) if not lost]
+            answers[~rejected], digits = _read(read, target)
+        return answers, digits
+    return _read(rows, target)
+
+
+def _read(rows: Rows, target: Target) -> tuple[Table, int]:
     if target.answers == "labels":
         return _labels(rows, target), 0
     return _probabilities(rows, target)
+
+
+def _is_null(row: Any) -> bool:
+    """Return whether an answer is null, or nulls alone."""
+    return row is None or (isinstance(row, list) and bool(row) and all(value is None for value in row))
 
 
 def _labels(rows: Rows, target: Target) -> Table:
@@ -53,7 +72,7 @@ def _label(value: Any, places: Mapping[str, int]) -> int:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if value is None:
-        raise unreadable("an answer has null where a label has to be; check output")
+        raise unreadable(f"an answer has null where a label has to be; {_NULL}")
     if isinstance(value, list | dict):
         raise unreadable(
             f"the answers are labels by the target file, but {_size(value)} came; "
@@ -171,7 +190,8 @@ def _single_hint(numbers: Sequence[Sequence[float]], target: Target) -> str:
 
 def _numbers(row: Any) -> list[float]:
     if not isinstance(row, list):
-        raise unreadable(f"some answers are lists, and one is {shown(row)}; check output")
+        hint = _NULL if row is None else "check output"
+        raise unreadable(f"some answers are lists, and one is {shown(row)}; {hint}")
     return [_number(value) for value in row]
 
 
@@ -186,7 +206,7 @@ def _number(value: Any) -> float:
             return number
         raise unreadable("an answer has NaN or infinity where a number has to be")
     if value is None:
-        raise unreadable("an answer has null where a number has to be; check output")
+        raise unreadable(f"an answer has null where a number has to be; {_NULL}")
     hint = 'set answers = "labels" if these are labels' if isinstance(value, str | bool) else "check output"
     raise unreadable(f"an answer has {shown(value)} where a number has to be; {hint}")
 

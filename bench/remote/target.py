@@ -84,7 +84,8 @@ class Target(pydantic.BaseModel):
     ``answers``: what comes back. ``classes``: their names in the order of the answers; with labels, all
     labels that can come. ``positive``: the class whose probability comes where only one of two does.
     ``scale``: what numbers are. ``partial``: whether answers name only the likeliest classes, as ``{"name":
-    number}`` or as ``[["name", number]]``; the rest is spread evenly over the others. ``batch``: inputs a
+    number}`` or as ``[["name", number]]``; the rest is spread evenly over the others. ``rejected``: "null"
+    where the target answers null to an input that it rejects; without it, null is an error. ``batch``: inputs a
     request. ``connections``: requests at a time. ``headers``: further ones, none of them secret;
     ``key_header``: where an account's key goes, with "Bearer " before it where it is "Authorization".
     ``ca_file``: certificates (PEM) that the server's must be signed by, instead of those of this machine;
@@ -137,6 +138,7 @@ class Target(pydantic.BaseModel):
     positive: str | None = None
     scale: Literal["probability", "percent", "log"] = "probability"
     partial: bool = False
+    rejected: Literal["null"] | None = None
     batch: Annotated[int, pydantic.Field(ge=1, le=100_000)] = 64
     connections: Annotated[int, pydantic.Field(ge=1, le=64)] = 4
     headers: dict[str, str] = {}

@@ -152,3 +152,22 @@ def test_null_is_no_label_even_where_a_class_is_called_none(tmp_path, value):
     refused(tmp_path, ["b", value], "null where a label has to be", **classes)
     answers, _ = read(tmp_path, ["None", "null"], **classes)
     assert answers.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "expected"),
+    [
+        ([[0.2, 0.3, 0.5], None], {}, [[0.2, 0.3, 0.5], [np.nan] * 3]),
+        ([[None] * 3, [0.25, 0.25, 0.5]], {}, [[np.nan] * 3, [0.25, 0.25, 0.5]]),
+        ([None, [None]], {"answers": "labels"}, [[np.nan] * 3] * 2),
+        (["b", None], {"answers": "labels"}, [[0, 1, 0], [np.nan] * 3]),
+    ],
+)
+def test_null_is_a_rejected_input_where_the_target_file_says_so(tmp_path, rows, more, expected):
+    answers, _ = read(tmp_path, rows, rejected="null", **more)
+    assert np.array_equal(answers, np.array(expected), equal_nan=True)
+    refused(tmp_path, rows, 'set rejected = "null"', **more)
+
+
+def test_a_null_among_numbers_is_never_an_answer(tmp_path):
+    refused(tmp_path, [[0.2, 0.3, None]], "null", rejected="null")
