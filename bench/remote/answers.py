@@ -30,9 +30,9 @@ _NULL = 'check output, or set rejected = "null" if this is how the target reject
 def table(rows: Rows, n: int, target: Target) -> tuple[Table, int]:
     """Return answers (n, classes) to ``n`` inputs, and the most significant digits that were shown.
 
-    Labels become one 1 in their row, and show no digits. Rows of NaN are inputs that the target rejects, where
-    its file says how it says so. Raises AttemptError, billed, for anything else than
-    n answers of the kind that the target file says.
+    Labels become one 1 in their row, and show no digits. Rows of NaN are inputs that the target rejects,
+    where its file says how it says so. Raises AttemptError, billed, for anything else than n answers of the
+    kind that the target file says.
     """
     if len(rows) != n:
         dropped = "; an expression with [*] drops rows that lack a field" if target.protocol == "json" else ""

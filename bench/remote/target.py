@@ -85,8 +85,8 @@ class Target(pydantic.BaseModel):
     labels that can come. ``positive``: the class whose probability comes where only one of two does.
     ``scale``: what numbers are. ``partial``: whether answers name only the likeliest classes, as ``{"name":
     number}`` or as ``[["name", number]]``; the rest is spread evenly over the others. ``rejected``: "null"
-    where the target answers null to an input that it rejects; without it, null is an error. ``batch``: inputs a
-    request. ``connections``: requests at a time. ``headers``: further ones, none of them secret;
+    where the target answers null to an input that it rejects; without it, null is an error. ``batch``: inputs
+    a request. ``connections``: requests at a time. ``headers``: further ones, none of them secret;
     ``key_header``: where an account's key goes, with "Bearer " before it where it is "Authorization".
     ``ca_file``: certificates (PEM) that the server's must be signed by, instead of those of this machine;
     relative to the target file.
