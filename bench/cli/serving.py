@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -243,9 +244,15 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
 
             def died(sentence: str) -> None:
                 faults.append(sentence)
-                os.kill(os.getpid(), signal.SIGTERM)  # ends the workers, after the requests in flight
+                os.kill(os.getpid(), signal.SIGTERM)  # ends what loads, or the workers after their requests
 
-            with checkpoints(controls.audit, state_file(request.state), folder, died):
+            code = ExitCode.FINE
+            # A model takes long to load, and no server listens to signals before it is loaded.
+            with (
+                contextlib.suppress(_Terminated),
+                uvicorn_server.signals({signal.SIGTERM: _terminated}),
+                checkpoints(controls.audit, state_file(request.state), folder, died),
+            ):
                 code = workers.run(process, request.workers, started)
             if faults:
                 raise StoppedError(faults[0])
@@ -254,6 +261,14 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
             sock.close()
             if admin is not None:
                 admin[1].close()
+
+
+class _Terminated(BaseException):
+    """SIGTERM came while no server listened to it; no code may take it for an error of its own."""
+
+
+def _terminated() -> None:
+    raise _Terminated
 
 
 def _administration(controls: Controls, folder: Path, state: Path) -> tuple[AdminApp, socket.socket] | None:

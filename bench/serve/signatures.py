@@ -85,7 +85,8 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         key = None
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise UsageError(f"{path}: it holds no private Ed25519 key; make one with moatbench model keygen")
-    return key
+    private: Ed25519PrivateKey = key
+    return private
 
 
 def read_public_key(path: Path) -> Ed25519PublicKey:
@@ -111,7 +112,8 @@ def public_key(content: bytes, name: str) -> Ed25519PublicKey:
         raise UsageError(f"{name}: it holds no public key: {one_line(error)}") from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise UsageError(f"{name}: it holds no public Ed25519 key")
-    return key
+    public: Ed25519PublicKey = key
+    return public
 
 
 def write_public_key(path: Path, key: Ed25519PublicKey) -> None:
