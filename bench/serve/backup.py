@@ -54,10 +54,9 @@ def make(state: Path, out: Path, files: Mapping[str, Path], *, pepper: Secret | 
         raise UsageError(f"{state} has no state of a server")
     with State(source) as opened, opened.transaction() as connection:
         now = opened.now()
-        rows = audit.append(connection, "backup made", {"time": now})
-        last = audit.row_hash(connection, rows)
+        audit.append(connection, "backup made", {"time": now})
     with _unfinished(out) as part:
-        content, left_out = _content(source, pepper)
+        content, left_out, (rows, last) = _content(source, pepper)
         _write(part.path / FILE, content)
         for name, path in files.items():
             if path.is_symlink() or not path.is_file():
@@ -118,8 +117,11 @@ def _resolved(folder: Path, name: str) -> Path:
     return (folder / name).resolve()
 
 
-def _content(source: Path, pepper: Secret | None) -> tuple[bytes, bool]:
-    """Return the state file without its secrets as bytes, and whether some cannot be restored from it."""
+def _content(source: Path, pepper: Secret | None) -> tuple[bytes, bool, tuple[int, str]]:
+    """Return the state file without its secrets as bytes, and whether some cannot be restored from it.
+
+    Also number and hash of the last row of its log: a server that runs may have written further rows.
+    """
     with audit.reading(source) as live, closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
         live.backup(copy)
         tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -128,11 +130,12 @@ def _content(source: Path, pepper: Secret | None) -> tuple[bytes, bool]:
         copy.execute("PRAGMA secure_delete = ON")
         for table in sorted(tables & EMPTIED):
             copy.execute(f"DELETE FROM {table}")  # noqa: S608  # names of our own
+        last = copy.execute("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1").fetchone()
         left_out = backup_secrets.take_out(copy, pepper)
         copy.execute("VACUUM")
         content = bytearray(copy.serialize())
     content[18:20] = b"\x01\x01"  # no log beside it: file format of a database that is not in WAL mode
-    return bytes(content), left_out
+    return bytes(content), left_out, last
 
 
 def verify(folder: Path, key: Ed25519PublicKey | None) -> Manifest:
@@ -190,6 +193,8 @@ def restore(folder: Path, key: Ed25519PublicKey, target: Path, *, pepper: Secret
 def _check_empty(folder: Path, option: str) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{option} {folder}: it is a link or a file; name a new folder")
+    if folder.resolve() == Path.cwd():
+        raise UsageError(f"{option} {folder}: it is the folder that you are in; name a new one")
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{option} {folder}: the folder is not empty; name a new one")
 

@@ -67,12 +67,15 @@ class Writer:
 
         Return whether one was written. Raises LogError where the log does not go on from the last one.
         """
+        if self.seen.number and not self.state.exists():
+            # The server may still write to the file, which has no name any more.
+            raise LogError(f"{self.state} is gone, and the audit log with it; restore a backup")
         if self.state.exists():
             with audit.reading(self.state) as connection:
                 if audit.row_hash(connection, self.seen.number) != self.seen.hash:
                     raise LogError(
                         f"row {self.seen.number} of the audit log is gone or is not as it was; if a backup "
-                        "was restored, name a new file for checkpoints"
+                        "was restored, or the machine lost power, name a new file for checkpoints"
                     )
                 for row in audit.rows(connection, self.seen.number):
                     if fault := audit.break_in(self.seen, row):
@@ -137,6 +140,11 @@ def _opened(given: argparse.Namespace) -> tuple[Writer, object]:
     public = given.file.with_name(f"{given.file.name}.pub")
     if not public.exists():
         signatures.write_public_key(public, key.public_key())
+    elif signatures.pem(signatures.read_public_key(public)) != signatures.pem(key.public_key()):
+        raise UsageError(
+            f"{public} is the public key of another one than {given.key}: a new key needs a new file for "
+            "checkpoints"
+        )
     return Writer(given.state, given.file, key, rows=given.rows, seconds=given.seconds), lock
 
 

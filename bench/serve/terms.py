@@ -33,11 +33,15 @@ class Terms:
 
 
 def load(file: Path, version: str) -> Terms:
-    """Return the terms in a text file; raises UsageError."""
-    text = user_text(user_file(file, "file of terms"), LARGEST)
-    if not text.strip():
+    """Return the terms in a text file, as they are there, so that its SHA-256 is that of the text.
+
+    Raises UsageError.
+    """
+    path = user_file(file, "file of terms")
+    if not user_text(path, LARGEST).strip():
         raise UsageError(f"{file}: the terms have no text")
-    return Terms(version, text, hashlib.sha256(text.encode()).hexdigest())
+    content = path.read_bytes()
+    return Terms(version, content.decode(), hashlib.sha256(content).hexdigest())
 
 
 def prepare(connection: sqlite3.Connection, terms: Terms) -> None:
@@ -54,19 +58,25 @@ def prepare(connection: sqlite3.Connection, terms: Terms) -> None:
 def accept(connection: sqlite3.Connection, account: str, version: str, digest: str, *, now: float) -> bool:
     """Note that an account accepts a version, with its row of the log, in the caller's transaction.
 
-    Return whether it is new. ``digest``: SHA-256 of the text, as hexadecimal digits.
+    Return whether it is new for the account's key. ``digest``: SHA-256 of the text, as hexadecimal digits.
     """
     connection.execute(_TABLE)
-    row = (account, version, digest, now)
-    added = connection.execute("INSERT OR IGNORE INTO terms VALUES (?, ?, ?, ?)", row)
-    if added.rowcount != 1:
+    if _accepted(connection, account, version, digest):
         return False
+    row = (account, version, digest, now)
+    connection.execute("INSERT OR REPLACE INTO terms VALUES (?, ?, ?, ?)", row)
     fields = {"time": now, "account": account, "version": version, "sha256": digest}
     audit.append(connection, EVENT, fields)
     return True
 
 
 def has_accepted(connection: sqlite3.Connection, account: str, terms: Terms) -> bool:
-    """Return whether an account has accepted this version with this text."""
-    query = "SELECT 1 FROM terms WHERE account = ? AND version = ? AND digest = ?"
-    return bool(connection.execute(query, (account, terms.version, terms.digest)).fetchone())
+    """Return whether an account has accepted this version with this text, with the key that it has now."""
+    return _accepted(connection, account, terms.version, terms.digest)
+
+
+def _accepted(connection: sqlite3.Connection, account: str, version: str, digest: str) -> bool:
+    # Whoever got a new key for an account may be somebody else than who accepted with the one before.
+    query = """SELECT 1 FROM terms WHERE account = ? AND version = ? AND digest = ?
+               AND at >= coalesce((SELECT renewed FROM accounts WHERE name = account), 0)"""
+    return bool(connection.execute(query, (account, version, digest)).fetchone())

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -152,6 +153,30 @@ def test_a_server_that_is_writing_is_backed_up_whole(server, tmp_path):
         with state.transaction() as connection:
             audit.append(connection, "answered", {"account": "ann"})
     assert backup.verify(tmp_path / "live", None).about == manifest.about
+
+
+def test_rows_that_a_server_writes_between_two_steps_of_a_backup_are_in_it_or_not(
+    server, tmp_path, monkeypatch
+):
+    folder, _, _ = server
+    reading = audit.reading
+
+    def later(path):
+        with State(path) as state, state.transaction() as connection:
+            audit.append(connection, "answered", {"account": "ann"})
+        return reading(path)
+
+    monkeypatch.setattr(audit, "reading", later)
+    manifest = backup.make(folder, tmp_path / "live", {}, pepper=None)
+    assert backup.verify(tmp_path / "live", None).about == manifest.about
+
+
+def test_the_folder_that_one_is_in_is_refused_in_one_sentence(server, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in (".", str(tmp_path / "here")):
+        with pytest.raises(UsageError, match="name a new one"):
+            backup.make(server[0], Path(name), {}, pepper=None)
 
 
 def test_without_the_servers_pepper_nothing_is_restored(made, tmp_path):

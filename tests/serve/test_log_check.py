@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from audited_server import Server
 from typer.testing import CliRunner
 
 from bench.cli.serve_log import log_app
-from bench.serve import audit, checkpoints, signatures
+from bench.errors import UsageError
+from bench.serve import audit, checkpoint_writer, checkpoints, signatures
 from bench.serve.checkpoint_writer import LogError
 from bench.serve.log_check import verify_log
 
@@ -144,6 +146,24 @@ def test_the_writer_signs_no_log_that_does_not_go_on_from_the_last_checkpoint(se
     with pytest.raises(LogError):
         server.writer.step(final=True)
     assert server.file.read_bytes() == before
+
+
+def test_the_writer_ends_when_the_state_file_is_deleted_while_the_server_still_writes_to_it(server):
+    server.path.unlink()
+    server.write(1)
+    with pytest.raises(LogError, match="is gone"):
+        server.writer.step()
+
+
+def test_a_new_signing_key_needs_a_new_file_for_checkpoints(server, tmp_path):
+    file, other = tmp_path / "later" / "checkpoints", tmp_path / "other.key"
+    public = signatures.new_key_pair(other)
+    file.parent.mkdir()
+    public.rename(file.with_name("checkpoints.pub"))
+    given = Namespace(state=server.path, file=file, key=server.key_file, rows=1, seconds=1)
+    with pytest.raises(UsageError, match="a new key needs a new file"):
+        checkpoint_writer._opened(given)
+    assert not file.exists()
 
 
 def test_records_hold_no_arrays_and_cut_long_texts(server):

@@ -1,15 +1,19 @@
 """Terms have to be accepted before the first answer, and refusals have rows that cannot fill the disk."""
 
+import hashlib
 import json
 
 import pytest
 from asgi_client import FakePredictor, exchange
 
 from bench.errors import UsageError
+from bench.serve import keys, terms
 from bench.serve.access_controls import Keys
 from bench.serve.app import build_app
 from bench.serve.controls import Controls, TermsOfUse
+from bench.serve.secret_values import Secret
 from bench.serve.state import State, state_file
+from bench.serve.terms import Terms
 
 ROWS = {"inputs": [[0, 1]]}
 
@@ -68,9 +72,65 @@ def test_refusals_have_a_row_a_second_and_it_says_how_many_it_stands_for(served)
         served.ask()
     served.now += 1
     served.ask()
-    assert [row["count"] for row in served.rows("refused")] == [1, 5]
+    assert [row["count"] for row in served.rows("refused")] == [1, 4]
     served.ask(path="/terms/accept", body={"accept": "1"}, client="127.0.9.9")
     assert [row["status"] for row in served.rows("refused")] == [403, 403, 409]
+
+
+def test_refusals_that_wait_get_their_row_though_the_client_never_comes_back(served):
+    for _ in range(5):
+        served.ask(client="127.0.9.9")
+    served.now += 1
+    served.ask("GET", "/terms", b"")
+    rows = served.rows("refused")
+    assert [(row["address"], row["count"]) for row in rows] == [("127.0.9.9", 1), ("127.0.9.9", 4)]
+    served.now += 1
+    served.ask("GET", "/terms", b"")
+    assert len(served.rows("refused")) == 2
+
+
+def test_a_clock_that_goes_back_gives_no_row_for_each_refusal(served):
+    for _ in range(5):
+        served.now -= 0.01
+        served.ask()
+    rows = len(served.rows("refused"))
+    served.now -= 1_000
+    for _ in range(10):
+        served.ask()
+    assert len(served.rows("refused")) <= rows + 1
+
+
+def test_who_is_remembered_is_bounded_and_no_refusal_is_lost(served, monkeypatch):
+    monkeypatch.setattr("bench.serve.middleware.audit.MOST", 2)
+    for number in (*range(6), *range(6)):
+        served.ask(client=f"127.0.9.{number}")
+        served.ask(client=f"127.0.9.{number}")
+    served.now += 1
+    served.ask("GET", "/terms", b"")
+    assert sum(row["count"] for row in served.rows("refused")) == 24
+
+
+def test_a_new_key_of_an_account_accepts_the_terms_anew(tmp_path):
+    pepper, agreed = Secret(b"x" * 32), Terms("1", "no resale", "ab" * 32)
+    with State(state_file(tmp_path)) as state, state.transaction() as connection:
+        terms.prepare(connection, agreed)
+        keys.add(connection, pepper, "ann", "client", now=1.0, by="admin")
+        assert terms.accept(connection, "ann", "1", agreed.digest, now=2.0)
+        assert not terms.accept(connection, "ann", "1", agreed.digest, now=2.5)
+        assert terms.has_accepted(connection, "ann", agreed)
+        keys.revoke(connection, "ann", now=3.0, by="admin")
+        keys.add(connection, pepper, "ann", "client", now=4.0, by="admin")
+        assert not terms.has_accepted(connection, "ann", agreed)
+        assert terms.accept(connection, "ann", "1", agreed.digest, now=5.0)
+        assert terms.has_accepted(connection, "ann", agreed)
+
+
+def test_the_digest_of_terms_is_that_of_their_file(tmp_path):
+    file = tmp_path / "terms.txt"
+    file.write_bytes("\ufeffno\r\nresale\r\n".encode())
+    found = terms.load(file, "1")
+    assert found.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert found.text.encode() == file.read_bytes()
 
 
 def test_no_row_holds_an_input(served):

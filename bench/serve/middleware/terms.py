@@ -23,7 +23,6 @@ class AcceptedTerms:
 
     def __init__(self, app: App, state: State, terms: Terms) -> None:
         self._app, self._state, self._terms = app, state, terms
-        self._known: set[str] = set()  # nobody can take an acceptance back
         with state.transaction() as connection:
             accepted_terms.prepare(connection, terms)
 
@@ -51,12 +50,8 @@ class AcceptedTerms:
             )
 
     def _has_accepted(self, account: str) -> bool:
-        if account not in self._known:
-            with self._state.transaction() as connection:
-                if not accepted_terms.has_accepted(connection, account, self._terms):
-                    return False
-            self._known.add(account)
-        return True
+        with self._state.reading() as connection:
+            return accepted_terms.has_accepted(connection, account, self._terms)
 
     def _check(self, content: bytes) -> None:
         """Raise Refused unless the body accepts exactly this version."""
