@@ -84,6 +84,8 @@ def reduction_text(reduction: Reduction) -> str:
 def verdict_text(row: DefenseVerdict, options: ReportOptions) -> str:
     """Return the verdict on a defense in words, with the figure that decides against it."""
     text = VERDICTS[row.conclusion]
+    if row.conclusion == "confirmed" and row.reduction and row.reduction.interval.value < options.least:
+        return f"confirmed, less than {100 * options.least:g} pp"
     if row.conclusion == "not shown":
         reasons = [_not_shown(each) for each in row.failed if each.verdict == "not shown"]
         return f"{text}: {reasons[0]}" if reasons else text
@@ -209,26 +211,45 @@ def headline(rec: Recommendation, name: str) -> str:
             f"**Recommendation: {code(name)}.** It lowers the best attack's fidelity from {before} % to "
             f"{after} % ({reduction_text(best.reduction)}){_and_costs(best)}."
         )
-    leading = candidate(rec)
-    if leading and leading.reduction:
-        before, after, _ = sides(leading.reduction)
+    selected = candidate(rec)
+    if selected and selected.reduction:
+        before, after, _ = sides(selected.reduction)
         return (
             f"**Candidate, not confirmed: {code(name)}.** It seems to lower the best attack's fidelity "
-            f"from {before} % to {after} % ({reduction_text(leading.reduction)}){_and_costs(leading)}. "
+            f"from {before} % to {after} % ({reduction_text(selected.reduction)}){_and_costs(selected)}. "
             "The best of several looks better than it is, so nothing is recommended until fresh repeats "
             "confirm it (`confirm`)."
         )
     if rec.undefended is None:
         return "**Nothing is recommended.** No attack is ranked without a defense, so nothing is compared."
     if rec.confirmed:
-        found = ""
+        found = weaker = ""
+        other = "No"
+        if (small := confirmed(rec)) and small.reduction:
+            interval = small.reduction.interval
+            weaker = (
+                f"{code(name)} lowers what the best attack gets by {100 * interval.value:.2f} pp (95 % CI "
+                f"{100 * interval.low:.2f} to {100 * interval.high:.2f}), less than the "
+                f"{100 * rec.options.least:g} pp that are asked for (`least`). "
+            )
+            other = "No other"
         if rec.smallest is not None:
             found = f" (a reduction of {100 * rec.smallest:.1f} pp would have been found in 90 %)"
         return (
-            "**Nothing is recommended.** No defense that your users can afford lowers what the best attack "
-            f"gets, as far as {rec.fresh_repeats} fresh repeats can tell{found}."
+            f"**Nothing is recommended.** {weaker}{other} defense that your users can afford lowers what the "
+            f"best attack gets, as far as {rec.fresh_repeats} fresh repeats can tell{found}."
         )
     return f"**Nothing is recommended.** {nothing_eligible(rec)}"
+
+
+def leading(rec: Recommendation) -> DefenseVerdict | None:
+    """Return the defense that the headline is about; None where it is about none."""
+    return rec.recommended or candidate(rec) or confirmed(rec)
+
+
+def confirmed(rec: Recommendation) -> DefenseVerdict | None:
+    """Return the first defense that is confirmed to lower fidelity, and is not recommended."""
+    return next((row for row in rec.rows if row.conclusion == "confirmed"), None)
 
 
 def candidate(rec: Recommendation) -> DefenseVerdict | None:

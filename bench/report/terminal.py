@@ -45,7 +45,7 @@ def recommendation_lines(found: Sequence[VictimRecommendations], name: Callable[
 
 def _headline(found: VictimRecommendations, name: Callable[[Defense], str]) -> str:
     rec = found.strongest
-    best = rec.recommended or answers.candidate(rec)
+    best = answers.leading(rec)
     text = answers.headline(rec, name(best.defense) if best else "")
     return text.replace("**", "").replace("`", "")
 

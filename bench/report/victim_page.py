@@ -154,7 +154,7 @@ def _unique(rows: Sequence[DefenseVerdict]) -> list[DefenseVerdict]:
 
 
 def _leading_name(context: ReportContext, rec: Recommendation) -> str:
-    leading = rec.recommended or answers.candidate(rec)
+    leading = answers.leading(rec)
     return context.findings.defense_name(leading.defense) if leading else ""
 
 

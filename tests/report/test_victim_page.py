@@ -128,6 +128,18 @@ def test_where_nothing_is_confirmed_the_page_says_what_would_have_been_found():
     assert "Without a defense, 200 queries (about $0.30) buy" in text
 
 
+def test_a_defense_that_is_confirmed_and_lowers_too_little_is_named_with_its_figure():
+    verdicts = (
+        DefenseVerdict(made.UNDEFENDED, "undefended"),
+        made.verdict(made.TOP_1, "confirmed", 0.0097, fresh=True),
+        made.verdict(made.NOISE, "not confirmed", 0.002, fresh=True),
+    )
+    text = page(VictimRecommendations(made.VICTIM, made.recommendation(verdicts=verdicts, others=())))
+    assert "**Nothing is recommended.** `top_k(k=1)` lowers what the best attack gets by 0.97 pp" in text
+    assert "less than the 1 pp that are asked for (`least`). No other defense that your users can" in text
+    assert row(text, "top_k(k=1)")[-1] == "confirmed, less than 1 pp"
+
+
 def test_where_nothing_is_eligible_the_reasons_are_counted():
     kinds = ("undefended", "not usable", "no adaptive attacker", "not shown")
     verdicts = tuple(each for each in made.rows(confirmed=False) if each.conclusion in kinds)

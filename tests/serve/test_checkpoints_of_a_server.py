@@ -1,4 +1,4 @@
-"""The real command with an encrypted, signed model and checkpoints, and without the process that writes them."""
+"""The real command with an encrypted, signed model and checkpoints, and when the writer of these ends."""
 
 import os
 import subprocess
