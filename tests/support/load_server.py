@@ -16,6 +16,7 @@ from bench.serve import uvicorn_server, workers
 from bench.serve.admin.app import AdminApp
 from bench.serve.app import build_app
 from bench.serve.asgi import send_json
+from bench.serve.checkpoint_process import checkpoints
 from bench.serve.controls import Controls, load_controls
 from bench.serve.keys import add
 from bench.serve.secret_values import Secret
@@ -75,7 +76,9 @@ def main(folder, number, cap):
         admin = (AdminApp(controls, state_file(folder), folder), sockets[1])
     process = workers.Process(build, sock, controls.size, admin=admin)
     ports = [each.getsockname()[1] for each in sockets]
-    sys.exit(workers.run(process, number, lambda: print(*ports, flush=True)))
+    with checkpoints(controls.audit, state_file(folder), folder, print):
+        code = workers.run(process, number, lambda: print(*ports, flush=True))
+    sys.exit(code)
 
 
 def prepared(folder, names, controls):
