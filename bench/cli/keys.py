@@ -64,7 +64,13 @@ def init(
     from bench.serve.state import State, state_file
 
     settings = _settings(controls)
+    first = [keys.checked_name(name) for name in names or ()]
+    if len(set(first)) < len(first):
+        raise UsageError("an account is named twice; name each once")
     with State(state_file(state)) as opened:
+        if not settings.pepper_is_elsewhere and not (state / PEPPER_FILE).exists():
+            with opened.transaction() as connection:
+                second_factor.require_none(connection, state / PEPPER_FILE)
         if not settings.pepper_is_elsewhere and not (state / PEPPER_FILE).exists():
             write_secret(state / PEPPER_FILE, new_secret().encode())
         pepper = _pepper(state, controls)
@@ -73,7 +79,7 @@ def init(
             uri = second_factor.enrol_admin(connection, pepper, now=now)
             made = [
                 (name, keys.add(connection, pepper, name, "client", now=now, by=second_factor.ADMIN))
-                for name in names or ()
+                for name in first
             ]
     _show([(second_factor.ADMIN, uri), *made])
 

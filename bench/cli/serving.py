@@ -313,7 +313,13 @@ def _check_tls(request: Request) -> bool:
 
 def _check_address(request: Request, *, tls: bool, keys: bool) -> None:
     """Raise UsageError for an address that others can reach, unless it has TLS and keys."""
-    if all(map(is_loopback, resolve(request.host, request.port))):
+    try:
+        addresses = resolve(request.host, request.port)
+    except UsageError:
+        raise UsageError(
+            f"--host {shown(request.host)} is no address of this machine; leave it out for 127.0.0.1"
+        ) from None
+    if all(map(is_loopback, addresses)):
         return
     if not tls:
         raise UsageError(

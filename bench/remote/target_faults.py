@@ -28,9 +28,6 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VISIBLE = re.compile(r"[\x20-\x7e]*")
 _PLAIN = {
     "Input should be": "it has to be",
-    "a valid dictionary or instance of Permission": "a table",
-    "a valid dictionary or instance of Account": "a table",
-    "a valid dictionary or instance of SecondFactor": "a table",
     "a valid dictionary": "a table",
     "a valid tuple": "a list",
     "a valid string": "a text",
@@ -107,6 +104,7 @@ def _complaint(
     if first["type"] == "missing":
         return f"the field {where} is missing"
     message = first["msg"].removeprefix("Value error, ")
+    message = re.sub(r" or instance of \w+", "", message)
     for words, plain in _PLAIN.items():
         message = message.replace(words, plain)
     if not place:

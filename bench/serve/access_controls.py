@@ -96,6 +96,13 @@ class Quota(pydantic.BaseModel):
     inputs: Positive | Literal["unlimited"] = 10_000
     rate: str = "600/minute"
 
+    @pydantic.field_validator("inputs", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        if value != UNLIMITED and (type(value) is not int or value < 1):
+            raise ValueError(f"it has to be a number from 1, or '{UNLIMITED}'")
+        return value
+
     @pydantic.field_validator("rate")
     @classmethod
     def _readable(cls, value: str) -> str:

@@ -5,9 +5,26 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bench.serve.controls import Size
+
+
+class _Parser(h11.Connection):
+    """Keeps a "?" with nothing behind it, which uvicorn forgets: it is another spelling of a path."""
+
+    def next_event(self) -> Any:
+        """Return the next event of the connection."""
+        event = super().next_event()
+        if isinstance(event, h11.Request) and event.target.endswith(b"?"):
+            return h11.Request(
+                method=event.method,
+                target=event.target[:-1] + b"%3F",
+                headers=event.headers,
+                http_version=event.http_version,
+            )
+        return event
 
 
 class Connection(H11Protocol):
@@ -23,6 +40,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Accept the connection, or end it where there are too many."""
         super().connection_made(transport)
+        self.conn = _Parser(h11.SERVER, self.size.header_bytes)
         if len(self.connections) > self.size.connections:
             transport.abort()
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import pydantic
 
@@ -58,6 +58,12 @@ class Controls(pydantic.BaseModel):
     audit: Audit | None = None
     terms: TermsOfUse | None = None
     model: PinnedModel | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _tokens_need_keys(self) -> Self:
+        if self.jwt is not None and not self.keys.on:
+            raise ValueError("[jwt] needs keys: without them anybody may ask; leave on = false out of [keys]")
+        return self
 
 
 PARTS: Mapping[str, type[pydantic.BaseModel]] = {

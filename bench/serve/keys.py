@@ -48,12 +48,14 @@ class AccountFacts:
 
 
 def checked_name(name: str) -> str:
-    """Return the name of an account; raises UsageError for one that is none."""
+    """Return the name of an account; raises UsageError for one that is none, or is reserved."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{shown(name)} cannot be the name of an account: 1 to 64 of a-z, 0-9, '.', '_' and '-', first a "
             "letter or digit"
         )
+    if name in RESERVED:
+        raise UsageError(f"the name {name} is reserved; take another one")
     return name
 
 
@@ -71,8 +73,7 @@ def add(connection: sqlite3.Connection, pepper: Secret, name: str, role: Role, *
     An account keeps its counters when it gets a new key. ``by``: the admin, for the audit log. Raises
     UsageError for a name that has a key, or had another role.
     """
-    if checked_name(name) in RESERVED:
-        raise UsageError(f"the name {name} is reserved; take another one")
+    checked_name(name)
     row = connection.execute("select role, revoked from accounts where name = ?", (name,)).fetchone()
     if row is not None and row[1] is None:
         raise UsageError(f"the account {name} has a key; revoke it first: moatbench keys revoke {name}")

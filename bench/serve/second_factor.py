@@ -7,6 +7,7 @@ import hmac
 import os
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.errors import UsageError
@@ -52,6 +53,15 @@ def enrol(connection: sqlite3.Connection, pepper: Secret, account: str, *, now: 
     )
     audit.append(connection, "second factor made", {"time": now, "account": account})
     return TOTP(secret).provisioning_uri(name=account, issuer_name=ISSUER)
+
+
+def require_none(connection: sqlite3.Connection, pepper: Path) -> None:
+    """Raise UsageError where second factors were made under a pepper whose file is not there any more."""
+    if connection.execute("select 1 from factors").fetchone():
+        raise UsageError(
+            f"the pepper {pepper} is gone, without which no key of this server works: put it back from where "
+            "it is kept, or name a new folder by --state"
+        )
 
 
 def enrol_admin(connection: sqlite3.Connection, pepper: Secret, *, now: float) -> str:

@@ -28,6 +28,8 @@ from bench.serve.predictor import Answer, Outputs, Query, RejectedInputsError, U
 
 OWNER = "its owner runs the guard"
 """Who allows requests to the server."""
+READY_SECONDS = 1.0
+"""Seconds for which the server's word that it is ready holds."""
 
 
 class Upstream:
@@ -79,6 +81,10 @@ class Upstream:
             clock=time.monotonic,
         )
         self._threads = ThreadPoolExecutor(target.connections, thread_name_prefix="upstream")
+        # Anybody may ask whether it is ready, and must take no thread from those who have a key.
+        self._ready_thread = ThreadPoolExecutor(1, thread_name_prefix="ready")
+        self._asking_ready: asyncio.Future[bool] | None = None
+        self._asked_ready = 0.0
 
     def accepted(self, query: Query) -> Query:
         """Return the query as it is, if its numbers are of single precision."""
@@ -103,34 +109,52 @@ class Upstream:
         return Answer(answers, np.zeros(len(answers), dtype=bool))
 
     async def ready(self) -> bool:
-        """Return whether the server says that it is ready, where its protocol can say so."""
+        """Return whether the server says that it is ready, where its protocol can say so.
+
+        It is asked at most once a second, however many ask here.
+        """
         loop = asyncio.get_running_loop()
-        said = await loop.run_in_executor(self._threads, self._exchange.metadata)
-        return said.get("ready", True) is not None
+        asking = self._asking_ready
+        if asking is None or (asking.done() and loop.time() - self._asked_ready >= READY_SECONDS):
+            self._asked_ready = loop.time()
+            asking = self._asking_ready = loop.run_in_executor(self._ready_thread, self._says_ready)
+        return await asyncio.shield(asking)  # who goes away takes the answer from nobody else
+
+    def _says_ready(self) -> bool:
+        return self._exchange.metadata().get("ready", True) is not None
 
     def close(self) -> None:
         """Close all connections."""
         self._threads.shutdown()
+        self._ready_thread.shutdown()
         self._exchange.close()
 
 
 def as_numbers(rows: NDArray[Any] | Sequence[Sequence[Any]]) -> NDArray[np.float32]:
     """Return inputs as float32 (n, …), by which defenses tell them apart; a text becomes a number of its own.
 
-    Raises RejectedInputsError for numbers beyond single precision.
+    Raises RejectedInputsError for numbers beyond single precision, integers of more than 64 bits, and texts
+    that are no Unicode: no request could hold them.
     """
     if isinstance(rows, np.ndarray):
         return np.ascontiguousarray(rows, dtype=np.float32)
     try:
-        return np.array([[_as_number(value) for value in row] for row in rows], dtype=np.float32)
+        numbers = np.array([[_as_number(value) for value in row] for row in rows], dtype=np.float64)
+    except UnicodeEncodeError:
+        raise RejectedInputsError("texts have to be Unicode") from None
     except OverflowError:
-        raise RejectedInputsError("inputs have to be numbers of single precision") from None
+        raise RejectedInputsError("integers have to have at most 64 bits") from None
+    if (np.abs(numbers) > np.finfo(np.float32).max).any():  # a gap is NaN, and passes
+        raise RejectedInputsError("inputs have to be numbers of single precision")
+    return numbers.astype(np.float32)
 
 
 def _as_number(value: Any) -> float:
     if value is None:
         return float("nan")
     if isinstance(value, str):
-        digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=3).digest()
+        digest = hashlib.blake2b(value.encode("utf-8"), digest_size=3).digest()
         return float(int.from_bytes(digest, "big"))
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise OverflowError
     return float(value)

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -48,6 +49,23 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose TLS handshakes end in time: asyncio gives each a minute, and counts none as a connection.
+
+    ``seconds``: for a handshake.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def create_server(self, *args: Any, **options: Any) -> Any:
+        """Return a server, as asyncio does."""
+        if options.get("ssl") is not None:
+            options.setdefault("ssl_handshake_timeout", self._seconds)
+        return await super().create_server(*args, **options)
 
 
 class Servers:
@@ -104,7 +122,8 @@ class Servers:
         """
         # What goes wrong in a request is logged by the outermost middleware, without its inputs.
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-        asyncio.run(self._run(started, ends_with))
+        with asyncio.Runner(loop_factory=lambda: _Loop(self._size.seconds)) as runner:
+            runner.run(self._run(started, ends_with))
         if self._fault:
             raise StoppedError(self._fault)
 

@@ -161,3 +161,18 @@ def test_every_act_is_in_the_audit_log(tmp_path, codes):
         assert [row["event"] for row in events(state)] == [
             *("second factor made", "key added", "key added", "key revoked", "second factor failed")
         ]
+
+
+@pytest.mark.parametrize("names", [("Bob",), ("bob", "admin"), ("bob", "bob")])
+def test_a_first_account_that_cannot_be_leaves_no_folder_behind(names, tmp_path):
+    code, said = moatbench(tmp_path, "keys", "init", "--state", "s", *names)
+    assert code == 2, said
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.usefixtures("made")
+def test_a_lost_pepper_is_said_and_not_replaced_by_another(tmp_path):
+    (tmp_path / "s" / "pepper").unlink()
+    code, said = moatbench(tmp_path, "keys", "init", "--state", "s", "bob")
+    assert (code, "put it back" in said) == (2, True)
+    assert not (tmp_path / "s" / "pepper").exists()

@@ -109,6 +109,8 @@ def test_clients_that_never_end_a_request_and_lines_that_are_no_http_are_ended(t
         assert not raw(port, both).startswith(b"HTTP/1.1 200")
         answer = raw(port, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b"server:" not in answer.lower()
+        marked = raw(port, head.replace(b"/predict", b"/predict?") + b"Connection: close\r\n\r\n")
+        assert marked.startswith(b"HTTP/1.1 404")  # a "?" with nothing behind it is another spelling too
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
         assert process.returncode == 130
@@ -178,6 +180,8 @@ def test_tls_is_served_and_nothing_without_it(tmp_path):
         assert connection.getresponse().status == 200
         connection.close()
         assert not raw(port, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP")
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as silent:
+            assert silent.recv(1) == b""  # no handshake: ended before the minute that asyncio gives
 
 
 @pytest.mark.slow

@@ -278,3 +278,10 @@ def test_the_number_of_inputs_counted_is_the_number_of_answers_of_a_tensor(shape
     except strict_json.BadRequestError:
         return
     assert len(query) == shape[0] == query.rows.size // 2 >= 1
+
+
+def test_a_length_that_is_said_in_two_ways_is_refused(app, predictor):
+    headers = (("content-type", "application/json"), ("content-length", "3"))
+    status, _, answer = exchange(app, "POST", "/predict", headers=headers, parts=[b'{"inputs": [[0, 1]]}'])
+    assert (status, predictor.queries) == (400, [])
+    assert answer == {"error": "the length of the body has to be said once"}

@@ -133,6 +133,15 @@ def test_the_digest_of_terms_is_that_of_their_file(tmp_path):
     assert found.text.encode() == file.read_bytes()
 
 
+def test_one_household_of_ipv6_fills_no_log_by_its_many_addresses(tmp_path):
+    with State(state_file(tmp_path), clock=lambda: 1_000.0) as state:
+        controls = Controls(keys=Keys(pepper_env="PEPPER"))
+        app = build_app(FakePredictor(), controls, state, environ={"PEPPER": "p" * 40})
+        for place in range(5):
+            exchange(app, "POST", "/predict", ROWS, client=f"2001:db8:1:2::{place + 1:x}")
+        assert state.rows("select count(*) from audit") == [(1,)]
+
+
 def test_no_row_holds_an_input(served):
     secret = {"inputs": [[0.123456789, 1]]}
     served.ask(body=secret)

@@ -155,3 +155,37 @@ def test_an_error_of_the_server_behind_shows_no_key():
     with pytest.raises(UpstreamError) as caught:
         asyncio.run(inner.answer(Query(np.ones((1, 3))), "ann"))
     assert "inner-key" not in f"{caught.value} {inner!r} {caught.value.__cause__}"
+
+
+TABLE = {"url": "http://127.0.0.1:9", "protocol": "mlflow", "classes": ("a", "b")}
+
+
+@pytest.mark.parametrize("value", ["1e400", "1e39", "10" + "0" * 24, r'"\ud800"'])
+def test_values_of_a_table_that_no_request_can_hold_are_refused_before_they_are_counted(value, tmp_path):
+    server = Server()
+    transport = httpx2.MockTransport(server)
+    inner = Upstream(
+        Target(**TABLE), name="m", version="1", shape=(2,), columns=("x", "y"), transport=transport
+    )
+    with served(tmp_path, inner, OPEN) as app:
+        status, _, answer = exchange(app, "POST", "/predict", f'{{"inputs": [[null, {value}]]}}'.encode())
+        with State(tmp_path / "state.sqlite") as state:
+            counted = state.rows("select * from counters")
+    assert (status, server.requests, counted) == (400, [], [])
+    assert answer["error"].endswith(("numbers of single precision", "at most 64 bits", "have to be Unicode"))
+
+
+def test_whoever_asks_often_whether_it_is_ready_sends_the_server_behind_one_request():
+    server = Server(lambda _: httpx2.Response(200, json={"ready": True}))
+
+    async def many(inner):
+        return await asyncio.gather(*(inner.ready() for _ in range(50)))
+
+    inner = upstream(server)
+    assert all(asyncio.run(many(inner)))
+    once = len(server.requests)
+    inner.close()
+    inner = upstream(server)
+    asyncio.run(inner.ready())
+    inner.close()
+    assert len(server.requests) - once == once

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.serve import audit, tallies
+from bench.serve.addresses import network
 from bench.serve.asgi import App, Receive, Scope, Send
 from bench.serve.call import Call, Refused, call_of
 from bench.serve.state import State
@@ -30,9 +31,9 @@ class _Waiting:
 class Refusals:
     """Writes a row for what inner controls refuse.
 
-    At most one a second for each account (each address, of requests without one) and control, in a worker,
-    so that refused requests cannot fill the disk; ``count`` of a row says how many refusals it stands for.
-    Those that wait get their row with the first request after that second, whoever's it is.
+    At most one a second for each account (each address, of requests without one; of IPv6, each
+    network) and control, in a worker, so that refused requests cannot fill the disk; ``count`` of a row says
+    how many refusals it stands for. Those that wait get their row with the first request after that second, whoever's it is.
     """
 
     def __init__(self, app: App, state: State) -> None:
@@ -68,7 +69,7 @@ class Refusals:
                 self._last[who] = _Waiting(now, found.fields)
 
     def _add(self, call: Call, refused: Refused, now: float) -> None:
-        who = (call.account or f"address {call.address}", refused.control)
+        who = (call.account or f"address {network(call.address)}", refused.control)
         fields = {
             "id": call.id,
             "account": call.account,

@@ -23,7 +23,12 @@ class BodySize:
             raise Refused(431, "the headers are too long", control="size")
         if times(scope, "content-length"):
             length = header(scope, "content-length")
-            if length is None or not length.isascii() or not length.isdigit():
+            if (
+                length is None
+                or times(scope, "transfer-encoding")
+                or not length.isascii()
+                or not length.isdigit()
+            ):
                 raise Refused(400, "the length of the body has to be said once", control="size")
             if len(length) > 15 or int(length) > self._most:
                 raise self._refused()
