@@ -174,9 +174,10 @@ def controls(
     """Probe which controls a target enforces: access, limits, what answers show. Results by OWASP ML05."""
     from bench.cli.target_controls import Asked, controls
 
+    names = tuple(name.strip() for text in only or () for name in text.split(","))
     asked = Asked(
         file=target,
-        only=tuple(name.strip() for text in only or () for name in text.split(",") if name.strip()),
+        only=tuple(name for name in names if name) or names[:1],
         second_account=second_account,
         triggers=triggers,
         limit=limit,

@@ -23,7 +23,7 @@ from bench.remote.probing.base import FAILS, Finding
 from bench.remote.probing.context import Triggers
 from bench.remote.probing.opening import opened
 from bench.remote.probing.registry import PROBES, chosen
-from bench.remote.probing.run import Outcome, planned_inputs, run_probes
+from bench.remote.probing.run import INTERRUPTED, Outcome, planned_inputs, run_probes
 from bench.remote.probing.sarif import sarif
 from bench.remote.target import Target, load_target
 from bench.report.terminal_page import printable
@@ -93,16 +93,17 @@ def controls(asked: Asked) -> ExitCode:
     write_atomically(folder / "controls.json", pages.document(outcome, tested))
     write_atomically(folder / "controls.sarif", sarif(outcome, tested, PROBES))
     print(printable(str(folder / "controls.md")))
+    if outcome.stopped == INTERRUPTED:
+        raise KeyboardInterrupt  # after what was found and spent is written
     return _exit_code(outcome)
 
 
 def _exit_code(outcome: Outcome) -> ExitCode:
-    if any(each.verdict.result == FAILS for each in outcome.findings):
-        return ExitCode.REGRESSION
     if outcome.stopped:
         _say(f"the run ended early: {outcome.stopped}")
-        return ExitCode.INCOMPLETE
-    return ExitCode.FINE
+    if any(each.verdict.result == FAILS for each in outcome.findings):
+        return ExitCode.REGRESSION
+    return ExitCode.INCOMPLETE if outcome.stopped else ExitCode.FINE
 
 
 def _inputs(options: Mapping[str, Any]) -> Inputs | None:

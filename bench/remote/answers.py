@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -299,11 +298,23 @@ def _scale_hint(numbers: Table, target: Target) -> str:
 
 
 def _digits(numbers: NDArray[np.float64]) -> tuple[int, int]:
-    """Return the most significant digits, and the most digits after the point, of the first numbers."""
+    """Return the most significant digits, and the most digits after the point, of the first numbers.
+
+    A number of 32 bits that is written as one of 64 has more digits than it tells: 0.97 becomes
+    0.9700000286102295. Where all are of 32 bits, the digits are those that tell them apart as such.
+    """
+    looked_at = numbers[:LOOKED_AT]
+    with np.errstate(over="ignore", invalid="ignore"):
+        short = looked_at.astype(np.float32)
+    if np.array_equal(short.astype(np.float64), looked_at, equal_nan=True):
+        texts = [str(number) for number in short]
+    else:
+        texts = [repr(number) for number in looked_at.tolist()]
     most = decimals = 0
-    for number in itertools.islice(numbers.tolist(), LOOKED_AT):
-        if math.isfinite(number) and number:
-            parts = Decimal(repr(number)).normalize().as_tuple()
+    for text in texts:
+        number = Decimal(text)
+        if number.is_finite() and number:
+            parts = number.normalize().as_tuple()
             most = max(most, len(parts.digits))
             decimals = max(decimals, -int(parts.exponent))
         if most >= ALL_DIGITS:

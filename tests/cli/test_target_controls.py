@@ -50,7 +50,7 @@ def test_controls_that_hold_end_with_0_and_three_files(serving):
     code, said = controls(folder, "--only", QUICK)
     assert code == 0, said
     assert "3 probes of http://127.0.0.1:" in said
-    assert "(loopback): at most 33 inputs" in said
+    assert "(loopback): at most 35 inputs" in said
     assert "other-doors        holds" in said
     results = folder / "results" / "digits"
     assert {path.name for path in results.iterdir()} >= {"controls.md", "controls.json", "controls.sarif"}
@@ -89,10 +89,18 @@ def test_a_run_that_stops_early_ends_with_3(serving):
     assert json.loads((folder / "results/digits/controls.json").read_text())["stopped"]
 
 
+def test_a_run_that_found_something_and_stops_early_ends_with_1_and_says_both(serving):
+    folder = serving("open")
+    code, said = controls(folder, "--only", "authentication,rate-unit", "--limit", "20")
+    assert code == 1, said
+    assert "the run ended early: probe rate-unit needs" in said
+
+
 @pytest.mark.parametrize(
     ("words", "more", "fault"),
     [
         (["--only", "authenticate"], "", "did you mean 'authentication'"),
+        (["--only", ","], "", "there is no probe ''"),
         (["--second-account", "ben"], "", "no account 'ben'"),
         (["--second-account", "ann"], "", "is the first account"),
         (["--label", "y"], "", "name them by --data FILE"),

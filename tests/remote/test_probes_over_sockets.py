@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from naive_servers import Server
 from probing import KEYS, a_target
 from served import naive_workers, served
 
+from bench.remote.probing.line import SocketLine
 from bench.remote.probing.opening import opened
 from bench.remote.probing.registry import chosen
 from bench.remote.probing.run import planned_inputs, run_probes
@@ -67,6 +70,25 @@ def test_processes_that_count_alone(number, result):
     with naive_workers(number, limit=20, window=60.0) as port:
         (finding,) = probed("workers", port, stated_rate="20/minute")
     assert finding.verdict.result == result, finding.verdict
+
+
+def test_metrics_on_another_port_are_read_though_the_head_of_the_answer_comes_first():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def answer():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+                time.sleep(0.2)  # so that the two come one after the other
+                connection.sendall(b"# TYPE a counter\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        line = SocketLine(("127.0.0.1",), "127.0.0.1", port - 2)
+        assert b"# TYPE" in line.other_port(2, b"GET /metrics HTTP/1.0\r\n\r\n", seconds=5)
+        thread.join(5)
 
 
 def test_what_a_slow_answer_costs_is_the_time_of_one_request():

@@ -18,8 +18,8 @@ EXPIRED = 3_600
 
 
 def bounds(_: Target) -> Bounds:
-    """Return what four keys and four tokens need at most."""
-    return Bounds(inputs=9, requests=9, refusals=9)
+    """Return what four keys, four tokens and an ordinary request need at most."""
+    return Bounds(inputs=10, requests=10, refusals=10)
 
 
 def run(context: Context) -> Verdict:
@@ -47,13 +47,15 @@ def run(context: Context) -> Verdict:
     tried += [(what, _with(context, token)) for what, token in tokens]
     if not tokens:
         skipped.append("Tokens were not tried, as the account's key is none.")
-    open_ = [(what, seen) for what, seen in tried if seen.answered]
+    open_ = [(what, seen) for what, seen in tried if context.answered_rows(seen)]
     if open_:
         names = ", ".join(what for what, _ in open_)
         return fails(
             f"{len(open_)} of {len(tried)} requests without a valid key were answered: {names}.",
             requests=tuple(seen.id for _, seen in open_),
         )
+    if any(seen.undecided for _, seen in tried):
+        context.require_answer()
     statuses = ", ".join(f"{what}: {seen.status or 'no answer'}" for what, seen in tried)
     return holds(f"{len(tried)} requests without a valid key were refused ({statuses}).", *skipped)
 

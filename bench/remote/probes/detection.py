@@ -41,6 +41,8 @@ def run(context: Context) -> Verdict:
     account, most = context.accounts.spare, _most(context.target)
     limit = limits.stated_limit(context.target)
     share = most if limit is None else max(1, math.floor(SHARE * limit.inputs))
+    if limit is not None:
+        limits.clear(context, limit, account)
     ordinary = [context.inputs(1, start=place) for place in range(BENIGN)]
     before = [context.ask(each, account=account) for each in ordinary]
     if not all(each.answered for each in before):
@@ -55,9 +57,14 @@ def run(context: Context) -> Verdict:
             limits.clear(context, limit, account)
         seen = context.ask(series.part(place, place + 1), account=account)
         sent += 1
-        if seen.limited and limit is None:
+        if seen.limited:
+            advice = "a quota may be used up" if limit else "state that as stated_rate"
             raise CannotTestError(
-                f"after {sent - 1} inputs the target refused for its rate; state that as stated_rate"
+                f"after {sent - 1} inputs the target answered {seen.status}, as for its rate; {advice}"
+            )
+        if seen.undecided:
+            raise CannotTestError(
+                f"input {sent} of the series was answered with {seen.status or 'nothing'}: perhaps a fault"
             )
         if not seen.answered or _withheld(context, seen):
             noticed = seen

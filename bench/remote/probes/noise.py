@@ -50,6 +50,8 @@ def _table(context: Context, seen: Seen) -> NDArray[np.float64]:
     table = context.table(seen)
     if table is None:
         raise CannotTestError("an answer is not as the target file says")
+    if np.isnan(table).any():
+        raise CannotTestError("the target withholds answers to this input; name others by --data FILE")
     return table
 
 

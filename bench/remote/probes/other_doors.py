@@ -10,7 +10,7 @@ from bench.remote.probing.context import Context, Shot
 from bench.remote.target import Target
 
 ABSENT = "/moatbench-probe-of-a-path-that-is-not-there"
-"""A path that no server has; one that answers it answers everything."""
+"""A path that no server has: what comes back for it is no page."""
 DOCUMENTS = ("/docs", "/redoc", "/openapi.json", "/docs.json", "/v2/docs", "/metrics")
 """Pages that describe a server, or its use by everybody."""
 INDEX = "/v2/repository/index"
@@ -32,17 +32,24 @@ def run(context: Context) -> Verdict:
     """Ask for predictions at other spellings of the path, and for pages and lists without a key."""
     open_: dict[str, str] = {}
     tried = 0
+    limited = False
     for what, shot in _aliases(context):
         seen = context.send(shot)
         tried += 1
         if context.answered_rows(seen):
             open_[what] = seen.id
-    if not context.send(context.get(ABSENT)).answered:
-        for what, shot in _pages(context):
-            seen = context.send(shot)
-            tried += 1
-            if seen.answered and seen.reply.body.strip():
-                open_[what] = seen.id
+        if limited := seen.limited:
+            break
+    absent = None if limited else context.send(context.get(ABSENT))
+    nothing = absent.reply.body.strip() if absent is not None and absent.answered else b""
+    for what, shot in _pages(context) if absent is not None else ():
+        seen = context.send(shot)
+        tried += 1
+        # A server that answers every path answers those that it does not have alike.
+        if seen.answered and seen.reply.body.strip() not in {b"", nothing}:
+            open_[what] = seen.id
+        if seen.limited:
+            break
     for what, offset, sent in _ports():
         answer = context.line.other_port(offset, sent, seconds=SECONDS)
         tried += 1
@@ -53,6 +60,7 @@ def run(context: Context) -> Verdict:
         return fails(
             f"{len(open_)} of {tried} ways outside the protocol are open: {', '.join(open_)}.", requests=ids
         )
+    context.require_answer()
     return holds(
         f"{tried} ways outside the protocol are closed: other spellings of the path, pages, lists, ports."
     )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
 from bench.remote.probing.context import Context
 from bench.remote.target import Target
 
 MOST = 24
-"""Requests in one write at most."""
+"""Requests in one write at most, beyond those that the limit may let pass."""
 
 
 def bounds(target: Target) -> Bounds:
     """Return what the limit and one write past it need."""
-    return limits.bounds(target, limits.size(target) + MOST, refusals=MOST)
+    most = math.ceil(limits.OVER * limits.size(target)) + MOST
+    return limits.bounds(target, most, refusals=most - limits.size(target))
 
 
 def run(context: Context) -> Verdict:
@@ -26,10 +29,11 @@ def run(context: Context) -> Verdict:
             f"the target refused after {limits.passed(used):,} inputs, before its limit of {limit.inputs:,}"
         )
     start = used[0].at if used else context.clock()
-    number = min(MOST, 4 + limit.refilled(2 * (context.clock() - start)))
+    over = limit.most - limit.inputs  # so much more than it states a limit may let pass
+    number = over + min(MOST, 4 + limit.refilled(2 * (context.clock() - start)))
     seen = context.send_at_once([context.shot(1) for _ in range(number)])
     passed = limits.passed(seen)
-    allowed = 1 + limit.refilled(seen[-1].at - start)
+    allowed = 1 + over + limit.refilled(seen[-1].at - start)
     said = (
         f"With {limits.passed(used):,} inputs of {limit.inputs:,} used, {number} requests were written at "
         f"once on one connection and {passed} answered."
@@ -38,6 +42,8 @@ def run(context: Context) -> Verdict:
         return fails(said, requests=limits.ids(seen))
     if number <= allowed:
         raise CannotTestError("the target answers too slowly to stay at its limit")
+    if not any(each.answered or each.limited for each in seen):
+        raise CannotTestError(f"{said[:-1]}, and none refused for its rate")
     return holds(said, requests=limits.ids(seen))
 
 

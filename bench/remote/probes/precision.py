@@ -25,9 +25,9 @@ OUTPUTS = ("predict_proba", "probabilities", "predict_log_proba", "logits")
 
 
 def bounds(target: Target) -> Bounds:
-    """Return what 50 inputs and one for each further output need."""
+    """Return what 50 inputs and one for each further output need, and an ordinary one."""
     others = len(OUTPUTS) + 4 if target.protocol == "oip" else 0
-    return Bounds(inputs=INPUTS + others, requests=INPUTS + others + 1)
+    return Bounds(inputs=INPUTS + others + 1, requests=INPUTS + others + 2)
 
 
 def run(context: Context) -> Verdict:
@@ -48,6 +48,7 @@ def run(context: Context) -> Verdict:
         return fails(said, *(sentence for sentence, _ in others))
     if others:
         return fails(said, *(sentence for sentence, _ in others), requests=tuple(each for _, each in others))
+    context.require_answer()
     return holds(said)
 
 

@@ -50,9 +50,18 @@ def run(context: Context) -> Verdict:
     said = (
         f"Of {AT_ONCE} requests at once on the last {LEFT} inputs of the rate limit, {passed} were answered."
     )
-    if passed > LEFT + limit.refilled(context.clock() - start) + limit.most - limit.inputs:
+    allowed = LEFT + limit.refilled(context.clock() - start) + limit.most - limit.inputs
+    if passed > allowed:
         return fails(said, requests=limits.ids([each for each in seen if each.answered]))
+    _require_race(passed)
+    if passed > LEFT and allowed >= AT_ONCE:
+        raise CannotTestError(f"{said[:-1]}; of so large a limit that may be what it refills: state a quota")
     return holds(said)
+
+
+def _require_race(passed: int) -> None:
+    if not passed:
+        raise CannotTestError("none of the requests at once was answered, so none could pass beside another")
 
 
 def _run_quota(context: Context, quota: int) -> Verdict:
@@ -78,6 +87,7 @@ def _run_quota(context: Context, quota: int) -> Verdict:
     )
     if passed > LEFT:
         return fails(said, requests=limits.ids([each for each in seen if each.answered]))
+    _require_race(passed)
     return holds(said)
 
 

@@ -35,6 +35,10 @@ def run(context: Context) -> Verdict:
     seconds = seen[-1].at - seen[0].at
     single = limits.passed(seen)
     if not seen[-1].limited:
+        if limit and single <= limit.most + limit.inputs * seconds / limit.window:
+            raise CannotTestError(
+                f"the target answers too slowly to reach its limit: {single:,} inputs took {seconds:.1f} s"
+            )
         than = f", more than the stated {limit.inputs:,}" if limit else ""
         return fails(
             f"{single:,} inputs were sent one by one in {seconds:.1f} s and all answered{than}.",
@@ -65,6 +69,7 @@ def run(context: Context) -> Verdict:
     first = batches[0]
     if not first.answered:
         raise CannotTestError(f"a request of {size} inputs was answered with {first.status or 'nothing'}")
+    limits.require_answers(batches)
     together = limits.passed(batches)
     took = batches[-1].at - batches[0].at
     counts = f"{single:,} inputs passed one by one and {together:,} in requests of {size}"
@@ -72,6 +77,8 @@ def run(context: Context) -> Verdict:
         return fails(
             f"{counts}: the limit counts requests rather than inputs.", requests=limits.ids(batches[-2:])
         )
+    if not batches[-1].limited:
+        raise CannotTestError(f"{counts}, and no refusal came: the target answers too slowly")
     return holds(f"{counts}, then the next was refused.", requests=limits.ids([seen[-1], batches[-1]]))
 
 

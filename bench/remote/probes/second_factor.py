@@ -51,6 +51,11 @@ def run(context: Context) -> Verdict:
             f"One code was accepted twice ({first.status}, then {second.status}).",
             requests=(first.id, second.id),
         )
+    if second.undecided:
+        raise CannotTestError(
+            f"the second use of a code was answered with {second.status or 'nothing'}, which does not tell "
+            "whether the code was refused"
+        )
     return holds(f"A code was accepted once ({first.status}), and refused again ({second.status}).")
 
 

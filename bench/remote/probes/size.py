@@ -12,8 +12,8 @@ START, MOST = 64, 4_096
 
 
 def bounds(_: Target) -> Bounds:
-    """Return what sizes from 64 to 4,096 need, one of them sent twice."""
-    return Bounds(inputs=2 * MOST + START, requests=16, refusals=8, seconds=120 + 8 * limits.WINDOW)
+    """Return what sizes from 64 to 4,096 need, one of them sent twice, and one input need."""
+    return Bounds(inputs=2 * MOST + START + 2, requests=18, refusals=8, seconds=120 + 8 * limits.WINDOW)
 
 
 def run(context: Context) -> Verdict:
@@ -33,6 +33,13 @@ def run(context: Context) -> Verdict:
         size *= 2
     if not seen.status:
         raise CannotTestError(f"a request of {size:,} inputs was not answered at all")
+    if seen.status >= 500:
+        raise CannotTestError(
+            f"a request of {size:,} inputs was answered with {seen.status}, which may be a fault"
+        )
+    one = _sent(context, 1)
+    if not one.answered:
+        raise CannotTestError(f"an ordinary request afterwards was answered with {one.status or 'nothing'}")
     largest = f"the largest that was answered has {accepted:,}" if accepted else "none larger was tried"
     return holds(f"A request of {size:,} inputs was refused ({seen.status}); {largest}.", requests=(seen.id,))
 

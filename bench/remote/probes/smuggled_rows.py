@@ -28,7 +28,10 @@ def run(context: Context) -> Verdict:
     bad: list[tuple[str, Seen, int]] = []
     tried = []
     for what, shot in _shots(context):
-        before = _remaining(context.ask(1))
+        plain = context.ask(1)
+        if not plain.answered:
+            break
+        before = _remaining(plain)
         seen = context.send(shot)
         rows = context.answered_rows(seen)
         tried.append(f"{what}: {seen.status or 'no answer'}")
@@ -42,6 +45,7 @@ def run(context: Context) -> Verdict:
             f"{len(bad)} of {len(tried)} requests that two readers count differently were answered: {said}.",
             requests=tuple(seen.id for _, seen, _ in bad),
         )
+    context.require_answer()
     return holds(
         f"{len(tried)} requests that two readers count differently were refused or rightly counted "
         f"({'; '.join(tried)})."

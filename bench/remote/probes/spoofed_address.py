@@ -4,47 +4,56 @@ from __future__ import annotations
 
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context
+from bench.remote.probing.context import Context, Seen
 from bench.remote.target import Target
 
 HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "X_FORWARDED_FOR")
 """Headers by which proxies pass on an address."""
-ADDRESSES = ("203.0.113.7", "203.0.113.8", "203.0.113.9")
+EACH = 3
+"""Addresses for each header."""
+ADDRESSES = "203.0.113.{}"
 """Addresses for documentation (RFC 5737), which nobody has."""
 
 
 def bounds(target: Target) -> Bounds:
-    """Return what the limit and a dozen requests past it need."""
-    return limits.bounds(target, 1.1 * limits.size(target) + 15, refusals=15)
+    """Return what the limit and two dozen requests past it need."""
+    past = 2 * EACH * len(HEADERS)
+    return limits.bounds(target, 1.1 * limits.size(target) + past + 2, refusals=past + 2)
 
 
 def run(context: Context) -> Verdict:
-    """Go to the limit, then send requests with each header and rotating addresses."""
+    """Go to the limit, then send requests with each header and rotating addresses, and as many without.
+
+    A header by which the limit can be passed has all its requests answered, while those without a claim in
+    between are refused; a limit that refills answers both alike.
+    """
     limit = limits.known_limit(context)
     limits.clear(context, limit)
-    refused = limits.at_limit(context, limit)
-    claimed = [
-        (header, context.ask(1, headers=[(header, f"for={address}" if header == "Forwarded" else address)]))
-        for header in HEADERS
-        for address in ADDRESSES
-    ]
-    last = context.ask(1)
-    limits.require_answers([seen for _, seen in claimed])
-    allowed = limit.refilled(last.at - refused.at)
-    through = [(header, seen) for header, seen in claimed if seen.answered]
-    if len(through) > allowed:
-        if last.answered:
-            raise CannotTestError("requests without a claim pass again too, as the window has ended")
-        names = ", ".join(dict.fromkeys(header for header, _ in through))
+    limits.at_limit(context, limit)
+    claimed: dict[str, list[Seen]] = {}
+    plain: dict[str, list[Seen]] = {}
+    for place in range(EACH * len(HEADERS)):
+        header = HEADERS[place // EACH]
+        address = ADDRESSES.format(7 + place)
+        claim = f"for={address}" if header == "Forwarded" else address
+        plain.setdefault(header, []).append(context.ask(1))
+        claimed.setdefault(header, []).append(context.ask(1, headers=[(header, claim)]))
+    sent = [seen for each in claimed.values() for seen in each]
+    limits.require_answers([*sent, *(seen for each in plain.values() for seen in each)])
+    through = [header for header, each in claimed.items() if all(seen.answered for seen in each)]
+    passing = [header for header in through if not limits.passed(plain[header])]
+    if passing:
         return fails(
-            f"At the limit of {limit.inputs:,} inputs, {len(through)} of {len(claimed)} requests that claim "
-            f"another address were answered ({names}), and one without a claim was refused.",
-            requests=limits.ids([seen for _, seen in through]),
+            f"At the limit of {limit.inputs:,} inputs, all {EACH * len(passing)} requests that claim another "
+            f"address by {', '.join(passing)} were answered, and as many without a claim were refused.",
+            requests=limits.ids(claimed[passing[0]]),
         )
+    if through:
+        raise CannotTestError("requests without a claim pass again too, as the window has ended")
     return holds(
-        f"At the limit of {limit.inputs:,} inputs, {len(claimed) - len(through)} of {len(claimed)} requests "
+        f"At the limit of {limit.inputs:,} inputs, {len(sent) - limits.passed(sent)} of {len(sent)} requests "
         "that claim another address were refused.",
-        requests=limits.ids([seen for _, seen in claimed]),
+        requests=limits.ids(sent),
     )
 
 

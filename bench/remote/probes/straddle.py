@@ -56,6 +56,8 @@ def run(context: Context) -> Verdict:
     )
     if together > limit.most + limit.refilled(took):
         return fails(said, requests=limits.ids([before[-1], after[0], after[-1]]))
+    if limits.passed(before) < limit.inputs / 2:
+        raise CannotTestError(f"{said[:-1]}: too few before the edge to show whether it matters")
     return holds(said, requests=limits.ids(after[-1:]))
 
 

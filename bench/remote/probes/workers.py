@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.remote.probing import limits
-from bench.remote.probing.base import Bounds, Probe, Verdict, fails, holds
+from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
 from bench.remote.probing.context import TOGETHER, Context, Seen
 from bench.remote.target import Target
 
@@ -40,6 +40,8 @@ def run(context: Context) -> Verdict:
             "and letting pass are two steps.",
             requests=limits.ids([each for each in seen if each.answered][-3:]),
         )
+    if limit.most + limit.refilled(took) >= 2 * limit.inputs:
+        raise CannotTestError(f"{said} in {took:.1f} s, too slowly to tell two processes from one")
     return holds(f"{said}.", requests=limits.ids(seen[-3:]))
 
 

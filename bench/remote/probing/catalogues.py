@@ -106,4 +106,6 @@ def _entry(name: str, title: str, own: Sequence[Finding], inside: str) -> Entry:
         note = f"Cannot be tested from outside; it would be shown by {inside}."
     elif not own:
         note = "No probe of this run tells of it."
+    elif result == HOLDS and (untested := [each for each in own if each.verdict.result == UNTESTED]):
+        note = f"Not tested: {', '.join(each.probe.name for each in untested)}."
     return Entry(name, title, result, tuple((each.probe.name, each.verdict.result) for each in own), note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 import secrets as random_bytes
 import threading
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ LONGEST = 120.0
 """The longest window of a limit, in seconds, that is waited for."""
 MARGIN = 1.0
 """Seconds beyond a window that are waited, as clocks differ."""
+_ID = re.compile(r"[\w.:-]{1,80}", re.ASCII)
 PURPOSE = "probe "
 """What the purposes of probes in the ledger begin with."""
 
@@ -81,6 +83,11 @@ class Seen:
     def limited(self) -> bool:
         """Whether the target says that it was asked too much."""
         return self.reply.status in {429, 503}
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing shows that the target judged the request: a rate, a fault, or silence."""
+        return self.limited or not self.reply.status or self.reply.status >= 500
 
 
 @dataclass
@@ -295,6 +302,20 @@ class Context:
         with ThreadPoolExecutor(min(TOGETHER, len(shots)) or 1) as pool:
             return list(pool.map(self.send, shots))
 
+    def require_answer(self) -> None:
+        """Raise CannotTestError where an ordinary request is not answered: refusals then show nothing."""
+        if self._spent.refusals:
+            raise CannotTestError(
+                "the target refused requests as too many; state what it lets pass as stated_rate, or run the "
+                "probe later"
+            )
+        seen = self.ask(1)
+        if not self.answered_rows(seen):
+            raise CannotTestError(
+                f"an ordinary request afterwards was answered with {seen.status or 'nothing'}, so what was "
+                "refused before shows nothing"
+            )
+
     def until_refused(self, shots: Callable[[], Shot], most: int) -> list[Seen]:
         """Send requests one after the other until one is not answered, ``most`` at most."""
         seen: list[Seen] = []
@@ -408,12 +429,13 @@ class Context:
 
     def _seen(self, shot: Shot, reply: Reply, purchases: list[Purchase]) -> Seen:
         """Write what came of a request, and return it."""
-        seen = Seen(shot, reply, reply.headers.get("x-request-id", shot.id)[:80], self.clock())
+        told = reply.headers.get("x-request-id", "")
+        seen = Seen(shot, reply, told if _ID.fullmatch(told) else shot.id, self.clock())
         self._settle(seen, purchases)
-        told = date_of(reply.headers.get("date", ""))
+        date = date_of(reply.headers.get("date", ""))
         with self._lock:
-            if told is not None:
-                self.memory.offset = told + 0.5 - seen.at  # dates have no fractions
+            if date is not None:
+                self.memory.offset = date + 0.5 - seen.at  # dates have no fractions
             self._silent = 0 if reply.status else self._silent + 1
             silent = self._silent
             if seen.limited:
@@ -423,16 +445,19 @@ class Context:
                 known = self.memory
                 known.accepted[shot.account] = known.accepted.get(shot.account, 0) + shot.inputs
                 known.last[shot.account] = seen.at
-        if silent >= SILENT and not self._alive():
-            raise OutageError("it answers nothing" if reply.connected else "the target takes no connection")
+        if silent >= SILENT:
+            self.require_target()
         return seen
 
-    def _alive(self) -> bool:
-        """Return whether the target answers a request without inputs, whatever it answers."""
-        (reply,) = self.line.send([self.get(self.path).request], seconds=self._seconds())
+    def require_target(self) -> None:
+        """Raise OutageError where requests got no answer lately, and one without inputs gets none either."""
+        if not self._silent:
+            return
+        (reply,) = self.line.send([self.get(self.path).request], seconds=self.target.timeout)
         with self._lock:
             self._silent = 0
-        return bool(reply.status)
+        if not reply.status:
+            raise OutageError("it answers nothing" if reply.connected else "the target takes no connection")
 
     def _settle(self, seen: Seen, purchases: list[Purchase]) -> None:
         if not purchases:

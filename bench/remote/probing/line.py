@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 LARGEST = 16_000_000
 """Most bytes of an answer."""
+ENOUGH = 4_096
+"""Bytes of a neighbouring port's answer that tell what it is."""
 CONNECT = 5.0
 """Seconds for a connection."""
 
@@ -120,7 +122,7 @@ class SocketLine:
         try:
             with self._connected(port, until, plain=True) as connection:
                 connection.sendall(sent)
-                return connection.recv(4_096)
+                return _first_bytes(connection, until)
         except OSError:
             return b""
 
@@ -154,6 +156,19 @@ class SocketLine:
         lines += [f"Content-Length: {len(request.body)}"] if request.body or request.method != "GET" else []
         lines += ["Connection: close"] if last else []
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
+
+
+def _first_bytes(connection: socket.socket, until: float) -> bytes:
+    """Return what comes until the end, the time or enough of it: a head may come before its body."""
+    found = b""
+    with suppress(OSError):
+        while len(found) < ENOUGH and (left := until - time.monotonic()) > 0:
+            connection.settimeout(left)
+            more = connection.recv(ENOUGH)
+            if not more:
+                break
+            found += more
+    return found
 
 
 class _Reading(io.RawIOBase):

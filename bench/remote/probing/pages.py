@@ -63,6 +63,8 @@ def finding_lines(finding: Finding) -> list[str]:
 
 
 def _besides(entry: Entry) -> str:
+    if entry.result == HOLDS and entry.note:
+        return f"; {entry.note[:1].lower()}{entry.note[1:-1]}"
     return " from outside" if entry.note.startswith("Cannot") and entry.result == UNTESTED else ""
 
 
@@ -121,7 +123,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _cell(text: str) -> str:
     """Return a text that stays in its cell; what a target says may hold anything."""
     plain = "".join(each if each.isprintable() else " " for each in text)
-    return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    for each in "\\|[":  # a bracket could begin a link or a picture
+        plain = plain.replace(each, f"\\{each}")
+    return plain.replace("<", "&lt;")
 
 
 def document(outcome: Outcome, tested: Tested) -> str:

@@ -18,6 +18,8 @@ from bench.remote.probing.base import (
 )
 from bench.remote.probing.context import Context
 
+INTERRUPTED = "interrupted"
+"""Why a run ended that the user interrupted."""
 FIRST = "first request"
 """The purpose of the request that shows that the target answers at all."""
 
@@ -79,6 +81,7 @@ def _first(context: Context) -> None:
     context.begin(FIRST, Bounds(inputs=1, requests=1))
     try:
         seen = context.ask(1)
+        context.require_target()
     except (OutageError, CannotTestError) as error:
         raise UsageError(
             f"{error}; probes need a target that answers: check url, and whether it runs"
@@ -103,13 +106,19 @@ def _run(probe: Probe, bounds: Bounds, context: Context) -> tuple[Finding, str]:
     """Return what a probe found, and why the run has to end, "" if it has not."""
     context.begin(probe.name, bounds, paced=probe.paced)
     stopped = ""
+    verdict = None
     try:
-        verdict = probe.run(context)
-    except CannotTestError as error:
-        verdict = Verdict(UNTESTED, (_sentence(str(error)),))
+        try:
+            verdict = probe.run(context)
+        except CannotTestError as error:
+            verdict = Verdict(UNTESTED, (_sentence(str(error)),))
+        context.require_target()
     except (OutageError, StoppedError, BudgetError) as error:
         stopped = str(error)
-        verdict = Verdict(UNTESTED, (_sentence(f"stopped: {error}"),))
+    except KeyboardInterrupt:
+        stopped = INTERRUPTED
+    if verdict is None:
+        verdict = Verdict(UNTESTED, (_sentence(f"stopped: {stopped}"),))
     inputs, requests, seconds = context.spent
     hide = context.secrets.hide
     evidence = tuple(hide(sentence) for sentence in verdict.evidence)
