@@ -20,6 +20,7 @@ from bench.errors import UsageError
 from bench.serve import uvicorn_server, workers
 from bench.serve.state import State, state_file
 from bench.serve.tls import checked_context
+from tests.support.processes import children as children_of
 
 SCRIPT = Path(__file__).parents[1] / "support" / "small_server.py"
 BODY = json.dumps({"inputs": [[0.25, 1.0]]})
@@ -187,7 +188,7 @@ def test_tls_is_served_and_nothing_without_it(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_noticed_and_replaced_and_all_end_with_their_parent(tmp_path):
     with started(tmp_path, 2) as (process, port):
-        children = children_of(process.pid)
+        children = children_of(process.pid, b"spawn_main")
         assert len(children) == 2
         os.kill(children[0], signal.SIGKILL)
         line = process.stderr.readline()
@@ -234,14 +235,3 @@ def test_a_full_disk_ends_the_server_and_no_answer_leaves_that_is_not_in_the_log
     with State(state_file(tmp_path)) as state:
         rows = state.rows("select record from audit where record like '%\"answered\"%'")
     assert len(rows) >= answered
-
-
-def children_of(pid):
-    """Return the processes of a server that answer, oldest first."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid and b"spawn_main" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-    return sorted(found)
