@@ -89,7 +89,10 @@ def export(
 
     private = signatures.read_private_key(key)
     signer = signatures.read_public_key(public_key or public_key_of(checkpoints))
-    check_outputs(files={"--out": out}, inputs={"--checkpoints": checkpoints, "--key": key})
+    read = {"--checkpoints": checkpoints, "--key": key, "--state": state_file(state)}
+    check_outputs(
+        files={"--out": out}, inputs={**read, "--public-key": public_key or public_key_of(checkpoints)}
+    )
     document = evidence.exported(
         state_file(state), client, checkpoints, checkpoint_key=signer, key=private, made=time.time()
     )

@@ -22,11 +22,14 @@ def export(
     client: Annotated[str, typer.Argument(help="The account whose watermarked answers are wanted.")],
     state: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the state of the server.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write them (.json).")],
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Leave out answers that another account got too.")
+    ] = False,
 ) -> None:
     """Write the watermarked answers that a client was given, as evidence; keep the file secret."""
     from bench.cli import watermark_export
 
-    number = watermark_export.exported(client, state, out)
+    number = watermark_export.exported(client, state, out, alone=alone)
     print(f"{number:,} watermarked answers of {client}: {out}")
 
 

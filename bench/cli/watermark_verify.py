@@ -78,7 +78,10 @@ def verdict(
 
 def _conclusion(found: ownership.OwnershipTest, client: str, alpha: float) -> str:
     if found.p_value <= alpha:
-        return f"recognised at alpha = {alpha:g}: the model learned from answers that {client} was given"
+        return (
+            f"recognised at alpha = {alpha:g}: the model learned wrong answers that {client} was given; "
+            "other clients that sent the same inputs were given the same"
+        )
     return (
         f"not recognised at alpha = {alpha:g}: this does not show that the model is independent, since an "
         "attacker may have left the wrong answers out"

@@ -82,8 +82,9 @@ class NotEvidenceError(Exception):
 def verify_evidence(content: bytes, key: Ed25519PublicKey, copies: Path | None = None) -> Outcome:
     """Return whether evidence is as it was signed with ``key``, and what it says of whom.
 
-    ``copies``: a file of checkpoints that was kept elsewhere, which those of the evidence have to be among.
-    Raises UsageError for a file that is no evidence.
+    ``copies``: a file of checkpoints that was kept elsewhere, from which those of the evidence may not
+    differ. Where it ends earlier, later rows count as not covered. Raises UsageError for a file that is no
+    evidence.
     """
     try:
         document = json.loads(content)
@@ -115,11 +116,16 @@ def _verified(document: Mapping[str, Any], copies: Path | None) -> Outcome:
     signer = public_key(document["checkpoint_key"].encode(), "the key of its checkpoints")
     known = [parsed(each) for each in document["checkpoints"]]
     check(known, signer)
+    attested = known
     if copies is not None:
-        kept = {each.line for each in read(copies, signer)}
-        if any(each.line not in kept for each in known):
+        kept = read(copies, signer)
+        if any(own.line != other.line for own, other in zip(known, kept, strict=False)):
             raise NotEvidenceError(f"its checkpoints are not those of {copies}")
+        attested = known[: len(kept)]
     chain = _followed(document, known)
+    if end := chain.covered:
+        within = [each for each in attested if each.number <= end.number]
+        chain.covered = within[-1] if within else None
     records = [json.loads(each["record"]) for each in document["rows"]]
     return Outcome(True, tuple(_told(document, records, chain, signer)))
 

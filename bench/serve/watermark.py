@@ -111,20 +111,25 @@ def remember(
         )
 
 
-def trigger_set(connection: sqlite3.Connection, account: str) -> TriggerSet:
-    """Return the triggers of an account, oldest first; raises UsageError where it has none."""
+def trigger_set(connection: sqlite3.Connection, account: str, *, alone: bool = False) -> TriggerSet:
+    """Return the triggers of an account, oldest first; raises UsageError where it has none.
+
+    ``alone``: without those that another account got too.
+    """
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     rows = (
         connection.execute(
-            "SELECT input, label, victim_label, time, classes, columns FROM watermark WHERE account = ? "
-            "ORDER BY time, digest",
-            (account,),
+            "SELECT input, label, victim_label, time, classes, columns FROM watermark AS own "
+            "WHERE account = ? AND NOT (? AND EXISTS (SELECT 1 FROM watermark AS other "
+            "WHERE other.digest = own.digest AND other.account <> own.account)) ORDER BY time, digest",
+            (account, alone),
         ).fetchall()
         if "watermark" in names
         else []
     )
     if not rows:
-        raise UsageError(f"account {shown(account)} was given no watermarked answer")
+        only = " that no other account got" if alone else ""
+        raise UsageError(f"account {shown(account)} was given no watermarked answer{only}")
     *_, classes, columns = rows[-1]
     # Another model may have been served before.
     same = [row for row in rows if row[4:] == (classes, columns)]

@@ -35,6 +35,7 @@ test](../../METHOD.md#watermarks).
 - *Fine-tuned*: 300 further steps on 150 labelled inputs of the attacker's own.
 - *Distilled*: a second network (mlp128) learns the surrogate's answers, to 250 inputs that were
   never queried, or to the {budget} that were.
+- *No watermark*: learned truthful answers to the same inputs; recognised would be a false accusation.
 - *Knows the defense*: the attack `recover` with full knowledge. It drops answers that contradict
   surrogates trained on the others.
 
@@ -76,9 +77,10 @@ units of the range.
   there that the test needs at alpha = 0.001.
 - A surrogate that is not recognised may still be one: fine-tuning on 150 inputs of one's own
   removes the mark.
-- Without a watermark, 200 queries give a fidelity of [99.0 %](../digits/report.md) here: the wrong
-  answers also harm a surrogate.
+- The wrong answers also harm a surrogate: compare its fidelity with that of the rows without a watermark.
 - An attacker who asks from several accounts divides the wrong answers among them; the test is per account.
+- Clients that send the same inputs get the same wrong answers: a model that learned them from one is
+  recognised by the triggers of each. `watermark export --alone` leaves out what others got too.
 
 Made by `python reports/watermark/measure.py` and `python reports/watermark/make.py`.
 """

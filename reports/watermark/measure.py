@@ -173,6 +173,9 @@ def measured() -> dict[str, Any]:
         [(s.x, each.probabilities(s.x)) for s, each in zip(sales, learned, strict=True)], "same", "mlp128"
     )
     found["distilled on the same inputs"] = outcome(same, sales, victim)
+    for name, part in (("400", sales), ("200", small)):
+        plain = trained([(s.x, victim.probabilities(s.x)) for s in part], f"no watermark {name}")
+        found[f"no watermark, {name} queries"] = outcome(plain, part, victim)
     restored = trained([recovered(seller, s, number) for number, s in enumerate(sales)], "recovered")
     found["knows the defense (recover)"] = outcome(restored, sales, victim)
     return {

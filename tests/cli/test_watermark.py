@@ -63,7 +63,7 @@ def test_from_a_server_s_state_to_a_verdict(marked, tmp_path):
     words = ("--against", "t.json")
     code, out = moatbench(tmp_path, "watermark", "verify", "suspect.py:learned", *words)
     assert code == 0
-    assert "recognised at alpha = 0.001: the model learned from answers that mallory was given" in out
+    assert "recognised at alpha = 0.001: the model learned wrong answers that mallory was given; other" in out
     code, out = moatbench(
         tmp_path,
         "watermark",
@@ -77,6 +77,21 @@ def test_from_a_server_s_state_to_a_verdict(marked, tmp_path):
     assert code == 0
     assert "not recognised at alpha = 0.001" in out
     assert "of 1 independent models, 0 would be recognised" in out
+
+
+def test_answers_that_another_client_got_too_can_be_left_out(marked, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as connection:
+        remember(connection, "ann", marked[:3], classes=NAMES)
+        connection.commit()
+    words = ("--state", ".", "--out", "t.json")
+    numbers = []
+    for more in ((), ("--alone",)):
+        assert moatbench(tmp_path, "watermark", "export", "mallory", *words, *more)[0] == 0
+        numbers.append(len(read_trigger_set(tmp_path / "t.json").triggers))
+    assert numbers[0] - numbers[1] == 3
+    code, out = moatbench(tmp_path, "watermark", "export", "ann", *words, "--alone")
+    assert code == 2
+    assert "that no other account got" in out
 
 
 def few(folder, number, classes=3):

@@ -130,6 +130,30 @@ def test_a_copy_of_the_checkpoints_that_somebody_kept_is_compared(document, serv
     other.state.close()
 
 
+def test_an_earlier_copy_of_the_checkpoints_attests_what_was_there_then(document, server, tmp_path):
+    copy = tmp_path / "earlier"
+    lines = server.file.read_bytes().splitlines(keepends=True)
+    first = json.loads(lines[0])["number"]
+    copy.write_bytes(lines[0])
+    assert first < json.loads(lines[-1])["number"]
+    outcome = verified(document, tmp_path, copies=copy)
+    numbers = [each["number"] for each in document["rows"]]
+    covered = sum(number <= first for number in numbers)
+    assert outcome.holds
+    assert f"{covered} of {len(numbers)} rows are covered" in "".join(outcome.lines)
+    assert covered < len(numbers)
+
+
+def test_evidence_is_not_written_over_the_log_or_a_key(server):
+    words = ["export", "ann", "--state", server.path.parent, "--checkpoints", server.file]
+    for target in (server.path, server.file, server.key_file, server.public_file):
+        before = target.read_bytes()
+        more = ["--key", server.key_file, "--public-key", server.public_file, "--out", target]
+        result = CliRunner().invoke(log_app, [*map(str, [*words, *more])])
+        assert isinstance(result.exception, UsageError)
+        assert target.read_bytes() == before
+
+
 def test_a_client_without_rows_and_a_broken_log_give_none(server, tmp_path):
     with pytest.raises(UsageError, match="no row of the client 'anna'; did you mean 'ann'"):
         made(server, tmp_path, "anna")

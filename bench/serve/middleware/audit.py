@@ -31,9 +31,10 @@ class _Waiting:
 class Refusals:
     """Writes a row for what inner controls refuse.
 
-    At most one a second for each account (each address, of requests without one; of IPv6, each
-    network) and control, in a worker, so that refused requests cannot fill the disk; ``count`` of a row says
-    how many refusals it stands for. Those that wait get their row with the first request after that second, whoever's it is.
+    At most one a second for each account (each address, of requests without one; of IPv6, each network) and
+    control, in a worker, so that refused requests cannot fill the disk; ``count`` of a row says how many
+    refusals it stands for. Those that wait get their row with the first request after that second, whoever's
+    it is.
     """
 
     def __init__(self, app: App, state: State) -> None:
