@@ -12,6 +12,7 @@ from bench.serve.middleware.authentication import Anonymous, Authentication
 from bench.serve.middleware.failed_keys import FailedKeys, Limit
 from bench.serve.middleware.quota import QuotaAndRate
 from bench.serve.middleware.suspension import Suspension
+from bench.serve.second_factor import check_pepper
 from bench.serve.secret_values import Secret
 from bench.serve.state import State
 from bench.serve.tokens import Tokens, read_tokens
@@ -48,5 +49,8 @@ def read_access(controls: Controls, state: State, *, folder: Path, environ: Mapp
     """
     keys = controls.keys
     pepper = keys.pepper(folder, state.path.parent, environ) if keys.on else None
+    if pepper is not None:
+        with state.reading() as connection:
+            check_pepper(connection, pepper)  # else every key would be refused, and nobody would know why
     tokens = read_tokens(controls.jwt, folder, environ) if keys.on and controls.jwt else None
     return Access(controls, state, pepper, tokens)

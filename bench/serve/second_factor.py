@@ -64,6 +64,13 @@ def require_none(connection: sqlite3.Connection, pepper: Path) -> None:
         )
 
 
+def check_pepper(connection: sqlite3.Connection, pepper: Secret) -> None:
+    """Raise UsageError where the second factors, and so the keys, were made with another pepper."""
+    row = connection.execute("select account, secret from factors order by account").fetchone()
+    if row is not None:
+        _opened(pepper, row[0], row[1])
+
+
 def enrol_admin(connection: sqlite3.Connection, pepper: Secret, *, now: float) -> str:
     """Make the second factor of the admin, once; raises UsageError where there is one already."""
     if connection.execute("select 1 from factors where account = ?", (ADMIN,)).fetchone():

@@ -4,7 +4,10 @@ import pytest
 
 from bench.errors import UsageError
 from bench.serve import keys
-from tests.support.access import PEPPER, Clock, asked, events, key_for, opened, served, server
+from bench.serve.access import read_access
+from bench.serve.access_controls import Keys
+from bench.serve.controls import Controls
+from tests.support.access import PEPPER, Clock, asked, enrolled, events, key_for, opened, served, server
 
 
 def test_a_key_is_answered_and_its_inputs_are_counted(tmp_path):
@@ -151,3 +154,12 @@ def test_no_repr_shows_a_secret(tmp_path):
     with server(tmp_path) as (state, key, app):
         assert "pppp" not in repr(PEPPER)
         assert key not in repr(state) + repr(app)
+
+
+def test_a_server_does_not_start_with_another_pepper_than_its_keys_were_made_with(tmp_path):
+    controls = Controls(keys=Keys(pepper_env="PEPPER"))
+    with opened(tmp_path) as state:
+        enrolled(state)
+        with pytest.raises(UsageError, match="cannot be read with this pepper"):
+            read_access(controls, state, folder=tmp_path, environ={"PEPPER": "q" * 32})
+        assert read_access(controls, state, folder=tmp_path, environ={"PEPPER": "p" * 32}).pepper

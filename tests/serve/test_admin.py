@@ -122,3 +122,9 @@ def test_the_state_holds_no_token(port, tmp_path):
     token = port.login()[2]["token"]
     port.state.rows("pragma wal_checkpoint(truncate)")
     assert all(token.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_metrics_account_whose_second_factor_is_gone_is_refused_in_words(port):
+    with port.state.transaction() as connection:
+        connection.execute("delete from factors")
+    assert port.login()[::2] == (403, {"error": "this account has no second factor"})

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import UsageError
 from bench.serve.access_controls import Admin
 from bench.serve.admin.metrics import metrics_text
 from bench.serve.admin.sessions import is_open, log_in
@@ -81,6 +82,8 @@ class _Login:
             wait = (("retry-after", str(math.ceil(error.wait))),) if error.wait else ()
             status = 429 if error.wait else 401
             raise Refused(status, str(error), control="second factor", headers=wait) from None
+        except UsageError:
+            raise Refused(403, "this account has no second factor", control="second factor") from None
         await send_json(send, 200, {"token": token, "seconds": self._seconds})
 
 
