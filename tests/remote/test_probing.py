@@ -416,6 +416,13 @@ def test_sarif_has_what_code_hosts_need():
     assert run["invocations"][0]["executionSuccessful"] is True
 
 
+def test_sarif_names_a_file_elsewhere_by_its_whole_address():
+    outcome = Outcome((finding(AUTH.name, "does not hold"),))
+    (run,) = json.loads(sarif(outcome, replace(TESTED, file="/a b/t.toml"), PROBES))["runs"]
+    place = run["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "file:///a%20b/t.toml"
+
+
 def test_an_unknown_probe_is_named_with_its_nearest():
     with pytest.raises(UsageError, match="did you mean 'rate-unit'"):
         chosen(["rate-units"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -44,6 +45,12 @@ def sarif(outcome: Outcome, tested: Tested, probes: Sequence[Probe]) -> str:
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
 
 
+def _address(file: str) -> str:
+    """Return a reference to a file: from the working folder, or whole where it is elsewhere."""
+    path = Path(file)
+    return path.as_uri() if path.is_absolute() else quote(file.replace("\\", "/"))
+
+
 def _rule(probe: Probe) -> dict[str, Any]:
     tags = ["security", *(f"OWASP-ML05-{number}" for number in probe.controls), *probe.atlas, *probe.exchange]
     return {
@@ -68,7 +75,7 @@ def _result(finding: Finding, place: int, tested: Tested) -> dict[str, Any]:
         "locations": [
             {
                 "physicalLocation": {
-                    "artifactLocation": {"uri": quote(tested.file.replace("\\", "/"))},
+                    "artifactLocation": {"uri": _address(tested.file)},
                     "region": {"startLine": tested.line},
                 }
             }
