@@ -99,7 +99,7 @@ def main() -> None:
     """Run the command line and exit with a code of :class:`ExitCode`; no error gives exit code 1."""
     with standard_streams():
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for noisy in ("art", "matplotlib"):
+        for noisy in ("art", "httpcore2", "httpx2", "matplotlib"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         code = guarded(_command)
         if error := output_error():

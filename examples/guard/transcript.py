@@ -40,6 +40,9 @@ HEAD = """# Which controls does a prediction server enforce: a transcript
 MLServer with a logistic regression on handwritten digits, as it comes; then the same server behind `moatbench
 guard`. [transcript.py](transcript.py) makes this page; everything runs on one machine.
 [METHOD.md](../../METHOD.md#probes-of-controls) says what each probe asks, and what "holds" does not mean.
+
+A guard does not know the model, so it has no detector of unusual inputs: the probe *detection* finds none. A
+victim behind `moatbench serve` can have one.
 """
 
 
@@ -67,6 +70,8 @@ def main() -> None:
             bare, guarded = (job.result() for job in jobs)
         parts = [
             HEAD,
+            "## What differs\n",
+            _differences(*(_document(folder, each) for each in ("bare", "guarded"))),
             "## MLServer as it comes\n",
             _shown((HERE / "bare.toml").read_text(encoding="utf-8"), "toml"),
             _shown(bare, "console"),
@@ -77,8 +82,6 @@ def main() -> None:
             ),
             _shown((HERE / "guarded.toml").read_text(encoding="utf-8"), "toml"),
             _shown(guarded, "console"),
-            "## What differs\n",
-            _differences(*(_document(folder, each) for each in ("bare", "guarded"))),
         ]
     (HERE / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
