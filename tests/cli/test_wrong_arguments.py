@@ -16,7 +16,7 @@ from bench.gate import changes_page, command
 from bench.gate.baseline import export, read
 from bench.gate.compare import compare
 from bench.records import PlannedTask
-from bench.report import store_report
+from bench.report import html_page, store_report
 from bench.store import Store
 
 
@@ -86,7 +86,7 @@ def moatbench(here, monkeypatch, capsys, fresh_workers):
     monkeypatch.setattr(command, "compare", compared_once)
     monkeypatch.setattr(store_report, "write_report", lambda _records, _meta, out, *_: out / "report.md")
     monkeypatch.setattr(changes_page, "changes_page", lambda *_: ("# a page", "# a page"))
-    monkeypatch.setattr(store_report, "write_html", lambda _: None)
+    monkeypatch.setattr(html_page, "write_html", lambda _: None)
     monkeypatch.setattr(store_report, "first_page", lambda *_: "# a page")
     monkeypatch.setenv("MOATBENCH_CACHE", str(here / "cache"))
 

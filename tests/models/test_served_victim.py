@@ -49,7 +49,7 @@ def test_every_route_and_output_shows_what_the_defended_api_answers(
     stack = context.stack(digits_spec, defenses, 0)
     api = DefendedAPI(context.victim(digits_spec), stack, budget=None, seed=7, shows=shows)
     # Each request's inputs have numbers of their own, so that noise is fresh.
-    expected = [api.query(x, "anonymous", number=5 * turn).probabilities for turn in range(4)]
+    expected = [api.query(x, "address 127.0.0.1", number=5 * turn).probabilities for turn in range(4)]
     rows = x.reshape(5, 64).tolist()
     tensor = {"name": "x", "shape": [5, 64], "datatype": "FP32", "data": x.ravel().tolist()}
     with served(tmp_path, server(*defenses, shows=shows), OPEN) as app:
