@@ -48,7 +48,6 @@ cache_app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(target_app, name="target")
 app.add_typer(serve_app, name="serve")
-app.command()(guard)
 app.add_typer(model_app, name="model")
 app.add_typer(backup_app, name="backup")
 app.add_typer(keys_app, name="keys")
@@ -430,3 +429,6 @@ def cache_clear(
     from bench.cli import caches
 
     print(caches.clear([kind.value for kind in kinds or CacheKind], RESULTS))
+
+
+app.command()(guard)
