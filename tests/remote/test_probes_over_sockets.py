@@ -17,9 +17,11 @@ from bench.remote.probing.line import SocketLine
 from bench.remote.probing.opening import opened
 from bench.remote.probing.registry import chosen
 from bench.remote.probing.run import planned_inputs, run_probes
+from bench.remote.target import Account
+from tests.support.load_server import prepared, running
 
 
-def probed(names, port, **fields):
+def probed(names, port, environ=KEYS, **fields):
     """Return the findings of probes of a server on this machine; they do not really wait for windows."""
     target = a_target(url=f"http://127.0.0.1:{port}", **{"stated_rate": "20/minute", **fields})
     with (
@@ -29,7 +31,7 @@ def probed(names, port, **fields):
             Path(folder) / "l.sqlite",
             folder=Path(folder),
             allowed_host=None,
-            environ=KEYS,
+            environ=environ,
             sleep=lambda _: None,
         ) as found,
     ):
@@ -70,6 +72,22 @@ def test_processes_that_count_alone(number, result):
     with naive_workers(number, limit=20, window=60.0) as port:
         (finding,) = probed("workers", port, stated_rate="20/minute")
     assert finding.verdict.result == result, finding.verdict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_our_own_server_holds_whatever_the_number_of_its_processes(number, tmp_path):
+    names = ("spoofed-address", "workers", "pipelining", "race", "other-doors", "smuggled-rows")
+    # Each probe has an account of its own, as none waits until a limit is free again.
+    keys = prepared(tmp_path, names, '[quota]\ninputs = 10_000\nrate = "20/minute"\n')
+    own = {"model": "fake", "output": "probabilities", "input": None, "shape": (2,), "classes": ("no", "yes")}
+    results = {}
+    with running(tmp_path, number) as (_, port):
+        for name in names:
+            account = Account(name=name, key_env="KEY")
+            (finding,) = probed(name, port, {"KEY": keys[name]}, accounts=(account,), **own)
+            results[name] = finding.verdict.result
+    assert results == dict.fromkeys(names, "holds"), results
 
 
 def test_metrics_on_another_port_are_read_though_the_head_of_the_answer_comes_first():
