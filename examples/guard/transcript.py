@@ -41,8 +41,8 @@ MLServer with a logistic regression on handwritten digits, as it comes; then the
 guard`. [transcript.py](transcript.py) makes this page; everything runs on one machine.
 [METHOD.md](../../METHOD.md#probes-of-controls) says what each probe asks, and what "holds" does not mean.
 
-A guard does not know the model, so it has no detector of unusual inputs: the probe *detection* finds none, and
-control 7 does not hold as a whole. A victim behind `moatbench serve` can have one.
+A guard does not know the model, so it has no detector of unusual inputs: the probe *detection* finds none,
+and control 7 does not hold as a whole. A victim behind `moatbench serve` can have one.
 """
 
 
