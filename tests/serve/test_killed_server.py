@@ -54,6 +54,7 @@ def killed_alone(process):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_log_of_a_killed_server_holds_and_has_a_row_for_every_answer(tmp_path):
     chance = random.Random(3)
     key = prepared(tmp_path, ["ann"], CONTROLS)["ann"]
