@@ -1,4 +1,4 @@
-"""Makes ``report.md`` from ``measured.json``, which ``measure.py`` writes."""
+"""Makes ``report.md`` and ``attackers.md`` from ``measured.json``, which ``measure.py`` writes."""
 
 from __future__ import annotations
 
@@ -110,11 +110,6 @@ def section(name: str, found: dict[str, Any]) -> str:
         "hours",
         "users' accuracy (%)",
     ]
-    order = [row["attacker"] for row in found["attacks"]]
-    every = [
-        [row["attacker"], HELD[row["control"]], share(row["fidelity"]), *effort(row)]
-        for row in sorted(found["attacks"], key=lambda row: order.index(row["attacker"]))
-    ]
     lost = [
         [
             HELD[row["control"]],
@@ -134,13 +129,6 @@ def section(name: str, found: dict[str, Any]) -> str:
         [
             f"## {name}",
             markdown(headers, table, text=2),
-            f"<details><summary>Every attacker, every control: {name}</summary>",
-            markdown(
-                ["attacker", "control", f"{FIDELITY[name]} (%)", "inputs", "accounts", "money ($)", "hours"],
-                every,
-                text=2,
-            ),
-            "</details>",
             markdown(["control", "answered (%)", "users' accuracy (%)", "suspended users (%)"], lost, text=1),
             markdown(["control", "added to a request (ms)"], added, text=1),
         ]
@@ -151,6 +139,28 @@ def accuracy(row: dict[str, Any]) -> str:
     """Return the accuracy that users see."""
     found = share_interval(round(row["accuracy"] * row["inputs"]), row["inputs"])
     return share([found.value, found.low, found.high])
+
+
+def attackers(measured: dict[str, Any]) -> str:
+    """Return the page of every attacker behind every control."""
+    parts = ["# Every attacker, every control", "[Report](report.md) says who they are."]
+    for name, found in measured.items():
+        order = [row["attacker"] for row in found["attacks"]]
+        every = [
+            [row["attacker"], HELD[row["control"]], share(row["fidelity"]), *effort(row)]
+            for row in sorted(found["attacks"], key=lambda row: order.index(row["attacker"]))
+        ]
+        headers = [
+            "attacker",
+            "control",
+            f"{FIDELITY[name]} (%)",
+            "inputs",
+            "accounts",
+            "money ($)",
+            "hours",
+        ]
+        parts += [f"## {name}", markdown(headers, every, text=2)]
+    return "\n\n".join(parts) + "\n"
 
 
 def share(found: list[float]) -> str:
@@ -175,3 +185,4 @@ def milliseconds(differences: Any) -> str:
 if __name__ == "__main__":
     found = json.loads((HERE / "measured.json").read_text(encoding="utf-8"))
     write_atomically(HERE / "report.md", page(found))
+    write_atomically(HERE / "attackers.md", attackers(found))

@@ -180,7 +180,7 @@ class _Reading(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any buffer, by typeshed
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -195,7 +195,7 @@ class _Kept:
         self._reader = reader
 
     def makefile(self, _: str) -> io.BufferedReader[Any]:
-        return _Open(self._reader)  # type: ignore[return-value]
+        return _Open(self._reader)  # type: ignore[return-value]  # all that is read of it
 
 
 class _Open:
@@ -212,7 +212,7 @@ class _Open:
 
 def _read(reader: io.BufferedReader[Any], method: str, start: float) -> Reply | None:
     """Return the next answer; None where none comes whole."""
-    answer = http.client.HTTPResponse(_Kept(reader), method=method)  # type: ignore[arg-type]
+    answer = http.client.HTTPResponse(_Kept(reader), method=method)  # type: ignore[arg-type]  # for a socket
     try:
         answer.begin()
         body = answer.read(LARGEST)

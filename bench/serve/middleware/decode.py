@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.serve.asgi import App, Message, Receive, Scope, Send, header, times
 from bench.serve.call import Refused, call_of
 from bench.serve.controls import Size
+from bench.serve.middleware.body import whole_body
 from bench.serve.predictor import Predictor, RejectedInputsError
 from bench.serve.wire import oip, plain, strict_json
 
@@ -26,7 +27,7 @@ class Decode:
                 raise Refused(415, "a body must not be compressed", control="decode")
             if (header(scope, "content-type") or "").lower() not in _JSON:
                 raise Refused(415, "the content type has to be application/json", control="decode")
-            content = await _whole(receive)
+            content = await whole_body(receive, "decode")
             try:
                 query = decoded(strict_json.parsed(content), self._predictor)
                 if len(query) > self._settings.inputs:
@@ -37,17 +38,6 @@ class Decode:
                 raise Refused(400, str(error), control="decode") from None
             receive = _nothing
         await self._app(scope, receive, send)
-
-
-async def _whole(receive: Receive) -> bytes:
-    content = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Refused(400, "the body is not whole", control="decode")
-        content += message.get("body", b"")
-        if not message.get("more_body", False):
-            return bytes(content)
 
 
 async def _nothing() -> Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.serve import terms as accepted_terms
 from bench.serve.asgi import App, Receive, Scope, Send, send_json
 from bench.serve.call import Refused, call_of
+from bench.serve.middleware.body import whole_body
 from bench.serve.state import State
 from bench.serve.terms import Terms
 from bench.serve.wire import strict_json
@@ -33,7 +34,7 @@ class AcceptedTerms:
             terms = self._terms
             await send_json(send, 200, {"version": terms.version, "sha256": terms.digest, "text": terms.text})
         elif call.route == ACCEPT:
-            self._check(await _body(receive))
+            self._check(await whole_body(receive, "terms", most=_MOST))
             with self._state.transaction() as connection:
                 now = self._state.now()
                 accepted_terms.accept(
@@ -64,16 +65,3 @@ class AcceptedTerms:
             raise Refused(
                 409, f"the terms have version {self._terms.version} now: read them again", control="terms"
             )
-
-
-async def _body(receive: Receive) -> bytes:
-    content = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Refused(400, "the body is not whole", control="terms")
-        content += message.get("body", b"")
-        if len(content) > _MOST:
-            raise Refused(413, f"this body may have {_MOST} bytes", control="terms")
-        if not message.get("more_body", False):
-            return bytes(content)
