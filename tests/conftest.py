@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from bench.tasks import ThreatModel, VictimSpec
 
 REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
 
+
+LIBRARIES = ("bench", "attacks", "defenses", "art", "httpcore2", "httpx2", "uvicorn", "matplotlib")
+"""Loggers that some test reads: what one test sets, the next one in its process would find."""
 
 NUMERICAL = ("attacks", "models")
 """Folders of tests that calculate for minutes, which tracing would double: not part of coverage."""
@@ -46,6 +50,16 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOATBENCH_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def loggers_stay_as_they_are():
+    """Fail the test that leaves another level, in place of one that is run after it."""
+    names = (*LIBRARIES, *(each for each in logging.root.manager.loggerDict if each.startswith(LIBRARIES)))
+    before = {name: logging.getLogger(name).level for name in names}
+    yield
+    assert {name: logging.getLogger(name).level for name in names} == before
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 @pytest.fixture(scope="session")

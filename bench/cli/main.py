@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,6 +14,7 @@ from bench import __version__
 from bench.cli.backup import backup_app
 from bench.cli.failures import guarded
 from bench.cli.keys import keys_app
+from bench.cli.log_messages import log_messages
 from bench.cli.model_at_rest import model_app
 from bench.cli.model_options import with_model_options
 from bench.cli.report_options import Sells, with_report_options
@@ -96,10 +96,7 @@ class Device(StrEnum):
 
 def main() -> None:
     """Run the command line and exit with a code of :class:`ExitCode`; no error gives exit code 1."""
-    with standard_streams():
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for noisy in ("art", "httpcore2", "httpx2", "matplotlib"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+    with standard_streams(), log_messages():
         code = guarded(_command)
         if error := output_error():
             print(f"moatbench: the output is not complete: {error.strerror or error}", file=sys.stderr)

@@ -121,9 +121,14 @@ class Servers:
         the process that started this one has ended.
         """
         # What goes wrong in a request is logged by the outermost middleware, without its inputs.
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-        with asyncio.Runner(loop_factory=lambda: _Loop(self._size.seconds)) as runner:
-            runner.run(self._run(started, ends_with))
+        logger = logging.getLogger("uvicorn")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
+        try:
+            with asyncio.Runner(loop_factory=lambda: _Loop(self._size.seconds)) as runner:
+                runner.run(self._run(started, ends_with))
+        finally:
+            logger.setLevel(level)
         if self._fault:
             raise StoppedError(self._fault)
 

@@ -1,10 +1,12 @@
 """Output that is closed, full, ASCII or a file: no command ends otherwise for it."""
 
+import logging
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from in_process import moatbench
 from programs import program
 
 from bench.cli import listing_cache
@@ -60,3 +62,10 @@ def test_what_ascii_lacks_is_written_as_an_escape(matrices, tmp_path, env):
     done = program(tmp_path, *WORDS, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == matrices.encode("ascii", "backslashreplace").decode() + "\n"
+
+
+def test_a_command_leaves_loggers_as_they_were(tmp_path):
+    watched = [logging.getLogger(name) for name in ("", "art", "bench", "httpcore2", "httpx2", "matplotlib")]
+    before = [(each.level, [*each.handlers]) for each in watched]
+    assert moatbench(tmp_path, "list", "attacks")[0] == 0
+    assert [(each.level, [*each.handlers]) for each in watched] == before

@@ -20,9 +20,7 @@ SUPPORT = Path(__file__).parent
 def served(app, **settings):
     """Yield the port of ``app``, served by a thread of this process."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        config = uvicorn.Config(
-            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1, **settings
-        )
+        config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **settings)
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])), daemon=True)
