@@ -1,0 +1,6 @@
+"""Small networks that defenses train in ``fit``: see :func:`initial`, :func:`train`, :class:`SmallNetwork`."""
+
+from defenses.networks.small import SmallNetwork, initial, softmax, space_of
+from defenses.networks.training import BATCH, train, train_together
+
+__all__ = ["BATCH", "SmallNetwork", "initial", "softmax", "space_of", "train", "train_together"]
