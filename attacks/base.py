@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,64 @@ class RandomSeeds:
     choices: int
 
 
+Predictor = Callable[[Images], Array]
+"""A trained surrogate: from inputs (n, …) to (n, classes) probabilities."""
+
+
+@runtime_checkable
+class NetworkPredictor(Protocol):
+    """A predictor that is a network. It offers what a simulated defense may read of a victim."""
+
+    def __call__(self, x: Images) -> Array:
+        """Return (n, classes) probabilities of inputs (n, …)."""
+
+    def features(self, x: Images) -> Sequence[NDArray[np.float32]]:
+        """Return activations at several depths, each (n, d) float32, shallow to deep, the logits last."""
+
+    def perturbed(self, scale: float, seed: int) -> Predictor:
+        """Return the network with normal noise on its parameters, drawn from ``seed``.
+
+        ``scale``: standard deviation, in units of that of each weight tensor.
+        """
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What an attacker gives for a simulation in place of a victim and its data; all of it is their own.
+
+    ``predictor``: stands for the victim. A :class:`NetworkPredictor` also has the features and the
+    parameters that some defenses need. ``train_inputs`` (n, …) float32 and ``train_labels`` (n,) int64
+    stand for the victim's training split, ``inputs`` and ``labels`` for the calibration split, which
+    ``predictor`` should not have learnt from. ``seed``: of the secrets that a defense draws when it is
+    fitted, and of parameters that are not known.
+    """
+
+    predictor: Predictor
+    train_inputs: Images
+    train_labels: NDArray[np.int64]
+    inputs: Images
+    labels: NDArray[np.int64]
+    seed: int
+
+
+class Simulation(Protocol):
+    """Fresh instances of known defenses, fitted on a :class:`Shadow`.
+
+    ``known``: their names with the parameters that they have here. ``keeps_label``: whether the first
+    maximum of an answer is that of the clean answer. ``randomized``: whether answers depend on a seed.
+    """
+
+    known: tuple[Known, ...]
+    keeps_label: bool
+    randomized: bool
+
+    def answer(self, x: Images, rows: Array, seed: int = 0) -> Array:
+        """Return defended answers (n, classes) to ``x`` (n, …); rejected ones are NaN rows.
+
+        ``rows``: (n, classes) float64, the clean answers; distributions. ``seed``: of the noise.
+        """
+
+
 class Api(Protocol):
     """The defended victim as a client sees it; an ART classifier.
 
@@ -151,6 +209,15 @@ class Api(Protocol):
         ``client``: the account that queries. An attacker may open any number; they share the budget.
         """
 
+    def simulate(self, known: Sequence[Known], shadow: Shadow) -> Simulation:
+        """Return fresh instances of ``known`` defenses, fitted on the attacker's own ``shadow``.
+
+        It costs no query. Nothing of the API takes part: neither the victim, nor its data, nor the seeds,
+        secrets and fitted state of its defenses. Parameters that are None are drawn from the defense's
+        range of strengths by ``shadow.seed``; the others then have their defaults. Raises NotApplicable,
+        with the reason, for a defense that cannot be simulated.
+        """
+
 
 class Surrogate(Protocol):
     """A surrogate that an attack trains step by step while it queries."""
@@ -165,10 +232,6 @@ class Surrogate(Protocol):
         """Return (n, …), the gradient of the cross-entropy with targets ``y`` (n, classes) by the inputs."""
 
 
-Predictor = Callable[[Images], Array]
-"""A trained surrogate: from inputs (n, …) to (n, classes) probabilities."""
-
-
 class SurrogateFactory(Protocol):
     """Makes and trains interim surrogates of the cell's architecture; that costs no query."""
 
@@ -181,7 +244,7 @@ class SurrogateFactory(Protocol):
 
         They are trained with the cell's training configuration. ``effort``: share of its steps to take,
         in (0, 1]. The same sets give the same surrogates; the sets of one call are trained as batched
-        networks where the architecture allows it.
+        networks where the architecture allows it. Networks are returned as :class:`NetworkPredictor`.
         """
 
 

@@ -138,14 +138,17 @@ def checked_claims(who: str, defense: Defense, bits: np.random.BitGenerator) -> 
 class CheckedStack:
     """A fitted stack of defenses that answers, and checks what each defense promises.
 
-    ``seed``: of the generator that takes the place of NumPy's global one while a defense runs. ``watch``:
-    gets a member's position, the answers before it and its answers, once they are checked.
+    ``seed``: of the generator that takes the place of NumPy's global one while a defense runs; ``kind``:
+    which of these generators, since stacks of one kind share one. ``watch``: gets a member's position, the
+    answers before it and its answers, once they are checked.
     """
 
-    def __init__(self, stack: DefenseStack, seed: int, watch: Watch | None = None) -> None:
+    def __init__(
+        self, stack: DefenseStack, seed: int, watch: Watch | None = None, *, kind: str = "defense"
+    ) -> None:
         self._stack = stack
         self._members: list[CheckedDefense] = []
-        bits, regular = generator("defense", seed), True
+        bits, regular = generator(kind, seed), True
         for position, defense in enumerate(stack.defenses):
             own = None if watch is None else partial(watch, position)
             member = CheckedDefense(defense, bits, regular=regular, watch=own)
@@ -178,15 +181,17 @@ def fit_stack(
     shared: Calibration,
     costs: Callable[[Defense], dict[str, tuple[float, float]]],
     probabilities: Callable[[Images], Array],
+    *,
+    kind: str = "defense",
 ) -> None:
     """Fit every defense of a stack on its own copy of ``shared``, and check its promises with a few queries.
 
     ``costs``: returns the utility losses that a defense has measured here before. ``probabilities``: the
-    victim's answers (n, classes) to inputs (n, …). Raises PluginError.
+    victim's answers (n, classes) to inputs (n, …). ``kind``: as in :class:`CheckedStack`. Raises PluginError.
     """
     inputs = probe_inputs(shared.train_inputs)
     raw = probabilities(inputs)
-    bits = generator("defense", shared.seed)
+    bits = generator(kind, shared.seed)
     for defense in stack.defenses:
         if type(defense).fit is not Defense.fit:
             own = replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 from art.estimators.classification import BlackBoxClassifier
 from numpy.typing import NDArray
 
-from attacks.base import Known
+from attacks.base import Known, Shadow, Simulation
 from bench.errors import BudgetError
 from bench.inputs import ROUNDING, InputSpace
 from bench.models.checked_stack import CheckedStack, Watch
+from bench.models.simulation import SimulatedDefenses
 from bench.models.victims import Victim
 from bench.records import QueryCounts
 from bench.seeds import derive
@@ -140,6 +141,10 @@ class DefendedAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         account.flagged += int(np.count_nonzero(answers.flagged))
         return answers
 
+    def simulate(self, known: Sequence[Known], shadow: Shadow) -> Simulation:
+        """Return fresh instances of ``known`` defenses, as :meth:`ApiClient.simulate` does."""
+        return self.client().simulate(known, shadow)
+
     def _problem(self, x: Images) -> str:
         """Return why queries (n, …) do not belong to the space, or an empty string."""
         if self._unit and x.shape[1:] == self.input_shape:
@@ -223,6 +228,13 @@ class ApiClient(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
     def predict(self, x: Images, batch_size: int = 256, client: str = "attacker") -> Array:
         """Return answers (n, classes) to queries; rejected ones are NaN rows. Raises BudgetError."""
         return self._send(x, client)
+
+    def simulate(self, known: Sequence[Known], shadow: Shadow) -> Simulation:
+        """Return fresh instances of ``known`` defenses that are fitted on the attacker's own ``shadow``.
+
+        Raises NotApplicable for a defense that cannot be simulated.
+        """
+        return SimulatedDefenses(known, shadow, self.inputs, self.nb_classes)
 
 
 def clip_values(inputs: InputSpace) -> tuple[Any, Any] | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attacks.base import Predictor, TransferSet
+from attacks.base import NetworkPredictor, Predictor, TransferSet
 from bench.encoding import Encoding
 from bench.errors import NotApplicable
 from bench.inputs import InputSpace
@@ -144,4 +144,7 @@ class InterimSurrogates:
             inputs=self.inputs,
             step_fraction=effort,
         )
-        return [surrogate.probabilities for surrogate in trained]
+        return [
+            surrogate if isinstance(surrogate, NetworkPredictor) else surrogate.probabilities
+            for surrogate in trained
+        ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from art.estimators.classification import BlackBoxClassifier
 from numpy.typing import NDArray
 
+from attacks.base import Known, Shadow, Simulation
 from bench.errors import BudgetError
 from bench.inputs import Array
 from bench.models.defended_api import ApiClient, QueryAccount, clip_values
@@ -79,6 +80,10 @@ class RemoteAPI(BlackBoxClassifier):  # type: ignore[misc]  # ART is untyped
         self._victim.remember(x, answers)
         self._log.append((x, answers))
         return answers.copy()
+
+    def simulate(self, known: Sequence[Known], shadow: Shadow) -> Simulation:
+        """Return fresh instances of ``known`` defenses; nothing of the target takes part."""
+        return self.client().simulate(known, shadow)
 
     def client(self) -> ApiClient:
         """Return the API as an attack gets it: nothing is known of any defense."""

@@ -10,9 +10,10 @@ from typing import Protocol
 
 import numpy as np
 import safetensors.torch
+import torch
 from numpy.typing import NDArray
 
-from attacks.base import TransferSet
+from attacks.base import Predictor, TransferSet
 from bench import keys
 from bench.encoding import Encoding
 from bench.files import read_checked, write_checked
@@ -76,11 +77,33 @@ class NetworkSurrogate:
         """Return (n, classes) probabilities after half of the steps."""
         return self._answer(x, self.half)
 
-    def _answer(self, x: Images, weights: Weights) -> Array:
+    def __call__(self, x: Images) -> Array:
+        """Return (n, classes) probabilities, as :class:`attacks.base.NetworkPredictor` has it."""
+        return self.probabilities(x)
+
+    def features(self, x: Images) -> Sequence[NDArray[np.float32]]:
+        """Return each block's output, (n, d) float32, shallow to deep; the logits last."""
+        return training.activations(self._network(self.full), self._encoded(x))
+
+    def perturbed(self, scale: float, seed: int) -> Predictor:
+        """Return the network with normal noise on its parameters, as a victim's ``perturb`` has it."""
+        rng, noisy = np.random.default_rng(seed), dict(self.full)
+        for name, _ in self._network(self.full).named_parameters():
+            weight = noisy[name].numpy()
+            noise = scale * weight.std() * rng.normal(size=weight.shape)
+            noisy[name] = torch.from_numpy(weight + noise.astype(weight.dtype))
+        return lambda x: self._answer(x, noisy)
+
+    def _network(self, weights: Weights) -> Network:
         network = _blank(self.architecture, self.encoding.shape, self.classes)
         network.load_state_dict(weights)
-        encoded = training.scaled(self.encoding(x), self.mean, self.std)
-        return training.softmax(training.logits(network, encoded))
+        return network
+
+    def _encoded(self, x: Images) -> Images:
+        return training.scaled(self.encoding(x), self.mean, self.std)
+
+    def _answer(self, x: Images, weights: Weights) -> Array:
+        return training.softmax(training.logits(self._network(weights), self._encoded(x)))
 
 
 @dataclass(frozen=True)
