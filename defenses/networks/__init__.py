@@ -1,4 +1,4 @@
-"""Small networks that defenses train in ``fit``: see :func:`initial`, :func:`train`, :class:`SmallNetwork`."""
+"""Small networks that defenses train in ``fit``: see `initial`, `train` and `SmallNetwork`."""
 
 from defenses.networks.small import SmallNetwork, initial, softmax, space_of
 from defenses.networks.training import BATCH, train, train_together
