@@ -17,7 +17,8 @@ from bench.errors import BudgetError, StoppedError, UsageError
 from bench.remote.exchange import Inputs
 from bench.remote.probing import catalogues, pages
 from bench.remote.probing.base import Bounds, Finding, Verdict, holds
-from bench.remote.probing.context import PURPOSE, Triggers
+from bench.remote.probing.booking import PURPOSE
+from bench.remote.probing.context import Triggers
 from bench.remote.probing.line import Reply
 from bench.remote.probing.opening import opened
 from bench.remote.probing.registry import PROBES, chosen

@@ -10,7 +10,8 @@ import secrets
 from typing import Any
 
 from bench.remote.probing.base import Bounds, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Seen
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen
 from bench.remote.target import Target
 
 EXPIRED = 3_600

@@ -9,7 +9,8 @@ import numpy as np
 from bench.remote.exchange import Inputs
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Seen
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen
 from bench.remote.target import Target
 
 UNSTATED, MOST = 200, 1_000

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Seen, Shot
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen, Shot
 from bench.remote.target import Target
 
 ECHO = 100

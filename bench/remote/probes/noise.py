@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from bench.remote.canary import ROUNDING
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Seen
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen
 from bench.remote.target import Target
 
 TIMES = 20

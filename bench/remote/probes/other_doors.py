@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from bench.remote.probing.base import Bounds, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Shot
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Shot
 from bench.remote.target import Target
 
 ABSENT = "/moatbench-probe-of-a-path-that-is-not-there"

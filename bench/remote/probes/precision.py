@@ -10,7 +10,8 @@ import numpy as np
 from bench.remote import answers, client
 from bench.remote.exchange import AttemptError
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Seen
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen
 from bench.remote.protocols.base import decoded, shaped
 from bench.remote.target import Target
 

@@ -10,8 +10,9 @@ import struct
 from urllib.parse import urlsplit
 
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Shot
+from bench.remote.probing.context import Context
 from bench.remote.probing.line import Request
+from bench.remote.probing.shots import Shot
 from bench.remote.target import SecondFactor, Target
 
 STEP, DIGITS = 30, 6

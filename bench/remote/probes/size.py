@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import LONGEST, MARGIN, Context, Seen
+from bench.remote.probing.booking import LONGEST, MARGIN
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen
 from bench.remote.target import Target
 
 START, MOST = 64, 4_096

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Seen
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen
 from bench.remote.target import Target
 
 HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "X_FORWARDED_FOR")

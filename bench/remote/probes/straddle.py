@@ -6,7 +6,8 @@ import math
 
 from bench.remote.probing import limits
 from bench.remote.probing.base import Bounds, CannotTestError, Probe, Verdict, fails, holds
-from bench.remote.probing.context import Context, Seen, Shot
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen, Shot
 from bench.remote.target import Target
 
 SHORTEST = 5.0

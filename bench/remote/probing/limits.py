@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from bench.remote.pace import Pace
 from bench.remote.probing.base import Bounds, CannotTestError
-from bench.remote.probing.context import LONGEST, MARGIN, Context, Seen, stated_pace
+from bench.remote.probing.booking import LONGEST, MARGIN, stated_pace
+from bench.remote.probing.context import Context
+from bench.remote.probing.shots import Seen
 from bench.remote.retry_after import seconds_to_wait
 from bench.remote.target import Target
 

@@ -21,7 +21,8 @@ from bench.remote.exchange import Inputs
 from bench.remote.ledger import Ledger
 from bench.remote.money import Prices
 from bench.remote.pace import Pace
-from bench.remote.probing.context import PURPOSE, Accounts, Context, Triggers
+from bench.remote.probing.booking import PURPOSE
+from bench.remote.probing.context import Accounts, Context, Triggers
 from bench.remote.probing.line import Line, Request, SocketLine
 from bench.remote.secrets import Secrets
 from bench.remote.target import Target
