@@ -26,6 +26,7 @@ FAULTS = [
     ("second-key", "quota per key", {}),
     ("workers", "two processes", {}),
     ("pipelining", "connections", {}),
+    ("resets", "gives back", {}),
     ("straddle", "fixed window", {}),
     ("straddle", "first-hit window", {}),
     ("size", "size", {"limit": 100_000}),

@@ -206,6 +206,13 @@ def test_processes_that_count_alone_are_found_or_not_denied_when_the_target_is_s
     assert finding.verdict.result == "cannot be tested", finding.verdict
 
 
+def test_inputs_that_no_limit_refuses_are_not_said_to_be_given_back():
+    clock = Clock()
+    finding = probed("resets", Server("no limit", "gives back", clock=clock), clock)
+    assert finding.verdict.result == "cannot be tested", finding.verdict
+    assert "there is no limit" in finding.verdict.evidence[0]
+
+
 def test_a_race_on_a_limit_that_refills_faster_than_it_comes_is_not_denied():
     clock = Clock()
     finding = probed("race", Server("no limit", clock=clock), clock, seconds=0.1, stated_rate="1000/minute")

@@ -320,7 +320,7 @@ def test_a_probe_that_lacks_something_sends_nothing_and_says_what(name):
 
 
 def test_probes_of_a_limit_say_that_none_is_known():
-    for name in ("straddle", "workers", "spoofed-address", "pipelining", "race"):
+    for name in ("straddle", "workers", "spoofed-address", "pipelining", "resets", "race"):
         finding = found(name, target=a_target(stated_rate=None))
         assert "stated_rate" in finding.verdict.evidence[0]
         assert finding.inputs == 0
@@ -356,7 +356,7 @@ def test_a_control_holds_only_if_no_probe_denies_it(results, expected):
 
 
 def test_every_probe_belongs_to_controls_that_the_catalogues_have():
-    assert len({probe.name for probe in PROBES}) == len(PROBES) == 17
+    assert len({probe.name for probe in PROBES}) == len(PROBES) == 18
     for probe in PROBES:
         assert set(probe.controls) <= set(catalogues.ML05)
         assert set(probe.atlas) <= set(catalogues.ATLAS)
@@ -477,7 +477,7 @@ def test_a_target_of_one_input_a_request_is_not_said_to_take_many():
 
 
 @pytest.mark.parametrize(
-    "name", ["rate-unit", "workers", "spoofed-address", "straddle", "pipelining", "race"]
+    "name", ["rate-unit", "workers", "spoofed-address", "straddle", "pipelining", "resets", "race"]
 )
 def test_an_account_whose_quota_is_used_up_tells_nothing_of_its_rate(name):
     finding = found(name, quota=1)

@@ -3,6 +3,8 @@
 Without a fault a server keeps all its controls, in the simplest way that is right for one process.
 """
 
+import asyncio
+import contextlib
 import gzip
 import json
 import math
@@ -71,6 +73,13 @@ class Server:
         headers = [("content-type", "application/json"), ("content-length", str(len(content))), *more]
         pairs = [(name.encode(), value.encode()) for name, value in headers]
         await send({"type": "http.response.start", "status": status, "headers": pairs})
+        if "gives back" in self.faults and status == 200:
+            await send({"type": "http.response.body", "body": content, "more_body": True})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(receive(), 0.03)  # the client is gone, so it shall not pay
+                if "no limit" not in self.faults:
+                    self.passed[scope["who"]].pop()
+            content = b""
         await send({"type": "http.response.body", "body": content})
 
     async def answer(self, scope, body):
@@ -87,7 +96,7 @@ class Server:
             raise Reject(405, "only POST")
         account = self.account(headers, scope)
         document, n = self.decoded(headers, body)
-        who = self.counted_by(headers, scope, account)
+        who = scope["who"] = self.counted_by(headers, scope, account)
         if "connections" not in self.faults or scope["client"] not in self.connections:
             await self.count(who, n)
         self.connections.add(scope["client"])
@@ -104,8 +113,6 @@ class Server:
             return "anybody"
         if "empty key" in self.faults and not key and "authorization" in headers:
             return "empty"
-        if "unsigned token" in self.faults and key.endswith("."):
-            return "unsigned"
         raise Reject(401, "no valid key")
 
     def counted_by(self, headers, scope, account):
@@ -178,8 +185,6 @@ class Server:
 
     async def spend(self, who, n):
         if "race" in self.faults:
-            import asyncio
-
             before = self.spent[who]
             await asyncio.sleep(0.01)
             if before + n > self.quota:

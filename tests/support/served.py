@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -42,11 +43,11 @@ def wait_for(condition, seconds=60):
 
 
 WORKER = """
-import asyncio, socket, sys, time, uvicorn
+import json, socket, sys, time, uvicorn
 from naive_servers import Server
 sock = socket.socket(fileno=int(sys.argv[1]))
-limit, window = int(sys.argv[2]), float(sys.argv[3])
-app = Server(*sys.argv[4:], clock=time.time, limit=limit, window=window)
+settings, *faults = sys.argv[2:]
+app = Server(*faults, clock=time.time, **json.loads(settings))
 config = uvicorn.Config(app, log_level="critical", lifespan="off")
 print("started", flush=True)
 uvicorn.Server(config).run(sockets=[sock])
@@ -54,11 +55,11 @@ uvicorn.Server(config).run(sockets=[sock])
 
 
 @contextlib.contextmanager
-def naive_workers(number, *faults, limit, window):
+def naive_workers(number, *faults, **settings):
     """Yield the port of ``number`` processes of a naive server, which share a socket and nothing else."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as sock:
         os.set_inheritable(sock.fileno(), True)
-        words = [sys.executable, "-c", WORKER, str(sock.fileno()), str(limit), str(window), *faults]
+        words = [sys.executable, "-c", WORKER, str(sock.fileno()), json.dumps(settings), *faults]
         environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
         workers = [
             subprocess.Popen(words, pass_fds=[sock.fileno()], env=environment, stdout=subprocess.PIPE)

@@ -174,22 +174,28 @@ class Context:
         tls = parts.scheme == "https"
         return self.line.to(parts.port or (443 if tls else 80), tls=tls)
 
-    def send(self, shot: Shot, *, line: Line | None = None) -> Seen:
-        """Send one request over a connection of its own; ``line``: another than the target's."""
-        return self.send_at_once([shot], line=line)[0]
+    def send(self, shot: Shot, *, line: Line | None = None, reset: bool = False) -> Seen:
+        """Send one request over a connection of its own.
+
+        ``line``: another than the target's. ``reset``: reset the connection once the answer is there.
+        """
+        return self.send_at_once([shot], line=line, reset=reset)[0]
 
     def ask(self, inputs: Inputs | int = 1, **options: Any) -> Seen:
         """Send one request for predictions; ``options``: of :meth:`shot`."""
         return self.send(self.shot(inputs, **options))
 
-    def send_at_once(self, shots: Sequence[Shot], *, line: Line | None = None) -> list[Seen]:
-        """Send requests in one write over one connection."""
+    def send_at_once(
+        self, shots: Sequence[Shot], *, line: Line | None = None, reset: bool = False
+    ) -> list[Seen]:
+        """Send requests in one write over one connection; ``reset``: see :meth:`send`."""
         booking = self._booking
         booking.require_room(shots)
         booked = [booking.book(shot) for shot in shots]
         requests = [shot.request for shot in shots]
         try:
-            replies = (line or self.line).send(requests, seconds=booking.seconds_of_request)
+            seconds = booking.seconds_of_request
+            replies = (line or self.line).send(requests, seconds=seconds, reset=reset)
         except BaseException:
             for purchases in booked:
                 booking.lose(purchases)
@@ -233,11 +239,14 @@ class Context:
                 "refused before shows nothing"
             )
 
-    def until_refused(self, shots: Callable[[], Shot], most: int) -> list[Seen]:
-        """Send requests one after the other until one is not answered, ``most`` at most."""
+    def until_refused(self, shots: Callable[[], Shot], most: int, *, reset: bool = False) -> list[Seen]:
+        """Send requests one after the other until one is not answered, ``most`` at most.
+
+        ``reset``: see :meth:`send`.
+        """
         seen: list[Seen] = []
         while len(seen) < most and (not seen or seen[-1].answered):
-            seen.append(self.send(shots()))
+            seen.append(self.send(shots(), reset=reset))
         return seen
 
     def wait(self, seconds: float) -> None:

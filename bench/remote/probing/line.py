@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -50,10 +52,11 @@ class Reply:
 class Line(Protocol):
     """Sends requests over a connection of their own; safe to use from several threads."""
 
-    def send(self, requests: Sequence[Request], *, seconds: float) -> list[Reply]:
+    def send(self, requests: Sequence[Request], *, seconds: float, reset: bool = False) -> list[Reply]:
         """Return the answers to ``requests``, which are written at once over one connection.
 
-        ``seconds``: for all of it.
+        ``seconds``: for all of it. ``reset``: reset the connection as soon as the answers are there, rather
+        than close it.
         """
 
     def to(self, port: int, *, tls: bool) -> Line:
@@ -88,7 +91,7 @@ class SocketLine:
         """Return the line to another port, see :class:`Line`."""
         return SocketLine(self._addresses, self._host, port, self._with, tls=tls)
 
-    def send(self, requests: Sequence[Request], *, seconds: float) -> list[Reply]:
+    def send(self, requests: Sequence[Request], *, seconds: float, reset: bool = False) -> list[Reply]:
         """Return the answers, see :class:`Line`."""
         start = time.monotonic()
         until = start + seconds
@@ -99,17 +102,19 @@ class SocketLine:
         replies: list[Reply] = []
         with connection:
             content = b"".join(
-                self._written(request, last=place == len(requests) - 1)
+                self._written(request, last=not reset and place == len(requests) - 1)
                 for place, request in enumerate(requests)
             )
             reader = io.BufferedReader(_Reading(connection, until))
             with suppress(OSError):  # a server may answer and close before it has read everything
                 connection.sendall(content)
             for request in requests:
-                reply = _read(reader, request.method, start)
+                reply = _read(reader, request.method, start, early=reset)
                 if reply is None:
                     break
                 replies.append(reply)
+            if reset:  # what waits to be sent is dropped, and a reset is sent at once
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         missing = Reply(0, seconds=time.monotonic() - start)
         return [*replies, *[missing] * (len(requests) - len(replies))]
 
@@ -210,13 +215,26 @@ class _Open:
         pass
 
 
-def _read(reader: io.BufferedReader[Any], method: str, start: float) -> Reply | None:
-    """Return the next answer; None where none comes whole."""
+def _read(reader: io.BufferedReader[Any], method: str, start: float, *, early: bool) -> Reply | None:
+    """Return the next answer; None where none comes whole. ``early``: only to the end of its document."""
     answer = http.client.HTTPResponse(_Kept(reader), method=method)  # type: ignore[arg-type]  # for a socket
     try:
         answer.begin()
-        body = answer.read(LARGEST)
+        body = _document(answer) if early else answer.read(LARGEST)
     except (OSError, http.client.HTTPException, ValueError):
         return None
     headers = {name.lower(): value for name, value in answer.getheaders()}
     return Reply(answer.status, headers, body, time.monotonic() - start)
+
+
+def _document(answer: http.client.HTTPResponse) -> bytes:
+    """Return the body to the end of its JSON document; the end of a body in chunks may come later."""
+    found = b""
+    while len(found) < LARGEST and (more := answer.read1(LARGEST - len(found))):
+        found += more
+        try:
+            json.loads(found)
+        except (ValueError, RecursionError):
+            continue
+        break
+    return found
