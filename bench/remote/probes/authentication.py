@@ -50,8 +50,8 @@ def run(context: Context) -> Verdict:
         skipped.append("Tokens were not tried, as the account's key is none.")
     elif context.secrets.signing_key is None:
         skipped.append(
-            "Tokens that are expired, without an end or for another audience were not tried: for that, name the "
-            "key that signs tokens as token_key_env in the target file."
+            "Tokens that are expired, without an end or for another audience were not tried: name the key "
+            "that signs tokens as token_key_env in the target file."
         )
     open_ = [(what, seen) for what, seen in tried if context.answered_rows(seen)]
     if open_:
