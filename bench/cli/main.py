@@ -368,13 +368,30 @@ def gate(
     )
 
 
+@app.command()
+def claims(
+    stores: Annotated[list[Path], typer.Argument(help="Stores written by moatbench run.", metavar="STORE…")],
+    out: Annotated[Path, typer.Option(help="Folder for claims.md and claims.json.")] = Path("reports"),
+) -> None:
+    """Compare what papers claim of defenses with what runs measured: same recipe, best attacks."""
+    from bench.analysis.published_claims import published_claims
+    from bench.cli.outputs import check_outputs
+    from bench.report.claims import claims_of, write_claims
+
+    check_outputs(folders={"--out": out})
+    published = published_claims()
+    print(write_claims(published, claims_of(published, stores), out))
+
+
 @app.command("index")
 def index_(
     folder: Annotated[Path, typer.Argument(help="Folder of the reports.")] = Path("reports"),
 ) -> None:
-    """Write the index of a folder of reports; print the headlines of its replications."""
-    from bench.report import index
+    """Write the index of a folder of reports and its page of claims; print the replications' headlines."""
+    from bench.report import claims, index
 
+    if (folder / claims.DATA).is_file():
+        claims.rewrite_page(folder)
     index.write_index(folder)
     print(index.headline_table(folder, f"{folder.as_posix()}/"))
 

@@ -197,6 +197,7 @@ def test_commands_that_read_results_load_neither_torch_nor_art(tmp_path):
         "compare store.sqlite store.sqlite --out changes.md",
         "baseline store.sqlite --out baseline.json",
         "gate store.sqlite store.sqlite",
+        "claims store.sqlite --out reports",
         "index reports",
     ]
     records = [record for record in fake_run() if record.status == "ok"]

@@ -1,0 +1,233 @@
+"""The page of published claims: losses in papers, next to those of the same recipe and the best attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydantic
+
+from bench.analysis.claim_records import ClaimRow, ClaimSource, ClaimTable, Estimate
+from bench.analysis.claim_table import ClaimRun, claim_table
+from bench.analysis.interval_text import DASH, in_table, number
+from bench.analysis.published_claims import Claim, PublishedClaims, PublishedDefense, published_claims
+from bench.errors import UsageError
+from bench.files import write_atomically
+from bench.report.markdown import code, markdown, plain
+from bench.report.templates import rendered
+from bench.store import Store
+
+PAGE, DATA = "claims.md", "claims.json"
+"""Names of the page and of the file beside it that holds its rows."""
+_STRENGTH = {
+    "published": "as published",
+    "default": "default",
+    "affordable": "strongest affordable",
+    "default, affordable": "default, which is the strongest affordable",
+}
+
+
+def claims_of(published: PublishedClaims, stores: Sequence[Path]) -> ClaimTable:
+    """Return the rows of stores; raises StoreError for a file that is none, UsageError for one named twice.
+
+    A run is called by its matrix, and where several are of one matrix by its store too.
+    """
+    for place, path in enumerate(stores):
+        if path.resolve() in [other.resolve() for other in stores[:place]]:
+            raise UsageError(f"{path} is named twice; name it once")
+    runs: list[ClaimRun] = []
+    for path in stores:
+        with Store(path) as store:
+            records, meta = store.records(), store.meta()
+        name = meta.matrix or path.stem
+        if any(run.name == name for run in runs):
+            name = f"{name} ({path})"
+        runs.append(ClaimRun(name, records, meta))
+    return claim_table(published, runs)
+
+
+def write_claims(published: PublishedClaims, table: ClaimTable, folder: Path) -> Path:
+    """Write rows and page to ``folder``; return the page's path."""
+    page = claims_page(published, table)
+    write_atomically(folder / DATA, table.model_dump_json(exclude_unset=True, indent=1) + "\n")
+    return _written(folder, page)
+
+
+def rewrite_page(folder: Path) -> Path:
+    """Write the page anew from the rows in ``folder``; return its path. Raises as :func:`read_claims`."""
+    return _written(folder, claims_page(published_claims(), read_claims(folder)))
+
+
+def _written(folder: Path, page: str) -> Path:
+    path = folder / PAGE
+    write_atomically(path, page + "\n")
+    return path
+
+
+def read_claims(folder: Path) -> ClaimTable:
+    """Return the rows in ``folder``; raises UsageError where they are no such rows, or of a newer version."""
+    path = folder / DATA
+    try:
+        return ClaimTable.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, pydantic.ValidationError) as error:
+        raise UsageError(f"{path} holds no table of claims; write it with moatbench claims") from error
+
+
+def claims_page(published: PublishedClaims, table: ClaimTable) -> str:
+    """Return the page; raises UsageError for a row whose defense or claim is not among the published."""
+    papers = {defense.name: defense for defense in published.defense}
+    claims = {claim.id: claim for _, claim in published.claims()}
+    for row in table.rows:
+        if row.plugin not in papers or (row.claim and row.claim not in claims):
+            raise UsageError(
+                f"{DATA}: no claim {row.claim or row.plugin!r} is known; run moatbench claims again"
+            )
+    numbered = [(place, row, claims.get(row.claim)) for place, row in enumerate(table.rows, start=1)]
+    return rendered(
+        "claims",
+        counts=_counts(table),
+        losses=markdown(
+            [
+                "",
+                "defense",
+                "published",
+                "same recipe here",
+                "competent attacker here",
+                "adaptation adds",
+                "verdict",
+            ],
+            [_losses(place, row, claim) for place, row, claim in numbered],
+            text=2,
+        ),
+        settings=markdown(
+            [
+                "",
+                "measured on",
+                "surrogate, pool, queries",
+                "users lose",
+                "repeats",
+                "best attack without → with",
+            ],
+            [_setting(place, row) for place, row, _ in numbered if row.setting is not None],
+            text=6,
+        ),
+        sources=markdown(
+            ["", "source", "quantity and setting", "levels (%)", "read"],
+            [_source(place, papers[row.plugin], claim) for place, row, claim in numbered if claim],
+            text=5,
+        ),
+        reasons=[
+            f"{place}. *{row.verdict}*: {plain(row.reason)}."
+            for place, row, claim in numbered
+            if claim and row.reason
+        ],
+        runs=[_run(each) for each in table.sources],
+    )
+
+
+def _run(source: ClaimSource) -> str:
+    """Return where a run's numbers come from, a line."""
+    edited = " with changes that are not committed" if source.dirty else ""
+    versions = (f"{name} {version}" for name, version in source.versions.items())
+    parts = [
+        f"{code(source.run)}: {code(source.command or 'unknown command')}",
+        f"commit {source.commit or 'unknown'}{edited}",
+        plain(source.machine or "machine unknown"),
+        *versions,
+    ]
+    return ", ".join(parts)
+
+
+def _counts(table: ClaimTable) -> str:
+    """Return in a sentence how many claims have which verdict."""
+    verdicts = [row.verdict for row in table.rows if row.claim]
+    order = ("reproduced", "not reproduced", "not comparable", "not run", "no number")
+    parts = [f"{verdicts.count(each)} {each}" for each in order if each in verdicts]
+    if not parts:
+        return "No claim is among the rows."
+    return f"Of {len(verdicts)} claims: {', '.join(parts)}."
+
+
+def _losses(place: int, row: ClaimRow, claim: Claim | None) -> list[str]:
+    same, best, adds = row.same_recipe, row.competent, row.adaptation
+    return [
+        str(place),
+        f"{code(row.defense)}<br>{_STRENGTH[row.strength]}",
+        _published(claim),
+        _pp(same.loss) if same else DASH,
+        _pp(best.loss) if best else DASH,
+        _pp(adds.adds) if adds else DASH,
+        row.verdict if claim else DASH,
+    ]
+
+
+def _published(claim: Claim | None) -> str:
+    if claim is None or claim.published_loss is None:
+        return DASH
+    return f"{'up to ' if claim.at_most else ''}{number(100 * claim.published_loss, 1)}"
+
+
+def _pp(estimate: Estimate) -> str:
+    return in_table(estimate.interval)
+
+
+def _setting(place: int, row: ClaimRow) -> list[str]:
+    setting, lost, best = row.setting, row.utility, row.competent
+    if setting is None:
+        return []
+    accuracy = "" if setting.accuracy is None else f", accuracy {number(100 * setting.accuracy, 1)} %"
+    means, levels = f"{plain(setting.surrogate)}, {plain(setting.pool)}", DASH
+    if best:
+        before, after = (number(100 * level, 1) for level in (best.undefended, best.defended))
+        levels = (
+            f"{before} % ({plain(best.undefended_attack)}) → {after} % ({plain(best.attack)}), "
+            f"of {best.attacks} attacks"
+        )
+    repeats = [str(each.repeats) for each in (row.same_recipe, best) if each]
+    return [
+        str(place),
+        f"{plain(setting.victim)}{accuracy}; {setting.quantity}",
+        f"{means}, {setting.budget:,}; knowledge {setting.knowledge}",
+        _lost(row) if lost else DASH,
+        " / ".join(dict.fromkeys(repeats)) or DASH,
+        levels,
+    ]
+
+
+def _lost(row: ClaimRow) -> str:
+    lost = row.utility
+    if lost is None:
+        return DASH
+    parts = []
+    if lost.l1_mean is not None:
+        largest = "" if lost.l1_max is None else f" (largest {number(lost.l1_max, 2)})"
+        parts.append(f"L1 {number(lost.l1_mean, 2)}{largest}")
+    if lost.accuracy_lost is not None:
+        parts.append(f"{_pp(lost.accuracy_lost)} pp of accuracy")
+    return ", ".join(parts) or DASH
+
+
+def _source(place: int, defense: PublishedDefense, claim: Claim) -> list[str]:
+    def stated(value: str | int | None) -> str:
+        return f"{value:,}" if isinstance(value, int) else plain(value or "not stated")
+
+    victim = stated(claim.victim)
+    if claim.victim_accuracy is not None:
+        victim += f" ({claim.victim_accuracy:g} %)"
+    parts = [
+        f"{claim.quantity} on {stated(claim.data)}, {victim} → {stated(claim.surrogate)}",
+        f"pool {stated(claim.pool)}, queries {stated(claim.budget)}",
+        f"attack: {stated(claim.attack)}; knowledge {claim.knowledge}",
+        f"users' limit: {stated(claim.limit)}; seeds {stated(claim.seeds)}",
+    ]
+    levels = DASH
+    if claim.undefended is not None and claim.defended is not None:
+        levels = f"{claim.undefended:g} → {claim.defended:g}"
+    notes = f" {plain(claim.notes)}" if claim.notes else ""
+    return [
+        str(place),
+        f"{plain(defense.paper)}, {plain(claim.place)}",
+        "; ".join(parts) + f".{notes}",
+        levels,
+        claim.read,
+    ]

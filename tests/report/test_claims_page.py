@@ -1,0 +1,95 @@
+import re
+
+import pytest
+from test_claims import META, RECORDS, claim, published
+
+from bench.analysis.claim_records import ClaimRow, ClaimTable
+from bench.analysis.claim_table import ClaimRun, claim_table
+from bench.analysis.published_claims import published_claims
+from bench.errors import UsageError
+from bench.records import PlannedTask
+from bench.report import claims as pages
+from bench.report.index import write_index
+from bench.store import Store
+
+CLAIMS = published(claim(notes="The constant is not stated."))
+TABLE = claim_table(CLAIMS, [ClaimRun("made", RECORDS, META)])
+
+
+def lines(page, heading):
+    """The cells of a table's rows, by the first."""
+    part = page.partition(heading)[2]
+    table = re.search(r"^\|.*\n\|[-:| ]+\n((?:\|.*\n?)+)", part, re.MULTILINE)[1]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_the_first_table_compares_losses():
+    first, second = lines(pages.claims_page(CLAIMS, TABLE), "# Published")
+    assert first[1:3] == ["`rounded(decimals=1)`<br>as published", "10.0"]
+    assert first[3].startswith("10.0 (")
+    assert first[4].startswith("3.0 (")
+    assert first[5].startswith("7.0 (")
+    assert first[6] == "reproduced"
+    assert second[1].endswith("<br>default")
+    assert (second[2], second[3], second[6]) == ("–", "–", "–")
+
+
+def test_settings_name_everything_that_a_loss_depends_on():
+    page = pages.claims_page(CLAIMS, TABLE)
+    row = lines(page, "## How the numbers")[0]
+    assert row[1] == "digits/mlp, accuracy 96.0 %; accuracy"
+    assert row[2] == "mlp, in-distribution, 200; knowledge full"
+    assert row[3].startswith("L1 0.20 (largest 0.80), 0.0")
+    assert row[5] == "91.1 % (auto) → 88.1 % (auto), of 2 attacks"
+    source = lines(page, "## Where the published")[0]
+    assert source[1] == "Nobody 2026, Table 1"
+    assert "mlp (96 %) → mlp; pool in-distribution, queries 200" in source[2]
+    assert source[2].endswith("seeds not stated. The constant is not stated.")
+    assert source[3:] == ["90 → 80", "text"]
+    assert "- `made`: `moatbench run made`, commit " + "a" * 40 in page
+    assert "Of 1 claims: 1 reproduced." in page
+
+
+def test_rows_are_read_as_they_were_written_and_give_the_same_page(tmp_path):
+    path = pages.write_claims(CLAIMS, TABLE, tmp_path)
+    assert pages.read_claims(tmp_path) == TABLE
+    assert path.read_text() == pages.claims_page(CLAIMS, pages.read_claims(tmp_path)) + "\n"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 2, "rows": []}', '{"rows": [{"plugin": 1}]}'])
+def test_another_file_is_refused(text, tmp_path):
+    (tmp_path / pages.DATA).write_text(text)
+    with pytest.raises(UsageError, match="no table of claims; write it with moatbench claims"):
+        pages.read_claims(tmp_path)
+
+
+def test_a_row_of_an_unknown_claim_is_refused():
+    row = ClaimRow(plugin="rounded", defense="rounded", strength="published", claim="gone")
+    with pytest.raises(UsageError, match="no claim 'gone' is known"):
+        pages.claims_page(CLAIMS, ClaimTable(rows=[row]))
+
+
+def test_an_index_writes_the_page_anew_and_links_it(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/report.md").write_text("# One\n")
+    path = pages.write_claims(published_claims(), ClaimTable(rows=[]), tmp_path)
+    kept = path.read_text()
+    path.write_text("edited")
+    pages.rewrite_page(tmp_path)
+    assert path.read_text() == kept
+    assert f"]({pages.PAGE})" in write_index(tmp_path).read_text()
+
+
+def test_stores_of_one_matrix_keep_names_of_their_own(tmp_path):
+    paths = [tmp_path / name for name in ("a.sqlite", "b.sqlite")]
+    for path in paths:
+        with Store(path, create=True) as store:
+            store.set_meta(META)
+            store.set_plan(PlannedTask(each.key, each.task) for each in RECORDS)
+            for record in RECORDS:
+                store.put(record)
+    both = pages.claims_of(CLAIMS, paths)
+    assert [source.run for source in both.sources] == ["made", f"made ({paths[1]})"]
+    assert pages.claims_of(CLAIMS, paths[:1]) == TABLE
+    with pytest.raises(UsageError, match="named twice"):
+        pages.claims_of(CLAIMS, [paths[0], paths[0]])
