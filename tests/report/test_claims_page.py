@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from test_claims import META, RECORDS, claim, published
+from made_claims import META, RECORDS, claim, published
 
 from bench.analysis.claim_records import ClaimRow, ClaimTable
 from bench.analysis.claim_table import ClaimRun, claim_table
