@@ -10,24 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from attacks.active.deepfool import distances
 from attacks.base import (
     Api,
     Array,
+    DifferentiablePredictor,
     Extraction,
     Images,
     Pool,
     Predictor,
     RandomSeeds,
     SurrogateFactory,
+    Target,
     TransferSet,
 )
 from attacks.labels import has_single_maximum
+from bench.errors import NotApplicable
 from bench.seeds import random_state
 
 EFFORT = 0.2
 """Share of the training steps of interim surrogates; with all steps they selected no better on digits."""
 WIDER = 3
 """Inputs that "both" preselects by uncertainty for each that k-center selects; ten did no better."""
+
+BY_DISTANCE = frozenset({"dfal", "dfal-k-center"})
+"""Strategies that need a surrogate's gradients."""
 
 Indices = NDArray[np.intp]
 
@@ -38,8 +45,11 @@ class ActiveThief(Extraction):
     ``strategy``: "uncertainty" selects the inputs for which the surrogate's prediction has the highest
     entropy. "k-center" selects, one by one, the input whose prediction is farthest from those of all
     inputs queried or selected before. "both" preselects by uncertainty, three inputs for one, and applies
-    k-center to these: the paper's combination "adversarial + K-center" with entropy in place of
-    DeepFool, which would need gradients that a trained surrogate does not offer.
+    k-center to these. "dfal" selects the inputs that DeepFool has to move least to change the surrogate's
+    label (:func:`attacks.active.deepfool.distances`; Ducoffe and Precioso 2018, arXiv 1802.09841).
+    "dfal-k-center", the paper's DFAL+K-center, preselects by that distance as many inputs as will have been
+    queried after the batch, and applies k-center to these. The paper preselects as many as its whole budget.
+    Both need a network as a surrogate, and inputs without categories or missing values.
 
     ``seeds``: inputs of the first, random draw. ``rounds``: batches in which the number of queries
     doubles. The paper divides a known budget into equal rounds; these sizes do not depend on the
@@ -60,7 +70,7 @@ class ActiveThief(Extraction):
     def __init__(
         self,
         *,
-        strategy: Literal["uncertainty", "k-center", "both"] = "both",
+        strategy: Literal["uncertainty", "k-center", "both", "dfal", "dfal-k-center"] = "both",
         seeds: Annotated[int, Field(ge=1)] = 25,
         rounds: Annotated[int, Field(ge=1, le=100)] = 2,
         use_probability: bool = False,
@@ -69,6 +79,12 @@ class ActiveThief(Extraction):
         self.seeds = seeds
         self.rounds = rounds
         self.use_probability = use_probability
+
+    def applicable(self, pool: Pool, target: Target) -> str:
+        """Return why not, for inputs without gradients where the strategy needs them."""
+        if self.strategy in BY_DISTANCE and target.inputs is not None:
+            return target.inputs.without_gradient
+        return ""
 
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget batch by batch; rejected inputs are dropped and not queried again."""
@@ -84,7 +100,12 @@ class ActiveThief(Extraction):
     def query(
         self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds, budget: int
     ) -> tuple[Indices, Array]:
-        """Return the indices of the pool that were queried, in order, and the answers (n, classes)."""
+        """Return the indices of the pool that were queried, in order, and the answers (n, classes).
+
+        Raises NotApplicable for a surrogate without gradients where the strategy needs them.
+        """
+        if self.strategy in BY_DISTANCE:
+            surrogates()  # raises, also where the budget is spent before any surrogate is trained
         left = random_state(seeds.order).permutation(len(pool.x))
         queried, answers = left[:0], np.zeros((0, api.nb_classes))
         for total in self.totals():
@@ -131,11 +152,15 @@ class ActiveThief(Extraction):
         which would be rejected as well.
         """
         rows = surrogate(left)
-        if self.strategy == "uncertainty":
-            return by_entropy(rows)[:number]
         if self.strategy == "k-center":
             return k_center(surrogate(queried), rows, number)
-        among = by_entropy(rows)[: WIDER * number]
+        if self.strategy in BY_DISTANCE:
+            preselected, ranked = len(queried) + number, by_distance(surrogate, left)
+        else:
+            preselected, ranked = WIDER * number, by_entropy(rows)
+        if self.strategy in ("uncertainty", "dfal"):
+            return ranked[:number]
+        among = ranked[:preselected]
         return among[k_center(surrogate(queried), rows[among], number)]
 
 
@@ -143,6 +168,17 @@ def by_entropy(rows: Array) -> Indices:
     """Return indices of rows of probabilities (n, classes) by falling entropy; ties keep their order."""
     entropy = -(rows * np.log(np.maximum(rows, 1e-300))).sum(axis=1)
     return np.argsort(-entropy, kind="stable")
+
+
+def by_distance(surrogate: Predictor, x: Images) -> Indices:
+    """Return indices of inputs (n, …) by rising distance to another label of the surrogate.
+
+    Ties keep their order; inputs whose label does not change come last. Raises NotApplicable for a surrogate
+    without gradients.
+    """
+    if not isinstance(surrogate, DifferentiablePredictor):
+        raise NotApplicable("it needs the surrogate's gradients, and this surrogate has none")
+    return np.argsort(distances(surrogate, x), kind="stable")
 
 
 def k_center(centers: Array, rows: Array, number: int) -> Indices:

@@ -153,6 +153,34 @@ class NetworkPredictor(Protocol):
         """
 
 
+@runtime_checkable
+class DifferentiablePredictor(Protocol):
+    """A trained surrogate that is a network: its logits have gradients by its encoded inputs.
+
+    The same rows in the same order give the same bits. Logits of a row are the same to the bit whatever other
+    rows it comes with, gradients but for rounding.
+    """
+
+    def __call__(self, x: Images) -> Array:
+        """Return (n, classes) probabilities for inputs (n, …)."""
+        ...
+
+    def encoded(self, x: Images) -> Images:
+        """Return inputs (n, …) in the units of the network, (n, …) float32.
+
+        Values of images and sequences become shares of their range, columns of a table are standardised.
+        Raises NotApplicable for a table with categories, booleans or missing values.
+        """
+        ...
+
+    def linearised(self, encoded: Images, classes: NDArray[np.intp]) -> tuple[Array, Images]:
+        """Return all logits, (n, all classes) float64, and gradients of some by the input, (n, k, …) float32.
+
+        ``encoded``: (n, …). ``classes``: (n, k), whose logits are differentiated; k may be 0.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Shadow:
     """What an attacker gives for a simulation in place of a victim and its data; all of it is their own.
@@ -244,7 +272,8 @@ class SurrogateFactory(Protocol):
 
         They are trained with the cell's training configuration. ``effort``: share of its steps to take,
         in (0, 1]. The same sets give the same surrogates; the sets of one call are trained as batched
-        networks where the architecture allows it. Networks are returned as :class:`NetworkPredictor`.
+        networks where the architecture allows it. Networks are returned as :class:`NetworkPredictor`,
+        which are :class:`DifferentiablePredictor`, too.
         """
 
 

@@ -106,6 +106,15 @@ class InputSpace:
         """Whether every value is any number in [0, 1]: the inputs of images."""
         return not self.columns and set(self.low) == {0.0} and set(self.high) == {1.0}
 
+    @property
+    def without_gradient(self) -> str:
+        """Why nothing has a gradient by these inputs, in a clause; empty where it has."""
+        if any(each.kind in ("boolean", "category") for each in self.columns):
+            return "it needs gradients by the inputs, and a category has none"
+        if any(each.missing for each in self.columns):
+            return "it needs gradients by the inputs, and a missing value has none"
+        return ""
+
     @cached_property
     def limits(self) -> tuple[Array, Array]:
         """The smallest and the largest value, as float32 arrays that broadcast to ``shape``."""

@@ -33,7 +33,7 @@ ALLOWED = {
     "defenses": {"defenses.base", *HARNESS},
 }
 SHARED = {
-    "attacks": ("attacks.common", "attacks.inverse"),
+    "attacks": ("attacks.active", "attacks.common", "attacks.inverse"),
     "defenses": ("defenses.tuning", "defenses.predicates"),
 }
 

@@ -111,7 +111,10 @@ class InterimSurrogates:
         inputs = self.inputs or InputSpace(self.shape)
         require_layout(self.architecture, inputs)
         if self.architecture in ESTIMATORS:
-            raise NotApplicable(f"{self.architecture} cannot learn step by step, which this attack needs")
+            raise NotApplicable(
+                f"{self.architecture} is no network: it cannot learn step by step and has no gradients, and "
+                "this attack needs one of these"
+            )
         config = parse_training(self.training)
         rate = config.schedule(self.architecture, self.shape, 1).learning_rate
         own = np.zeros((0, *self.shape), np.float32) if self.own is None else self.own

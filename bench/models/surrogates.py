@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from attacks.base import Predictor, TransferSet
 from bench import keys
 from bench.encoding import Encoding
+from bench.errors import NotApplicable
 from bench.files import read_checked, write_checked
 from bench.inputs import InputSpace
 from bench.models import networks, training
 from bench.models.batched_training import BATCHED, train_batched
 from bench.models.determinism import NUMERICAL_RULES, device, torch_seed, versions
+from bench.models.gradients import logit_gradients
 from bench.models.networks import Network, Shape, require_layout
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator
 from bench.models.training import TrainingSchedule, Weights
@@ -93,6 +95,18 @@ class NetworkSurrogate:
             noise = scale * weight.std() * rng.normal(size=weight.shape)
             noisy[name] = torch.from_numpy(weight + noise.astype(weight.dtype))
         return lambda x: self._answer(x, noisy)
+
+    def encoded(self, x: Images) -> Images:
+        """Return inputs (n, …) in the network's units; see :class:`attacks.base.DifferentiablePredictor`."""
+        if reason := self.encoding.space.without_gradient:
+            raise NotApplicable(reason)
+        return self.encoding(x)
+
+    def linearised(self, encoded: Images, classes: NDArray[np.intp]) -> tuple[Array, Images]:
+        """Return all logits (n, all classes), and gradients by ``encoded`` of those of ``classes`` (n, k)."""
+        network, x = self._network(self.full), training.scaled(encoded, self.mean, self.std)
+        logits, gradients = logit_gradients(network, x, classes)
+        return logits.astype(np.float64), gradients if self.std == 1 else gradients / np.float32(self.std)
 
     def _network(self, weights: Weights) -> Network:
         network = _blank(self.architecture, self.encoding.shape, self.classes)

@@ -10,14 +10,15 @@ import pytest
 import torch
 from attacked_api import SEEDS, FakeApi, rows_of
 
-from attacks.active_thief import EFFORT, WIDER, ActiveThief, by_entropy, k_center
-from attacks.base import Pool, RandomSeeds
+from attacks.active_thief import BY_DISTANCE, EFFORT, WIDER, ActiveThief, by_distance, by_entropy, k_center
+from attacks.base import Pool, RandomSeeds, Target
 from attacks.copycat import Copycat
-from bench.errors import UsageError
+from bench.errors import NotApplicable, UsageError
+from bench.inputs import Column, InputSpace
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 
-STRATEGIES = ("uncertainty", "k-center", "both")
+STRATEGIES = ("uncertainty", "k-center", "both", "dfal", "dfal-k-center")
 
 
 class PixelApi(FakeApi):
@@ -49,6 +50,44 @@ class Neighbours:
         return answer
 
 
+class Means:
+    """A linear surrogate: each class' score is high near the mean of the inputs that were told to have it."""
+
+    def __init__(self, x, y):
+        known = y.argmax(axis=1)
+        flat = x.reshape(len(x), -1).astype(np.float64)
+        # A class that nothing was told of lies far away.
+        centers = [flat[known == k].mean(axis=0) if (known == k).any() else -9 for k in range(y.shape[1])]
+        centers = np.stack(np.broadcast_arrays(*centers, flat[0])[:-1])
+        self.slopes, self.heights = 40 * centers, -20 * np.square(centers).sum(axis=1)
+
+    def __call__(self, x):
+        scores = x.reshape(len(x), -1) @ self.slopes.T + self.heights
+        likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return likely / likely.sum(axis=1, keepdims=True)
+
+    def encoded(self, x):
+        return x
+
+    def linearised(self, encoded, classes):
+        scores = encoded.reshape(len(encoded), -1) @ self.slopes.T + self.heights
+        slopes = self.slopes[classes].reshape(*classes.shape, *encoded.shape[1:])
+        return scores, slopes.astype(np.float32)
+
+
+class MeansOnRequest(Neighbours):
+    """Trains surrogates that have gradients."""
+
+    copy = staticmethod(Means)
+
+    def __call__(self):
+        return None
+
+
+def trainer_for(strategy):
+    return MeansOnRequest() if strategy in BY_DISTANCE else Neighbours()
+
+
 @pytest.fixture
 def pool():
     x = np.random.default_rng(0).random((150, 1, 1, 2), dtype=np.float32)
@@ -57,7 +96,7 @@ def pool():
 
 def acquire(attack, pool, budget, surrogates=None, seeds=SEEDS, **shown):
     api = PixelApi(budget, **shown)
-    return attack.acquire(api, pool, surrogates or Neighbours(), seeds), api
+    return attack.acquire(api, pool, surrogates or trainer_for(getattr(attack, "strategy", "")), seeds), api
 
 
 # --- the choices
@@ -131,6 +170,47 @@ def test_both_takes_what_lies_apart_among_the_uncertain_alone():
     assert ActiveThief(strategy="both").choose(copy, x[:0], x, 2).tolist() == [most, next_kind]
 
 
+def test_dfal_takes_what_is_nearest_to_another_label_in_the_units_of_the_inputs():
+    # Class 1 begins at 1: distances .9, .2, .5, 0 and, from the other side, .3.
+    surrogate = Means(np.array([[0.0], [2.0]]), np.eye(2))
+    x = np.array([[0.1], [0.8], [0.5], [1.0], [1.3]], np.float32)
+    assert by_distance(surrogate, x).tolist() == [3, 1, 4, 2, 0]
+    assert ActiveThief(strategy="dfal").choose(surrogate, x[:1], x, 2).tolist() == [3, 1]
+
+
+def test_dfal_k_center_takes_what_lies_apart_among_as_many_of_the_nearest_as_are_then_queried():
+    surrogate = Means(np.array([[0.0], [2.0]]), np.eye(2))
+    x = np.array([[0.1], [0.9], [0.98], [1.02], [1.04], [2.0]], np.float32)
+    attack = ActiveThief(strategy="dfal-k-center")
+    # One was queried, two are asked for: three are preselected, 2, 3 and 4, and not the far ones.
+    queried = np.array([[1.0]], np.float32)
+    assert attack.choose(surrogate, queried, x, 2).tolist() == [4, 2]
+    assert attack.choose(surrogate, np.array([[1.04]], np.float32), x, 2).tolist() == [2, 3]
+    # With two queried before, four are preselected: of these 1 is the farthest from all.
+    assert attack.choose(surrogate, np.repeat(queried, 2, axis=0), x, 2).tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("strategy", sorted(BY_DISTANCE))
+@pytest.mark.parametrize("budget", [5, 60])
+def test_a_surrogate_without_gradients_is_said_to_be_one_at_every_budget(strategy, budget, pool):
+    attack = ActiveThief(strategy=strategy, seeds=10)
+    with pytest.raises(NotApplicable, match="sklearn-tree"):
+        acquire(attack, pool, budget, InterimSurrogates("sklearn-tree", (1, 1, 2), 3, 0))
+    with pytest.raises(NotApplicable, match="gradients"):
+        by_distance(Neighbours.copy(pool.x[:5].reshape(5, -1), np.eye(5)), pool.x)
+
+
+def test_a_table_with_categories_is_said_to_have_no_gradients(pool):
+    numbers = [Column("amount", "number", 0, 1), Column("rate", "number", 0, 1)]
+    kinds = [*numbers, Column.of_categories("kind", ["a", "b"])]
+    for columns, reason in ((numbers, ""), (kinds, "category")):
+        target = Target(3, None, InputSpace.of_columns(columns))
+        assert reason in ActiveThief(strategy="dfal").applicable(pool, target)
+        assert bool(ActiveThief(strategy="dfal-k-center").applicable(pool, target)) == bool(reason)
+        assert ActiveThief().applicable(pool, target) == ""
+    assert ActiveThief(strategy="dfal").applicable(pool, Target(3, None)) == ""
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_it_queries_nearer_to_the_victims_borders_than_chance_does(
     strategy, context, digits_spec, digits_pool
@@ -198,7 +278,7 @@ def test_a_budget_beyond_the_pool_queries_each_input_once(pool):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_what_is_rejected_is_neither_learnt_from_nor_queried_again(strategy, pool):
-    surrogates = Neighbours()
+    surrogates = trainer_for(strategy)
     attack = ActiveThief(strategy=strategy, seeds=20, rounds=1)
     transfer_set, api = acquire(attack, pool, 100, surrogates, reject=lambda x: x[:, 0, 0, 1] > 0.6)
     assert len(api.queried) == len(set(api.queried)) == 100

@@ -31,7 +31,8 @@ TARGET = Target(10, linear=False)
 REWARDS = ("cert", "div", "loss", "all")
 ADAPTIVE = [f"knockoff(sampling_strategy=adaptive, reward={reward})" for reward in REWARDS]
 BUYING = [name for name in attacks.names() if issubclass(attacks.get(name), Extraction)]
-EVERY = [*BUYING, "copycat(use_probability=true)", "knockoff(use_probability=true)", *ADAPTIVE]
+BY_GRADIENTS = ["active_thief(strategy=dfal-k-center, seeds=10)", "jbda(targets=top3, seeds=10)"]
+EVERY = [*BUYING, "copycat(use_probability=true)", "knockoff(use_probability=true)", *ADAPTIVE, *BY_GRADIENTS]
 ASKING = [text for text in EVERY if attacks.build(text).queries]
 GUARDED = [
     *defenses.names(),

@@ -1,4 +1,4 @@
-"""JBDA-TR: seeds of the pool, then what is made of them by the copy's gradients."""
+"""JBDA: seeds of the pool, then what is made of them by the surrogate's gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attacked_api import SEEDS, FakeApi, rows_of
 from attacks import jbda
 from attacks.base import Pool, RandomSeeds, Target
 from attacks.copycat import Copycat
-from attacks.jbda import Jbda, other_classes, train
+from attacks.jbda import Jbda, nearest_classes, other_classes, train
 from bench.errors import NotApplicable, UsageError
 from bench.inputs import InputSpace
 from bench.models.interim_surrogates import InterimSurrogates
@@ -37,11 +37,14 @@ class Linear:
 
     slope = 4.0
 
-    def __init__(self):
-        self.taught = []
+    def __init__(self, classes=3):
+        self.taught, self.classes = [], classes
 
     def step(self, x, y):
         self.taught.append((x.copy(), y.copy()))
+
+    def logits(self, x):
+        return (self.slope * x.reshape(len(x), -1)[:, : self.classes]).astype(np.float32)
 
     def gradient(self, x, y):
         scores = np.exp(self.slope * x.reshape(len(x), -1)[:, : y.shape[1]])
@@ -53,11 +56,11 @@ class Linear:
 class School:
     """Hands out students, and remembers them."""
 
-    def __init__(self):
-        self.students = []
+    def __init__(self, classes=3):
+        self.students, self.classes = [], classes
 
     def __call__(self):
-        self.students.append(Linear())
+        self.students.append(Linear(self.classes))
         return self.students[-1]
 
     @property
@@ -129,8 +132,50 @@ def test_of_two_classes_it_is_the_other():
     assert (other_classes(y, random_state(0)) == 1 - y).all()
     x = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
     two = Pool("made", x, np.zeros(20, np.int64), "near", same_classes=False)
-    transfer_set, _ = acquire(Jbda(seeds=10), two, 35, classes=2)
-    assert transfer_set.y.shape == (35, 2)
+    for targets in ("random", "top3", "self"):
+        transfer_set, api = acquire(Jbda(targets=targets, seeds=10), two, 35, School(2), classes=2)
+        assert transfer_set.y.shape == (35, 2)
+        assert api.batches == [10, 10, 15]
+
+
+def test_the_nearest_classes_are_the_likeliest_others_and_ties_go_to_the_lowest():
+    logits = np.array([[1, 3, 2, 0, -1], [5, 4, 4, 6, 7]], np.float32)
+    y = np.array([[0, 0.9, 0.1, 0, 0], [0, 0, 0, 1, 0]])
+    assert [each.argmax(axis=1).tolist() for each in nearest_classes(logits, y)] == [[2, 4], [0, 0], [3, 1]]
+    assert all((each.sum(axis=1) == 1).all() for each in nearest_classes(logits, y))
+    assert [each.tolist() for each in nearest_classes(logits[:1, :2], y[:1, :2])] == [[[1, 0]]]
+
+
+def test_top3_makes_a_query_towards_each_other_class_the_nearest_of_all_inputs_first(pool):
+    school = School()
+    transfer_set, api = acquire(Jbda(targets="top3", seeds=10, step=0.1, steps=1), pool, 100, school)
+    assert api.batches == [10, 20, 60, 10]
+    assert len(school.trained) == 3
+    start, made = transfer_set.x[:10].reshape(10, 3), transfer_set.x[10:30].reshape(2, 10, 3)
+    ranked = np.argsort(-start, axis=1)
+    for turn in (0, 1):
+        # A pixel is a class' score: only the one that is aimed at rises.
+        rises = made[turn] > start
+        full = start[np.arange(10), ranked[:, 1 + turn]] < 1
+        assert (rises.argmax(axis=1) == ranked[:, 1 + turn])[full].all()
+        assert (rises.sum(axis=1) == 1)[full].all()
+
+
+def test_self_moves_each_input_towards_the_class_that_was_answered(pool):
+    transfer_set, api = acquire(Jbda(targets="self", seeds=10, step=0.1, steps=2), pool, 20)
+    assert api.batches == [10, 10]
+    start, made = transfer_set.x[:10].reshape(10, 3), transfer_set.x[10:].reshape(10, 3)
+    signs = np.where(np.eye(3)[start.argmax(axis=1)] == 1, 1, -1)
+    np.testing.assert_allclose(made, np.clip(start + 0.2 * signs, 0, 1), atol=1e-6)
+
+
+def test_the_variants_draw_nothing_but_the_seeds_and_the_batches(pool):
+    for targets in ("top3", "self"):
+        one, other = (
+            acquire(Jbda(targets=targets, seeds=10), pool, 60, seeds=RandomSeeds(11, choices))[0]
+            for choices in (12, 99)
+        )
+        assert one.digest() == other.digest()  # this student is the same whatever it learns
 
 
 def test_a_student_learns_batches_of_what_was_obtained(pool):
@@ -176,8 +221,9 @@ def test_each_round_makes_one_query_of_every_input_it_has(pool):
         assert {row for x, _ in student.taught for row in rows_of(x)} == set(rows_of(transfer_set.x[:had]))
 
 
-def test_a_smaller_budget_obtains_the_beginning_of_a_larger_one(pool):
-    attack = Jbda(seeds=10, use_probability=True)
+@pytest.mark.parametrize("targets", ["random", "top3", "self"])
+def test_a_smaller_budget_obtains_the_beginning_of_a_larger_one(targets, pool):
+    attack = Jbda(targets=targets, seeds=10, use_probability=True)
     large, _ = acquire(attack, pool, 100)
     for budget in (1, 10, 11, 33, 80):
         small, api = acquire(attack, pool, budget)
@@ -299,6 +345,19 @@ def test_the_classes_are_drawn_anew_each_round_from_the_stream_of_choices(pool):
     assert rows_of(one.x[:30]) == rows_of(other.x[:30])
     assert rows_of(one.x[30:60]) != rows_of(other.x[30:60])
     assert rows_of(one.x[30:60]) != rows_of(one.x[60:])
+
+
+def test_the_rounds_are_no_more_than_it_says(pool):
+    for targets in ("random", "top3", "self"):
+        attack = Jbda(targets=targets, seeds=10)
+        for budget in (1, 10, 11, 90, 200):
+            assert len(acquire(attack, pool, budget)[1].batches) <= attack.round_trips(budget)
+
+
+def test_unknown_targets_are_an_error_that_names_those_there_are():
+    assert attacks.build("jbda(targets=top3)").targets == "top3"
+    with pytest.raises(UsageError, match=r"targets='top5'; .*top3"):
+        attacks.build("jbda(targets=top5)")
 
 
 def test_a_step_out_of_range_is_an_error_that_names_the_range():
