@@ -166,6 +166,24 @@ DATASETS: dict[str, DatasetInfo] = {
             ),
         ),
         DatasetInfo(
+            name="emnist-letters",
+            shape=_GREY,
+            classes=26,
+            domain=_HAND,
+            label_space="letters",
+            official=(("train", 124_800), ("test", 20_800)),
+            sizes=_40K,
+            # As many as publications send.
+            pool=("train", 50_000),
+            files=idx_files(
+                "EMNIST",
+                ("emnist-letters-train", "emnist-letters-test"),
+                {"split": "letters"},
+                columns_first=True,
+                first_class=1,
+            ),
+        ),
+        DatasetInfo(
             name="usps",
             shape=(1, 16, 16),
             classes=10,

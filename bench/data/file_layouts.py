@@ -84,7 +84,7 @@ class TorchvisionFiles:
 
     ``files``: the files of each official split under the root, images first. ``images``: how they are
     counted. ``options``: further arguments of the class. ``columns_first``: the files store the columns
-    of an image one after another.
+    of an image one after another. ``first_class``: the number of the first class in the files.
     """
 
     loader: str
@@ -92,6 +92,7 @@ class TorchvisionFiles:
     images: Count
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     columns_first: bool = False
+    first_class: int = 0
     fetchable: bool = True
 
     def paths(self, split: str, root: Path) -> list[Path]:
@@ -114,7 +115,7 @@ class TorchvisionFiles:
         if self.columns_first:
             pixels = pixels.transpose(0, 2, 1)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-        return pixels, np.asarray(found.targets, dtype=np.int64)
+        return pixels, np.asarray(found.targets, dtype=np.int64) - self.first_class
 
     def _open(self, split: str, root: Path, *, download: bool) -> Any:
         from bench.data.torchvision_compat import load_torchvision  # takes seconds
@@ -132,13 +133,14 @@ def idx_files(
     options: Mapping[str, Any] | None = None,
     *,
     columns_first: bool = False,
+    first_class: int = 0,
 ) -> TorchvisionFiles:
     """Return the layout of MNIST and its relatives; ``stems``: how the files of train and test begin."""
     files = {
         split: (f"{loader}/raw/{stem}-images-idx3-ubyte", f"{loader}/raw/{stem}-labels-idx1-ubyte")
         for split, stem in zip(("train", "test"), stems, strict=True)
     }
-    return TorchvisionFiles(loader, files, count_idx, options or {}, columns_first)
+    return TorchvisionFiles(loader, files, count_idx, options or {}, columns_first, first_class)
 
 
 def count_idx(paths: Sequence[Path], _size: int, _pixels: int) -> int | None:

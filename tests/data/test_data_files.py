@@ -5,6 +5,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,13 @@ class TestLayouts:
             assert upright.shape[1:] == (1, 28, 28)
             assert (upright[:, 0, :, 3] == 1).all()
             assert upright.sum() == len(upright) * 28
+
+    def test_letters_are_classes_from_0(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        shrink(monkeypatch, "emnist-letters", 40, 10)
+        layout = DATASETS["emnist-letters"].files
+        found = SimpleNamespace(data=np.zeros((3, 28, 28), np.uint8), targets=[1, 26, 13])
+        monkeypatch.setattr(type(layout), "_open", lambda *_, **__: found)
+        assert layout.read("train", tmp_path)[1].tolist() == [0, 25, 12]
 
     def test_cifar_is_channels_first_and_old_pickles_do_not_warn(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
