@@ -18,6 +18,7 @@ Table = Literal[
     "group",  # what a group of benign users loses, one row a group
     "criteria",  # what decides whether benign users can afford a defense
     "utility",  # what a defense does to answers for benign users
+    "ood",  # what confidence still says of inputs out of distribution, by pool
     "detector",  # benign queries and clients that are rejected or flagged
     "detection",  # what a detector flags, by pool
     "membership",  # membership inference, one row an attack
@@ -202,6 +203,22 @@ DEFINITIONS = (
         "honest.brier_added", "Brier score added", higher_is_better=False, largest=2.0, tables=("criteria",)
     ),
     Metric("honest.ece_scaled", "ECE after temperature scaling", higher_is_better=False, largest=1.0),
+    Metric(
+        "honest.ood_auroc.*",
+        "AUROC of confidence",
+        words="AUROC of confidence, {}",
+        higher_is_better=True,
+        largest=1.0,
+        tables=("ood",),
+    ),
+    Metric(
+        "honest.ood_auroc_lost.*",
+        "AUROC lost",
+        words="AUROC of confidence lost, {}",
+        higher_is_better=False,
+        largest=1.0,
+        tables=("ood",),
+    ),
     _share("honest.changed", "changes side of a threshold", higher_is_better=False, tables=("criteria",)),
     _share(
         "honest.changed.*.*",

@@ -111,6 +111,19 @@ def auc_error(member: Mask, score: Array) -> float:
     return float(np.sqrt(sum(placed.var(ddof=1) / (len(placed) - 1) for placed in parts)))
 
 
+def auc_difference(member: Mask, first: Array, second: Array) -> tuple[float, float]:
+    """Return the area under the curve of ``first`` minus that of ``second``, and DeLong's standard error.
+
+    Both score the same records, (n,), so that the covariance of the two areas counts. So that no error is 0
+    where the two rank all records alike, a record whose placements differ by a half is added to each kind.
+    """
+    before, after = _placements(member, first), _placements(member, second)
+    parts = [one - other for one, other in zip(before, after, strict=True)]
+    added = [np.r_[part, 0.5] for part in parts]
+    error = np.sqrt(sum(part.var(ddof=1) / (len(part) - 1) for part in added))
+    return float(parts[0].mean()), float(error)
+
+
 def binomial_error(hits: Mask) -> float:
     """Return the standard error of a share of ``hits`` (n,), counted with one more of each kind."""
     likely = (hits.sum() + 1) / (len(hits) + 2)

@@ -70,6 +70,7 @@ PAGES = (
             Section("criteria", sections.criteria),
             Section("groups", sections.groups),
             Section("utility", sections.utility),
+            Section("out_of_distribution", sections.out_of_distribution),
             Section("by_utility", sections.by_utility),
             Section("fronts", attacks.fronts, study=False),
             Section("latency", sections.latency),

@@ -21,6 +21,7 @@ from bench.report.utility_tables import (
     detection_table,
     group_table,
     latency_table,
+    ood_table,
     resolved_table,
     utility_table,
 )
@@ -95,6 +96,11 @@ def group_sentence(context: ReportContext, loss: GroupLoss) -> str:
     if loss.what == "changed":
         return f"{name} changes {more} more of the decisions on users with {group} than on all others"
     return f"{name} takes {more} more accuracy from users with {group} than from all others"
+
+
+def out_of_distribution(context: ReportContext) -> dict[str, Any] | None:
+    """Return what confidence still says of inputs unlike the victim's, by victim; None where not measured."""
+    return _by_victim(context, lambda v: ood_table(context.findings, v))
 
 
 def by_utility(context: ReportContext) -> dict[str, Any] | None:

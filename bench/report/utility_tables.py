@@ -44,6 +44,18 @@ def group_table(findings: Findings, victim: str) -> str:
     return markdown(["defense", "group", *(metric.heading for metric in metrics)], rows, text=2)
 
 
+def ood_table(findings: Findings, victim: str) -> str:
+    """Return how well confidence tells each pool from the test split, a row a defense and pool."""
+    metrics = shown_in("ood")
+    prefix = metrics[0].name.removesuffix("*")
+    rows = []
+    for defense, record in findings.evaluations_of(victim):
+        for pool in [key.removeprefix(prefix) for key in record.metrics if key.startswith(prefix)]:
+            shown = [measured(record, metric.name.replace("*", pool)) for metric in metrics]
+            rows.append([_name(findings, defense), plain(pool), *shown])
+    return markdown(["defense", "pool", *(metric.heading for metric in metrics)], rows, text=2)
+
+
 FLAGGED, *_OF_POOL = shown_in("detection")
 """The share of a pool's queries that is flagged, and the further metrics of a pool."""
 DETECTION_PARTS = tuple(metric.name.removeprefix(FLAGGED.name) for metric in _OF_POOL)

@@ -23,6 +23,7 @@ from bench.runner.answer_probes import answer_statistics
 from bench.runner.context import CLIENT_QUERIES, WorkerContext
 from bench.runner.group_utility import group_losses
 from bench.runner.noise_checks import noise_independence
+from bench.runner.ood_utility import ood_losses
 from bench.runner.predicate_checks import PredicateChecks
 from bench.seeds import derive
 from bench.tasks import DefenseEvaluation
@@ -86,6 +87,8 @@ def evaluate_defense(evaluation: DefenseEvaluation, context: WorkerContext) -> O
         name: _query(evaluation, context, context.pool(evaluation.victim, name, evaluation.seed).x, 0, checks)
         for name in dict.fromkeys((*evaluation.pools, OWN_POOL))
     }
+    for name, interval in ood_losses(evaluation, context, traffic[0], pools).items():
+        measured.add(name, interval)
     flagged = {}
     if claims.may_flag:
         measured.add_detection("test", traffic[0].flagged)

@@ -60,11 +60,28 @@ def test_values_are_in_range_and_inside_their_intervals(name, audit_of):
             assert value is None or value >= 1
             continue
         assert math.isfinite(value), key
-        least = -1 if key == "honest.accuracy_lost" else 0
+        least = -1 if key.startswith(("honest.accuracy_lost", "honest.ood_auroc_lost")) else 0
         assert least <= value <= MOST.get(key, 1) + 1e-9, key
         if key != "honest.l1_max" and not key.startswith("contract."):
             low, high = found.info.intervals[key]
             assert low <= value <= high, key
+
+
+def test_confidence_tells_noise_from_digits_as_the_answers_served_allow(audit_of, context, digits_spec):
+    victim = context.victim(digits_spec)
+    noise = context.pool(digits_spec, "noise", 0)
+    sure, of_noise = (victim.probabilities(x).max(axis=1) for x in (victim.splits.test.x, noise.x))
+    truth = ((sure[:, None] > of_noise).mean() + (sure[:, None] >= of_noise).mean()) / 2
+    name, lost = "honest.ood_auroc.noise", "honest.ood_auroc_lost.noise"
+    assert audit_of("none").metrics[name] == pytest.approx(truth)
+    assert lost not in audit_of("none").metrics
+    labels = audit_of("label_only").metrics
+    assert labels[name] == 0.5
+    assert labels[lost] == pytest.approx(truth - 0.5)
+    # A detector that rejects noise tells it better than any confidence.
+    assert audit_of("mahalanobis").metrics[lost] < 0
+    # Inputs like the users' are not out of distribution.
+    assert not [key for key in labels if "ood" in key and key.endswith("in-distribution")]
 
 
 @pytest.mark.parametrize("name", STACKS)
