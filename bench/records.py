@@ -131,9 +131,10 @@ _NO_CLAIMS = ClaimsRecord()
 class Info(Typed):
     """What a record says besides its metrics; equal to the bit in two runs of one task.
 
-    Cells: ``queries``; ``learnt``, the size of the transfer set; ``steps`` of training; ``flags``, the
-    reliability warnings; ``attack``, what it declares; of an extraction the ``confusion`` matrix (true class,
-    surrogate's class) and, where knowledge is not "none", its ``adaptation``; of membership
+    Cells: ``queries``; ``learnt``, the size of the transfer set; ``steps`` of training, the ``rows`` that
+    they gave the network, and, of a semi-supervised one, how many ``unlabelled`` inputs it had; ``flags``,
+    the reliability warnings; ``attack``, what it declares; of an extraction the ``confusion`` matrix (true
+    class, surrogate's class) and, where knowledge is not "none", its ``adaptation``; of membership
     inference the standard ``errors`` of metrics and the ``roc`` as [false-positive rate, true-positive rate]
     pairs.
 
@@ -150,6 +151,8 @@ class Info(Typed):
     queries: QueryCounts | None = None
     learnt: int | None = None
     steps: int | None = None
+    rows: int | None = None
+    unlabelled: int | None = None
     flags: list[str] = pydantic.Field(default_factory=list)
     attack: AttackDeclarations = pydantic.Field(default_factory=lambda: _UNDECLARED)
     confusion: list[list[int]] | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.calls import parse_call
-from bench.records import ClaimsRecord, victim_name
+from bench.records import ClaimsRecord, Record, victim_name
 from bench.tasks import Cell, Task, ThreatModel
 
 Defense = tuple[str, ...]
@@ -78,13 +78,34 @@ def _adapts(threat: ThreatModel) -> str:
     return _ADAPTS.get(threat.knowledge, f"knows {threat.knowledge}")
 
 
-def attackers(threats: Iterable[VictimThreatModel]) -> dict[VictimThreatModel, str]:
+def attackers(
+    threats: Iterable[VictimThreatModel], unlabelled: Mapping[VictimThreatModel, int] | None = None
+) -> dict[VictimThreatModel, str]:
     """Return a name for each threat model, unique among those of its victim.
 
     Pool, surrogate and output type are named only where several threat models of the victim differ in them.
+    ``unlabelled``: of those in which surrogates learn from inputs without an answer too, how many these are
+    at most.
     """
-    every = list(threats)
-    return {threat: _told_apart(threat, [t for t in every if t.victim == threat.victim]) for threat in every}
+    every, more = list(threats), unlabelled or {}
+    return {
+        threat: _told_apart(threat, [t for t in every if t.victim == threat.victim])
+        + (f", with up to {more[threat]:,} unlabelled inputs" if threat in more else "")
+        for threat in every
+    }
+
+
+def unlabelled_inputs(records: Iterable[Record]) -> dict[VictimThreatModel, int]:
+    """Return the most inputs without an answer that any surrogate learned from, by threat model.
+
+    Only threat models with a semi-supervised training have any; older records do not say.
+    """
+    most: dict[VictimThreatModel, int] = {}
+    for record in records:
+        if record.info.unlabelled is not None and isinstance(record.task, Cell):
+            threat = VictimThreatModel.of(record.task)
+            most[threat] = max(most.get(threat, 0), record.info.unlabelled)
+    return most
 
 
 def _told_apart(threat: VictimThreatModel, others: Sequence[VictimThreatModel]) -> str:

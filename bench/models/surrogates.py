@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from attacks.base import Predictor, TransferSet
 from bench import keys
+from bench.augmentation import Augmentation
 from bench.encoding import Encoding
 from bench.errors import NotApplicable
 from bench.files import read_checked, write_checked
@@ -24,9 +26,15 @@ from bench.models.batched_training import BATCHED, train_batched
 from bench.models.determinism import NUMERICAL_RULES, device, torch_seed, versions
 from bench.models.gradients import logit_gradients
 from bench.models.networks import Network, Shape, require_layout
+from bench.models.semi_supervised import (
+    TrainingData,
+    require_method,
+    rows_in_training,
+    train_on_views,
+)
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator
 from bench.models.training import TrainingSchedule, Weights
-from bench.models.training_config import parse_training
+from bench.models.training_config import PSEUDO_LABELS, parse_training
 from bench.sources import code
 
 Images = NDArray[np.float32]
@@ -46,6 +54,14 @@ class TrainedSurrogate(Protocol):
     def shared(self) -> bool:
         """Whether the training was taken from the training cache."""
 
+    @property
+    def rows(self) -> int | None:
+        """Rows that these steps gave the network; None without steps."""
+
+    @property
+    def unlabelled(self) -> int | None:
+        """Inputs without an answer that it was trained with; None where the training uses none."""
+
     def probabilities(self, x: Images) -> Array:
         """Return (n, classes) probabilities."""
 
@@ -58,7 +74,7 @@ class NetworkSurrogate:
     """A trained network: its weights after half of the steps and after all of them.
 
     ``shared``: whether the training was taken from the training cache. ``encoding``: of its inputs; ``mean``
-    and ``std`` then standardise what is encoded.
+    and ``std`` then standardise what is encoded. ``rows``, ``unlabelled``: as in :class:`TrainedSurrogate`.
     """
 
     architecture: str
@@ -70,6 +86,8 @@ class NetworkSurrogate:
     shared: bool
     mean: float = 0.0
     std: float = 1.0
+    rows: int | None = None
+    unlabelled: int | None = None
 
     def probabilities(self, x: Images) -> Array:
         """Return (n, classes) probabilities."""
@@ -130,6 +148,8 @@ class SolvedSurrogate:
     answer: Callable[[Images], Array]
     steps: int | None = None
     shared: bool = False
+    rows: int | None = None
+    unlabelled: int | None = None
 
     def probabilities(self, x: Images) -> Array:
         """Return (n, classes) probabilities."""
@@ -157,47 +177,38 @@ def fit(
     call gets all of them. ``seeds``: seed of initialisation and batches, one a set. ``training_text``: a
     :class:`bench.models.training_config.TrainingConfig` as text. ``inputs``: what inputs may be; None for
     images in [0, 1]. Others are encoded, as their own transfer set implies. ``unqueried``: inputs (m, …) for
-    each set that were not queried, for a semi-supervised training configuration. ``step_fraction``: fraction
+    each set that were not queried, for a semi-supervised training configuration. Trainings on views are done
+    one by one, whatever the architecture. ``step_fraction``: fraction
     of the configured steps to take. An empty transfer set gives the untrained network. scikit-learn's models
     are trained with the library's own hyperparameters. Raises NotApplicable for an architecture that needs
-    images where inputs are none.
+    images where inputs are none, and for a configuration that cannot train it.
     """
     inputs = inputs or InputSpace(transfer_sets[0].x.shape[1:])
     require_layout(architecture, inputs)
     config = parse_training(training_text)
-    if config.semi_supervised:
-        supervised = config.supervised()
-        teachers = fit(
+    rest = unqueried if config.semi_supervised and unqueried else [each.x[:0] for each in transfer_sets]
+    if config.unlabelled == PSEUDO_LABELS:
+        return _fit_to_pseudo_labels(
             transfer_sets,
             architecture,
             classes,
             seeds,
             training_cache,
-            supervised,
-            inputs=inputs,
-            step_fraction=step_fraction,
-        )
-        rest = unqueried or [each.x[:0] for each in transfer_sets]
-        extended = [
-            with_pseudo_labels(each, teacher, others)
-            for each, teacher, others in zip(transfer_sets, teachers, rest, strict=True)
-        ]
-        return fit(
-            extended,
-            architecture,
-            classes,
-            seeds,
-            training_cache,
-            supervised,
-            inputs=inputs,
-            step_fraction=step_fraction,
+            config.supervised(),
+            inputs,
+            rest,
+            step_fraction,
         )
     if architecture in ESTIMATORS:
+        if config.method:
+            raise NotApplicable(f"{training_text} trains networks, and {architecture} is none")
         return [
             SolvedSurrogate(fit_estimator(architecture, each, classes, seed, inputs))
             for each, seed in zip(transfer_sets, seeds, strict=True)
         ]
-    if architecture not in BATCHED and len(transfer_sets) > 1:
+    if config.method:
+        require_method(config.method, architecture, inputs.shape)
+    if (config.method or architecture not in BATCHED) and len(transfer_sets) > 1:
         one_by_one = (
             fit(
                 [each],
@@ -207,9 +218,10 @@ def fit(
                 training_cache,
                 training_text,
                 inputs=inputs,
+                unqueried=[others],
                 step_fraction=step_fraction,
             )
-            for each, seed in zip(transfer_sets, seeds, strict=True)
+            for each, seed, others in zip(transfer_sets, seeds, rest, strict=True)
         )
         return [surrogate for surrogates in one_by_one for surrogate in surrogates]
     schedule = config.schedule(architecture, inputs.shape, max(len(each.x) for each in transfer_sets))
@@ -217,20 +229,80 @@ def fit(
     scale = (config.mean, config.std)
     path = None
     if training_cache:
-        key = _key(transfer_sets, architecture, schedule, scale, seeds, inputs)
+        key = _key(transfer_sets, architecture, schedule, scale, seeds, inputs, config.method, rest)
         path = training_cache / f"{key}.safetensors"
     weights = _load(path, len(transfer_sets))
     shared = weights is not None
     encodings = [Encoding.fit(inputs, each.x) for each in transfer_sets]
     if weights is None:
         encoded = [encode(each.x) for encode, each in zip(encodings, transfer_sets, strict=True)]
-        xs = [training.scaled(x, *scale) for x in encoded]
-        weights = _train(xs, [each.y for each in transfer_sets], architecture, classes, schedule, seeds)
+        ys = [each.y for each in transfer_sets]
+        if config.method:
+            (encode,), (x,), (y,), (others,) = encodings, encoded, ys, rest
+            augmentation = Augmentation(inputs.layout, x, encode.widths if inputs.layout == "table" else ())
+            data = TrainingData(x, y, encode(others), augmentation, scale)
+            weights = [_train_on_views(data, architecture, classes, config.method, schedule, seeds[0])]
+        else:
+            xs = [training.scaled(x, *scale) for x in encoded]
+            weights = _train(xs, ys, architecture, classes, schedule, seeds)
         _save(path, weights)
     return [
-        NetworkSurrogate(architecture, encoding, classes, half, full, schedule.steps, shared, *scale)
-        for encoding, (half, full) in zip(encodings, weights, strict=True)
+        NetworkSurrogate(
+            architecture,
+            encoding,
+            classes,
+            half,
+            full,
+            schedule.steps,
+            shared,
+            *scale,
+            rows=rows_in_training(config.method, schedule, len(each.x), len(others)),
+            unlabelled=len(others) if config.semi_supervised else None,
+        )
+        for encoding, (half, full), each, others in zip(encodings, weights, transfer_sets, rest, strict=True)
     ]
+
+
+def _fit_to_pseudo_labels(
+    transfer_sets: Sequence[TransferSet],
+    architecture: str,
+    classes: int,
+    seeds: Sequence[int],
+    training_cache: Path | None,
+    supervised: str,
+    inputs: InputSpace,
+    rest: Sequence[Images],
+    step_fraction: float,
+) -> list[TrainedSurrogate]:
+    """Return surrogates of the transfer sets and of the first surrogates' confident labels of the ``rest``.
+
+    ``supervised``: the training configuration of both, as text.
+    """
+    train = partial(fit, inputs=inputs, step_fraction=step_fraction)
+    teachers = train(transfer_sets, architecture, classes, seeds, training_cache, supervised)
+    extended = [
+        with_pseudo_labels(each, teacher, others)
+        for each, teacher, others in zip(transfer_sets, teachers, rest, strict=True)
+    ]
+    return [
+        _with_first_training(surrogate, teacher, len(others))
+        for surrogate, teacher, others in zip(
+            train(extended, architecture, classes, seeds, training_cache, supervised),
+            teachers,
+            rest,
+            strict=True,
+        )
+    ]
+
+
+def _with_first_training(
+    surrogate: TrainedSurrogate, teacher: TrainedSurrogate, unlabelled: int
+) -> TrainedSurrogate:
+    """Return a surrogate that tells of ``unlabelled`` inputs and counts the rows of both trainings."""
+    if not isinstance(surrogate, NetworkSurrogate | SolvedSurrogate):
+        return surrogate
+    rows = None if surrogate.rows is None else surrogate.rows + (teacher.rows or 0)
+    return replace(surrogate, rows=rows, unlabelled=unlabelled)
 
 
 def with_pseudo_labels(
@@ -269,6 +341,16 @@ def _train(
         return [training.train(network, x, y, schedule, seed)]
 
 
+def _train_on_views(
+    data: TrainingData, architecture: str, classes: int, method: str, schedule: TrainingSchedule, seed: int
+) -> tuple[Weights, Weights]:
+    network = initial_network(architecture, data.x.shape[1:], classes, seed)
+    if not len(data.x):
+        return training.snapshot(network), training.snapshot(network)
+    with torch_seed(seed):
+        return train_on_views(network, data, method, schedule, seed)
+
+
 @lru_cache(maxsize=32)
 def _blank(architecture: str, shape: Shape, classes: int) -> Network:
     """Return a network in evaluation mode to load weights into; building one costs as much as a query."""
@@ -288,6 +370,8 @@ def _key(
     scale: tuple[float, float],
     seeds: Sequence[int],
     inputs: InputSpace,
+    method: str,
+    unqueried: Sequence[Images],
 ) -> str:
     ingredients = {
         "transfer sets": [each.digest() for each in transfer_sets],
@@ -301,7 +385,16 @@ def _key(
         "numerical rules": NUMERICAL_RULES,
         **keys.versions_of(versions()),
     }
+    if method:
+        ingredients["views"] = [method, *(_digest(each) for each in unqueried)]
     return keys.compose("training", ingredients)
+
+
+def _digest(x: Images) -> str:
+    """Return a hash of the bytes of inputs (n, …), in order."""
+    found = hashlib.sha256(repr(x.shape).encode())
+    found.update(np.ascontiguousarray(x).tobytes())
+    return found.hexdigest()
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,6 +116,25 @@ class Optimizer:
         else:
             self._plain.zero_grad()
             self._backward(x, y)
+            plain_step(self._plain, learning_rate)
+
+    def step_by(self, x: Tensor, gradient: Callable[[Tensor], Tensor], learning_rate: float) -> None:
+        """Take one optimizer step on inputs (n, …) by any loss.
+
+        ``gradient``: from logits (n, outputs) to the gradient of the loss by them.
+        """
+        if self._sequence:
+            self._sequence.step_by(x, gradient, learning_rate)
+            return
+        if self._flat:
+            self._flat.zero_gradients()
+        else:
+            self._plain.zero_grad()
+        outputs = self._network(x)
+        outputs.backward(gradient(outputs.detach()))
+        if self._flat:
+            self._flat.step(learning_rate)
+        else:
             plain_step(self._plain, learning_rate)
 
     def _backward(self, x: Tensor, y: Tensor) -> None:

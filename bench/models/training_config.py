@@ -21,6 +21,9 @@ RATES = {"logistic": 1e-2}
 
 OF_IMAGES = frozenset({"lenet", "cnn", "resnet18"})
 """Networks that take images alone; the others take inputs of any shape."""
+PSEUDO_LABELS = "pseudo-labels"
+BY_VIEWS = frozenset({"fixmatch", "mixmatch", "rotation"})
+"""Uses of unqueried inputs that train on views of them."""
 MOST = 1_000_000
 """Largest number of passes, and of rows of a batch."""
 
@@ -36,8 +39,10 @@ class TrainingConfig(Plugin):
     between the surrogate's log-softmax and the log of the answer plus ``constant``. ``learning_rate``: None
     for the default. ``decay``: the rate falls to zero along a half cosine, else it is constant. ``mean``,
     ``std``: the attacker subtracts the first from each pixel and then divides by the second.
-    ``unlabelled``: the use of unqueried pool inputs: "unused", or "pseudo-labels" (Lee 2013): a first
-    surrogate labels those it is confident of, and a second is trained on all.
+    ``unlabelled``: the use of unqueried pool inputs: "unused"; "pseudo-labels" (Lee 2013): a first
+    surrogate labels those it is confident of, and a second is trained on all; or "fixmatch", "mixmatch" or
+    "rotation", which learn from views of them in each step (:mod:`bench.models.semi_supervised`).
+    ``augment``: "weak" for random views of the answered inputs, as these three have them: their control.
     """
 
     name = "rule"
@@ -53,7 +58,8 @@ class TrainingConfig(Plugin):
         decay: bool = True,
         mean: Annotated[float, Field(ge=0, le=1)] = 0.0,
         std: Annotated[float, Field(ge=1e-6, le=1)] = 1.0,
-        unlabelled: Literal["unused", "pseudo-labels"] = "unused",
+        unlabelled: Literal["unused", "pseudo-labels", "fixmatch", "mixmatch", "rotation"] = "unused",
+        augment: Literal["none", "weak"] = "none",
     ) -> None:
         self.loss = loss
         self.constant = constant
@@ -64,6 +70,17 @@ class TrainingConfig(Plugin):
         self.mean = mean
         self.std = std
         self.unlabelled = unlabelled
+        self.augment = "weak" if unlabelled in BY_VIEWS else augment
+
+    @property
+    def method(self) -> str:
+        """How a surrogate learns from views, as :data:`bench.models.semi_supervised.METHODS` name it.
+
+        Empty if it does not.
+        """
+        if self.unlabelled in BY_VIEWS:
+            return self.unlabelled
+        return "weak" if self.augment == "weak" else ""
 
     @property
     def semi_supervised(self) -> bool:
@@ -71,7 +88,10 @@ class TrainingConfig(Plugin):
         return self.unlabelled != "unused"
 
     def supervised(self) -> str:
-        """Return the same configuration, as text, without the use of unqueried inputs."""
+        """Return the same configuration, as text, without the use of unqueried inputs.
+
+        That of a training on views is its control, on weak views of the answered inputs.
+        """
         alone = copy(self)
         alone.unlabelled = "unused"
         return repr(alone)
@@ -82,6 +102,8 @@ class TrainingConfig(Plugin):
         changed = {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
         if self.loss == "cross-entropy":
             changed.pop("constant", None)
+        if self.unlabelled in BY_VIEWS:
+            changed.pop("augment", None)  # it belongs to them
         return format_call(self.name, changed)
 
     def schedule(self, architecture: str, shape: Shape, n: int) -> TrainingSchedule:
@@ -112,4 +134,10 @@ def parse_training(text: str) -> TrainingConfig:
     if name != TrainingConfig.name:
         raise UsageError(f"unknown training {shown(name)}; write rule or rule(key=value, …)")
     checked: dict[str, Any] = validate("training", TrainingConfig, values)
-    return TrainingConfig(**checked)
+    config = TrainingConfig(**checked)
+    if config.unlabelled in BY_VIEWS and config.loss != "cross-entropy":
+        raise UsageError(
+            f"training: unlabelled={config.unlabelled} has losses of its own; "
+            f"it needs loss=cross-entropy, not {config.loss}"
+        )
+    return config

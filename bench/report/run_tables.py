@@ -15,14 +15,21 @@ from bench.records import Record
 from bench.report.markdown import markdown
 from bench.tasks import Cell
 
+SIZES = ("training steps", "rows in training", "unlabelled inputs")
+"""Columns on what trainings took in."""
+
 
 def timing_table(findings: Findings) -> str:
-    """Return median seconds by surrogate and attack; cached trainings do not count in training time."""
+    """Return median seconds by surrogate and attack; cached trainings do not count in training time.
+
+    Where any training is semi-supervised, what each training took in stands beside them.
+    """
     import pandas as pd
 
     frame = pd.DataFrame(
         [_timing(findings, r) for r in findings.records if r.kind == "cell" and r.status == "ok"]
     )
+    sizes = list(SIZES) if len(frame) and frame["unlabelled inputs"].notna().any() else []
     rows = []
     for names, group in frame.groupby(["surrogate", "attack"]) if len(frame) else []:
         parts = [group[part].median() for part in ("query_model", "query_defense", "acquire")]
@@ -37,6 +44,7 @@ def timing_table(findings: Findings) -> str:
                 group["shared"].sum(),
                 *seconds,
                 DASH if pd.isna(memory) else f"{memory:,.0f}",
+                *(DASH if pd.isna(middle := group[name].median()) else f"{middle:,.0f}" for name in sizes),
             ]
         )
     headers = [
@@ -49,7 +57,7 @@ def timing_table(findings: Findings) -> str:
         "acquire (s)",
         "train (s)",
     ]
-    return markdown([*headers, "train, CPU (s)", "evaluate (s)", "memory (MiB)"], rows, text=2)
+    return markdown([*headers, "train, CPU (s)", "evaluate (s)", "memory (MiB)", *sizes], rows, text=2)
 
 
 def _timing(findings: Findings, record: Record) -> dict[str, Any]:
@@ -62,6 +70,16 @@ def _timing(findings: Findings, record: Record) -> dict[str, Any]:
         "memory": math.nan if record.costs.memory_mib is None else record.costs.memory_mib,
         **{part: seconds.get(part, math.nan) for part in ("query_model", "query_defense", "acquire")},
         **{part: seconds.get(part, math.nan) for part in ("train", "evaluate")},
+        **dict(
+            zip(
+                SIZES,
+                (
+                    math.nan if size is None else size
+                    for size in (record.info.steps, record.info.rows, record.info.unlabelled)
+                ),
+                strict=True,
+            )
+        ),
     }
 
 

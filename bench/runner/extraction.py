@@ -140,6 +140,11 @@ def _surrogates(
     first, seeds = cells[0], [training_seed(cell) for cell in cells]
     unqueried = None
     if parse_training(first.training).semi_supervised:
+        if pool.overlaps == "test":
+            raise NotApplicable(
+                f"training={first.training}: pool {pool.name!r} is the test split, and no surrogate may be "
+                "trained on the inputs that it is tested on"
+            )
         unqueried = [pool.x[_unqueried(pool.x, each.x)] for each in transfer_sets]
     victim = context.victim(first.victim)
     return surrogates.fit(
@@ -278,9 +283,16 @@ def measure(
             steps=surrogate.steps,
             flags=flags,
             confusion=extraction.confusion(test.y, guess, victim.classes),
+            **_size_of_training(surrogate),
         ),
         costs=_costs(acquired.timings, training, surrogate),
     )
+
+
+def _size_of_training(surrogate: TrainedSurrogate) -> dict[str, Any]:
+    """Return what a training took in, by the name in a record; nothing where it was none."""
+    taken = {"rows": surrogate.rows, "unlabelled": surrogate.unlabelled}
+    return {name: value for name, value in taken.items() if value is not None}
 
 
 def _costs(acquisition: Timings, training: Timings, surrogate: TrainedSurrogate) -> Costs:

@@ -161,7 +161,8 @@ def learns_nothing_from_refusals(attack, setting):
     for stack in (setting.stack("mahalanobis(action=refuse)"), DefenseStack((Refuse(everything=False),))):
         transfer_set, api = setting.acquire(attack, stack)
         assert api.account.sent == BUDGET
-        assert 0 < api.account.refused < BUDGET
+        # A detector may find that all inputs are strange that an attack has made.
+        assert 0 < api.account.refused <= BUDGET - (not attack.makes_inputs)
         asked = np.concatenate(api.queried)
         kept = ~setting.api(stack, None).query(asked, "another").refused
         if attack.row_by_row:

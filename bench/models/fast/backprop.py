@@ -7,7 +7,7 @@ sequence, the order of gradient computations is known in advance and no graph is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -205,8 +205,12 @@ class LayerSequence:
         ``targets``: of :func:`bench.models.training.loss_targets`. ``row_weights``: each row's weight in the
         loss, (…, n), or one number for all.
         """
+        self.step_by(x, lambda logits: loss_gradient(logits, targets, row_weights, self._loss), learning_rate)
+
+    def step_by(self, x: Tensor, gradient_of: Callable[[Tensor], Tensor], learning_rate: float) -> None:
+        """Take one optimizer step on inputs by any loss: from logits to its gradient by them."""
         with torch.inference_mode():
-            gradient = loss_gradient(self._forward(x), targets, row_weights, self._loss)
+            gradient = gradient_of(self._forward(x))
             for layer in reversed(self._later):
                 gradient = layer.backward(gradient)
             # The input's gradient is not needed.
