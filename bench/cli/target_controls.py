@@ -19,7 +19,7 @@ from bench.exit_codes import ExitCode
 from bench.files import write_atomically
 from bench.remote.exchange import Inputs
 from bench.remote.probing import pages
-from bench.remote.probing.base import FAILS, Finding
+from bench.remote.probing.base import FAILS, UNTESTED, Finding
 from bench.remote.probing.context import Triggers
 from bench.remote.probing.opening import opened
 from bench.remote.probing.registry import PROBES, chosen
@@ -103,7 +103,12 @@ def _exit_code(outcome: Outcome) -> ExitCode:
         _say(f"the run ended early: {outcome.stopped}")
     if any(each.verdict.result == FAILS for each in outcome.findings):
         return ExitCode.REGRESSION
-    return ExitCode.INCOMPLETE if outcome.stopped else ExitCode.FINE
+    if outcome.stopped:
+        return ExitCode.INCOMPLETE
+    if all(each.verdict.result == UNTESTED for each in outcome.findings):
+        _say("no probe of this run could test anything; each says above what it lacks")
+        return ExitCode.INCOMPLETE
+    return ExitCode.FINE
 
 
 def _inputs(options: Mapping[str, Any]) -> Inputs | None:

@@ -89,6 +89,21 @@ def test_a_run_that_stops_early_ends_with_3(serving):
     assert json.loads((folder / "results/digits/controls.json").read_text())["stopped"]
 
 
+def test_a_run_that_could_test_nothing_ends_with_3(serving):
+    folder = serving()
+    code, said = controls(folder, "--only", "watermark,second-factor")
+    assert code == 3, said
+    assert "no probe of this run could test anything" in said
+    assert "the run ended early" not in said
+    assert json.loads((folder / "results/digits/controls.json").read_text())["stopped"] == ""
+
+
+def test_one_control_that_holds_is_enough_for_0_whatever_could_not_be_tested(serving):
+    code, said = controls(serving(), "--only", "error-leaks,watermark")
+    assert code == 0, said
+    assert "1 holds, 1 cannot be tested" in said
+
+
 def test_a_run_that_found_something_and_stops_early_ends_with_1_and_says_both(serving):
     folder = serving("open")
     code, said = controls(folder, "--only", "authentication,rate-unit", "--limit", "20")

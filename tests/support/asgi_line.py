@@ -11,7 +11,7 @@ class AsgiLine:
 
     def __init__(self, app, address="203.0.113.5"):
         self.app, self.address = app, address
-        self.others = {}
+        self.others, self.ports = {}, {}
         self.requests, self._port, self._lock = [], 1024, threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -30,8 +30,8 @@ class AsgiLine:
         assert not tls
         return self.others[port]
 
-    def other_port(self, offset, sent, *, seconds):
-        return b""
+    def other_port(self, offset, sent, *, seconds, tls=""):
+        return self.ports.get((offset, tls), b"")
 
     async def _one(self, request, port, reset):
         self.requests.append(request)

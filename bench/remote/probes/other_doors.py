@@ -51,8 +51,8 @@ def run(context: Context) -> Verdict:
             open_[what] = seen.id
         if seen.limited:
             break
-    for what, offset, sent in _ports():
-        answer = context.line.other_port(offset, sent, seconds=SECONDS)
+    for what, offset, sent, tls in _ports():
+        answer = context.line.other_port(offset, sent, seconds=SECONDS, tls=tls)
         tried += 1
         if (offset == 1 and answer[3:4] == bytes([SETTINGS])) or b"# TYPE" in answer:
             open_[what] = ""
@@ -105,9 +105,13 @@ def _pages(context: Context) -> Iterator[tuple[str, Shot]]:
         yield INDEX, context.get(INDEX, method="POST", key=True, body=b"{}")
 
 
-def _ports() -> Iterator[tuple[str, int, bytes]]:
-    yield "gRPC on the next port", 1, HTTP2
-    yield "metrics on the port after that", 2, b"GET /metrics HTTP/1.0\r\n\r\n"
+def _ports() -> Iterator[tuple[str, int, bytes, str]]:
+    """Yield a name, how far above the target's a port is, what is sent there, and the protocol inside TLS."""
+    metrics = b"GET /metrics HTTP/1.0\r\n\r\n"
+    yield "gRPC on the next port", 1, HTTP2, ""
+    yield "gRPC by TLS on the next port", 1, HTTP2, "h2"
+    yield "metrics on the port after that", 2, metrics, ""
+    yield "metrics by TLS on the port after that", 2, metrics, "http/1.1"
 
 
 PROBE = Probe(

@@ -62,10 +62,11 @@ class Line(Protocol):
     def to(self, port: int, *, tls: bool) -> Line:
         """Return the line to another port of the same host."""
 
-    def other_port(self, offset: int, sent: bytes, *, seconds: float) -> bytes:
+    def other_port(self, offset: int, sent: bytes, *, seconds: float, tls: str = "") -> bytes:
         """Return the first bytes that the port ``offset`` above the target's answers to ``sent``.
 
-        b"" for a port that is closed or silent.
+        ``tls``: the protocol that is agreed on inside TLS, "" for none of it; any certificate is accepted, so
+        ``sent`` may hold nothing secret. b"" for a port that is closed or silent.
         """
 
 
@@ -96,7 +97,7 @@ class SocketLine:
         start = time.monotonic()
         until = start + seconds
         try:
-            connection = self._connected(self._port, until)
+            connection = self._connected(self._port, until, self._context)
         except OSError:
             return [Reply(0, connected=False) for _ in requests]
         replies: list[Reply] = []
@@ -118,20 +119,20 @@ class SocketLine:
         missing = Reply(0, seconds=time.monotonic() - start)
         return [*replies, *[missing] * (len(requests) - len(replies))]
 
-    def other_port(self, offset: int, sent: bytes, *, seconds: float) -> bytes:
+    def other_port(self, offset: int, sent: bytes, *, seconds: float, tls: str = "") -> bytes:
         """Return what a neighbouring port answers, see :class:`Line`."""
         port = self._port + offset
         if not 0 < port < 65_536:
             return b""
         until = time.monotonic() + seconds
         try:
-            with self._connected(port, until, plain=True) as connection:
+            with self._connected(port, until, _any_certificate(tls) if tls else None) as connection:
                 connection.sendall(sent)
                 return _first_bytes(connection, until)
         except OSError:
             return b""
 
-    def _connected(self, port: int, until: float, *, plain: bool = False) -> socket.socket:
+    def _connected(self, port: int, until: float, context: ssl.SSLContext | None) -> socket.socket:
         last = OSError("there is no address")
         for address in self._addresses:
             left = until - time.monotonic()
@@ -143,10 +144,10 @@ class SocketLine:
                 last = error
                 continue
             connection.settimeout(left)
-            if self._context is None or plain:
+            if context is None:
                 return connection
             try:
-                return self._context.wrap_socket(connection, server_hostname=self._host)
+                return context.wrap_socket(connection, server_hostname=self._host)
             except OSError:
                 connection.close()
                 raise
@@ -161,6 +162,15 @@ class SocketLine:
         lines += [f"Content-Length: {len(request.body)}"] if request.body or request.method != "GET" else []
         lines += ["Connection: close"] if last else []
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
+
+
+def _any_certificate(protocol: str) -> ssl.SSLContext:
+    """Return TLS that asks for ``protocol`` and accepts every certificate: nothing secret goes through it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    return context
 
 
 def _first_bytes(connection: socket.socket, until: float) -> bytes:
