@@ -306,6 +306,14 @@ class ScreenDefense(Defense):
     A detector that is also a :class:`ScoredDetector` gets an AUROC in its defense evaluation.
     """
 
+    @property
+    def judges_inputs_alone(self) -> bool:
+        """Whether nothing of a model is needed, neither to fit it nor to judge: the input decides.
+
+        ``fit`` then reads inputs, labels and space of the calibration alone, and a guard can use it.
+        """
+        return False
+
     @abstractmethod
     def judge(self, batch: Batch) -> Mask:
         """Return (n,) True where a query is flagged."""

@@ -167,6 +167,11 @@ class Mahalanobis(ScreenDefense):
         )
 
     @property
+    def judges_inputs_alone(self) -> bool:
+        """True for ``layers="input"``."""
+        return self.layers == "input"
+
+    @property
     def predicates(self) -> Sequence[Predicate]:
         """What is not flagged is unchanged; what is flagged is answered by ``action``."""
         acted = {

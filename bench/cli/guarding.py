@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
 from bench.cli import serving
+from bench.cli.model_options import parsed_range
 from bench.errors import UsageError, shown
 from bench.exit_codes import ExitCode
 from bench.remote.secrets import Secrets
@@ -16,6 +17,10 @@ from bench.remote.target import Account, Target
 from bench.serve.noise_seed import noise_seed
 from bench.serve.predictor import Predictor
 from bench.serve.state import State
+
+if TYPE_CHECKING:
+    from bench.models.benign_inputs import BenignInputs
+    from defenses.base import DefenseStack
 
 MOST_CLASSES = 100_000
 _OPTIONS = {
@@ -25,6 +30,28 @@ _OPTIONS = {
     "key_env": "key-env",
 }
 """How options are called that set a field of another name."""
+
+
+@dataclass(frozen=True)
+class BenignFile:
+    """A file of inputs like those of benign users; see ``moatbench guard --help`` for its options."""
+
+    path: str
+    label: str | None = None
+    columns: str | None = None
+    channels: Literal["first", "last"] | None = None
+    range: str | None = None
+
+    def inputs(self, shape: tuple[int, ...], columns: tuple[str, ...]) -> BenignInputs:
+        """Return the inputs, see :meth:`bench.models.benign_inputs.BenignInputs.of`; raises UsageError."""
+        from bench.data.user_data import Layout, load_data
+        from bench.models.benign_inputs import BenignInputs
+
+        span = None if self.range is None else parsed_range(self.range)
+        data = load_data(
+            self.path, label=self.label, columns=self.columns, layout=Layout(self.channels, span)
+        )
+        return BenignInputs.of(data, shape=shape, columns=columns, file=self.path)
 
 
 @dataclass(frozen=True)
@@ -38,6 +65,7 @@ class GuardPredictor:
     name: str
     version: str
     shows: Literal["probabilities", "labels"]
+    benign: BenignFile | None = None
 
     def __call__(self, state: State) -> Predictor:
         """Return the predictor; raises MoatbenchError."""
@@ -53,19 +81,39 @@ class GuardPredictor:
         )
         if not self.defense:
             return inner
-        from bench import plugins
         from bench.models.defended_predictor import DefendedPredictor
-        from bench.models.plugin_guard import build
-        from defenses.base import DefenseStack
 
-        stack = DefenseStack(tuple(build(plugins.defenses, text) for text in self.defense))
-        return DefendedPredictor(inner, stack, seed=noise_seed(state), shows=self.shows)
+        return DefendedPredictor(
+            inner, _stack(self.defense), seed=noise_seed(state), shows=self.shows, benign=self.benign_inputs()
+        )
+
+    def benign_inputs(self) -> BenignInputs | None:
+        """Return the inputs of benign users, None where no file of them is named; raises UsageError."""
+        return None if self.benign is None else self.benign.inputs(self.shape, self.columns)
+
+    def flagged_share(self) -> float | None:
+        """Return the share of benign inputs that detectors flag; None without one. Raises UsageError."""
+        if not self.defense and self.benign is None:
+            return None
+        from bench.models.benign_inputs import fit_to_inputs
+
+        return fit_to_inputs(_stack(self.defense), self.benign_inputs(), len(self.target.classes))
 
 
-def serve_guard(upstream: Mapping[str, Any], request: serving.Request) -> ExitCode:
+def _stack(defense: tuple[str, ...]) -> DefenseStack:
+    from bench import plugins
+    from bench.models.plugin_guard import build
+    from defenses.base import DefenseStack
+
+    return DefenseStack(tuple(build(plugins.defenses, text) for text in defense))
+
+
+def serve_guard(
+    upstream: Mapping[str, Any], request: serving.Request, benign: BenignFile | None = None
+) -> ExitCode:
     """Serve in front of another server until a signal; raises MoatbenchError and StoppedError.
 
-    ``upstream``: the options that describe it, by their names.
+    ``upstream``: the options that describe it, by their names. ``benign``: what detectors are fitted on.
     """
     import os
 
@@ -87,8 +135,11 @@ def serve_guard(upstream: Mapping[str, Any], request: serving.Request) -> ExitCo
         name,
         serving.checked_name(request.version, "--version"),
         request.shows,
+        benign,
     )
-    return serving.served(request, predictor, "a guard", name)
+    share = predictor.flagged_share()  # before anything listens; each worker fits its own
+    more = () if share is None else (f"detector: {share:.1%} of the held-out benign inputs are flagged",)
+    return serving.served(request, predictor, "a guard", name, more)
 
 
 def _of_url(model: str | None) -> str:

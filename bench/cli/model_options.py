@@ -122,17 +122,22 @@ def victim_options(model: str, options: Mapping[str, Any]) -> VictimOptions:
         tuple(values.get("trust") or ()),
     )
     if (text := values.pop("range", None)) is not None:
-        try:
-            low, high = map(float, text.split(","))
-        except ValueError:
-            raise UsageError(f"--range {shown(text)}: write LOW,HIGH as in 0,255") from None
-        values["range"] = (low, high)
+        values["range"] = parsed_range(text)
     values["deterministic"] = not values.pop("randomised", False)
     try:
         return VictimOptions(model=model, shift=shift, **values)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"--{first['loc'][0]} {shown(first['input'])}: {first['msg'].lower()}") from error
+
+
+def parsed_range(text: str) -> tuple[float, float]:
+    """Return the numbers of "LOW,HIGH"; raises UsageError for anything else."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--range {shown(text)}: write LOW,HIGH as in 0,255") from None
+    return low, high
 
 
 def victim_name(model: str) -> str:

@@ -15,6 +15,7 @@ from bench import __version__
 from bench.cli.model_options import OPTIONS, Outputs
 from bench.cli.serve_log import log_app
 from bench.cli.shared_options import with_options
+from bench.errors import UsageError
 
 SERVER = "victim"
 """Name of the command that is meant where none is named."""
@@ -153,7 +154,15 @@ UPSTREAM: Mapping[str, tuple[Any, Any]] = {
 """Options that describe the server behind a guard."""
 
 
-@with_options({**UPSTREAM, **CONTROLS})
+BENIGN: Mapping[str, tuple[Any, Any]] = {
+    "benign": _text("Inputs like your users': .csv, .parquet, .npz, .npy, or a folder by class.", "FILE"),
+    **{name: OPTIONS[name] for name in ("label", "channels", "range")},
+    "benign_columns": _text("A TOML file that declares the columns of a table of --benign.", "FILE"),
+}
+"""Options on what a guard's detectors are fitted on."""
+
+
+@with_options({**UPSTREAM, **CONTROLS, **BENIGN})
 def guard(*, options: Mapping[str, Any]) -> None:
     """Stand in front of your own prediction server: the controls of serve, and defenses of its answers."""
     print(f"moatbench {__version__}: loading", file=sys.stderr)
@@ -161,4 +170,9 @@ def guard(*, options: Mapping[str, Any]) -> None:
 
     upstream = {name: value for name, value in options.items() if name in UPSTREAM}
     controls = {name: value for name, value in options.items() if name in CONTROLS}
-    raise typer.Exit(guarding.serve_guard(upstream, serving.Request(**controls)))
+    about = {name.removeprefix("benign_"): options[name] for name in BENIGN if name in options}
+    file = about.pop("benign", None)
+    if about and file is None:
+        raise UsageError("--label, --channels, --range and --benign-columns need --benign FILE")
+    benign = None if file is None else guarding.BenignFile(file, **about)
+    raise typer.Exit(guarding.serve_guard(upstream, serving.Request(**controls), benign))

@@ -202,8 +202,17 @@ def checked_name(name: str, option: str = "--name") -> str:
     return name
 
 
-def served(request: Request, predictor: Callable[[State], Predictor], what: str, model: str) -> ExitCode:
-    """Serve a predictor behind the controls until a signal; raises MoatbenchError and StoppedError."""
+def served(
+    request: Request,
+    predictor: Callable[[State], Predictor],
+    what: str,
+    model: str,
+    more: tuple[str, ...] = (),
+) -> ExitCode:
+    """Serve a predictor behind the controls until a signal; raises MoatbenchError and StoppedError.
+
+    ``what`` is served, and further lines about it, are printed once it listens.
+    """
     controls, folder = controls_of(request), folder_of(request)
     if controls.model is not None and not isinstance(predictor, VictimPredictor):
         raise UsageError("the controls pin a model, and a guard has none of its own; leave [model] out")
@@ -234,7 +243,7 @@ def served(request: Request, predictor: Callable[[State], Predictor], what: str,
                 lines = (
                     f"{what} is served at {scheme}://{address}",
                     f"  POST /v2/models/{model}/infer (Open Inference Protocol), POST /predict (JSON)",
-                    *(f"  {line}" for line in _in_words(controls, request.state)),
+                    *(f"  {line}" for line in (*_in_words(controls, request.state), *more)),
                     *(f"  metrics at http://{each}" for each in uvicorn_server.listening(ports)),
                     "Ctrl-C ends it",
                 )

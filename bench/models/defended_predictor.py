@@ -8,20 +8,21 @@ from typing import Literal
 
 import numpy as np
 
-from bench.errors import UsageError
+from bench.models.benign_inputs import BenignInputs, fit_to_inputs
 from bench.models.checked_stack import CheckedStack
 from bench.models.defended_api import one_hot_labels
 from bench.seeds import derive
 from bench.serve.predictor import Answer, Predictor, Query
 from bench.serve.upstream import as_numbers
-from defenses.base import Batch, Defense, DefenseStack
+from defenses.base import Batch, DefenseStack
 
 
 class DefendedPredictor:
     """Changes the answers of ``inner`` by a stack of defenses.
 
-    ``seed``: base of their noise. ``shows``: the most that clients see, of what ``inner`` shows. Raises
-    UsageError for a defense that has to be fitted: that needs the model and its data.
+    ``seed``: base of their noise. ``shows``: the most that clients see, of what ``inner`` shows. ``benign``:
+    what detectors of inputs are fitted on; None where there is none. Raises UsageError for any other defense
+    that has to be fitted: that needs the model and its data.
     """
 
     def __init__(
@@ -31,13 +32,10 @@ class DefendedPredictor:
         *,
         seed: int,
         shows: Literal["probabilities", "labels"],
+        benign: BenignInputs | None = None,
     ) -> None:
-        for defense in stack.defenses:
-            if type(defense).fit is not Defense.fit:
-                raise UsageError(
-                    f"defense {defense!r} needs the model and its data, which a guard does not have; "
-                    "leave it out, or serve the model by moatbench serve"
-                )
+        fit_to_inputs(stack, benign, len(inner.classes))
+        self._encoded = as_numbers if benign is None else benign.encoded
         self._inner, self._stack = inner, CheckedStack(stack, seed)
         self._seed_of = cache(partial(derive, seed))
         self._numbers: dict[str, int] = defaultdict(int)
@@ -57,7 +55,7 @@ class DefendedPredictor:
         given = await self._inner.answer(query, client, number)
         raw = given.probabilities.astype(np.float64)
         batch = Batch(
-            inputs=as_numbers(query.rows),
+            inputs=self._encoded(query.rows),
             raw=raw,
             probabilities=raw,
             client=client,
@@ -73,3 +71,9 @@ class DefendedPredictor:
     async def ready(self) -> bool:
         """Return whether ``inner`` is ready."""
         return await self._inner.ready()
+
+    def close(self) -> None:
+        """Close ``inner``, where it can be."""
+        close = getattr(self._inner, "close", None)
+        if close is not None:
+            close()
