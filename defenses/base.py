@@ -131,6 +131,19 @@ class Claims:
 
 
 @dataclass(frozen=True)
+class Auxiliary:
+    """Inputs from another distribution than the victim's, which the defender has, and the victim's answers.
+
+    ``name``: what they are, as a matrix calls it. ``inputs``: (n, …) float32, of the victim's input space.
+    ``probabilities``: the victim's answers to them, (n, classes) float64. No attacker queries with these.
+    """
+
+    name: str
+    inputs: Images
+    probabilities: Array
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Data to fit a defense on: the victim's training split, and a calibration split it was not trained on.
 
@@ -138,7 +151,8 @@ class Calibration:
     seed)``: returns the victim with normal noise on its parameters, of ``scale`` times each weight
     tensor's own standard deviation; None where the victim's parameters are not accessible. ``costs``:
     utility losses that were measured here, kept by :mod:`defenses.tuning.utility_loss`. ``space``: what
-    inputs may be; None for images in [0, 1].
+    inputs may be; None for images in [0, 1]. ``auxiliary``: what the defense asks for by
+    :attr:`Defense.auxiliary_data`; None where it asks for nothing, or none is to be had.
     """
 
     train_inputs: Images
@@ -151,6 +165,7 @@ class Calibration:
     perturb: Perturb | None = None
     costs: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False, compare=False)
     space: InputSpace | None = None
+    auxiliary: Auxiliary | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +220,14 @@ class Defense(Plugin):
     def plugin_class(self) -> type[Defense]:
         """The class that a matrix names; if a utility loss is given, the class whose strength is searched."""
         return type(self)
+
+    @property
+    def auxiliary_data(self) -> str:
+        """Name of the auxiliary data that ``fit`` gets; "default": those for this kind of input; "": none.
+
+        METHOD.md lists the names. A matrix in which an attacker queries with the same data is rejected.
+        """
+        return ""
 
     @property
     def effective(self) -> Defense:

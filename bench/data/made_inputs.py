@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.datasets import Splits
+from bench.data.synthetic_images import draw_glyphs, draw_strokes
 from bench.inputs import InputSpace
 from bench.seeds import derive
 
@@ -37,6 +38,36 @@ def sparse(rng: np.random.Generator, shape: tuple[int, ...]) -> Inputs:
     single = (shape[0], *[1] * (len(shape) - 1))
     inked = rng.random(shape, dtype=np.float32) < rng.uniform(0.1, 0.5, single)
     return np.where(inked, 1 - rng.random(shape, dtype=np.float32) ** 2, np.float32(0))
+
+
+def drawn(
+    kind: str, number: int, inputs: InputSpace, rng: np.random.Generator
+) -> tuple[Inputs, NDArray[np.int64] | None]:
+    """Return ``number`` inputs of a space that need no data, and the classes of drawn digits.
+
+    ``kind``: "noise", "gaussian-noise", "sparse-noise", and of images "synthetic" (strokes) and "glyphs".
+    """
+    shape = inputs.shape
+    if kind == "noise":
+        return inputs.uniform(number, rng), None
+    if kind == "gaussian-noise":
+        x = np.clip(rng.normal(0.5, 0.25, (number, *shape)), 0, 1).astype(np.float32)
+        return in_range(x, inputs), None
+    if kind == "sparse-noise":
+        return in_range(sparse(rng, (number, *shape)), inputs), None
+    channels, height, width = shape
+    if kind == "glyphs":
+        pictures, digits = draw_glyphs(number, height, width, rng)
+        return in_range(np.repeat(pictures, channels, axis=1), inputs), digits
+    pictures = draw_strokes(number, height, width, rng)
+    return in_range(np.repeat(pictures, channels, axis=1), inputs), None
+
+
+def permuted(images: Inputs, rng: np.random.Generator) -> Inputs:
+    """Return images (n, c, h, w) with their pixels in another order, the same for all."""
+    number, channels, height, width = images.shape
+    order = rng.permutation(height * width)
+    return images.reshape(number, channels, -1)[:, :, order].reshape(images.shape)
 
 
 def marginals(own: Inputs, number: int, rng: np.random.Generator) -> Inputs:

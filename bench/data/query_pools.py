@@ -15,8 +15,7 @@ from threadpoolctl import threadpool_limits
 from attacks.base import Pool
 from bench.data.data_files import load_pool_source, require_split
 from bench.data.datasets import DATASETS, Labelled, Splits
-from bench.data.made_inputs import OWNED, in_range, marginals, perturbed, sparse
-from bench.data.synthetic_images import draw_glyphs, draw_strokes
+from bench.data.made_inputs import OWNED, drawn, in_range, marginals, permuted, perturbed
 from bench.encoding import Encoding
 from bench.errors import NotApplicable, UsageError, nearest
 from bench.inputs import LAYOUTS, InputSpace, Layout
@@ -183,31 +182,18 @@ def _dataless(
     number = size(pool_name, victim_data, {})
     stream = derive("pool", pool_name, victim_data, seed)
     rng = np.random.default_rng(stream)
-    if pool_name == "noise":
-        x = inputs.uniform(number, rng)
-    elif pool_name == "gaussian-noise":
-        x = in_range(np.clip(rng.normal(0.5, 0.25, (number, *shape)), 0, 1).astype(np.float32), inputs)
-    elif pool_name == "sparse-noise":
-        x = in_range(sparse(rng, (number, *shape)), inputs)
-    else:
-        channels, height, width = shape
-        if pool_name == "glyphs":
-            drawn, digits = draw_glyphs(number, height, width, rng)
-            return in_range(np.repeat(drawn, channels, axis=1), inputs), digits
-        x = in_range(np.repeat(draw_strokes(number, height, width, rng), channels, axis=1), inputs)
-    return x, clusters(x, splits.classes, stream, inputs)
+    x, digits = drawn(pool_name, number, inputs, rng)
+    return x, clusters(x, splits.classes, stream, inputs) if digits is None else digits
 
 
 def _altered(
     pool_name: str, victim_data: str, own: Labelled, inputs: InputSpace, rng: np.random.Generator, root: Path
 ) -> Inputs:
     """Return the victim's pool split (n, c, h, w), permuted or blended."""
-    number, channels, height, width = own.x.shape
     if pool_name == "permuted":
-        order = rng.permutation(height * width)
-        return own.x.reshape(number, channels, -1)[:, :, order].reshape(own.x.shape)
+        return permuted(own.x, rng)
     other = _source(pool_name.removeprefix("blend:"), victim_data, own, inputs, root)
-    partner = np.resize(rng.permutation(len(other)), number)
+    partner = np.resize(rng.permutation(len(other)), len(own.x))
     blend: Inputs = (own.x + other.x[partner]) / np.float32(2)
     return blend
 

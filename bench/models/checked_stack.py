@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.errors import PluginError
 from bench.models.plugin_guard import PluginCall, describe, generator
 from bench.models.promises import check_answers, differs, own_answers, probe
-from defenses.base import Answers, Array, Batch, Calibration, Claims, Defense, DefenseStack
+from defenses.base import Answers, Array, Auxiliary, Batch, Calibration, Claims, Defense, DefenseStack
 
 Images = NDArray[np.float32]
 Watch = Callable[[int, Array, Answers], None]
@@ -183,11 +183,13 @@ def fit_stack(
     probabilities: Callable[[Images], Array],
     *,
     kind: str = "defense",
+    auxiliary: Callable[[str], Auxiliary] | None = None,
 ) -> None:
     """Fit every defense of a stack on its own copy of ``shared``, and check its promises with a few queries.
 
     ``costs``: returns the utility losses that a defense has measured here before. ``probabilities``: the
-    victim's answers (n, classes) to inputs (n, …). ``kind``: as in :class:`CheckedStack`. Raises PluginError.
+    victim's answers (n, classes) to inputs (n, …). ``kind``: as in :class:`CheckedStack`.
+    ``auxiliary``: returns the auxiliary data of a name; without it, defenses get none. Raises PluginError.
     """
     inputs = probe_inputs(shared.train_inputs)
     raw = probabilities(inputs)
@@ -202,11 +204,20 @@ def fit_stack(
                 labels=shared.labels.copy(),
                 probabilities=shared.probabilities.copy(),
                 costs=costs(defense),
+                auxiliary=_own_auxiliary(defense, auxiliary),
             )
             with PluginCall(describe(defense), "fit", bits):
                 defense.fit(own)
         member = CheckedDefense(defense, bits, regular=True)
         probe(member.who, member.claims, replace(shared, train_inputs=inputs), raw, member.ask)
+
+
+def _own_auxiliary(defense: Defense, load: Callable[[str], Auxiliary] | None) -> Auxiliary | None:
+    """Return a copy of the auxiliary data that a defense asks for; None where it asks for none."""
+    if load is None or not defense.auxiliary_data:
+        return None
+    found = load(defense.auxiliary_data)
+    return replace(found, inputs=found.inputs.copy(), probabilities=found.probabilities.copy())
 
 
 def probe_inputs(inputs: Images) -> Images:

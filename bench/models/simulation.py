@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from attacks.base import Known, NetworkPredictor, Shadow
 from bench import plugins
 from bench.calls import format_call
+from bench.data import auxiliary
 from bench.errors import BrokenClaimError, NotApplicable, PluginError
 from bench.inputs import InputSpace
 from bench.models.checked_stack import CheckedStack, fit_stack
 from bench.models.plugin_guard import build
 from bench.seeds import derive
-from defenses.base import Batch, Calibration, Defense, DefenseStack, StrengthRange
+from defenses.base import Auxiliary, Batch, Calibration, Defense, DefenseStack, StrengthRange
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -60,9 +61,16 @@ class SimulatedDefenses:
             perturb=None if network is None else _remembering_perturb(network),
             space=space,
         )
+
+        def stand_in(name: str) -> Auxiliary:
+            # The defender's are secret: other inputs of the same kind, made from the attacker's own.
+            seed = derive(shadow.seed, "auxiliary", name)
+            x = auxiliary.made(name, shadow.train_inputs, space, seed)
+            return Auxiliary(name, x, predictor(x))
+
         names = " and ".join(each.name for each in self.known)
         try:
-            fit_stack(stack, calibration, lambda _: {}, predictor, kind=KIND)
+            fit_stack(stack, calibration, lambda _: {}, predictor, kind=KIND, auxiliary=stand_in)
         except NotApplicable as reason:
             raise NotApplicable(f"{names} cannot be simulated by the attacker: {reason}") from reason
         except BrokenClaimError:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from attacks.base import FAMILIES
-from bench.data import datasets, query_pools
+from bench import plugins
+from bench.data import auxiliary, datasets, query_pools
 from bench.errors import UsageError, nearest, shown, user_code
 from bench.inputs import LAYOUTS, Layout
 from bench.models.training_config import OF_IMAGES, parse_training
@@ -114,6 +115,49 @@ def check_cell(cell: Cell, attack: Any, facts: PlannedVictim) -> None:
             f"budget = {cell.budget}: it is larger than what pool {pool!r} supplies to {shown(cell.attack)} "
             f"({supply} inputs); [1, {supply}] is allowed"
         )
+
+
+def auxiliary_names(defense: Sequence[str]) -> dict[str, str]:
+    """Return the auxiliary data that each member of a stack asks for, as it calls them; often none.
+
+    Raises UsageError, with file and line for an error in the plugin, if what it asks for is no name.
+    """
+    names = {}
+    for text in defense:
+        origin = f"defense = {shown(text)}"
+        with user_code(origin):
+            names[text] = plugins.defenses.build(text).auxiliary_data
+        if not isinstance(names[text], str):
+            raise UsageError(f"{origin}: auxiliary_data = {shown(names[text])}; a name is needed")
+    return {text: name for text, name in names.items() if name}
+
+
+def auxiliary_sets(defense: Sequence[str], victim_data: str, layout: Layout) -> dict[str, str]:
+    """Return the kind of auxiliary data that each member of a stack trains on, where it asks for any.
+
+    Raises UsageError for a kind that there is not, or that this victim cannot have.
+    """
+    found = {}
+    for text, name in auxiliary_names(defense).items():
+        try:
+            found[text] = auxiliary.resolved(name, layout)
+            reason = auxiliary.unavailable(name, victim_data, layout)
+        except UsageError as error:
+            raise UsageError(f"defense = {shown(text)}: {error}") from error
+        if reason:
+            raise UsageError(f"defense = {shown(text)}: auxiliary data {found[text]!r}: {reason}")
+    return found
+
+
+def check_auxiliary(defense: Sequence[str], pool: str, victim_data: str, layout: Layout) -> None:
+    """Raise UsageError where an attacker's pool is auxiliary data that a defense of the stack trains on."""
+    for text, kind in auxiliary_sets(defense, victim_data, layout).items():
+        if auxiliary.shared_with(kind, pool, layout):
+            raise UsageError(
+                f"pool = {pool!r}: {shown(text)} trains on auxiliary data {kind!r}, and no attacker may "
+                "query with what a defense was trained on; give the defense other auxiliary data, or both a "
+                "block of their own"
+            )
 
 
 def not_applicable(cell: Cell, attack: Any, facts: PlannedVictim) -> str:

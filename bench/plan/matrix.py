@@ -310,6 +310,7 @@ class Matrix(pydantic.BaseModel):
             for text, attack in attacks:
                 feasibility.check_training(attack, text, trainings)
             planned = list(self._planned(block, victims, attacks, pools))
+            _check_auxiliary(planned, stacks)
         for victim, threat, text, budget, queries in planned:
             # An attack without queries does not depend on the defense: one cell, at budget 0.
             for stack, how, repeat in itertools.product(stacks, trainings, range(repeats)):
@@ -371,6 +372,17 @@ def _order(cell: Cell) -> tuple[Any, ...]:
         -cell.budget,
         cell.repeat,
     )
+
+
+def _check_auxiliary(
+    planned: Iterable[tuple[VictimSpec, ThreatModel, str, int, bool]], stacks: Sequence[tuple[str, ...]]
+) -> None:
+    """Raise UsageError where an attacker queries with the auxiliary data of a defense, as far as is known."""
+    met = dict.fromkeys((victim, threat.pool) for victim, threat, _, _, queries in planned if queries)
+    for (victim, pool), stack in itertools.product(met, stacks):
+        if not victim.is_reference:
+            layout = feasibility.built_in(victim).layout
+            feasibility.check_auxiliary(stack, pool, victim.data, layout)
 
 
 def _known(axis: str, value: str, allowed: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attacks.base import Pool
 from bench import plugins
-from bench.data import query_pools
+from bench.data import auxiliary, query_pools
 from bench.errors import NotApplicable
 from bench.models.checked_stack import Watch, fit_stack
 from bench.models.defended_api import DefendedAPI
@@ -23,7 +23,7 @@ from bench.models.shared_answers import SharedAnswers
 from bench.models.victims import Victim, load_victim, retrained_victim
 from bench.seeds import derive
 from bench.tasks import VictimSpec
-from defenses.base import Calibration, Defense, DefenseStack
+from defenses.base import Auxiliary, Calibration, Defense, DefenseStack
 
 T = TypeVar("T")
 CLIENT_QUERIES = 100
@@ -52,8 +52,9 @@ class WorkerContext:
         return self._kept[key]
 
     def loaded(self) -> dict[Any, Any]:
-        """Return the victims and pools loaded so far, for the context of a worker that has no data."""
-        return {key: made for key, made in self._kept.items() if isinstance(made, Victim | Pool)}
+        """Return the victims, pools and auxiliary data so far, for the context of a worker without data."""
+        sent = Victim | Pool | Auxiliary
+        return {key: made for key, made in self._kept.items() if isinstance(made, sent)}
 
     def add(self, objects: Mapping[Any, Any]) -> None:
         """Add the objects that another context has loaded."""
@@ -133,8 +134,33 @@ class WorkerContext:
                 found: dict[str, tuple[float, float]] = self.once(key, dict)
                 return found
 
-            fit_stack(stack, self.calibration(spec, seed), costs, self.victim(spec).probabilities)
+            fit_stack(
+                stack,
+                self.calibration(spec, seed),
+                costs,
+                self.victim(spec).probabilities,
+                auxiliary=partial(self.auxiliary, spec, seed),
+            )
         return stack
+
+    def auxiliary(self, spec: VictimSpec, seed: int, name: str) -> Auxiliary:
+        """Return the defender's auxiliary data called ``name``, with the victim's answers."""
+        kind = auxiliary.resolved(name, self.victim(spec).splits.inputs.layout)
+        found: Auxiliary = self.once(
+            ("auxiliary", spec, kind, seed), partial(self._auxiliary, spec, seed, kind)
+        )
+        return found
+
+    def _auxiliary(self, spec: VictimSpec, seed: int, kind: str) -> Auxiliary:
+        victim = self.victim(spec)
+        x = auxiliary.load(
+            kind,
+            victim_data=spec.data,
+            splits=victim.splits,
+            seed=derive(seed, "auxiliary"),
+            root=self.data_root,
+        )
+        return Auxiliary(kind, x, victim.probabilities(x))
 
     def calibration(self, spec: VictimSpec, seed: int) -> Calibration:
         """Return the data that defenses are fitted on."""

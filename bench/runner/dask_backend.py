@@ -25,6 +25,7 @@ from distributed.scheduler import KilledWorker
 from bench.errors import UsageError, one_line
 from bench.files import write_atomically
 from bench.models.determinism import versions
+from bench.plan import feasibility
 from bench.records import Record
 from bench.runner.context import WorkerContext
 from bench.runner.local_backend import (
@@ -191,6 +192,8 @@ def _pickled(todo: Sequence[Item], context: WorkerContext) -> bytes:
         names = [task.threat.pool] if isinstance(task, Cell) else task.pools
         for name in names:
             context.pool(task.victim, name, task.seed)
+        for name in feasibility.auxiliary_names(task.defense).values():
+            context.auxiliary(task.victim, task.seed, name)
     for name, module in list(sys.modules.items()):
         if name.startswith("moatbench_file_"):
             cloudpickle.register_pickle_by_value(module)

@@ -54,10 +54,21 @@ def prepare(tasks: Sequence[Task], context: WorkerContext) -> dict[VictimSpec, s
     detected = (name for task in tasks if not isinstance(task, Cell) for name in task.pools)
     for name in dict.fromkeys((*(cell.threat.pool for cell in cells), *detected)):
         query_pools.require(name, context.data_root)
+    for defense in dict.fromkeys(task.defense for task in tasks):
+        for name in feasibility.auxiliary_names(defense).values():
+            query_pools.require(name, context.data_root)
     for data in dict.fromkeys(spec.data for spec in specs if not spec.is_reference):
         data_files.require_all(data, context.data_root)
     fingerprints = {spec: context.victim(spec).fingerprint for spec in specs}
     facts = {spec: _facts(context.victim(spec)) for spec in specs}
+    for spec, defense, pool in dict.fromkeys(
+        (task.victim, task.defense, task.threat.pool if isinstance(task, Cell) else "none") for task in tasks
+    ):
+        origin = f"victim {spec}: " if spec.is_reference else ""
+        try:
+            feasibility.check_auxiliary(defense, pool, spec.data, facts[spec].layout)
+        except UsageError as error:
+            raise UsageError(f"{origin}{error}") from error
     for cell in dict.fromkeys(replace(cell, defense=(), repeat=0, training="rule") for cell in cells):
         origin = f"victim {cell.victim}: " if cell.victim.is_reference else ""
         try:

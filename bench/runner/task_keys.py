@@ -16,6 +16,7 @@ from bench.data import data_files, query_pools
 from bench.data.datasets import DATASETS
 from bench.models import user_victims
 from bench.models.determinism import versions
+from bench.plan import feasibility
 from bench.records import PlannedTask
 from bench.runner.cells import RUNNERS
 from bench.runner.defense_evaluation import evaluate_defense
@@ -85,7 +86,9 @@ def task_keys(
 def _data_sets(task: Task) -> list[str]:
     """Return the data sets that a task reads from files: the victim's and those of the pools."""
     pools = [task.threat.pool] if isinstance(task, Cell) else task.pools
-    names = dict.fromkeys((task.victim.data, *(query_pools.data_set(pool) for pool in pools)))
+    # Auxiliary data have the names of pools; "default" is never a data set.
+    asked = feasibility.auxiliary_names(task.defense).values()
+    names = dict.fromkeys((task.victim.data, *(query_pools.data_set(pool) for pool in (*pools, *asked))))
     return [name for name in names if name in DATASETS and DATASETS[name].fetchable]
 
 

@@ -17,6 +17,8 @@ BATCH = 64
 """Rows of a batch."""
 RATE = 1e-3
 """Learning rate of the first step; it falls to zero along a half cosine."""
+EPOCHS, FEWEST, MOST = 20, 300, 2_500
+"""Passes over the training set, and the fewest and most steps that they may be."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (batch, classes) and the numbers (batch,) of the training inputs to a loss of one number."""
@@ -93,3 +95,8 @@ def _batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield from torch.randperm(n, generator=generator).split(size)
+
+
+def steps_for(rows: int) -> int:
+    """Return the number of steps for a training set of ``rows``: 20 epochs, but 300 to 2,500."""
+    return min(max(EPOCHS * math.ceil(rows / BATCH), FEWEST), MOST)

@@ -124,6 +124,11 @@ class UtilityLossTarget(Defense):
         return self._family
 
     @property
+    def auxiliary_data(self) -> str:
+        """The auxiliary data of the defense that is searched."""
+        return self._members[0].auxiliary_data
+
+    @property
     def effective(self) -> Defense:
         """The defense that was found; before ``fit``, this one."""
         return self if self._effective is None else self._effective

@@ -53,6 +53,8 @@ PARAMETERS = {
     "dawn": [{"rate": 0.001}, {"rate": 0.5}],
     "gaussian_noise": [{"scale": 0.001}, {"scale": 10.0}],
     "high_confidence": [{"cutoff": 0.01}, {"cutoff": 1.0}],
+    "mad": [{"eps": 0.0, "proxy": "scratch"}, {"eps": 2.0, "proxy": "identity"}],
+    "mad_argmax": [{"eps": 0.0, "proxy": "scratch"}, {"eps": 2.0, "proxy": "scratch"}],
     "mahalanobis": [{"action": "noise"}, {"action": "refuse"}],
     "output_noise": [{"scale": 0.001, "keep_label": True}, {"scale": 10.0, "keep_label": False}],
     "reverse_sigmoid": [{"beta": 1.0, "gamma": 0.5}, {"beta": 0.001, "gamma": 10.0}],

@@ -1,0 +1,85 @@
+"""The inverse of the defense ``mad``."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.base import Array
+from attacks.inverse.base import Estimator, Inverse, Mask, Parameters, StackPosition
+from attacks.inverse.numerics import intervals
+
+EPS = 1.0
+"""The bound that is assumed where it is not known."""
+SLACK = 1e-9
+"""How far below zero a recovered entry may be."""
+COARSE = 0.01
+"""The same where a defense behind this one has rounded or drawn answers."""
+LEAST = 1e-6
+"""Smallest probability of an estimate by which rows are compared."""
+
+
+class MadInverse(Inverse):
+    """Takes the mass back from the class that got it.
+
+    If that is class k, the answer determines the row: y = (y' - a e_k) / (1 - a), with
+    a = ε / (ε + ||y' - e_k||), where this leaves no entry below zero. Which class it was depends on the
+    defender's network, which is unknown, except with ``proxy=identity``: it is the row's smallest entry then.
+    Of several that are possible, the row of the highest likelihood under an estimate is taken; without one,
+    that whose class has most mass after the largest.
+    """
+
+    uses_estimate, exact = True, False
+
+    @property
+    def eps(self) -> float:
+        """The bound of the defense, in L1."""
+        return float(self.parameters.get("eps", EPS))
+
+    def fit(self, answers: Array, estimator: Estimator) -> Parameters:
+        """Return the bound: the class that gets mass gets about half of it.
+
+        A random network prefers few classes, so it is the one of the two largest entries whose class varies less.
+        """
+        if not len(answers):
+            return {"eps": EPS}
+        order = np.argsort(-answers, axis=1, kind="stable")[:, :2]
+        place = int(_entropy(order[:, 0]) >= _entropy(order[:, 1]))
+        moved = np.take_along_axis(answers, order[:, place : place + 1], axis=1)
+        return {"eps": float(np.clip(2 * np.median(moved), 0, 2))}
+
+    def forward(self, rows: Array) -> Array:
+        """Return the mean answer to rows (n, classes) if the classes but the label get mass equally often."""
+        classes = rows.shape[1]
+        others = (1 - intervals.one_hot(rows)) / (classes - 1)
+        share = np.minimum(1, self.eps / 2)
+        return np.asarray((1 - share) * rows + share * others)
+
+    def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
+        """Return the likeliest of the rows that are possible; the label where there is none."""
+        least = -SLACK if position.exact else -COARSE
+        labels = intervals.one_hot(answers)
+        rows, best = labels.copy(), np.full(len(answers), -np.inf)
+        for label in range(answers.shape[1]):
+            vertex = np.eye(answers.shape[1])[label]
+            distance = np.abs(answers - vertex).sum(axis=1, keepdims=True)
+            share = self.eps / np.maximum(self.eps + distance, SLACK)
+            found = (answers - share * vertex) / np.maximum(1 - share, SLACK)
+            possible = (found.min(axis=1) >= least) & (distance[:, 0] > SLACK)
+            if self.parameters.get("proxy") == "identity":
+                possible &= found[:, label] <= found.min(axis=1) - least
+            found = intervals.normalised(np.where(possible[:, None], found, 1).clip(0))
+            if estimate is None:
+                score = answers[:, label] - 2 * (answers.argmax(axis=1) == label)
+            else:
+                score = (found * np.log(np.maximum(estimate, LEAST))).sum(axis=1)
+            better = possible & (score > best)
+            rows[better], best[better] = found[better], score[better]
+        return rows, np.isfinite(best)
+
+
+def _entropy(classes: NDArray[np.int64]) -> float:
+    """Return the entropy, in nats, of how often each class occurs."""
+    share = np.bincount(classes) / len(classes)
+    share = share[share > 0]
+    return float(-(share * np.log(share)).sum())
