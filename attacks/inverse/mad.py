@@ -39,7 +39,7 @@ class MadInverse(Inverse):
     def fit(self, answers: Array, estimator: Estimator) -> Parameters:
         """Return the bound: the class that gets mass gets about half of it.
 
-        A random network prefers few classes, so it is the one of the two largest entries whose class varies less.
+        A random network prefers few classes: it is that of the two largest entries whose class varies less.
         """
         if not len(answers):
             return {"eps": EPS}
