@@ -43,10 +43,12 @@ class ActiveThief(Extraction):
     """Queries random inputs first, then inputs selected by a surrogate trained on the answers so far.
 
     ``strategy``: "uncertainty" selects the inputs for which the surrogate's prediction has the highest
-    entropy. "k-center" selects, one by one, the input whose prediction is farthest from those of all
-    inputs queried or selected before. "both" preselects by uncertainty, three inputs for one, and applies
-    k-center to these. "dfal" selects the inputs that DeepFool has to move least to change the surrogate's
-    label (:func:`attacks.active.deepfool.distances`; Ducoffe and Precioso 2018, arXiv 1802.09841).
+    entropy. "certainty" selects those with the lowest, which is cheap where queries that reveal much cost
+    more (Dziedzic et al. 2022, "entropy reversed"). "k-center" selects, one by one, the input whose
+    prediction is farthest from those of all inputs queried or selected before. "both" preselects by
+    uncertainty, three inputs for one, and applies k-center to these. "dfal" selects the inputs that DeepFool
+    has to move least to change the surrogate's label (:func:`attacks.active.deepfool.distances`; Ducoffe and
+    Precioso 2018, arXiv 1802.09841).
     "dfal-k-center", the paper's DFAL+K-center, preselects by that distance as many inputs as will have been
     queried after the batch, and applies k-center to these. The paper preselects as many as its whole budget.
     Both need a network as a surrogate, and inputs without categories or missing values.
@@ -70,7 +72,7 @@ class ActiveThief(Extraction):
     def __init__(
         self,
         *,
-        strategy: Literal["uncertainty", "k-center", "both", "dfal", "dfal-k-center"] = "both",
+        strategy: Literal["uncertainty", "certainty", "k-center", "both", "dfal", "dfal-k-center"] = "both",
         seeds: Annotated[int, Field(ge=1)] = 25,
         rounds: Annotated[int, Field(ge=1, le=100)] = 2,
         use_probability: bool = False,
@@ -157,17 +159,20 @@ class ActiveThief(Extraction):
         if self.strategy in BY_DISTANCE:
             preselected, ranked = len(queried) + number, by_distance(surrogate, left)
         else:
-            preselected, ranked = WIDER * number, by_entropy(rows)
-        if self.strategy in ("uncertainty", "dfal"):
+            preselected, ranked = WIDER * number, by_entropy(rows, lowest=self.strategy == "certainty")
+        if self.strategy in ("uncertainty", "certainty", "dfal"):
             return ranked[:number]
         among = ranked[:preselected]
         return among[k_center(surrogate(queried), rows[among], number)]
 
 
-def by_entropy(rows: Array) -> Indices:
-    """Return indices of rows of probabilities (n, classes) by falling entropy; ties keep their order."""
+def by_entropy(rows: Array, *, lowest: bool = False) -> Indices:
+    """Return indices of rows of probabilities (n, classes) by falling entropy; ties keep their order.
+
+    ``lowest``: by rising entropy.
+    """
     entropy = -(rows * np.log(np.maximum(rows, 1e-300))).sum(axis=1)
-    return np.argsort(-entropy, kind="stable")
+    return np.argsort(entropy if lowest else -entropy, kind="stable")
 
 
 def by_distance(surrogate: Predictor, x: Images) -> Indices:

@@ -18,7 +18,7 @@ from bench.inputs import Column, InputSpace
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks
 
-STRATEGIES = ("uncertainty", "k-center", "both", "dfal", "dfal-k-center")
+STRATEGIES = ("uncertainty", "certainty", "k-center", "both", "dfal", "dfal-k-center")
 
 
 class PixelApi(FakeApi):
@@ -105,6 +105,7 @@ def acquire(attack, pool, budget, surrogates=None, seeds=SEEDS, **shown):
 def test_the_uncertain_come_by_falling_entropy_and_equals_keep_their_order():
     told = np.array([[1, 0, 0], [0.5, 0.5, 0], [0.4, 0.3, 0.3], [0, 1, 0], [0, 0.5, 0.5], [0.9, 0.1, 0]])
     assert by_entropy(told).tolist() == [2, 1, 4, 5, 0, 3]
+    assert by_entropy(told, lowest=True).tolist() == [0, 3, 5, 1, 4, 2]
 
 
 def test_k_center_takes_the_farthest_from_all_that_is_covered():
@@ -165,6 +166,7 @@ def test_both_takes_what_lies_apart_among_the_uncertain_alone():
         return ActiveThief(strategy=strategy).choose(copy, x[most : most + 1], x, 2).tolist()
 
     assert chosen("uncertainty") == [most, 2]
+    assert chosen("certainty") == [0, len(told) - 1]
     assert set(chosen("k-center")) == surest
     assert chosen("both")[0] == next_kind
     assert ActiveThief(strategy="both").choose(copy, x[:0], x, 2).tolist() == [most, next_kind]
@@ -212,7 +214,7 @@ def test_a_table_with_categories_is_said_to_have_no_gradients(pool):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_it_queries_nearer_to_the_victims_borders_than_chance_does(
+def test_it_queries_nearer_to_the_victims_borders_than_chance_does_or_farther_if_asked_to(
     strategy, context, digits_spec, digits_pool
 ):
     def margin(attack):
@@ -222,7 +224,8 @@ def test_it_queries_nearer_to_the_victims_borders_than_chance_does(
         return (ranked[:, -1] - ranked[:, -2]).mean()
 
     chosen, drawn = ActiveThief(strategy=strategy, use_probability=True), Copycat(use_probability=True)
-    assert margin(chosen) < margin(drawn) - 0.03
+    farther = strategy == "certainty"
+    assert (margin(drawn) - margin(chosen)) * (-1 if farther else 1) > 0.03
 
 
 # --- the schedule
