@@ -23,6 +23,9 @@ Status = Literal["ok", "failed", "not_applicable"]
 Metrics = dict[str, float | None]
 Arrays = dict[str, NDArray[np.uint8]]
 
+SURROGATE_LABEL = "surrogate_label"
+"""Array of an extraction cell: the surrogate's label of every test input; missing above 256 classes."""
+
 
 class Typed(pydantic.BaseModel):
     """Base of the records. Only fields that were set are written, so that readers see what a run knew."""

@@ -15,6 +15,7 @@ from typing import Literal
 Table = Literal[
     "surrogate",  # further metrics of surrogates, next to fidelity
     "imbalance",  # further metrics of surrogates that do not depend on how common a label is
+    "disagreement",  # how far the surrogates of a cell's repeats disagree
     "group",  # what a group of benign users loses, one row a group
     "criteria",  # what decides whether benign users can afford a defense
     "utility",  # what a defense does to answers for benign users
@@ -134,6 +135,9 @@ DEFINITIONS = (
         higher_is_better=False,
         tables=("imbalance",),
     ),
+    # These two are computed from the labels of all repeats, and stored in no record.
+    _share("extraction.ambiguity", "ambiguity", tables=("disagreement",)),
+    _share("extraction.discrepancy", "discrepancy", tables=("disagreement",)),
     Metric("extraction.loss", "loss", unit="nats", higher_is_better=True),
     _points(
         "honest.accuracy_lost",

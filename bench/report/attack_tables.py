@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.analysis.attacker_results import in_both, shared_repeats
 from bench.analysis.comparison import best_name
+from bench.analysis.disagreement import disagreement
 from bench.analysis.findings import Findings
 from bench.analysis.interval_text import DASH, in_table, number
 from bench.analysis.pareto import Cost, Point
@@ -87,10 +88,13 @@ def companion_table(findings: Findings, threat: VictimThreatModel) -> str:
     stored = {name for *_, sample in samples for record in sample.records for name in record.metrics}
     further = [metric for metric in shown_in("imbalance") if metric.name in stored]
     metrics, rows = [*shown_in("surrogate"), *further], []
-    for defense, _, name, sample in samples:
+    apart = [disagreement(sample.records) for *_, sample in samples]
+    between = shown_in("disagreement") if any(apart) else []
+    for (defense, _, name, sample), found in zip(samples, apart, strict=True):
         cells = [_over_repeats(sample.records, metric) for metric in metrics]
+        cells += [in_table(found[each.name]) if each.name in found else DASH for each in between]
         rows.append([_name(findings, defense), plain(name), in_table(sample.fidelity), *cells])
-    headers = ["defense", "attack", "fidelity", *(metric.label for metric in metrics)]
+    headers = ["defense", "attack", "fidelity", *(metric.label for metric in [*metrics, *between])]
     return markdown(headers, rows, text=2)
 
 

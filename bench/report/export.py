@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from bench.analysis.disagreement import disagreement_by_record
 from bench.errors import UsageError, shown
 from bench.files import write_atomically
 from bench.metrics.definitions import find
+from bench.metrics.intervals import Interval
 from bench.records import Record, victim_name
 from bench.tasks import Cell, DefenseEvaluation, Task
 
@@ -120,7 +122,8 @@ def table(records: Sequence[Record], missing: Sequence[Task] = ()) -> pa.Table:
     """
     tasks = [*map(_of_record, records), *(_of_task(task) | {"status": "missing"} for task in missing)]
     none: list[dict[str, Any]] = [{}]
-    metrics = [*map(_metrics, records), *([none] * len(missing))]
+    apart = disagreement_by_record(records)
+    metrics = [_metrics(record, apart.get(record.key, {})) for record in records] + [none] * len(missing)
     by_task = pa.Table.from_pylist(tasks, _part(metric=False))
     by_metric = pa.Table.from_pylist([row for rows in metrics for row in rows], _part(metric=True))
     owner = pa.array([number for number, rows in enumerate(metrics) for _ in rows], pa.int64())
@@ -173,11 +176,16 @@ def _of_record(record: Record) -> dict[str, Any]:
     return values
 
 
-def _metrics(record: Record) -> list[dict[str, Any]]:
-    """Return the columns on each metric, sorted by name; one empty row for a record without metrics."""
+def _metrics(record: Record, apart: Mapping[str, Interval]) -> list[dict[str, Any]]:
+    """Return the columns on each metric, sorted by name; one empty row for a record without metrics.
+
+    ``apart``: further metrics, of all repeats of the record's cell.
+    """
     rows = []
-    for name, value in sorted(record.metrics.items()):
-        low, high = record.info.intervals.get(name) or (None, None)
+    intervals = record.info.intervals | {name: [each.low, each.high] for name, each in apart.items()}
+    values = record.metrics | {name: each.value for name, each in apart.items()}
+    for name, value in sorted(values.items()):
+        low, high = intervals.get(name) or (None, None)
         error = record.info.errors.get(name)
         row = {"metric": _utf8(name), "value": value, "unit": _unit(name)}
         rows.append(row | {"low": _finite(low), "high": _finite(high), "standard_error": _finite(error)})

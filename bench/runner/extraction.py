@@ -30,7 +30,7 @@ from bench.models.promises import (
 from bench.models.surrogates import SolvedSurrogate, TrainedSurrogate
 from bench.models.training_config import parse_training
 from bench.models.victims import Victim
-from bench.records import AdaptationRecord, Costs, Info, Outcome
+from bench.records import SURROGATE_LABEL, AdaptationRecord, Costs, Info, Outcome
 from bench.runner.context import WorkerContext
 from bench.runner.timing import Timings, memory_mib
 from bench.seeds import derive
@@ -276,7 +276,8 @@ def measure(
         }
         | uniform
         | {f"extraction.{name}": value for name, value in transfer_set.facts.items()},
-        arrays={"agreement": agreement.astype(np.uint8), "correct": correct.astype(np.uint8)},
+        arrays={"agreement": agreement.astype(np.uint8), "correct": correct.astype(np.uint8)}
+        | ({SURROGATE_LABEL: guess.astype(np.uint8)} if victim.classes <= 256 else {}),
         info=Info(
             queries=account.counts(),
             learnt=len(transfer_set.x),

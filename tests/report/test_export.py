@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from pyarrow import parquet
@@ -60,6 +61,28 @@ def test_a_row_has_the_interval_the_unit_and_the_costs_that_are_stored(tmp_path)
     assert fidelity.seconds == pytest.approx(0.542)
     latency = rows[rows.metric == "latency.256"].iloc[0]
     assert (latency.value, latency.unit) == (0.4, "µs")
+
+
+def test_disagreement_of_repeats_is_in_the_rows_of_each_of_them(tmp_path):
+    labels = np.zeros((2, 300), np.uint8)
+    labels[1, :30] = 7
+    repeats = [
+        replace(
+            made := cell(INSIDE, NONE, SOFT, 50, repeat),
+            arrays=made.arrays | {"surrogate_label": labels[repeat]},
+        )
+        for repeat in range(2)
+    ]
+    rows = exported(tmp_path / "run.parquet", [*AUDITS, *repeats, cell(INSIDE, NONE, SOFT, 200, 0)])
+    for metric in ("extraction.ambiguity", "extraction.discrepancy"):
+        found = rows[rows.metric == metric]
+        assert sorted(found.repeat) == [0, 1]
+        assert (found.value == 0.1).all()
+        assert found.low.between(0.06, 0.1).all()
+        assert found.high.between(0.1, 0.15).all()
+        assert set(found.unit) == {"fraction"}
+    own = rows[rows.key == repeats[0].key].metric
+    assert list(own) == sorted(own)
 
 
 def test_parquet_has_types_and_says_what_columns_mean(tmp_path):

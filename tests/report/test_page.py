@@ -10,6 +10,7 @@ from records import (
     ADAPTIVE,
     AUDITS,
     DEFENSES,
+    INPUTS,
     INSIDE,
     LABEL_ONLY,
     LABELS,
@@ -336,6 +337,48 @@ def test_detection_and_utility_loss_are_reported_per_defense(text):
     assert "never" in section(text, "## Detection by pool")
     assert "rounded(decimals=1)" in section(text, "## Utility for benign users")
     assert "rounded" not in section(text, "## Benign queries rejected or flagged")
+
+
+def test_confidence_out_of_distribution_is_a_row_a_defense_and_pool_where_it_was_measured(text, tmp_path):
+    assert "## Confidence out of distribution" not in text  # these records are older
+    name, lost = "honest.ood_auroc.noise", "honest.ood_auroc_lost.noise"
+    records = [
+        replace(
+            record,
+            metrics=record.metrics | {name: 0.9 - 0.4 * number} | ({lost: 0.4} if number else {}),
+            info=record.info.with_values(
+                intervals=record.info.intervals | {name: [0.45, 0.95], lost: [0.35, 0.45]}
+            ),
+        )
+        for number, record in enumerate(AUDITS[:2])
+    ]
+    report = write_report([*records, *fake_run()[len(AUDITS) :]], META, tmp_path)
+    shown = section(pages_of(report), "## Confidence out of distribution")
+    assert re.search(r"\| none +\| noise +\| +0\.900 \(0\.450–0\.950\) \| +– +\|", shown)
+    assert re.search(
+        r"\| `label_only` +\| noise +\| +0\.500 \(0\.450–0\.950\) \| +0\.400 \(0\.350–0\.450\) \|", shown
+    )
+
+
+def test_disagreement_of_surrogates_is_shown_where_their_labels_are_stored(text, tmp_path):
+    assert not re.search(r"\| ambiguity", text)
+
+    def labelled(record):
+        labels = np.zeros(INPUTS, np.uint8)
+        labels[: 3 * record.repeat] = 1
+        return replace(record, arrays=record.arrays | {"surrogate_label": labels})
+
+    records = [labelled(record) if record.arrays else record for record in fake_run()]
+    report = write_report(records, META, tmp_path)
+    line = next(
+        line
+        for line in page(report, "attacks.md").splitlines()
+        if re.match(r"\| none +\| copycat on labels", line) and line.count("|") > 10
+    )
+    # Repeats 0 to 4 give another label to the first 0, 3, 6, 9 and 12 of 300 inputs.
+    cells = [part.strip() for part in line.strip("|").split("|")]
+    assert cells[-2].startswith("4.0 (")
+    assert cells[-1].startswith("4.0 (")
 
 
 def test_shared_trainings_do_not_count_in_training_time(text):

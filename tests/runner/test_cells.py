@@ -38,10 +38,12 @@ def test_repeats_differ(cell, run):
     assert first.arrays["agreement"].tobytes() != second.arrays["agreement"].tobytes()
 
 
-def test_fidelity_is_the_mean_agreement(cell, run):
+def test_fidelity_is_the_mean_agreement_and_labels_say_the_same(cell, run, context, digits_spec):
     (outcome, _) = run(cell)
     assert outcome.metrics["extraction.fidelity"] == pytest.approx(outcome.arrays["agreement"].mean())
     assert outcome.arrays["agreement"].shape == (447,)
+    truth = context.truth(digits_spec).argmax(axis=1)
+    assert ((outcome.arrays["surrogate_label"] == truth) == outcome.arrays["agreement"]).all()
 
 
 def test_every_query_counts(cell, run):
