@@ -11,7 +11,7 @@ SOLVER = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1
 
 
 def least(clean, costs, eps, *, keep_label):
-    """Return the least cost by HiGHS; its variables are the answer and each entry's distance from the clean one."""
+    """Return the least cost by HiGHS; variables: the answer, and each entry's distance from the clean one."""
     classes, top = len(clean), clean.argmax()
     one, none = np.eye(classes), np.zeros((classes, classes))
     blocks = [np.hstack([one, -one]), np.hstack([-one, -one]), np.hstack([none[:1], np.ones((1, classes))])]
