@@ -186,6 +186,16 @@ def at_least_or_zero(cutoff: float) -> Predicate:
     return Predicate("entries of at least {cutoff} or 0", violation, EXACT, {"cutoff": f"{cutoff:g}"})
 
 
+def within_l1(eps: float) -> Predicate:
+    """Return the predicate that an answer is at most ``eps`` from the one before in L1."""
+
+    def violation(before: Array, given: Answers) -> Array:
+        excess: Array = np.maximum(np.abs(given.probabilities - before).sum(axis=1) - eps, 0)
+        return excess
+
+    return Predicate("L1 change of at most {eps}", violation, ROUNDING, {"eps": f"{eps:g}"})
+
+
 def rejected_if_flagged() -> Predicate:
     """Return the predicate that the queries that are rejected are those that are flagged."""
     return Predicate(

@@ -1,0 +1,41 @@
+"""The inverse of the defense ``grad_redirection``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attacks.base import Array
+from attacks.inverse.base import Estimator, Inverse, Mask, Parameters, StackPosition
+from attacks.inverse.numerics import moved_mass
+
+LEAD = 1e-4
+"""Least lead of the top-1 class where labels are kept."""
+
+
+class GradRedirectionInverse(Inverse):
+    """Gives eps/2 back from the class that received it; which classes paid is the defender's secret.
+
+    The largest of the other classes gets all of it: of a confident answer, it paid nearly all.
+    """
+
+    uses_estimate, exact, has_forward = True, False, False
+
+    def fit(self, answers: Array, estimator: Estimator) -> Parameters:
+        """Return eps, and whether labels were kept.
+
+        The second largest entries are about eps/2 where answers were confident and eps is at most 1. Labels
+        were kept if the lead of one is that of the defense; where no answer is at that limit, both readings
+        agree.
+        """
+        if not len(answers):
+            return {"eps": 0.0, "keep_label": False}
+        ordered = np.sort(answers, axis=1)
+        kept = bool((np.abs(ordered[:, -1] - ordered[:, -2] - LEAD) < LEAD / 1000).any())
+        return {"eps": float(np.clip(2 * np.median(ordered[:, -2]), 0, 2)), "keep_label": kept}
+
+    def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
+        """Return the answers (n, classes) with the mass given back."""
+        moved = self.parameters.get("eps", 1) / 2
+        if self.parameters.get("keep_label", False):
+            return moved_mass.given_back(answers, moved), answers.max(axis=1) > 0
+        return moved_mass.without_receiver(answers, moved, estimate)

@@ -1,0 +1,40 @@
+"""The inverse of the defense ``random_one_hot``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attacks.base import Array
+from attacks.inverse.base import Estimator, Inverse, Mask, Parameters, StackPosition
+from attacks.inverse.numerics import moved_mass
+
+
+class RandomOneHotInverse(Inverse):
+    """Finds the class that was drawn and takes its mass away; what is left is the victim's row."""
+
+    uses_estimate, exact = True, False
+
+    def fit(self, answers: Array, estimator: Estimator) -> Parameters:
+        """Return eps: every answer has eps/2 in some entry that is not its victim's top-1.
+
+        So eps/2 is the least of the second largest entries, or of the largest if it is more than 1/2. The
+        value that explains more rows is taken.
+        """
+        ordered = np.sort(answers, axis=1)
+        values = [float(np.clip(ordered[:, column].min(initial=1), 0, 0.999)) for column in (-2, -1)]
+        explained = [moved_mass.without_drawn(answers, value, None)[1].sum() for value in values]
+        return {"eps": 2 * values[int(explained[1] > explained[0])]}
+
+    def forward(self, rows: Array) -> Array:
+        """Return the mean answers (n, classes): each class other than the top-1 is as likely to be drawn."""
+        share = self.parameters.get("eps", 1) / 2
+        others = 1 - np.eye(rows.shape[1])[rows.argmax(axis=1)]
+        mean: Array = (1 - share) * rows + share * others / (rows.shape[1] - 1)
+        return mean
+
+    def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
+        """Return the rows (n, classes) without the drawn class' mass; NaN where nothing else is left."""
+        share = self.parameters.get("eps", 1) / 2
+        if share >= 1:
+            return np.full_like(answers, np.nan), np.zeros(len(answers), dtype=bool)
+        return moved_mass.without_drawn(answers, share, estimate)

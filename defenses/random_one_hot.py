@@ -1,0 +1,64 @@
+"""The control of GRAD²: mass moves to a random class, as far as the L1 bound allows.
+
+The random baseline of Mazeika, Li, Forsyth 2022, "How to Steer Your Adversary: Targeted and Efficient Model
+Stealing Defenses with Gradient Redirection" (ICML). A defense that chooses its perturbation has to be better.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from defenses import predicates
+from defenses.base import Answers, Array, Claims, NoisyDefense, Predicate, StrengthRange, as_distributions
+
+
+class RandomOneHot(NoisyDefense):
+    """Answers ``(1 - eps/2) y + (eps/2) e_k`` for a class k drawn among those other than the top-1 of y.
+
+    ``eps``: bound of the L1 distance, in [0, 2]. ``consistent``: the class is keyed by the input, so that
+    repeated queries get the same answer; another client, or the same input changed by one bit, gets another
+    draw. From ``eps`` = 1 on every label is wrong; below, those of unsure answers may be.
+    """
+
+    name = "random_one_hot"
+    paper = "Mazeika et al. 2022, arXiv 2206.14157 (random baseline)"
+    known_by = ("recover", "average", "auto")
+    strength = StrengthRange("eps", 0.0, 2.0)
+
+    def __init__(self, *, eps: Annotated[float, Field(ge=0, le=2)] = 1.0, consistent: bool = False) -> None:
+        super().__init__()
+        self.eps, self.consistent = eps, consistent
+
+    @property
+    def claims(self) -> Claims:
+        """The drawn class may become the top-1, or tie with it."""
+        return Claims(
+            keeps_label=False,
+            ties=True,
+            normalises=True,
+            stochastic=self.eps > 0,
+            consistent_noise=self.consistent and self.eps > 0,
+        )
+
+    @property
+    def predicates(self) -> Sequence[Predicate]:
+        """The bound; of whatever is no distribution, from the distribution that it is made into."""
+        bound = predicates.within_l1(self.eps)
+
+        def violation(before: Array, given: Answers) -> Array:
+            return bound.violation(as_distributions(np.clip(before, 0, None)), given)
+
+        return (replace(bound, violation=violation),)
+
+    def weights(self, row: Array, rng: np.random.Generator) -> Array:
+        """Return ``row`` (classes,), mixed with one class other than its first maximum."""
+        clean = np.clip(row, 0, None)
+        total = clean.sum()
+        mixed: Array = (1 - self.eps / 2) * (clean / total if total > 0 else np.full(len(row), 1 / len(row)))
+        # All classes but the top-1, in order; the draw is made for every row, whatever is in it.
+        drawn = int(rng.integers(len(row) - 1)) if len(row) > 1 else 0
+        mixed[drawn + (drawn >= clean.argmax())] += self.eps / 2
+        return mixed
