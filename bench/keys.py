@@ -23,6 +23,7 @@ INGREDIENTS: dict[str, frozenset[str]] = {
     "victim": frozenset({"spec", "schedule", "data", "code", "numerical rules"}),
     "training": frozenset(
         {"transfer sets", "architecture", "schedule", "scale", "seeds", "device", "code", "numerical rules"}
+        | {"method", "unlabelled"}
     ),
     "images": frozenset({"files", "rows", "code"}),
     "list": frozenset({"kind", "files", "docstrings"}),

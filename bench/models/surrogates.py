@@ -380,13 +380,13 @@ def _key(
         # Of images in [0, 1] nothing more, so that older trainings keep their keys.
         "scale": scale if inputs.unit and inputs.layout == "images" else [*scale, inputs.values()],
         "seeds": list(seeds),
+        "method": method,
+        "unlabelled": [_digest(each) for each in unqueried] if method else [],
         "device": device(),
         "code": _code(),
         "numerical rules": NUMERICAL_RULES,
         **keys.versions_of(versions()),
     }
-    if method:
-        ingredients["views"] = [method, *(_digest(each) for each in unqueried)]
     return keys.compose("training", ingredients)
 
 

@@ -72,7 +72,9 @@ def _training(inputs: Inputs) -> bytes:
     part = _images(inputs.seed)
     sets = [TransferSet(part.x, np.eye(10, dtype=np.float32)[part.y])]
     folder, spec = files.cache_root() / "trainings", inputs.spec
-    (trained,) = surrogates.fit(sets, spec.architecture, 10, [spec.seed], folder, inputs.training)
+    (trained,) = surrogates.fit(
+        sets, spec.architecture, 10, [spec.seed], folder, inputs.training, unqueried=[part.x[::-1]]
+    )
     return trained.probabilities(part.x).tobytes() + trained.probabilities_half(part.x).tobytes()
 
 
@@ -194,6 +196,8 @@ CACHES = {
             ),
             "scale": _set("training", "rule(mean=0.5)"),
             "seeds": _set("spec", VictimSpec("digits", "mlp", 1)),
+            "method": _set("training", "rule(augment=weak)"),
+            "unlabelled": _set("training", "rule(unlabelled=fixmatch)"),
             "device": _patch(surrogates, "device", lambda: "cuda"),
             "code": edit_module("bench.models.surrogates"),
             "code, imported by others": edit_module("bench.models.fast.max_pooling"),
