@@ -79,7 +79,8 @@ class ClaimRun:
 def claim_table(published: PublishedClaims, runs: Sequence[ClaimRun]) -> ClaimTable:
     """Return the rows of each defense: its claims, then its default and its strongest affordable strength.
 
-    Of several runs with cells of one claim, the first counts. Only defenses that stand alone have rows.
+    A claim of which no number was read and no recipe is known has none. Of several runs with cells of one
+    claim, the first counts. Only defenses that stand alone have rows.
     """
     rows = [row for defense in published.defense for row in _rows(defense, runs)]
     used = {row.setting.run for row in rows if row.setting is not None}
@@ -88,7 +89,8 @@ def claim_table(published: PublishedClaims, runs: Sequence[ClaimRun]) -> ClaimTa
 
 def _rows(defense: PublishedDefense, runs: Sequence[ClaimRun]) -> Iterator[ClaimRow]:
     for claim in defense.claim:
-        yield _of_claim(defense, claim, runs)
+        if not claim.unread:
+            yield _of_claim(defense, claim, runs)
     for run in runs:
         for threat, budget in run.threats:
             yield from _measured(defense, run, threat, budget)

@@ -85,6 +85,11 @@ class Claim(_Strict):
             return None
         return (self.undefended - self.defended) / 100
 
+    @property
+    def unread(self) -> bool:
+        """Whether there is nothing to compare: no number was read, and no recipe is known."""
+        return self.published_loss is None and self.where is None
+
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Self:
         numbers = (self.victim_accuracy, self.undefended, self.defended, self.loss)

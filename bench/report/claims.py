@@ -116,6 +116,7 @@ def claims_page(published: PublishedClaims, table: ClaimTable) -> str:
             [_source(place, papers[row.plugin], claim) for place, row, claim in numbered if claim],
             text=5,
         ),
+        unread=list(dict.fromkeys(plain(each.paper) for each, claim in published.claims() if claim.unread)),
         reasons=[
             f"{place}. *{row.verdict}*: {plain(row.reason)}."
             for place, row, claim in numbered
@@ -152,13 +153,19 @@ def _losses(place: int, row: ClaimRow, claim: Claim | None) -> list[str]:
     same, best, adds = row.same_recipe, row.competent, row.adaptation
     return [
         str(place),
-        f"{code(row.defense)}<br>{_STRENGTH[row.strength]}",
+        f"{code(row.defense)}<br>{_strength(row)}",
         _published(claim),
         _pp(same.loss) if same else DASH,
         _pp(best.loss) if best else DASH,
         _pp(adds.adds) if adds else DASH,
         row.verdict if claim else DASH,
     ]
+
+
+def _strength(row: ClaimRow) -> str:
+    """Return which strength a row is of, and on which victim and pool it was measured."""
+    where = f"; {plain(row.setting.victim)}, {plain(row.setting.pool)}" if row.setting else ""
+    return f"{_STRENGTH[row.strength]}{where}"
 
 
 def _published(claim: Claim | None) -> str:
@@ -208,26 +215,26 @@ def _lost(row: ClaimRow) -> str:
 
 
 def _source(place: int, defense: PublishedDefense, claim: Claim) -> list[str]:
-    def stated(value: str | int | None) -> str:
-        return f"{value:,}" if isinstance(value, int) else plain(value or "not stated")
-
-    victim = stated(claim.victim)
-    if claim.victim_accuracy is not None:
-        victim += f" ({claim.victim_accuracy:g} %)"
-    parts = [
-        f"{claim.quantity} on {stated(claim.data)}, {victim} → {stated(claim.surrogate)}",
-        f"pool {stated(claim.pool)}, queries {stated(claim.budget)}",
-        f"attack: {stated(claim.attack)}; knowledge {claim.knowledge}",
-        f"users' limit: {stated(claim.limit)}; seeds {stated(claim.seeds)}",
+    accuracy = "" if claim.victim_accuracy is None else f" of {claim.victim_accuracy:g} % accuracy"
+    known = {
+        "data set": claim.data,
+        "victim": claim.victim and f"{claim.victim}{accuracy}",
+        "surrogate": claim.surrogate,
+        "pool": claim.pool,
+        "queries": claim.budget and f"{claim.budget:,}",
+        "attack": claim.attack,
+        "users' limit": claim.limit,
+        "seeds": claim.seeds and str(claim.seeds),
+    }
+    parts = [f"{name}: {plain(value)}" for name, value in known.items() if value]
+    missing = [name for name, value in known.items() if not value]
+    sentences = [
+        "; ".join([claim.quantity, *parts, f"knowledge: {claim.knowledge}"]),
+        f"Not stated in what was read: {', '.join(missing)}" if missing else "",
+        plain(claim.notes.removesuffix(".")),
     ]
     levels = DASH
     if claim.undefended is not None and claim.defended is not None:
         levels = f"{claim.undefended:g} → {claim.defended:g}"
-    notes = f" {plain(claim.notes)}" if claim.notes else ""
-    return [
-        str(place),
-        f"{plain(defense.paper)}, {plain(claim.place)}",
-        "; ".join(parts) + f".{notes}",
-        levels,
-        claim.read,
-    ]
+    setting = ". ".join(filter(None, sentences)) + "."
+    return [str(place), f"{plain(defense.paper)}, {plain(claim.place)}", setting, levels, claim.read]

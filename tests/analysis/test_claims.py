@@ -108,8 +108,9 @@ def test_what_is_not_measured_has_no_verdict():
 
 
 def test_a_claim_whose_number_nobody_read_has_none():
-    unread = claim(undefended=None, defended=None, victim_accuracy=None, read="not read")
-    assert rows(unread)[0].verdict == "no number"
+    unread = {"undefended": None, "defended": None, "victim_accuracy": None, "read": "not read"}
+    assert rows(claim(**unread))[0].verdict == "no number"
+    assert [row.claim for row in rows(claim(**unread, where=None))] == [""]
     without_recipe = claim(loss=40.0, undefended=None, defended=None, where=None, pool="", victim="")
     row = rows(without_recipe)[0]
     assert (row.verdict, row.reason) == ("not comparable", "victim and pool not stated in what was read")

@@ -25,12 +25,12 @@ def lines(page, heading):
 
 def test_the_first_table_compares_losses():
     first, second = lines(pages.claims_page(CLAIMS, TABLE), "# Published")
-    assert first[1:3] == ["`rounded(decimals=1)`<br>as published", "10.0"]
+    assert first[1:3] == ["`rounded(decimals=1)`<br>as published; digits/mlp, in-distribution", "10.0"]
     assert first[3].startswith("10.0 (")
     assert first[4].startswith("3.0 (")
     assert first[5].startswith("7.0 (")
     assert first[6] == "reproduced"
-    assert second[1].endswith("<br>default")
+    assert second[1].endswith("<br>default; digits/mlp, in-distribution")
     assert (second[2], second[3], second[6]) == ("–", "–", "–")
 
 
@@ -43,8 +43,10 @@ def test_settings_name_everything_that_a_loss_depends_on():
     assert row[5] == "91.1 % (auto) → 88.1 % (auto), of 2 attacks"
     source = lines(page, "## Where the published")[0]
     assert source[1] == "Nobody 2026, Table 1"
-    assert "mlp (96 %) → mlp; pool in-distribution, queries 200" in source[2]
-    assert source[2].endswith("seeds not stated. The constant is not stated.")
+    assert "accuracy; data set: digits; victim: mlp of 96 % accuracy; surrogate: mlp; pool" in source[2]
+    assert source[2].endswith(
+        "Not stated in what was read: attack, users' limit, seeds. The constant is not stated."
+    )
     assert source[3:] == ["90 → 80", "text"]
     assert "- `made`: `moatbench run made`, commit " + "a" * 40 in page
     assert "Of 1 claims: 1 reproduced." in page
