@@ -22,7 +22,7 @@ class Call:
     ``query``: once decoded and counted. ``reserved``: inputs that were counted against the account;
     ``number``: how many of its inputs were reserved before these, None where nobody counts them (noise of a
     defense depends on it). ``flagged``, ``refused``: inputs of the answer that a defense flagged, rejected.
-    ``status``: of the answer.
+    ``status``: of the answer. ``logged``: whether the log has it that the query was answered.
     """
 
     id: str
@@ -38,6 +38,7 @@ class Call:
     flagged: int = 0
     refused: int = 0
     status: int = 0
+    logged: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
 
 

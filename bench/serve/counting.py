@@ -48,8 +48,8 @@ def admit(
     """Return how many inputs of an account were counted before, and count ``inputs`` more; Denied: why not.
 
     Suspension, quota and rate decide.
-    ``now``: of :meth:`bench.serve.state.State.now`, in the same transaction. ``cap``: inputs in all; None:
-    any number. What was counted stays counted, whatever becomes of the request.
+    ``now``: the steady time of :meth:`bench.serve.state.State.moment`, in the same transaction. ``cap``:
+    inputs in all; None: any number. What was counted stays counted, whatever becomes of the request.
 
     The window is exact: every admission is a row, and those of the last ``rate.seconds`` are in the counter
     ``recent``. A row leaves it only when it is older than the window, so no window holds more than the limit.

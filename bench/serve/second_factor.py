@@ -87,22 +87,22 @@ def perform(
     SecondFactorError for a code that is wrong or was used; that is counted, in a transaction of its own.
     """
     with state.transaction() as connection:
-        now = state.now()
+        now, steady = state.moment()
         if not connection.execute("select 1 from factors where account = ?", (account,)).fetchone():
             raise UsageError(f"the account {account} has no second factor here; moatbench keys init makes it")
-        wait = _wait(connection, account, now)
+        wait = _wait(connection, account, steady)
         fault = f"too many wrong codes; try again in {wait / 60:.0f} minutes" if wait else ""
         if not fault and _accept(connection, pepper, account, code, state.clock()):
             return act(connection, now)
         if not fault:
             fault = "the code is wrong or was used before; wait for the next one"
-            connection.execute("insert into failures values (?, ?, ?)", (KIND, account, now))
+            connection.execute("insert into failures values (?, ?, ?)", (KIND, account, steady))
             audit.append(connection, "second factor failed", {"time": now, "account": account})
     raise SecondFactorError(fault, wait)
 
 
 def _wait(connection: sqlite3.Connection, account: str, now: float) -> float:
-    """Return how many seconds no code of the account is looked at."""
+    """Return how many seconds no code of the account is looked at; ``now``: the steady time."""
     connection.execute("delete from failures where kind = ? and at <= ?", (KIND, now - FAILURE_SECONDS))
     count, first = connection.execute(
         "select count(*), min(at) from failures where kind = ? and who = ?", (KIND, account)

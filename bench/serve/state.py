@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from bench.errors import MoatbenchError
 from bench.remote.ledger_file import boot_id
@@ -20,7 +20,8 @@ SCHEMA_VERSION = 1
 WAIT_SECONDS = 30.0
 """How long a transaction waits for those of other workers."""
 TABLES = (
-    "create table seen (at real not null, elapsed real not null, boot text not null) strict",
+    # steady: NULL in files of versions that had no such time.
+    "create table seen (at real not null, elapsed real not null, boot text not null, steady real) strict",
     # renewed: when an account that had been revoked got a new key; older tokens of it are not valid.
     """create table accounts (name text primary key, role text not null, prefix text unique not null,
        digest blob not null, made real not null, revoked real, renewed real) without rowid, strict""",
@@ -43,6 +44,17 @@ TABLES = (
 )
 
 
+class Moment(NamedTuple):
+    """A time, in seconds since 1970, as a state file has it. ``now`` never goes back.
+
+    ``steady``: for windows. While the machine runs it goes on as fast as time passes, wherever its clock is
+    set; so it may be another time than ``now``.
+    """
+
+    now: float
+    steady: float
+
+
 class StateError(MoatbenchError):
     """The state file cannot be read or written: nothing may be answered that it does not count."""
 
@@ -51,7 +63,7 @@ class State:
     """A connection to the state file of a server, one a worker.
 
     ``clock``: seconds since 1970. ``elapsed``: seconds since the machine started, which no change of the
-    clock moves; with a ``clock`` of the caller's own it stands still, if not given. All that has to hold
+    clock moves; a ``clock`` of the caller's own stands for both, if it is not given. All that has to hold
     together happens in one :meth:`transaction`. Errors of the file are StateErrors of one sentence.
     """
 
@@ -64,7 +76,7 @@ class State:
         boot: Callable[[], str] = boot_id,
     ) -> None:
         self.path, self.clock = path, clock
-        self._elapsed = elapsed or (monotonic if clock is time else lambda: 0.0)
+        self._elapsed = elapsed or (monotonic if clock is time else clock)
         self._boot = boot()
         self._lock = threading.RLock()
         with self._errors():
@@ -109,6 +121,8 @@ class State:
                     f"{path} was written by a newer version of moatbench (schema {version}, here "
                     f"{SCHEMA_VERSION}); use that version"
                 )
+            elif "steady" not in {name for _, name, *_ in db.execute("pragma table_info(seen)")}:
+                db.execute("alter table seen add column steady real")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -146,18 +160,33 @@ class State:
         """Return seconds since 1970, never less than any earlier call on this file returned.
 
         Where the clock was set back, time goes on from the latest one seen, at the pace of ``elapsed``; so
-        nothing that has expired comes back, and no window is freed early. To be called in a transaction,
-        which keeps what was seen.
+        nothing that has expired comes back. To be called in a transaction, which keeps what was seen.
+        """
+        return self.moment().now
+
+    def moment(self) -> Moment:
+        """Return :meth:`now`, and the time by which windows are counted.
+
+        A clock that is set forward frees no window. Only when the machine was started again since the last
+        call, the clock has to say how much time has passed. To be called in a transaction.
         """
         at, elapsed, db = self.clock(), self._elapsed(), self._connection
-        row = db.execute("select at, elapsed, boot from seen").fetchone()
+        row = db.execute("select at, elapsed, boot, steady from seen").fetchone()
         if row is None:
-            db.execute("insert into seen values (?, ?, ?)", (at, elapsed, self._boot))
-            return at
-        passed = max(0.0, elapsed - float(row[1])) if row[2] == self._boot else 0.0
-        at = max(at, float(row[0]) + passed)
-        db.execute("update seen set at = ?, elapsed = ?, boot = ?", (at, elapsed, self._boot))
-        return at
+            db.execute("insert into seen values (?, ?, ?, ?)", (at, elapsed, self._boot, at))
+            return Moment(at, at)
+        last = float(row[0])
+        steady = last if row[3] is None else float(row[3])
+        if row[2] == self._boot:
+            passed = max(0.0, elapsed - float(row[1]))
+            at, steady = max(at, last + passed), steady + passed
+        else:
+            at = max(at, last)
+            steady += at - last
+        db.execute(
+            "update seen set at = ?, elapsed = ?, boot = ?, steady = ?", (at, elapsed, self._boot, steady)
+        )
+        return Moment(at, steady)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

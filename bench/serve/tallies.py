@@ -11,7 +11,7 @@ def count(
     """Add ``amount`` to a count, inside the caller's transaction.
 
     ``name``: "requests", by the ``control`` that refused (or "") and the HTTP ``status``; "inputs", whose
-    ``control`` is "admitted", "refused" or "flagged"; "seconds" of answered requests.
+    ``control`` is "admitted", "refused", "flagged" or "unanswered"; "seconds" of answered requests.
     """
     connection.execute(
         """insert into tallies values (?, ?, ?, ?) on conflict (name, control, status)

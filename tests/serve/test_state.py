@@ -68,6 +68,41 @@ def test_time_never_goes_back_and_goes_on_at_its_pace(tmp_path):
         assert now(again) == 2000.0
 
 
+def steady(state):
+    with state.transaction():
+        return state.moment().steady
+
+
+def test_a_clock_that_is_set_forward_or_back_does_not_move_the_time_of_windows(tmp_path):
+    clock, elapsed, boot = Clock(1000.0), Clock(5.0), ["one"]
+    with opened(tmp_path, clock, elapsed=elapsed, boot=lambda: boot[0]) as state:
+        assert steady(state) == 1000.0
+        clock.time, elapsed.time = 1003.0, 8.0
+        assert steady(state) == 1003.0
+        clock.time += 86_400
+        assert (steady(state), now(state)) == (1003.0, 87_403.0)
+        elapsed.time += 10
+        clock.time = 0.0
+        assert (steady(state), now(state)) == (1013.0, 87_413.0)
+    with opened(tmp_path, clock, elapsed=elapsed, boot=lambda: boot[0]) as again:  # the server anew
+        elapsed.time += 1
+        assert (steady(again), now(again)) == (1014.0, 87_414.0)
+    boot[0], elapsed.time, clock.time = "two", 3.0, 87_500.0
+    with opened(tmp_path, clock, elapsed=elapsed, boot=lambda: boot[0]) as later:  # the machine anew
+        assert (steady(later), now(later)) == (1100.0, 87_500.0)
+
+
+def test_a_file_of_before_there_was_such_a_time_goes_on_from_its_clock(tmp_path):
+    opened(tmp_path, Clock(1.0)).close()
+    with sqlite3.connect(tmp_path / "state.sqlite") as db:
+        db.execute("drop table seen")
+        db.execute("create table seen (at real not null, elapsed real not null, boot text not null) strict")
+        db.execute("insert into seen values (1000.0, 5.0, 'one')")
+    db.close()
+    with opened(tmp_path, Clock(9000.0), elapsed=Clock(25.0), boot=lambda: "one") as state:
+        assert (steady(state), now(state)) == (1020.0, 9000.0)
+
+
 def test_workers_agree_on_the_time(tmp_path):
     with opened(tmp_path, Clock(1000.0)) as one, opened(tmp_path, Clock(500.0)) as other:
         assert now(one) == 1000.0

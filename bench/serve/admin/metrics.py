@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 COUNTERS = {
     "requests": ("requests, by the control that refused them and by status", ("control", "status")),
-    "inputs": ("inputs that were admitted, rejected by a defense, or flagged by one", ("outcome",)),
+    "inputs": ("inputs that were admitted, rejected or flagged by a defense, or got no answer", ("outcome",)),
     "seconds": ("seconds from the admission of inputs to their answer, summed", ()),
 }
 """Help and labels of each count of :mod:`bench.serve.tallies`."""

@@ -54,7 +54,7 @@ def count_failure(state: State, address: str, limit: Limit) -> int | None:
     """
     who = network(address)
     with state.transaction() as connection:
-        now = state.now()
+        now = state.moment().steady
         connection.execute("delete from failures where kind = ? and at <= ?", (KIND, now - limit.seconds))
         count, first = connection.execute(
             "select count(*), min(at) from failures where kind = ? and who = ?", (KIND, who)

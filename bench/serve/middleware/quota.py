@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from bench.serve import audit, tallies
 from bench.serve.asgi import App, Receive, Scope, Send
-from bench.serve.call import Refused, call_of
+from bench.serve.call import Call, Refused, call_of
 from bench.serve.counting import Denied, Rate, admit
-from bench.serve.state import State
+from bench.serve.state import State, StateError
 
 
 class QuotaAndRate:
@@ -25,8 +28,9 @@ class QuotaAndRate:
             if call.query is not None:
                 inputs = len(call.query)
                 with self._state.transaction() as connection:
-                    call.time = now = self._state.now()
-                    before = admit(connection, call.account, inputs, now, self._cap, self._rate)
+                    now, steady = self._state.moment()
+                    call.time = now
+                    before = admit(connection, call.account, inputs, steady, self._cap, self._rate)
                     if not isinstance(before, Denied):
                         tallies.count(connection, "inputs", inputs, "admitted")
                         audit.append(
@@ -38,4 +42,28 @@ class QuotaAndRate:
                     wait = () if before.wait is None else (("retry-after", str(before.wait)),)
                     raise Refused(before.status, before.text, control=before.control, headers=wait)
                 call.reserved, call.number = inputs, before
+                await self._answered(call, scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    async def _answered(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application; write a row where the admitted query gets no answer."""
+        try:
+            await self._app(scope, receive, send)
+        except BaseException as error:
+            if not call.logged:
+                with suppress(StateError):  # then the error that is raised ends the server
+                    self._unanswered(call, error)
+            raise
+
+    def _unanswered(self, call: Call, error: BaseException) -> None:
+        """Write that admitted inputs got no answer, and why: a control, the deadline, or a fault of ours."""
+        reason = "server"
+        if isinstance(error, Refused):
+            reason = error.control
+        elif isinstance(error, asyncio.CancelledError):
+            reason = "deadline"
+        with self._state.transaction() as connection:
+            fields = {"time": self._state.now(), "id": call.id, "account": call.account}
+            audit.append(connection, "unanswered", {**fields, "inputs": call.reserved, "control": reason})
+            tallies.count(connection, "inputs", call.reserved, "unanswered")

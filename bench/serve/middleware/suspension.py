@@ -61,3 +61,4 @@ class Suspension:
                 tallies.count(connection, "inputs", flagged, "flagged")
                 if self._after is not None and flag(connection, account, flagged, now, self._after):
                     audit.append(connection, "account suspended", {"time": now, "account": account})
+        call.logged = True
