@@ -1,8 +1,9 @@
-"""The server's side of checkpoints: starts the process that writes them, and ends when it has died."""
+"""The server's side of checkpoints: starts the process that writes them, and ends when that dies or hangs."""
 
 from __future__ import annotations
 
 import os
+import selectors
 import subprocess
 import sys
 import threading
@@ -16,6 +17,8 @@ from bench.serve.evidence_controls import Audit
 
 STARTING, ENDING = 60.0, 30.0
 """Seconds that the process has to check the log so far, and to write the last checkpoint."""
+SILENT = 30.0
+"""Seconds without a word of the process after which it is taken to hang; it says one a second."""
 _PASSED_ON = (
     *("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT"),
     *("VIRTUAL_ENV", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"),
@@ -25,12 +28,18 @@ _PASSED_ON = (
 
 @contextmanager
 def checkpoints(
-    settings: Audit | None, state: Path, folder: Path, died: Callable[[str], None]
+    settings: Audit | None,
+    state: Path,
+    folder: Path,
+    died: Callable[[str], None],
+    *,
+    silent: float = SILENT,
 ) -> Iterator[None]:
     """Have checkpoints of the state file's log written during the block; None: nothing is done.
 
     ``folder``: that of the controls file. ``died``: called from a thread, with a sentence, if the process
-    ends in between; nothing may be answered then. Raises UsageError where it cannot start.
+    ends in between, or says nothing for ``silent`` seconds, as where its disk hangs; it is then killed.
+    Nothing may be answered then. Raises UsageError where it cannot start.
     """
     if settings is None:
         yield
@@ -39,9 +48,11 @@ def checkpoints(
     ending = threading.Event()
 
     def watch() -> None:
-        process.wait()
-        if not ending.is_set():
-            died(f"checkpoints of the audit log are not written any more: {_last_words(process)}")
+        hangs = not _until_end(process, ending, silent)
+        if ending.is_set():
+            return
+        why = f"the process has said nothing for {silent:g} seconds" if hangs else _last_words(process)
+        died(f"checkpoints of the audit log are not written any more: {why}")
 
     watcher = threading.Thread(target=watch, daemon=True, name="checkpoints")
     watcher.start()
@@ -61,6 +72,23 @@ def checkpoints(
                 stream.close()
 
 
+def _until_end(process: subprocess.Popen[bytes], ending: threading.Event, silent: float) -> bool:
+    """Wait until a process has ended; kill it if it hangs before ``ending``. Return whether it ended."""
+    if process.stdout is None:
+        raise AssertionError("the process has no standard output")
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if selector.select(timeout=silent):
+                if not os.read(process.stdout.fileno(), 4096):
+                    process.wait()
+                    return True
+            elif not ending.is_set():
+                process.kill()
+                process.wait()
+                return False
+
+
 def _started(settings: Audit, state: Path, folder: Path) -> subprocess.Popen[bytes]:
     """Return the process once it has checked the log so far; raises UsageError with what it says."""
     command = [
@@ -74,6 +102,7 @@ def _started(settings: Audit, state: Path, folder: Path) -> subprocess.Popen[byt
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,  # so that no word of it waits unseen
         env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
     )
     timer = threading.Timer(STARTING, process.kill)

@@ -8,11 +8,13 @@ standard input is closed, so also when the server is killed.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,8 @@ READY = "ready"
 """What the process prints once the log so far was checked."""
 POLL = 0.2
 """Seconds between two looks at the log."""
+ALIVE = 1.0
+"""Seconds between two words to the server, after a look, which show that this process does not hang."""
 
 
 class LogError(Exception):
@@ -90,11 +94,21 @@ class Writer:
         return True
 
 
-def run(writer: Writer, stopped: threading.Event) -> None:
-    """Write checkpoints until ``stopped``, then the last one."""
+def run(writer: Writer, stopped: threading.Event, alive: Callable[[], None] = lambda: None) -> None:
+    """Write checkpoints until ``stopped``, then the last one; ``alive``: called about once a second."""
+    said = writer.timer()
     while not stopped.wait(POLL):
         writer.step()
+        if writer.timer() - said >= ALIVE:
+            alive()
+            said = writer.timer()
     writer.step(final=True)
+
+
+def _say_alive() -> None:
+    # A server that was killed, or does not listen, must not keep the last checkpoint from being written.
+    with suppress(OSError):
+        os.write(sys.stdout.fileno(), b"alive\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,8 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         writer, _lock = _opened(given)  # held to the end of the process
         writer.step()
         print(READY, flush=True)
+        os.set_blocking(sys.stdout.fileno(), False)
         threading.Thread(target=_wait_for_end, args=(stopped,), daemon=True).start()
-        run(writer, stopped)
+        run(writer, stopped, _say_alive)
     except (MoatbenchError, LogError, checkpoints.BrokenCheckpointsError) as error:
         print(error, file=sys.stderr)
         return ExitCode.USAGE

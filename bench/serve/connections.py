@@ -1,13 +1,15 @@
-"""HTTP/1.1 connections with a limit of their number, and of the time until a request's headers are whole."""
+"""HTTP/1.1 connections, limited in number, by address, and in the time until headers are whole."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections import Counter
+from typing import Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from bench.serve.addresses import network
 from bench.serve.controls import Size
 
 
@@ -35,13 +37,20 @@ class Connection(H11Protocol):
     """
 
     size = Size()
+    by_address: ClassVar[Counter[str]] = Counter()
+    _address = ""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Accept the connection, or end it where there are too many."""
+        """Accept the connection, or end it where there are too many, in all or from its address."""
         super().connection_made(transport)
         self.conn = _Parser(h11.SERVER, self.size.header_bytes)
-        if len(self.connections) > self.size.connections:
+        self._address = network(self.client[0] if self.client else "")
+        self.by_address[self._address] += 1
+        if (
+            len(self.connections) > self.size.connections
+            or self.by_address[self._address] > self.size.address_connections
+        ):
             transport.abort()
             return
         self._allow(self.size.seconds)
@@ -49,6 +58,9 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop()
+        self.by_address[self._address] -= 1
+        if self.by_address[self._address] <= 0:
+            del self.by_address[self._address]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -85,4 +97,4 @@ class Connection(H11Protocol):
 
 def connection_class(size: Size) -> type[Connection]:
     """Return the class of connections with these limits."""
-    return type("Connection", (Connection,), {"size": size})
+    return type("Connection", (Connection,), {"size": size, "by_address": Counter()})

@@ -21,7 +21,8 @@ class Size(pydantic.BaseModel):
     """Limits of one request.
 
     ``body_bytes``, ``header_bytes``: most bytes of each. ``inputs``: most inputs of a request.
-    ``connections``: most open ones, of a worker. ``seconds``: until the headers, and then until
+    ``connections``: most open ones, of a worker; ``address_connections``: of these, from one address, or one
+    network of IPv6: all clients behind a proxy have one. ``seconds``: until the headers, and then until
     the body are whole; ``answer_seconds``: until the answer is.
     """
 
@@ -31,6 +32,7 @@ class Size(pydantic.BaseModel):
     inputs: Annotated[int, pydantic.Field(ge=1)] = 1_000
     header_bytes: Annotated[int, pydantic.Field(ge=1_000)] = 16_384
     connections: Annotated[int, pydantic.Field(ge=1)] = 2_000
+    address_connections: Annotated[int, pydantic.Field(ge=1)] = 500
     seconds: Annotated[float, pydantic.Field(gt=0)] = 10.0
     answer_seconds: Annotated[float, pydantic.Field(gt=0)] = 60.0
 

@@ -22,6 +22,7 @@ CONTROLS = f"""
 [size]
 seconds = 120.0
 answer_seconds = 120.0
+address_connections = 2_000
 [quota]
 inputs = {CAP}
 rate = "unlimited"

@@ -18,6 +18,7 @@ from bench.serve.state import State, state_file
 from bench.serve.tls import checked_context
 from tests.support.certificates import make_certificate
 from tests.support.processes import children as children_of
+from tests.support.served import wait_for
 
 SCRIPT = Path(__file__).parents[1] / "support" / "small_server.py"
 BODY = json.dumps({"inputs": [[0.25, 1.0]]})
@@ -55,9 +56,13 @@ def ask(port):
     return status, json.loads(text)
 
 
-def raw(port, *parts):
+def connected(port, source="127.0.0.1"):
+    return socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0))
+
+
+def raw(port, *parts, source="127.0.0.1"):
     """Send bytes on a connection of their own; return everything until the server ends it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+    with connected(port, source) as connection:
         for part in parts:
             connection.sendall(part)
         found = b""
@@ -91,17 +96,30 @@ def test_clients_that_never_end_a_request_and_lines_that_are_no_http_are_ended(t
         assert process.returncode == 130
 
 
-def test_two_requests_in_one_write_get_two_answers_and_more_connections_than_allowed_are_ended(tmp_path):
+def test_two_requests_in_one_write_get_two_answers_and_connections_are_limited_by_address_too(
+    tmp_path,
+):
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     request = head + f"Content-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
     with started(tmp_path) as (process, port):
         last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
         assert raw(port, request + last).count(b'{"predictions":[[0.75,0.25]]}') == 2
-        with contextlib.ExitStack() as stack:
-            for _ in range(20):
-                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
-            with contextlib.suppress(ConnectionResetError):
-                assert raw(port, last) == b""
+
+        def answered(source):
+            with contextlib.suppress(ConnectionError):
+                return raw(port, last, source=source).startswith(b"HTTP/1.1 200")
+            return False
+
+        with contextlib.ExitStack() as opened:
+            mine = [opened.enter_context(connected(port)) for _ in range(12)]
+            assert not answered("127.0.0.1")
+            assert answered("127.0.0.2")  # another address has its own
+            mine.pop().close()
+            wait_for(lambda: answered("127.0.0.1"))
+        with contextlib.ExitStack() as opened:
+            for source in ["127.0.0.3"] * 10 + ["127.0.0.4"] * 10:
+                opened.enter_context(connected(port, source))
+            assert not answered("127.0.0.5")
         process.terminate()
         process.wait(timeout=60)
         assert process.returncode == 0

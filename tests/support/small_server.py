@@ -17,7 +17,9 @@ from bench.serve.controls import Controls, Size
 from bench.serve.state import State, state_file
 
 CONTROLS = Controls(
-    keys=Keys(on=False), quota=Quota(on=False), size=Size(seconds=1.0, answer_seconds=5.0, connections=20)
+    keys=Keys(on=False),
+    quota=Quota(on=False),
+    size=Size(seconds=1.0, answer_seconds=5.0, connections=20, address_connections=12),
 )
 
 
