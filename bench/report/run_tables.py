@@ -15,8 +15,8 @@ from bench.records import Record
 from bench.report.markdown import markdown
 from bench.tasks import Cell
 
-SIZES = ("training steps", "rows in training", "unlabelled inputs")
-"""Columns on what trainings took in."""
+SIZES = {"training steps": "steps", "rows in training": "rows", "unlabelled inputs": "unlabelled"}
+"""Columns on what trainings took in: headers, with the names in a record."""
 
 
 def timing_table(findings: Findings) -> str:
@@ -70,16 +70,10 @@ def _timing(findings: Findings, record: Record) -> dict[str, Any]:
         "memory": math.nan if record.costs.memory_mib is None else record.costs.memory_mib,
         **{part: seconds.get(part, math.nan) for part in ("query_model", "query_defense", "acquire")},
         **{part: seconds.get(part, math.nan) for part in ("train", "evaluate")},
-        **dict(
-            zip(
-                SIZES,
-                (
-                    math.nan if size is None else size
-                    for size in (record.info.steps, record.info.rows, record.info.unlabelled)
-                ),
-                strict=True,
-            )
-        ),
+        **{
+            label: math.nan if (size := getattr(record.info, name)) is None else size
+            for label, name in SIZES.items()
+        },
     }
 
 

@@ -440,11 +440,11 @@ def test_pseudo_labels_say_how_many_inputs_they_had_and_count_both_trainings():
 
 @pytest.mark.slow
 def test_fixmatch_on_fifty_digits_is_not_worse_than_its_control(digits_victim, digits_pool):
-    """Ten repeats in pairs. FixMatch gained 4 pp of fidelity with five; two standard errors are noise."""
+    """Six repeats in pairs. FixMatch gained 4 pp of fidelity with five; two standard errors are noise."""
     answers = digits_victim.probabilities(digits_pool.x)
     one_hot = np.eye(10, dtype=np.float32)[answers.argmax(axis=1)]
     sets, rest = [], []
-    for repeat in range(10):
+    for repeat in range(6):
         order = np.random.default_rng(repeat).permutation(len(digits_pool.x))
         sets.append(TransferSet(digits_pool.x[order[:50]], one_hot[order[:50]]))
         rest.append(digits_pool.x[order[50:]])
@@ -452,8 +452,8 @@ def test_fixmatch_on_fifty_digits_is_not_worse_than_its_control(digits_victim, d
     truth = digits_victim.probabilities(test).argmax(axis=1)
     fidelity = {}
     for how in ("unlabelled=fixmatch", "augment=weak"):
-        fitted = surrogates.fit(sets, "mlp", 10, range(10), training_text=f"rule({how})", unqueried=rest)
+        fitted = surrogates.fit(sets, "mlp", 10, range(6), training_text=f"rule({how})", unqueried=rest)
         fidelity[how] = [(each.probabilities(test).argmax(axis=1) == truth).mean() for each in fitted]
     gain = np.subtract(fidelity["unlabelled=fixmatch"], fidelity["augment=weak"])
-    assert gain.mean() > -2 * gain.std(ddof=1) / np.sqrt(10)
+    assert gain.mean() > -2 * gain.std(ddof=1) / np.sqrt(6)
     assert np.mean(fidelity["unlabelled=fixmatch"]) > 0.7

@@ -16,6 +16,9 @@ def test_the_default_configuration_is_spelled_as_one_word():
         "rule(loss=mse-log-softmax, constant=0.001)",
         "rule(learning_rate=0.0005, epochs=30, batch_size=512, decay=false)",
         "rule(mean=0.1307, std=0.3081)",
+        "rule(unlabelled=fixmatch)",
+        "rule(augment=weak)",
+        "rule(epochs=3, unlabelled=pseudo-labels, augment=weak)",
     ],
 )
 def test_changed_parameters_are_spelled_and_read_again(text):
@@ -55,6 +58,9 @@ def test_a_linear_model_takes_larger_steps_by_default():
         ("rule(std=1e-300)", r"std=1e-300; number in \[1e-06, 1\]"),
         ("rule(learning_rate=-1.0)", r"learning_rate=-1.0; number in \(0, 1\]"),
         ("rule(constant=0.0, loss=mse-log-softmax)", r"constant=0.0; number in \(0, 1\]"),
+        ("rule(unlabelled=flexmatch)", "unused, pseudo-labels, fixmatch, mixmatch, rotation"),
+        ("rule(augment=strong)", "none, weak"),
+        ("rule(unlabelled=fixmatch, loss=mse-log-softmax)", "fixmatch has losses of its own"),
         ("rule(epoch=3)", "did you mean 'epochs'"),
         ("sgd", "unknown training 'sgd'"),
     ],
@@ -62,3 +68,30 @@ def test_a_linear_model_takes_larger_steps_by_default():
 def test_an_invalid_configuration_names_key_and_range(text, said):
     with pytest.raises(UsageError, match=said):
         parse_training(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "semi_supervised", "supervised"),
+    [
+        ("rule", "", False, "rule"),
+        ("rule(augment=weak)", "weak", False, "rule(augment=weak)"),
+        ("rule(unlabelled=pseudo-labels)", "", True, "rule"),
+        ("rule(unlabelled=pseudo-labels, augment=weak)", "weak", True, "rule(augment=weak)"),
+        *(
+            (f"rule(unlabelled={name}, epochs=3)", name, True, "rule(epochs=3, augment=weak)")
+            for name in ("fixmatch", "mixmatch", "rotation")
+        ),
+    ],
+)
+def test_without_unlabelled_inputs_a_training_is_its_control(text, method, semi_supervised, supervised):
+    config = parse_training(text)
+    assert (config.method, config.semi_supervised, config.supervised()) == (
+        method,
+        semi_supervised,
+        supervised,
+    )
+
+
+def test_weak_views_belong_to_the_trainings_on_views():
+    assert repr(parse_training("rule(unlabelled=fixmatch, augment=weak)")) == "rule(unlabelled=fixmatch)"
+    assert repr(parse_training("rule(unlabelled=fixmatch, augment=none)")) == "rule(unlabelled=fixmatch)"

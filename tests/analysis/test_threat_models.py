@@ -1,0 +1,37 @@
+"""How a report names a threat model: who the attacker is, and how many unlabelled inputs they have."""
+
+from dataclasses import replace
+
+from records import INSIDE, NEAR, NONE, SOFT, cell
+
+from bench.analysis.threat_models import VictimThreatModel, attackers, unlabelled_inputs
+from bench.records import Info
+
+
+def record(threat, budget, unlabelled=None):
+    made = cell(threat, NONE, SOFT, budget, 0)
+    info = made.info if unlabelled is None else made.info.with_values(unlabelled=unlabelled)
+    return replace(made, info=info)
+
+
+def test_the_name_says_how_many_unlabelled_inputs_there_are_at_most():
+    records = [record(INSIDE, 50, 450), record(INSIDE, 200, 300), record(INSIDE, 200), record(NEAR, 50)]
+    inside, near = (VictimThreatModel.of(each.cell) for each in (records[0], records[-1]))
+    assert unlabelled_inputs(records) == {inside: 450}
+    names = attackers([inside, near], unlabelled_inputs(records))
+    assert names[inside] == "has users' data, does not adapt, with up to 450 unlabelled inputs"
+    assert names[near] == "has similar data, does not adapt"
+
+
+def test_thousands_are_separated():
+    threat = VictimThreatModel.of(record(INSIDE, 50).cell)
+    assert attackers([threat], {threat: 9_950})[threat].endswith("with up to 9,950 unlabelled inputs")
+
+
+def test_records_that_do_not_say_leave_names_as_they_were():
+    records = [record(INSIDE, 50)]
+    threat = VictimThreatModel.of(records[0].cell)
+    assert unlabelled_inputs(records) == {}
+    assert attackers([threat], unlabelled_inputs(records)) == attackers([threat])
+    assert "unlabelled" not in Info.model_validate({"steps": 1000}).values()
+    assert Info.model_validate({"steps": 1000}).rows is None
