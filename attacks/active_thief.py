@@ -48,10 +48,10 @@ class ActiveThief(Extraction):
     prediction is farthest from those of all inputs queried or selected before. "both" preselects by
     uncertainty, three inputs for one, and applies k-center to these. "dfal" selects the inputs that DeepFool
     has to move least to change the surrogate's label (:func:`attacks.active.deepfool.distances`; Ducoffe and
-    Precioso 2018, arXiv 1802.09841).
-    "dfal-k-center", the paper's DFAL+K-center, preselects by that distance as many inputs as will have been
-    queried after the batch, and applies k-center to these. The paper preselects as many as its whole budget.
-    Both need a network as a surrogate, and inputs without categories or missing values.
+    Precioso 2018, arXiv 1802.09841). "dfal-k-center", the paper's DFAL+K-center, preselects by that distance
+    as many inputs as will have been queried after the batch, and applies k-center to these. The paper
+    preselects as many as its whole budget. Both need a network as a surrogate, and inputs without categories
+    or missing values.
 
     ``seeds``: inputs of the first, random draw. ``rounds``: batches in which the number of queries
     doubles. The paper divides a known budget into equal rounds; these sizes do not depend on the

@@ -27,8 +27,8 @@ def test_ambiguity_counts_inputs_that_are_not_unanimous():
 
 
 def test_it_is_that_of_any_baseline():
-    shares = [(LABELS != baseline).any(axis=0).mean() for baseline in LABELS]
-    assert all(share == ambiguity(LABELS).value for share in shares)
+    found = ambiguity(LABELS).value
+    assert all((baseline != LABELS).any(axis=0).mean() == found for baseline in LABELS)
 
 
 def test_discrepancy_is_that_of_the_two_that_differ_most():
