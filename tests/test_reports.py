@@ -11,6 +11,7 @@ import pytest
 from bench.analysis.study_units import published
 from bench.plan.matrix import load_matrix, shipped
 from bench.plan.study import SLOT
+from bench.report import claims
 from bench.report.index import headline_table, write_index
 from bench.report.page import PAGES
 
@@ -210,3 +211,13 @@ def test_a_page_that_a_script_makes_follows_from_its_numbers(name, tmp_path):
     subprocess.run([sys.executable, str(folder / "make.py")], check=True, cwd=ROOT)
     pages = {page.name: page.read_bytes() for page in (FOLDER / name).glob("*.md")}
     assert {page.name: page.read_bytes() for page in folder.glob("*.md")} == pages
+
+
+def test_the_page_of_claims_follows_from_its_rows(tmp_path):
+    rows, page = FOLDER / claims.DATA, FOLDER / claims.PAGE
+    assert rows.is_file() == page.is_file()
+    if rows.is_file():
+        shutil.copy(rows, tmp_path)
+        assert claims.rewrite_page(tmp_path).read_text() == page.read_text()
+        links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+        assert all((FOLDER / link).is_file() for link in links)
