@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from attacks.base import Array
 from attacks.inverse.base import Estimator, Inverse, Mask, Parameters, StackPosition
 from attacks.inverse.numerics import moved_mass
+
+SURE = 0.9
+"""Quantile of the answers' largest entries that belongs to an answer that was sure."""
 
 
 class ModelguardWInverse(Inverse):
@@ -17,8 +22,10 @@ class ModelguardWInverse(Inverse):
     exact, has_forward = False, False
 
     def fit(self, answers: Array, estimator: Estimator) -> Parameters:
-        """Return eps: the largest entry of all answers is about 1 - eps/2, of an answer that was about 1."""
-        return {"eps": 2 * (1 - float(min(answers.max(initial=0), 1)))}
+        """Return eps: the top-1 of a sure answer has about 1 - eps/2, and a tenth are taken to be sure."""
+        if not len(answers):
+            return {"eps": 0.0}
+        return {"eps": 2 * (1 - float(np.clip(np.quantile(answers.max(axis=1), SURE), 0, 1)))}
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the answers (n, classes) with the mass given back."""

@@ -15,15 +15,11 @@ class RandomOneHotInverse(Inverse):
     uses_estimate, exact = True, False
 
     def fit(self, answers: Array, estimator: Estimator) -> Parameters:
-        """Return eps: every answer has eps/2 in some entry that is not its victim's top-1.
+        """Return eps, from the two largest entries of each answer, one of which is of the class drawn.
 
-        So eps/2 is the least of the second largest entries, or of the largest if it is more than 1/2. The
-        value that explains more rows is taken.
+        The drawn class has eps/2 and little more in most answers, so many entries lie just above that value.
         """
-        ordered = np.sort(answers, axis=1)
-        values = [float(np.clip(ordered[:, column].min(initial=1), 0, 0.999)) for column in (-2, -1)]
-        explained = [moved_mass.without_drawn(answers, value, None)[1].sum() for value in values]
-        return {"eps": 2 * values[int(explained[1] > explained[0])]}
+        return {"eps": 2 * moved_mass.lower_edge(np.sort(answers, axis=1)[:, -2:].ravel())}
 
     def forward(self, rows: Array) -> Array:
         """Return the mean answers (n, classes): each class other than the top-1 is as likely to be drawn."""

@@ -26,9 +26,12 @@ GUIDED = [
     "gaussian_noise(scale=0.2)",
     "output_noise(scale=0.2)",
     "normalise",
+    "random_one_hot",
 ]
 SURE = [
     "label_only",
+    "modelguard_w",
+    "modelguard_s",
     "softmax_flattening",
     "parameter_noise",
     "model_switch",
@@ -45,6 +48,9 @@ STACKED = [
     "model_switch + reverse_sigmoid(gamma=0.3)",
     "top_k(k=2) + gaussian_noise(scale=0.3) + rounded(decimals=2)",
     "reverse_sigmoid(gamma=0.3) + mahalanobis(action=refuse)",
+    "modelguard_w + rounded(decimals=2)",
+    "random_one_hot(eps=0.5) + normalise",
+    "rounded(decimals=3) + grad_redirection(eps=0.5)",
 ]
 
 
@@ -189,7 +195,12 @@ def told_of(stack, raw):
     "stack",
     slow_unless(
         lambda stack: stack != "reverse_sigmoid(gamma=0.3)",
-        ["top_k(k=1)", "reverse_sigmoid(gamma=0.3)", "reverse_sigmoid(gamma=0.3) + normalise"],
+        [
+            "top_k(k=1)",
+            "reverse_sigmoid(gamma=0.3)",
+            "reverse_sigmoid(gamma=0.3) + normalise",
+            "modelguard_w",
+        ],
     ),
 )
 def test_what_it_makes_of_answers_is_nearer_to_what_was_said(stack, said, surrogates):

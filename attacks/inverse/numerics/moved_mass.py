@@ -9,6 +9,8 @@ from attacks.base import Array
 
 Mask = NDArray[np.bool_]
 
+WIDTHS = (1e-5, 1e-4, 1e-3, 1e-2)
+"""Widths of the intervals above an edge."""
 ROUNDING = 1e-9
 """How far the mass of a class may fall short of what moved, by rounding."""
 
@@ -49,18 +51,33 @@ def without_drawn(answers: Array, share: float, estimate: Array | None) -> tuple
         cost = -clean.max(axis=1) if estimate is None else np.abs(clean - estimate).sum(axis=1)
         better = possible & (cost < best)
         rows[better], best[better] = clean[better], cost[better]
-    return rows, np.isfinite(best)
+    return rows, best < np.inf
+
+
+def lower_edge(values: Array) -> float:
+    """Return the value, of ``values`` (n,), above which most of the others lie closely; 0 if there is none.
+
+    Closely: within each of :data:`WIDTHS`, all of which count the same.
+    """
+    ordered = np.sort(values)
+    if not len(ordered):
+        return 0.0
+    counts = sum(np.searchsorted(ordered, ordered + width, side="right") for width in WIDTHS)
+    inside = counts - len(WIDTHS) * np.arange(len(ordered))
+    return float(np.clip(ordered[inside.argmax()], 0, 1))
 
 
 def without_receiver(answers: Array, moved: float, estimate: Array | None) -> tuple[Array, Mask]:
     """Return rows (n, classes) from which ``moved`` went to one class, mostly from the largest of the others.
 
     Every class that holds as much may have received. Of these readings, the one nearest to ``estimate`` in L1
-    is returned, or else the one with the largest entry. Also (n,), True where there is a reading; elsewhere
-    the row is the answer.
+    is returned, or else the one with the largest entry. Where one class holds everything, it received what
+    the others had, however little; the answer is returned. Also (n,), True where there is a reading;
+    elsewhere the row is the answer.
     """
     classes, number = answers.shape[1], np.arange(len(answers))
-    rows, best = answers.copy(), np.full(len(answers), np.inf)
+    full = answers.max(axis=1) >= answers.sum(axis=1) - ROUNDING
+    rows, best = answers.copy(), np.where(full, -np.inf, np.inf)
     for receiver in range(classes):
         others = answers.copy()
         others[:, receiver] = -np.inf
@@ -72,4 +89,4 @@ def without_receiver(answers: Array, moved: float, estimate: Array | None) -> tu
         cost = -clean.max(axis=1) if estimate is None else np.abs(clean - estimate).sum(axis=1)
         better = possible & (cost < best)
         rows[better], best[better] = clean[better], cost[better]
-    return rows, np.isfinite(best)
+    return rows, best < np.inf
