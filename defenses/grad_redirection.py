@@ -19,6 +19,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from torch.func import functional_call, jvp
 
+from bench.linear_programme import cheapest
 from bench.numerics import flush_denormals, in_chunks
 from bench.seeds import derive
 from defenses import predicates
@@ -34,7 +35,6 @@ from defenses.base import (
     StrengthRange,
 )
 from defenses.networks import BATCH, SmallNetwork, initial, space_of, train
-from defenses.poisoning.linear_programme import cheapest
 
 EPOCHS = 10
 """Epochs that the surrogate is trained for, as the paper's ALL-ONES_10."""

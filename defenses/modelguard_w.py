@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from bench.linear_programme import MARGIN, cheapest
 from defenses import predicates
 from defenses.base import Answers, Array, Claims, OutputDefense, Predicate, StrengthRange
-from defenses.poisoning.linear_programme import MARGIN, cheapest
 
 FLOOR = 1e-6
 """Added to probabilities before the logarithm, as in the authors' code."""

@@ -18,7 +18,7 @@ class GradRedirectionInverse(Inverse):
     The largest of the other classes gets all of it: of a confident answer, it paid nearly all.
     """
 
-    uses_estimate, exact, has_forward = True, False, False
+    uses_estimate, exact = True, False
 
     def fit(self, answers: Array, estimator: Estimator) -> Parameters:
         """Return eps, and whether labels were kept.
@@ -32,6 +32,11 @@ class GradRedirectionInverse(Inverse):
         ordered = np.sort(answers, axis=1)
         kept = bool((np.abs(ordered[:, -1] - ordered[:, -2] - LEAD) < LEAD / 1000).any())
         return {"eps": float(np.clip(2 * np.median(ordered[:, -2]), 0, 2)), "keep_label": kept}
+
+    def forward(self, rows: Array) -> Array:
+        """Return about the mean answer to rows (n, classes), if each class receives as often."""
+        share = self.parameters.get("eps", 1) / 2
+        return np.asarray((1 - share) * rows + share / rows.shape[1])
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the answers (n, classes) with the mass given back."""

@@ -16,9 +16,10 @@ class ModelguardSInverse(Inverse):
     """Takes the nearest row to an estimate that is within eps of the answer and has its label.
 
     The codebook is secret, and an answer is one of its few rows: what is left is the label and the bound.
+    Over all codebooks, the mean answer to a row is about the row.
     """
 
-    uses_estimate, exact, has_forward = True, False, False
+    uses_estimate, exact = True, False
 
     def fit(self, answers: Array, estimator: Estimator) -> Parameters:
         """Return eps: centroids of a class, the answers that occur twice, are further apart than that."""

@@ -6,9 +6,9 @@ import pytest
 from attacks.inverse import inverse_of
 from attacks.inverse.base import StackPosition
 from attacks.inverse.numerics.moved_mass import given_back, without_drawn, without_receiver
+from bench.linear_programme import cheapest
 from bench.plugins import defenses
 from defenses.base import Batch
-from defenses.poisoning.linear_programme import cheapest
 
 
 def synthetic(number=1_000, classes=10, lead=5.0, seed=0):

@@ -7,9 +7,9 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from bench.errors import UsageError
+from bench.linear_programme import MARGIN
 from bench.plugins import defenses
 from defenses.base import Batch, Calibration, DefenseStack
-from defenses.poisoning.linear_programme import MARGIN
 
 INPUTS = np.zeros((1, 1, 2, 2), dtype=np.float32)
 

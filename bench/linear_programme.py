@@ -1,7 +1,7 @@
 """The cheapest answer within an L1 distance of the clean one, for a linear cost; the top-1 class may be kept.
 
 One linear programme a row. ModelGuard-W (Tang et al. 2024, USENIX Security) and GRAD² (Mazeika, Li, Forsyth
-2022, ICML) differ in the costs alone.
+2022, ICML) differ in the costs alone. Attackers who know such a defense simulate it, hence in the kernel.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from defenses.base import Array
-
+Array = NDArray[np.float64]
 _Cost = Callable[[Array], Array]
 
 MARGIN = 1e-4

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from defenses.poisoning.linear_programme import BLOCK, MARGIN, cheapest
+from bench.linear_programme import BLOCK, MARGIN, cheapest
 
 SOLVER = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 

@@ -1,1 +1,0 @@
-"""What defenses share that replace an answer by another one nearby, chosen to mislead training on it."""
