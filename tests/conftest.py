@@ -1,9 +1,11 @@
+import functools
 import logging
 import os
 from pathlib import Path
 
 import hypothesis  # noqa: F401  # here, since its import warns once a report has frozen the garbage collector
 import pytest
+import typer.testing
 from filelock import FileLock
 
 # One thread everywhere, so that tests run beside each other do not fight; set before torch loads.
@@ -28,15 +30,37 @@ NUMERICAL = ("attacks", "models")
 TRACED = ("test_own_victims", "test_model_files", "test_model_check", "test_user_victims", "test_tables")
 """Files of these folders that calculate little, and are part of it."""
 
+untraced = pytest.StashKey()
 
-def pytest_collection_modifyitems(config, items):
-    """Put the tests that run whole programs first: at the end, they would leave the other processes idle."""
-    coverage = config.pluginmanager.getplugin("_cov")
-    if coverage and coverage.cov_controller:  # the mark itself fails where nothing is traced
-        for item in items:
-            if item.path.parent.name in NUMERICAL and item.path.stem not in TRACED:
-                item.add_marker(pytest.mark.no_cover)
+
+def pytest_collection_modifyitems(items):
+    """Choose the tests that coverage traces, and put those that run whole programs first.
+
+    The cases of one function take the same lines, or nearly: of these, coverage, which takes as much time
+    again as a test, traces the first.
+    At the end, whole programs would leave the other processes idle.
+    """
+    functions = set()
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        numerical = item.path.parent.name in NUMERICAL and item.path.stem not in TRACED
+        item.stash[untraced] = numerical or function in functions
+        functions.add(function)
     items.sort(key=lambda item: item.path.parent.name != "runner" and item.path.name != "test_example.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Pause coverage while a test is set up, runs and is torn down, unless it is one of those to trace."""
+    plugin = item.config.pluginmanager.getplugin("_cov")
+    coverage = plugin.cov_controller if plugin else None
+    if coverage is None or not coverage.started or not item.stash[untraced]:
+        return (yield)
+    coverage.pause()
+    try:
+        return (yield)
+    finally:
+        coverage.resume()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,6 +74,14 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOATBENCH_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_built_once():
+    """Keep what typer's runner builds of all commands anew for each call: it takes most of a call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.testing._get_command))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -137,6 +137,8 @@ WRITES = {
     *("json.dump", "pickle.dump", "joblib.dump", "skops.io.dump"),
 }
 """Names of functions that write a file."""
+LAST = {"open", *(name.rpartition(".")[-1] for name in WRITES)}
+"""The last words of these, and of what opens one: unparsing every call takes long."""
 WRITERS = {
     "bench/files.py": "the writer itself",
     "bench/data/image_cache.py": "inside a replacement: too large for memory",
@@ -150,10 +152,14 @@ WRITERS = {
 }
 
 
+def last_word(function):
+    return getattr(function, "attr", None) or getattr(function, "id", "open")
+
+
 def writes(tree):
     """Yield the lines with a call that writes a file."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.Call) and last_word(node.func) in LAST:
             name = ast.unparse(node.func)
             modes = [
                 *node.args[name == "open" :][:1],

@@ -155,15 +155,6 @@ def test_plugins_import_only_their_base_and_what_it_stands_on(folder):
         assert ours <= ALLOWED[folder], path.name
 
 
-def test_the_harness_names_no_plugin():
-    from bench.plugins import attacks, defenses
-
-    modules = {f"attacks.{name}" for name in attacks.names()}
-    modules |= {f"defenses.{name}" for name in defenses.names()}
-    for path in (ROOT / "bench").rglob("*.py"):
-        assert not modules & set(imports(path)), path.name
-
-
 @pytest.mark.slow
 def test_importing_the_public_page_needs_no_figures():
     import subprocess

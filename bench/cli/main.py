@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,10 +108,16 @@ def main() -> None:
 def _command() -> int:
     """Run the command that the arguments name; return its exit code."""
     # Not app(): that ends with exit code 1 after a broken pipe.
-    command = typer.main.get_command(app)
+    command = _built()
     with command.make_context("moatbench", sys.argv[1:]) as context:
         command.invoke(context)
     return ExitCode.FINE
+
+
+@cache
+def _built() -> Any:
+    """Return all commands, ready to parse arguments; to build them takes longer than most of them run."""
+    return typer.main.get_command(app)
 
 
 @app.callback(invoke_without_command=True)
