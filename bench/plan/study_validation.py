@@ -189,6 +189,9 @@ def _check_metric(
         known = ("test", *spec["pools"], *optional)
         if row.metric.startswith("detection.") and pool not in known:
             study.complain(row, f"metric = {row.metric!r}: no detector is measured on that pool; detect it")
+        named = re.fullmatch(r"honest\.ood_auroc(?:_lost)?\.(.+)", row.metric)
+        if named and named[1] not in known:
+            study.complain(row, f"metric = {row.metric!r}: no confidence is known on that pool; detect it")
         return
     family = plugins.attacks.get(parse_call(spec["attack"])[0]).family
     allowed = (f"{family}.", *COST_PREFIXES)

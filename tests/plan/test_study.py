@@ -146,6 +146,11 @@ def wrong(tmp_path, old, new):
         ('pool = "in-distribution"', 'pool = "in-distribution", splits = "official"', "official.*disjoint"),
         ('metric = "membership.auc"', 'metric = "extraction.fidelity"', r"membership\.…, seconds\."),
         ('metric = "detection.usps"', 'metric = "detection.noise"', "no detector is measured on that pool"),
+        (
+            'metric = "detection.usps"',
+            'metric = "honest.ood_auroc.noise"',
+            "no confidence is known on that pool",
+        ),
         ('splits = "official" }\n', 'splits = "official", pool = "usps" }\n', "where.pool = 'usps'"),
         ('id = "soft-none"', 'id = "drop"', "row 'drop': id = 'drop' is taken twice"),
         ('relative_drop = ["mse-none", "mse-labels"]', 'relative_drop = ["mse-none", "x"]', "no row 'x'"),

@@ -87,6 +87,7 @@ def test_adaptive_attacks_run_on_inputs_of_any_shape(name, attack, here):
     ("attack", "changes", "reason"),
     [
         ("jbda", {}, "gradients, which categories"),
+        ("active_thief(strategy=dfal)", {}, "gradients by the inputs, and a category has none"),
         ("copycat", {"pool": "permuted"}, "pool 'permuted': it has images"),
         ("copycat", {"pool": "digits"}, "pool 'digits': it has images"),
         ("copycat", {"surrogate": "cnn"}, "cnn needs images"),
@@ -103,6 +104,19 @@ def test_jbda_and_blends_keep_to_the_range_of_other_images(here):
     run(here, cell_of("bytes", "jbda(seeds=20)", budget=30))
     changes = {"knowledge": "full", "budget": 60, "pool": "noise"}
     run(here, cell_of("bytes", "evade(own=50, blend=0.5)", ["mahalanobis"], **changes))
+
+
+@pytest.mark.parametrize("name", ["bytes", "sequences"])
+def test_inputs_of_other_ranges_are_selected_by_distance(name, here):
+    for outcome in run(here, cell_of(name, "active_thief(strategy=dfal-k-center)")):
+        assert outcome.metrics["extraction.fidelity"] > 0.45
+
+
+def test_a_surrogate_that_is_no_network_cannot_select_by_distance(here):
+    for budget in (10, 90):
+        cell = cell_of("bytes", "active_thief(strategy=dfal)", surrogate="sklearn-forest", budget=budget)
+        with pytest.raises(NotApplicable, match="sklearn-forest is no network"):
+            run(here, cell)
 
 
 def test_membership_attacks_run_on_a_table(here):
