@@ -56,8 +56,19 @@ class ModelguardS(Defense):
 
     @property
     def predicates(self) -> Sequence[Predicate]:
-        """The bound; an answer is a centroid, or as far from the clean one as the bound allows."""
-        return (predicates.within_l1(self.eps),)
+        """The bound; an answer is a centroid, or as far from the one before as the bound allows."""
+        if not hasattr(self, "centroids_"):
+            return ()
+        centroids = {row.tobytes() for rows in self.centroids_ for row in rows}
+
+        def violation(before: Array, given: Answers) -> Array:
+            short = np.abs(np.abs(given.probabilities - before).sum(axis=1) - self.eps)
+            known = [row.tobytes() in centroids for row in np.ascontiguousarray(given.probabilities)]
+            return np.where(known, 0, short)
+
+        name = "an entry of the codebook, or an L1 change of {eps}"
+        moved = Predicate(name, violation, predicates.ROUNDING, {"eps": f"{self.eps:g}"})
+        return (predicates.within_l1(self.eps), moved)
 
     def fit(self, calibration: Calibration) -> None:
         """Build the codebook."""

@@ -43,8 +43,8 @@ class ModelguardW(OutputDefense):
 
     @property
     def predicates(self) -> Sequence[Predicate]:
-        """The bound, the lead, and that the expected log-probability has not risen."""
-        return (predicates.within_l1(self.eps), _lead(), _not_raised())
+        """The bound, the lead, and a cost that a simpler answer does not beat."""
+        return (predicates.within_l1(self.eps), _lead(), _no_dearer(self.eps))
 
     def __call__(self, preds: Any) -> Any:
         """Return the answers (n, classes) float64 to ``preds`` (n, classes)."""
@@ -69,13 +69,32 @@ def _lead() -> Predicate:
     )
 
 
-def _not_raised() -> Predicate:
-    def violation(before: Array, given: Answers) -> Array:
-        costs = np.log(np.clip(before, 0, None) + FLOOR)
-        lead = np.sort(before, axis=1)
-        # Where the lead had to be bought, it may cost something.
-        bought = lead[:, -1] - lead[:, -2] < MARGIN
-        raised = np.maximum((costs * (given.probabilities - before)).sum(axis=1), 0)
-        return np.where(bought & ~np.isnan(raised), 0, raised)
+def _no_dearer(eps: float) -> Predicate:
+    """Return the predicate that an answer costs no more than one that is found without a solver.
 
-    return Predicate("no higher expected log-probability of the victim", violation, predicates.ROUNDING)
+    It takes eps/2 from the top-1 and fills the least likely classes up to the cap. On a confident victim
+    it is the best; where the top-1 cannot pay as much alone, the answer before takes its place.
+    """
+
+    def violation(before: Array, given: Answers) -> Array:
+        number, top = np.arange(len(before)), np.nan_to_num(before).argmax(axis=1)
+        costs = np.log(np.clip(before, 0, None) + FLOOR)
+        level = before[number, top] - eps / 2
+        others = before.copy()
+        others[number, top] = np.inf
+        order = np.argsort(others, axis=1, kind="stable")[:, :-1]
+        clean, prices = (np.take_along_axis(each, order, axis=1) for each in (before, costs))
+        room = np.clip(level[:, None] - MARGIN - clean, 0, None)
+        filled = np.minimum(np.cumsum(room, axis=1), eps / 2)
+        received = np.diff(filled, axis=1, prepend=0)
+        gain = (prices * received).sum(axis=1) - costs[number, top] * eps / 2
+        alone = (clean.max(axis=1) <= level - MARGIN) & (room.sum(axis=1) >= eps / 2)
+        lead = np.sort(before, axis=1)
+        # A lead that had to be bought may cost something.
+        bought = lead[:, -1] - lead[:, -2] < MARGIN
+        cost = (costs * (given.probabilities - before)).sum(axis=1)
+        excess = np.maximum(cost - np.where(alone, np.minimum(gain, 0), 0), 0)
+        return np.where(bought & ~np.isnan(excess), 0, excess)
+
+    name = "no higher expected log-probability than if the top-1 pays {half} to the least likely classes"
+    return Predicate(name, violation, 1e-9, {"half": f"{eps / 2:g}"})

@@ -5,7 +5,6 @@ Stealing Defenses with Gradient Redirection" (ICML). A defense that chooses its 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -45,13 +44,19 @@ class RandomOneHot(NoisyDefense):
 
     @property
     def predicates(self) -> Sequence[Predicate]:
-        """The bound; of whatever is no distribution, from the distribution that it is made into."""
-        bound = predicates.within_l1(self.eps)
+        """One class other than the top-1 got eps/2; an answer before that is no distribution is made one."""
+        share = self.eps / 2
 
         def violation(before: Array, given: Answers) -> Array:
-            return bound.violation(as_distributions(np.clip(before, 0, None)), given)
+            clean = as_distributions(np.clip(before, 0, None))
+            got = given.probabilities - (1 - share) * clean
+            drawn = np.nan_to_num(got).argmax(axis=1)
+            wrong = (drawn == np.nan_to_num(clean).argmax(axis=1)) & (share > 0)
+            off: Array = np.abs(got - share * np.eye(before.shape[1])[drawn]).max(axis=1)
+            return np.where(wrong, 1, off)
 
-        return (replace(bound, violation=violation),)
+        name = "{share} of the mass on a class that is not the top-1"
+        return (Predicate(name, violation, predicates.ROUNDING, {"share": f"{share:g}"}),)
 
     def weights(self, row: Array, rng: np.random.Generator) -> Array:
         """Return ``row`` (classes,), mixed with one class other than its first maximum."""

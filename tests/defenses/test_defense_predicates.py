@@ -18,6 +18,8 @@ SHIPPED = {
     "none": ["none"],
     "rate_limit": ["rate_limit(limit=3, window=7)"],
     "gaussian_noise": ["gaussian_noise(scale=0.3)"],
+    "modelguard_w": ["modelguard_w", "modelguard_w(eps=0.3)", "modelguard_w(eps=2)", "modelguard_w(eps=0)"],
+    "random_one_hot": ["random_one_hot", "random_one_hot(eps=0.2)", "random_one_hot(eps=0)"],
     "output_noise": ["output_noise(scale=0.3)", "output_noise(scale=5.0)"],
 }
 
@@ -60,7 +62,16 @@ def test_every_answer_of_a_shipped_defense_keeps_its_predicates(text):
 
 @pytest.mark.parametrize("text", ["rounded(decimals=1)", "top_k(k=2)", "high_confidence", "gaussian_noise"])
 @pytest.mark.parametrize(
-    "after", ["normalise", "top_k(k=3)", "rounded(decimals=2)", "label_only", "reverse_sigmoid"]
+    "after",
+    [
+        "normalise",
+        "top_k(k=3)",
+        "rounded(decimals=2)",
+        "label_only",
+        "reverse_sigmoid",
+        "modelguard_w",
+        "random_one_hot",
+    ],
 )
 def test_predicates_of_a_member_hold_whatever_the_defense_before_it_answers(text, after):
     before = answered(defenses.build(text), rows()).probabilities
@@ -91,6 +102,8 @@ def leak(row, before, size):
         ("normalise", 1e-9),
         ("none", 1e-15),
         ("rate_limit(limit=3, window=7)", 1e-12),
+        ("modelguard_w", 1e-8),
+        ("random_one_hot", 1e-9),
     ],
 )
 def test_a_leak_in_one_answer_is_seen(text, size):
@@ -111,6 +124,10 @@ def test_a_leak_in_one_answer_is_seen(text, size):
         ("softmax_flattening(bias=0.005)", "softmax_flattening(bias=0.02)"),
         ("softmax_flattening", "softmax_flattening(low=0.01)"),
         ("label_only", "none"),
+        ("modelguard_w", "modelguard_w(eps=0.98)"),
+        ("modelguard_w(eps=0.5)", "modelguard_w(eps=0.51)"),
+        ("modelguard_w(eps=0.5)", "label_only"),
+        ("random_one_hot", "random_one_hot(eps=0.99)"),
     ],
 )
 def test_a_weaker_setting_than_the_one_that_is_claimed_is_seen(claimed, actual):

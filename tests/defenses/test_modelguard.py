@@ -236,3 +236,17 @@ def test_rejected_rows_stay_rejected(name):
     given = answers(name, [[np.nan] * 10, [1.0, *[0.0] * 9]])
     assert np.isnan(given[0]).all()
     assert np.isfinite(given[1]).all()
+
+
+def test_a_codebook_of_another_bound_breaks_the_predicates():
+    rows = synthetic(200, lead=3.0)
+    defense, other = (defenses.build(f"modelguard_s(eps={eps})") for eps in (0.5, 0.4))
+    for each in (defense, other):
+        each.fit(calibration(synthetic(300, lead=3.0, seed=1)))
+    batch = batch_of(rows)
+    for predicate in defense.predicates:
+        assert (predicate.violation(rows, defense.answer(batch)) <= predicate.tolerance).all(), (
+            predicate.text()
+        )
+    (_, moved) = defense.predicates
+    assert (moved.violation(rows, other.answer(batch)) > moved.tolerance).sum() > 10
