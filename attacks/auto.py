@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from attacks.active_thief import ActiveThief
 from attacks.base import Api, Array, Extraction, Images, Pool, RandomSeeds, SurrogateFactory, TransferSet
+from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.labels import Labels, has_single_maximum
 from attacks.recover import recover
 
@@ -25,7 +25,6 @@ SURE = 0.95
 """Probability from which a surrogate's label of an input that was not queried is used as a pseudo-label."""
 SAME = 1e-6
 """Answers that differ by less are equal: a model's last bits may depend on the batch."""
-FLOOR = 1e-12
 
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -206,14 +205,6 @@ def cross_validated(
     return scores
 
 
-def most_complex(scores: Sequence[Array]) -> int:
-    """Return the index of the first scores (n,) within one standard error of the best; lower is better."""
-    best = min(scores, key=lambda score: float(score.mean()))
-    excess = [score - best for score in scores]
-    near = [more.mean() <= more.std() / np.sqrt(len(more)) for more in excess]
-    return near.index(True)
-
-
 def training_sets(
     x: Images,
     parts: Sequence[tuple[Interpretation, Mask]],
@@ -233,21 +224,3 @@ def training_sets(
             (np.concatenate([inputs, rest[sure]]), np.concatenate([targets, one_hot(predicted[sure])]))
         )
     return extended
-
-
-def negative_log_likelihood(predicted: Array, labels: Indices) -> Array:
-    """Return (n,) negative log-likelihoods of ``labels`` (n,) under ``predicted`` (n, classes), in nats.
-
-    At the best temperature: all log-probabilities are multiplied by the same factor (Guo et al. 2017,
-    arXiv 1706.04599).
-    """
-    logs = np.log(np.maximum(predicted, FLOOR))
-
-    def at(sharpness: float) -> Array:
-        scaled = logs * np.exp(sharpness)
-        scaled -= scaled.max(axis=1, keepdims=True)
-        losses: Array = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]
-        return losses
-
-    best = minimize_scalar(lambda sharpness: float(at(sharpness).mean()), bounds=(-4, 4), method="bounded")
-    return at(float(best.x))

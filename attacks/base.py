@@ -79,19 +79,34 @@ class Known:
     parameters: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Restoration:
+    """What an attack takes the undefended answers for; it is compared with them for evaluation alone.
+
+    ``x``: (m, …) float32, inputs that were answered. ``answers``, ``restored``: (m, classes) float64, the
+    answers that were bought, and the estimates of those without the defense.
+    """
+
+    x: Images
+    answers: Array
+    restored: Array
+
+
 @dataclass(frozen=True, init=False)
 class TransferSet:
     """Queries that were answered, in order: inputs (n, …) float32 and targets (n, classes) float32.
 
     ``surrogate``: a finished surrogate, from inputs (n, …) to (n, classes) probabilities, of an attack
     that needs no training; else None, and one is trained. ``facts``: further numbers, which are stored
-    among the cell's metrics as ``extraction.NAME``.
+    among the cell's metrics as ``extraction.NAME``. ``restoration``: of an attack that estimates answers; it
+    trains nothing, and is no part of the digest.
     """
 
     x: Images
     y: NDArray[np.float32]
     surrogate: Callable[[Images], Array] | None
     facts: Mapping[str, float | None]
+    restoration: Restoration | None
 
     def __init__(
         self,
@@ -100,6 +115,7 @@ class TransferSet:
         surrogate: Callable[[Images], Array] | None = None,
         facts: Mapping[str, float | None] | None = None,
         *,
+        restoration: Restoration | None = None,
         copy: Callable[[Images], Array] | None = None,
     ) -> None:
         """Hold what was answered; ``copy`` is what ``surrogate`` was called in 0.1, and works until 0.3."""
@@ -107,6 +123,7 @@ class TransferSet:
             warnings.warn("TransferSet(copy=…) is now TransferSet(surrogate=…)", FutureWarning, stacklevel=2)
             surrogate = copy
         values = {"x": x, "y": y, "surrogate": surrogate, "facts": {} if facts is None else facts}
+        values["restoration"] = restoration
         for name, value in values.items():
             object.__setattr__(self, name, value)  # frozen from here on
 

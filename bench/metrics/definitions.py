@@ -138,6 +138,9 @@ DEFINITIONS = (
     # These two are computed from the labels of all repeats, and stored in no record.
     _share("extraction.ambiguity", "ambiguity", tables=("disagreement",)),
     _share("extraction.discrepancy", "discrepancy", tables=("disagreement",)),
+    Metric("extraction.l1_answers", "L1 of the answers", higher_is_better=True),
+    Metric("extraction.l1_labels", "L1 of their labels", higher_is_better=True),
+    Metric("extraction.l1_restored", "L1 of restored answers", higher_is_better=True),
     Metric("extraction.loss", "loss", unit="nats", higher_is_better=True),
     _points(
         "honest.accuracy_lost",

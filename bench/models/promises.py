@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.base import TransferSet
+from attacks.base import Restoration, TransferSet
 from bench.errors import BrokenClaimError, PluginError
 from bench.inputs import InputSpace
 from defenses.base import Answers, Array, Batch, Calibration, Claims, Mask
@@ -278,9 +278,23 @@ def own_transfer_set(who: str, given: Any, inputs: InputSpace, classes: int) -> 
         who,
         f"must return facts as a mapping, but returned {type(facts).__name__}",
     )
-    return TransferSet(
-        x, y, given.surrogate, {name: _fact(who, name, value) for name, value in facts.items()}
+    own_facts = {name: _fact(who, name, value) for name, value in facts.items()}
+    restoration = _own_restoration(who, given.restoration, inputs, classes)
+    return TransferSet(x, y, given.surrogate, own_facts, restoration=restoration)
+
+
+def _own_restoration(who: str, given: Any, inputs: InputSpace, classes: int) -> Restoration | None:
+    """Return a copy of what an attack takes the undefended answers for; raises PluginError if it is none."""
+    if given is None:
+        return None
+    require(isinstance(given, Restoration), who, "must return a Restoration as what it restored, or None")
+    x, rows = np.array(given.x, np.float32), [np.array(given.answers, float), np.array(given.restored, float)]
+    fits = x.shape[1:] == inputs.shape and all(each.shape == (len(x), classes) for each in rows)
+    require(
+        fits, who, f"returned a restoration that is no inputs with {classes} answered and restored entries"
     )
+    require(all(np.isfinite(each).all() for each in rows), who, "returned a restoration with NaN or infinity")
+    return Restoration(x, *rows)
 
 
 def _fact(who: str, name: Any, value: Any) -> float | None:

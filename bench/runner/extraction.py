@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.base import Attack, Extraction, Pool, RandomSeeds, Target, TransferSet
+from attacks.base import Attack, Extraction, Pool, RandomSeeds, Restoration, Target, TransferSet
 from bench.data.made_inputs import uniform_inputs
 from bench.errors import NotApplicable, PluginError
 from bench.metrics import extraction
@@ -229,7 +229,8 @@ def with_checked_surrogate(transfer_set: TransferSet, who: str, classes: int) ->
             given = surrogate(x.copy())
         return checked_probabilities(who, given, len(x), classes)
 
-    return TransferSet(transfer_set.x, transfer_set.y, answer, transfer_set.facts)
+    restoration = transfer_set.restoration
+    return TransferSet(transfer_set.x, transfer_set.y, answer, transfer_set.facts, restoration=restoration)
 
 
 def training_seed(cell: Cell) -> int:
@@ -275,6 +276,7 @@ def measure(
             "extraction.answered": account.answered / account.sent if account.sent else None,
         }
         | uniform
+        | _restoration_errors(victim, transfer_set.restoration)
         | {f"extraction.{name}": value for name, value in transfer_set.facts.items()},
         arrays={"agreement": agreement.astype(np.uint8), "correct": correct.astype(np.uint8)}
         | ({SURROGATE_LABEL: guess.astype(np.uint8)} if victim.classes <= 256 else {}),
@@ -294,6 +296,22 @@ def _size_of_training(surrogate: TrainedSurrogate) -> dict[str, Any]:
     """Return what a training took in, by the name in a record; nothing where it was none."""
     taken = {"rows": surrogate.rows, "unlabelled": surrogate.unlabelled}
     return {name: value for name, value in taken.items() if value is not None}
+
+
+def _restoration_errors(victim: Victim, restoration: Restoration | None) -> dict[str, float | None]:
+    """Return the mean L1 from the victim's answers: of bought ones, of their labels, of restored ones."""
+    if restoration is None:
+        return {}
+    truth = victim.probabilities(restoration.x)
+    known = np.isfinite(truth).all(axis=1)  # of a live target, answers are known to what was bought alone
+    labels = np.eye(truth.shape[1])[restoration.answers.argmax(axis=1)]
+    read = {"answers": restoration.answers, "labels": labels, "restored": restoration.restored}
+    return {
+        f"extraction.l1_{name}": float(np.abs(rows - truth)[known].sum(axis=1).mean())
+        if known.any()
+        else None
+        for name, rows in read.items()
+    }
 
 
 def _costs(acquisition: Timings, training: Timings, surrogate: TrainedSurrogate) -> Costs:

@@ -1,0 +1,123 @@
+"""Restoration: whatever defense is known is simulated, and its inverse is learnt from simulated answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from attacks.base import (
+    Api,
+    Array,
+    Extraction,
+    Images,
+    Pool,
+    RandomSeeds,
+    Restoration,
+    SurrogateFactory,
+    TransferSet,
+)
+from attacks.common.validation import most_complex, negative_log_likelihood
+from attacks.labels import has_single_maximum
+from attacks.restoring.pairs import ShadowModels, simulated_instances, simulated_pairs
+from attacks.restoring.restorers import restored_answers
+from bench.seeds import derive, random_state
+
+LEAST = 50
+"""Answers with a label below which there is too little to train shadow models on: the labels are learnt."""
+
+
+class Restore(Extraction):
+    """Queries at random, as Copycat does, and learns the inverse of the known defenses by simulating them.
+
+    It works against any defense that can be fitted on the attacker's own inputs, without an inverse that
+    somebody wrote. Surrogates that learn the labels of two thirds of the answers estimate the other third;
+    around these estimates clean rows are drawn (:mod:`attacks.restoring.prior`). Fresh instances of the known
+    defenses, fitted on own inputs and shadow models, each with secrets of its own, answer them
+    (:meth:`attacks.base.Api.simulate`). From these pairs a clean answer is estimated for each bought one.
+
+    Surrogates of the restored answers then give better estimates, and the same is done once more.
+
+    ``model``: how. "network": a small network learns the mapping (D-DAE, Chen et al. 2023). "table": the
+    mean of the clean rows whose simulated answers are nearest to the bought one (partial Bayes, Tang et al.
+    2024). Where the defense keeps the label, so does the estimate.
+
+    With knowledge "family", parameters are drawn from each defense's range of strengths, and those whose
+    answers are most like the bought ones are kept.
+
+    Where simulated answers are nearer to their clean rows than what is restored from them, the answers are
+    left as they are. The surrogate learns the restored answers, unless cross-validation on bought labels
+    shows that these labels alone teach more. Without a defense, the answers are learnt unchanged; of an API
+    that shows labels, or with fewer than 50 of them, the labels.
+
+    Facts: ``small_budget``; ``read_as_is``, ``read_as_restored`` and ``read_as_labels``, 1 for what is
+    learnt, else 0.
+    """
+
+    name = "restore"
+    paper = (
+        "Chen et al. 2023, D-DAE (IEEE S&P); Tang et al. 2024, ModelGuard (USENIX Security), partial Bayes"
+    )
+    knowledge = ("family", "full")
+    row_by_row = False
+    prefix = False
+
+    def __init__(self, *, model: Literal["network", "table"] = "network") -> None:
+        self.model = model
+
+    def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
+        """Spend the budget on random inputs of the pool, drawn without replacement, and restore answers."""
+        order = random_state(seeds.order).permutation(len(pool.x))
+        queries, rest = pool.x[order[: api.budget]], pool.x[order[api.budget :]]
+        answers = api.predict(queries)
+        answered = np.isfinite(answers).all(axis=1)
+        x, answers = np.ascontiguousarray(queries[answered]), answers[answered]
+        if not api.known or not len(x):
+            return TransferSet(x, answers.astype(np.float32))
+        labels, single = answers.argmax(axis=1), has_single_maximum(answers)
+        one_hot = np.eye(api.nb_classes)[labels]
+        small = single.sum() < LEAST
+        if small or (answers == one_hot).all():
+            return _transfer_set(x[single], one_hot[single], {"small_budget": float(small)})
+        shadows = ShadowModels.trained(x, labels, single, api.nb_classes, surrogates)
+        instances = simulated_instances(api, shadows, answers, rest, seeds.choices)
+
+        def restored(shadows: ShadowModels, number: int) -> tuple[Array, bool]:
+            seed = derive(seeds.choices, "restoration", number)
+            pairs = simulated_pairs(instances, shadows, seed)
+            return restored_answers(self.model, answers, shadows.estimates, pairs, seed)
+
+        # Surrogates of restored answers estimate clean ones better than those of labels do.
+        better = shadows.with_estimates_by(restored(shadows, 0)[0], surrogates)
+        estimated, changed = restored(better, 1)
+        chosen = _predicts_as_well(better, shadows)
+        facts = {
+            "small_budget": 0.0,
+            "read_as_is": float(chosen and not changed),
+            "read_as_restored": float(chosen and changed),
+            "read_as_labels": float(not chosen),
+        }
+        restoration = Restoration(x, answers, estimated)
+        if chosen:
+            return _transfer_set(x, estimated, facts, restoration)
+        return _transfer_set(x[single], one_hot[single], facts, restoration)
+
+
+def _transfer_set(
+    x: Images, targets: Array, facts: dict[str, float], restoration: Restoration | None = None
+) -> TransferSet:
+    return TransferSet(
+        np.ascontiguousarray(x), targets.astype(np.float32), facts=facts, restoration=restoration
+    )
+
+
+def _predicts_as_well(restored: ShadowModels, labels: ShadowModels) -> bool:
+    """Return whether surrogates of restored answers predict bought labels as well as those of labels do.
+
+    Of inputs that they have not learnt from, and within one standard error: labels use less of the answers.
+    """
+    single = labels.single
+    scores = [
+        negative_log_likelihood(each.estimates[single], labels.labels[single]) for each in (restored, labels)
+    ]
+    return most_complex(scores) == 0

@@ -1,0 +1,84 @@
+"""The restoring network of D-DAE: it learns from simulated pairs which clean answer an answer comes from.
+
+Chen, Guan, Gong, Dong, Xue 2023, "D-DAE: Defense-Penetrating Model Extraction Attacks" (IEEE S&P).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from attacks.base import Array
+from bench.numerics import flush_denormals, single_thread
+
+HIDDEN = (128, 64)
+"""Widths of the hidden layers."""
+STEPS = 1_500
+BATCH = 256
+RATE = 3e-3
+SLOPE = 0.2
+"""Of the leaky rectifiers for negative numbers."""
+LEAST = 1e-6
+"""Entries of an answer below this are equal to the network."""
+
+
+class RestoringNetwork:
+    """A perceptron from answers and estimates to clean answers, trained on pairs by cross-entropy.
+
+    The least cross-entropy is that of the mean of the clean answers that an answer may come from. The inputs
+    are logarithms of the answer's and of the estimate's entries, standardised. ``seed``: of initial weights
+    and batches; the same pairs then give the same bits.
+    """
+
+    def __init__(self, classes: int, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed % 2**63)
+        widths = (2 * classes, *HIDDEN, classes)
+        pairs = list(pairwise(widths))
+        self._weights = [
+            torch.randn(inputs, outputs, generator=self._generator) * (2 / inputs) ** 0.5
+            for inputs, outputs in pairs
+        ]
+        self._biases = [torch.zeros(outputs) for _, outputs in pairs]
+        self._mean, self._scale = torch.zeros(widths[0]), torch.ones(widths[0])
+
+    def fit(self, answers: Array, estimates: Array, clean: Array) -> None:
+        """Train on pairs: answers, estimates and clean answers, (m, classes) each, m > 0."""
+        inputs, targets = _inputs(answers, estimates), torch.from_numpy(clean.astype(np.float32))
+        self._mean = inputs.mean(dim=0)
+        self._scale = inputs.std(dim=0, correction=0).clamp(min=1e-3)
+        inputs = (inputs - self._mean) / self._scale
+        parameters = [each.requires_grad_() for each in (*self._weights, *self._biases)]
+        with single_thread(), flush_denormals(), torch.enable_grad():
+            optimizer = torch.optim.Adam(parameters, lr=RATE)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+            for _ in range(STEPS):
+                rows = torch.randint(len(inputs), (min(BATCH, len(inputs)),), generator=self._generator)
+                loss = functional.cross_entropy(self._logits(inputs[rows]), targets[rows])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                optimizer.step()
+                schedule.step()
+
+    def restore(self, answers: Array, estimates: Array) -> Array:
+        """Return restored answers (n, classes) float64, distributions."""
+        with single_thread(), torch.inference_mode():
+            logits = self._logits((_inputs(answers, estimates) - self._mean) / self._scale)
+            restored: Array = torch.softmax(logits.double(), dim=1).numpy()
+        return restored
+
+    def _logits(self, x: Tensor) -> Tensor:
+        last = len(self._weights) - 1
+        for number, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
+            x = x @ weight + bias
+            if number < last:
+                x = functional.leaky_relu(x, SLOPE)
+        return x
+
+
+def _inputs(answers: Array, estimates: Array) -> Tensor:
+    logs = np.log(np.maximum(np.concatenate([answers, estimates], axis=1), LEAST))
+    return torch.from_numpy(logs.astype(np.float32))

@@ -1,0 +1,216 @@
+"""Pairs of clean and defended answers, by simulated defenses that are fitted on the attacker's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.base import Api, Array, Images, Known, Predictor, Shadow, Simulation, SurrogateFactory
+from attacks.restoring import prior
+from attacks.restoring.prior import UNKNOWN
+from bench.seeds import derive
+
+Labels = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+FOLDS = 3
+EFFORT = 0.3
+"""Share of the training steps that shadow models take."""
+OWN = 1_000
+"""Inputs that were not queried and that simulated defenses are fitted on too, at most."""
+INSTANCES = 3
+"""Instances of the defenses for each fold, each with secrets of its own."""
+CANDIDATES = 12
+"""Parameters that are drawn where they are not known."""
+KEPT = 3
+"""How many of these are kept: those whose answers are most like the ones that were bought."""
+DRAWS = 60
+"""Clean rows that are drawn for each answer, at most."""
+FEWEST_DRAWS = 12
+PAIRS = 100_000
+"""Pairs up to which :data:`DRAWS` are drawn."""
+
+
+@dataclass(frozen=True)
+class ShadowModels:
+    """Surrogates that learnt the labels of the answers, each without one fold of the rows.
+
+    ``fold``: (n,) each row's fold. ``predictors``: one a fold, which did not learn from it. ``estimates``:
+    (n, classes) of the clean answers, what surrogates predict of a fold that they did not learn from.
+    ``single``: (n,) which rows have a label.
+    """
+
+    x: Images
+    labels: Labels
+    single: Mask
+    fold: Labels
+    predictors: Sequence[Predictor]
+    estimates: Array
+
+    @classmethod
+    def trained(
+        cls, x: Images, labels: Labels, single: Mask, classes: int, surrogates: SurrogateFactory
+    ) -> ShadowModels:
+        """Train them on inputs (n, …) and their labels (n,), as far as these are ``single`` maxima."""
+        fold = np.arange(len(x)) % FOLDS
+        predictors, estimates = _cross_fitted(x, np.eye(classes)[labels], single, fold, surrogates)
+        return cls(x, labels, single, fold, predictors, estimates)
+
+    def with_estimates_by(self, targets: Array, surrogates: SurrogateFactory) -> ShadowModels:
+        """Return the same with the estimates of surrogates that learn ``targets`` (n, classes)."""
+        every = np.ones(len(self.x), dtype=bool)
+        return replace(self, estimates=_cross_fitted(self.x, targets, every, self.fold, surrogates)[1])
+
+    def shadow(self, number: int, rest: Images, seed: int) -> Shadow:
+        """Return what the defenses of a fold's rows are fitted on.
+
+        The rows that the fold's predictor learnt from, and two thirds of ``rest`` (m, …), are the training
+        split; the fold itself and the other third are the calibration split. Inputs that were not queried
+        have the predictor's labels.
+        """
+        predictor, inside = self.predictors[number], self.fold == number
+        guessed = predictor(rest).argmax(axis=1) if len(rest) else np.zeros(0, np.int64)
+        held_out = np.arange(len(rest)) % FOLDS == number
+
+        def joined(rows: Mask, others: Mask) -> tuple[Images, Labels]:
+            x = np.ascontiguousarray(np.concatenate([self.x[rows], rest[others]]), dtype=np.float32)
+            return x, np.concatenate([self.labels[rows], guessed[others]]).astype(np.int64)
+
+        training, calibration = (
+            joined(self.single & ~inside, ~held_out),
+            joined(self.single & inside, held_out),
+        )
+        return Shadow(predictor, *training, *calibration, seed=seed)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clean rows and their simulated answers, (draws, n, classes) each; rejected answers are NaN rows.
+
+    ``labels``: (n,) the top-1 that clean rows are known to have, else ``UNKNOWN``.
+    """
+
+    clean: Array
+    answers: Array
+    labels: Labels
+
+    def part(self, draws: slice) -> Pairs:
+        """Return some of the draws."""
+        return Pairs(self.clean[draws], self.answers[draws], self.labels)
+
+
+def _cross_fitted(
+    x: Images, targets: Array, usable: Mask, fold: Labels, surrogates: SurrogateFactory
+) -> tuple[Sequence[Predictor], Array]:
+    """Return surrogates that learn all ``usable`` rows but one fold, and what each predicts of that fold."""
+    parts = [usable & (fold != number) for number in range(FOLDS)]
+    predictors = surrogates.fit([(x[part], targets[part]) for part in parts], EFFORT)
+    found = np.empty(targets.shape)
+    for number, predictor in enumerate(predictors):
+        found[fold == number] = predictor(x[fold == number])
+    return predictors, found
+
+
+Instances = Sequence[Sequence[Simulation]]
+"""Instances of the known defenses: of each, a simulation for each fold."""
+
+
+def simulated_pairs(instances: Instances, shadows: ShadowModels, seed: int) -> Pairs:
+    """Return pairs for each row, with clean rows around its estimate; ``seed``: of what is drawn."""
+    n, classes = shadows.estimates.shape
+    draws = int(np.clip(PAIRS // n, FEWEST_DRAWS, DRAWS))
+    labels = _known_labels(shadows, instances[0])
+    clean, simulated = np.empty((draws, n, classes)), np.empty((draws, n, classes))
+    for number in range(draws):
+        clean[number], simulated[number] = _drawn(instances, shadows, labels, number, seed)
+    return Pairs(clean, simulated, labels)
+
+
+def _known_labels(shadows: ShadowModels, simulations: Sequence[Simulation]) -> Labels:
+    """Return (n,) labels where the defenses keep them."""
+    keeps = all(simulation.keeps_label for simulation in simulations)
+    return np.where(shadows.single & keeps, shadows.labels, UNKNOWN).astype(np.int64)
+
+
+def _drawn(
+    instances: Instances, shadows: ShadowModels, labels: Labels, number: int, seed: int
+) -> tuple[Array, Array]:
+    """Return a draw of clean rows and their answers, by one instance of each fold in turn."""
+    clean = prior.draw(shadows.estimates, labels, derive(seed, "prior", number), number)
+    answers = np.empty_like(clean)
+    # Not in step with the concentrations of the prior.
+    instance = instances[number // len(prior.CONCENTRATIONS) % len(instances)]
+    for fold, simulation in enumerate(instance):
+        rows = shadows.fold == fold
+        answers[rows] = simulation.answer(shadows.x[rows], clean[rows], number)
+    return clean, answers
+
+
+def simulated_instances(
+    api: Api, shadows: ShadowModels, answers: Array, rest: Images, seed: int
+) -> list[list[Simulation]]:
+    """Return instances of the known defenses, each with a simulation for each fold.
+
+    ``answers``: (n, classes), the bought ones, by which unknown parameters are chosen. ``rest``: (m, …) own
+    inputs that were not queried. Raises NotApplicable for a defense that cannot be simulated.
+    """
+    rest = rest[:OWN]
+
+    def fitted(known: Sequence[Known], number: int) -> list[Simulation]:
+        return [
+            api.simulate(known, shadows.shadow(fold, rest, derive(seed, "instance", number, fold)))
+            for fold in range(FOLDS)
+        ]
+
+    known = tuple(api.known or ())
+    if all(each.parameters is not None for each in known):
+        return [fitted(known, number) for number in range(INSTANCES)]
+    candidates = list(_candidates(api, known, shadows, rest, seed))
+    if len(candidates) == 1:
+        return [fitted(candidates[0].known, number) for number in range(INSTANCES)]
+    apart = [_distance(candidate, shadows, answers, seed) for candidate in candidates]
+    kept = np.argsort(apart, kind="stable")[:KEPT]
+    return [fitted(candidates[place].known, int(place)) for place in kept]
+
+
+def _candidates(
+    api: Api, known: Sequence[Known], shadows: ShadowModels, rest: Images, seed: int
+) -> Iterator[Simulation]:
+    """Yield simulations of the first fold with parameters drawn from the prior, each once."""
+    found: list[tuple[Known, ...]] = []
+    for number in range(CANDIDATES):
+        simulation = api.simulate(known, shadows.shadow(0, rest, derive(seed, "candidate", number)))
+        if simulation.known not in found:
+            found.append(simulation.known)
+            yield simulation
+
+
+def _distance(simulation: Simulation, shadows: ShadowModels, answers: Array, seed: int) -> float:
+    """Return how far simulated answers to the first fold are from the bought ones, as a whole.
+
+    Simulations are judged by a summary, as in approximate Bayesian computation (Beaumont, Zhang, Balding
+    2002, Genetics 162): here by quantiles of sorted answers, and by the share of rejected ones.
+    """
+    rows = shadows.fold == 0
+    labels = _known_labels(shadows, [simulation])
+    apart = []
+    for number in range(len(prior.CONCENTRATIONS)):
+        clean = prior.draw(shadows.estimates, labels, derive(seed, "summary", number), number)
+        simulated = simulation.answer(shadows.x[rows], clean[rows], number)
+        answered = np.isfinite(simulated).all(axis=1)
+        if not answered.any():
+            return np.inf
+        apart.append(
+            np.abs(_summary(simulated[answered]) - _summary(answers[rows])).sum() + 1 - answered.mean()
+        )
+    return float(np.min(apart))
+
+
+def _summary(answers: Array) -> Array:
+    """Return five quantiles (5, classes) of the largest entries, of the second largest, and so on."""
+    ranked = np.sort(answers, axis=1)[:, ::-1]
+    found: Array = np.quantile(ranked, (0.1, 0.25, 0.5, 0.75, 0.9), axis=0)
+    return found

@@ -1,0 +1,48 @@
+"""The attacker's prior of clean answers: Dirichlet distributions around estimates of their own.
+
+D-DAE+ of Tang et al. 2024, "ModelGuard" (USENIX Security). Its published code centres the prior on the
+victim's true answers, which no attacker has. Here it is centred on what surrogates predict that learnt labels
+alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.base import Array
+
+CONCENTRATIONS = (8.0, 2.0, 0.5)
+"""The sum of a Dirichlet's parameters, in units of the number of classes: draws take them in turn."""
+FLOOR = 0.005
+"""Added to each parameter: around a confident estimate, most entries would otherwise be below 1e-12."""
+LEAST = 1e-9
+"""Smallest entry of a clean row."""
+UNKNOWN = -1
+"""The label of a row whose top-1 is not known."""
+
+Labels = NDArray[np.int64]
+
+
+def draw(estimates: Array, labels: Labels, seed: int, number: int) -> Array:
+    """Return one clean row (n, classes) for each estimate, drawn from the prior around it.
+
+    ``estimates``: (n, classes) distributions. ``labels``: (n,) the known top-1 of the clean rows, else
+    :data:`UNKNOWN`. ``number``: of the draw, which decides on its concentration.
+    """
+    concentration = CONCENTRATIONS[number % len(CONCENTRATIONS)]
+    parameters = concentration * estimates.shape[1] * estimates + FLOOR
+    weights = np.random.default_rng(seed).standard_gamma(parameters)
+    total = weights.sum(axis=1, keepdims=True)
+    # Where parameters are tiny, all of a row's weights may be zero.
+    rows: Array = np.maximum(np.where(total > 0, weights / np.where(total > 0, total, 1), estimates), LEAST)
+    return with_top(rows / rows.sum(axis=1, keepdims=True), labels)
+
+
+def with_top(rows: Array, labels: Labels) -> Array:
+    """Return rows (n, classes) in which the largest entry has changed places with that of the known label."""
+    known = np.flatnonzero(labels != UNKNOWN)
+    top, label = rows[known].argmax(axis=1), labels[known]
+    changed = rows.copy()
+    changed[known, label], changed[known, top] = rows[known, top], rows[known, label]
+    return changed
