@@ -141,8 +141,8 @@ def _drawn(
     """Return a draw of clean rows and their answers, by one instance of each fold in turn."""
     clean = prior.draw(shadows.estimates, labels, derive(seed, "prior", number), number)
     answers = np.empty_like(clean)
-    # Not in step with the concentrations of the prior.
-    instance = instances[number // len(prior.CONCENTRATIONS) % len(instances)]
+    # Not in step with the widths of the prior.
+    instance = instances[number // len(prior.WIDTHS) % len(instances)]
     for fold, simulation in enumerate(instance):
         rows = shadows.fold == fold
         answers[rows] = simulation.answer(shadows.x[rows], clean[rows], number)
@@ -192,21 +192,19 @@ def _distance(simulation: Simulation, shadows: ShadowModels, answers: Array, see
     """Return how far simulated answers to the first fold are from the bought ones, as a whole.
 
     Simulations are judged by a summary, as in approximate Bayesian computation (Beaumont, Zhang, Balding
-    2002, Genetics 162): here by quantiles of sorted answers, and by the share of rejected ones.
+    2002, Genetics 162): here by quantiles of sorted answers, with clean rows of the width that suits best.
     """
     rows = shadows.fold == 0
     labels = _known_labels(shadows, [simulation])
     apart = []
-    for number in range(len(prior.CONCENTRATIONS)):
+    for number in range(len(prior.WIDTHS)):
         clean = prior.draw(shadows.estimates, labels, derive(seed, "summary", number), number)
         simulated = simulation.answer(shadows.x[rows], clean[rows], number)
         answered = np.isfinite(simulated).all(axis=1)
         if not answered.any():
             return np.inf
-        apart.append(
-            np.abs(_summary(simulated[answered]) - _summary(answers[rows])).sum() + 1 - answered.mean()
-        )
-    return float(np.min(apart))
+        apart.append(float(np.abs(_summary(simulated[answered]) - _summary(answers[rows])).sum()))
+    return min(apart)
 
 
 def _summary(answers: Array) -> Array:

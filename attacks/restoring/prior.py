@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from attacks.base import Array
 
-CONCENTRATIONS = (8.0, 2.0, 0.5)
-"""The sum of a Dirichlet's parameters, in units of the number of classes: draws take them in turn."""
+WIDTHS = ((8.0, 1.0), (2.0, 1.0), (0.5, 1.0), (8.0, 3.0), (2.0, 3.0), (0.5, 3.0))
+"""Concentrations and powers, which draws take in turn.
+
+The concentration is the sum of a Dirichlet's parameters in units of the number of classes. Estimates are
+taken to the power and divided by their sums: victims are more confident than surrogates of few labels.
+"""
 FLOOR = 0.005
 """Added to each parameter: around a confident estimate, most entries would otherwise be below 1e-12."""
 LEAST = 1e-9
@@ -28,9 +32,10 @@ def draw(estimates: Array, labels: Labels, seed: int, number: int) -> Array:
     """Return one clean row (n, classes) for each estimate, drawn from the prior around it.
 
     ``estimates``: (n, classes) distributions. ``labels``: (n,) the known top-1 of the clean rows, else
-    :data:`UNKNOWN`. ``number``: of the draw, which decides on its concentration.
+    :data:`UNKNOWN`. ``number``: of the draw, which decides on its width.
     """
-    concentration = CONCENTRATIONS[number % len(CONCENTRATIONS)]
+    concentration, power = WIDTHS[number % len(WIDTHS)]
+    estimates = estimates**power / (estimates**power).sum(axis=1, keepdims=True)
     parameters = concentration * estimates.shape[1] * estimates + FLOOR
     weights = np.random.default_rng(seed).standard_gamma(parameters)
     total = weights.sum(axis=1, keepdims=True)
