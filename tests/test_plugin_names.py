@@ -10,7 +10,7 @@ import bench
 from bench.plugins import attacks, defenses
 
 ROOT = Path(bench.__file__).parent
-WORDS = {"auto", "average", "evade", "labels", "none", "normalise", "recover", "rounded"}
+WORDS = {"auto", "average", "evade", "labels", "none", "normalise", "recover", "restore", "rounded"}
 """Names that are words of English; a sentence may contain them."""
 JUSTIFIED = {
     ("none", "*"): "the word of a matrix for no defense; a knowledge; an access; matplotlib's for no colour",

@@ -8,7 +8,9 @@ name and parameters, and everything that it is fitted on comes from the attacker
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,7 +72,8 @@ class SimulatedDefenses:
 
         names = " and ".join(each.name for each in self.known)
         try:
-            fit_stack(stack, calibration, lambda _: {}, predictor, kind=KIND, auxiliary=stand_in)
+            with _without_warnings():
+                fit_stack(stack, calibration, lambda _: {}, predictor, kind=KIND, auxiliary=stand_in)
         except NotApplicable as reason:
             raise NotApplicable(f"{names} cannot be simulated by the attacker: {reason}") from reason
         except BrokenClaimError:
@@ -129,6 +132,17 @@ def drawn_parameters(family: type[Defense], seed: int) -> dict[str, Any]:
         value = min(max(value, low), high)
         values[strength.parameter] = round(value) if strength.whole else float(value)
     return values
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Log no warnings inside the block: they would be of the attacker's own data, which are few."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _with_parameters(known: Known, seed: int, place: int) -> Known:

@@ -203,7 +203,8 @@ def test_a_defense_from_outside_is_inverted_without_a_line_for_it(model, tipped,
     metrics = outcome.metrics
     assert metrics["extraction.read_as_restored"] == 1
     # Restored answers are .2 from the victim's, the bought ones 1: almost half of the top's mass was moved.
-    assert metrics["extraction.l1_restored"] < 0.4 < 0.8 < metrics["extraction.l1_answers"]
+    assert metrics["extraction.l1_restored"] < 0.4
+    assert metrics["extraction.l1_answers"] > 0.8
     assert outcome.info.adaptation.proven
     assert outcome.info.queries.sent == 120
 
@@ -294,7 +295,8 @@ def test_only_the_answers_and_the_attackers_own_things_count(
     assert one.restoration.restored.tobytes() == other.restoration.restored.tobytes()
     assert one.facts == other.facts
     changed = attack.acquire(client_of(second), setting.pool, setting.surrogates, replace(SEEDS, choices=99))
-    assert changed.digest() != one.digest()
+    # What the attacker draws does count, unless the answers are learnt as they are.
+    assert (changed.digest() == one.digest()) == bool(one.facts["read_as_is"])
 
 
 def client_of(api):
