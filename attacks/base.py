@@ -336,6 +336,8 @@ class Extraction(Attack):
     """False where the queries of a smaller budget need not be the first ones of a larger budget."""
     universal: ClassVar[bool] = False
     """True for an attack that is meant to match the best of the others against any defense."""
+    simulates: ClassVar[bool] = False
+    """True for an attack that adapts to any defense that it can simulate: no defense has to name it."""
 
     @abstractmethod
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:

@@ -61,6 +61,7 @@ class Restore(Extraction):
     knowledge = ("family", "full")
     row_by_row = False
     prefix = False
+    simulates = True
 
     def __init__(self, *, model: Literal["network", "table"] = "network") -> None:
         self.model = model

@@ -55,10 +55,14 @@ class QueryCounts(Typed):
 
 
 class AttackDeclarations(Typed):
-    """What an attack declares: the knowledge it can use, and whether it claims to match all others."""
+    """What an attack declares: the knowledge it can use, and whether it claims to match all others.
+
+    ``simulates``: whether it adapts to any defense that it can simulate.
+    """
 
     knowledge: list[str] = pydantic.Field(default_factory=list)
     universal: bool = False
+    simulates: bool = False
 
 
 class ClaimsRecord(Typed):

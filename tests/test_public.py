@@ -14,7 +14,10 @@ HARNESS = (
     "bench.calls",
     "bench.encoding",
     "bench.errors",
+    "bench.augmentation",
     "bench.inputs",
+    "bench.linear_programme",
+    "bench.numerics",
     "bench.parameters",
     "bench.plugins",
     "bench.seeds",
@@ -33,8 +36,8 @@ ALLOWED = {
     "defenses": {"defenses.base", *HARNESS},
 }
 SHARED = {
-    "attacks": ("attacks.active", "attacks.common", "attacks.inverse"),
-    "defenses": ("defenses.tuning", "defenses.predicates"),
+    "attacks": ("attacks.active", "attacks.common", "attacks.inverse", "attacks.restoring"),
+    "defenses": ("defenses.gradient_angle", "defenses.networks", "defenses.tuning", "defenses.predicates"),
 }
 
 
@@ -71,6 +74,8 @@ PUBLIC = [
     "Records",
     "Result",
     "ScreenDefense",
+    "Shadow",
+    "Simulation",
     "Splits",
     "StoreError",
     "StrengthRange",

@@ -16,6 +16,10 @@ WITHOUT_KNOWLEDGE = frozenset({"labels"})
 """Plugins that gain nothing by knowing the defense: it is enough that they ran."""
 
 
+UNMOVED = "does nothing else when told of the defense"
+"""The reason why an attack does not count that has no inverse of the defense."""
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """What a defense was seen to do, or claims to do.
@@ -80,7 +84,8 @@ class AttackRun:
     ``informed``: whether it had it. ``adapts``: whether it is on record that this changes what it queries or
     learns; None where the record does not say. ``finished``: all repeats. ``ranked``: not near chance.
     ``accounts``: whether it queries from several. ``carried_over``: from ``label_only``, by argument.
-    ``small``: whether it reports that the budget is too small for it.
+    ``small``: whether it reports that the budget is too small for it. ``simulates``: whether it declares that
+    it adapts to any defense that it can simulate.
     """
 
     plugin: str
@@ -93,6 +98,12 @@ class AttackRun:
     accounts: bool = False
     carried_over: bool = False
     small: bool = False
+    simulates: bool = False
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether it counts as the adaptive attack to a defense for which no other attack was written."""
+        return self.simulates and self.adaptive and self.finished and self.ranked
 
     @property
     def adaptive(self) -> bool:
@@ -118,11 +129,16 @@ class Lacking:
 
 
 def lacking(runs: Collection[AttackRun], wanted: Sequence[Need]) -> list[Lacking]:
-    """Return the needed attacks that do not count, with the reason."""
-    found = []
+    """Return the needed attacks that do not count, with the reason.
+
+    One that was told of the defense and does nothing else counts where another one simulates the defense and
+    adapts to it: nobody may have written an inverse of a defense from outside.
+    """
+    found, known = [], any(run.stands_in for run in runs)
     for need in wanted:
         met = [run for run in runs if run.meets(need)]
-        if reason := _why_not(need, met, any(run.plugin == need.plugin for run in runs)):
+        reason = _why_not(need, met, any(run.plugin == need.plugin for run in runs))
+        if reason and not (known and reason == UNMOVED):
             found.append(Lacking(need, reason))
     return found
 
@@ -140,7 +156,7 @@ def _why_not(need: Need, met: Sequence[AttackRun], ran: bool) -> str:
         return "does not record whether it adapts: run again"
     if all(run.small for run in knowing):
         return "has too few queries to adapt"
-    return "does nothing else when told of the defense"
+    return UNMOVED
 
 
 def adaptive_criterion(

@@ -224,6 +224,7 @@ def _run(
         ranked=result.ranked,
         accounts=values.get("clients", 1) != 1,
         small=any(record.metrics.get("extraction.small_budget") for record in result.records),
+        simulates=any(record.info.attack.simulates for record in result.records),
     )
 
 

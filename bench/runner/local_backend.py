@@ -273,12 +273,12 @@ def _record(
 def _with_declarations(info: Info, task: Task) -> Info:
     """Return ``info`` with the plugins' declarations that reports read, so that these need no plugin.
 
-    A cell: its attack's ``knowledge`` and whether it is ``universal``. A defense evaluation: the names of
-    the attacks that each defense of the stack is ``known_by``, by the defense's name.
+    A cell: its attack's ``knowledge``, whether it is ``universal`` and whether it ``simulates``. A defense
+    evaluation: the names of the attacks that each defense of the stack is ``known_by``, by the defense's name.
     """
     if isinstance(task, Cell):
         attack = attacks.get(parse_call(task.attack)[0])
-        universal = bool(getattr(attack, "universal", False))
-        return info.with_values(attack={"knowledge": list(attack.knowledge), "universal": universal})
+        declared = {name: bool(getattr(attack, name, False)) for name in ("universal", "simulates")}
+        return info.with_values(attack={"knowledge": list(attack.knowledge), **declared})
     names = [parse_call(text)[0] for text in task.defense]
     return info.with_values(known_by={name: list(defenses.get(name).known_by) for name in names})

@@ -93,6 +93,21 @@ def test_attacks_that_a_defense_names_add_to_the_others_and_replace_none():
     assert verdict([*MET, informed("mine", adapts=False)], known_by=["mine"]).verdict == "affordable"
 
 
+def test_an_attack_that_simulates_a_defense_stands_in_where_no_inverse_was_written():
+    unmoved = [informed("auto", adapts=False), *MET[1:]]
+    assert verdict([*unmoved, informed("restore", simulates=True)]).verdict == "affordable"
+    for changed in ({"adapts": False}, {"finished": False}, {"ranked": False}, {"informed": False}):
+        again = verdict([*unmoved, informed("restore", simulates=True, **changed)])
+        assert again.detail.endswith("auto does nothing else when told of the defense")
+    assert verdict([*unmoved, informed("mine")]).verdict == "too dear"
+    # It replaces no attack that was not run, or that lacks something else.
+    assert "auto was not run" in verdict([*MET[1:], informed("restore", simulates=True)]).detail
+    early = [informed("auto", adapts=False, small=True), *MET[1:], informed("restore", simulates=True)]
+    assert verdict(early).verdict == "too dear"
+    # What it leaves is compared with the others as that of any adaptive attack.
+    assert verdict([*unmoved, informed("restore", 0.8, simulates=True)]).verdict == "too dear"
+
+
 def test_the_best_adaptive_attack_may_be_a_little_below_the_best_other_one():
     behind = verdict([informed("auto", 0.948), uninformed("labels"), uninformed("copycat", 0.95)])
     assert behind.verdict == "affordable"
