@@ -30,7 +30,8 @@ def bound(host: str, port: int, *, option: str = "--port") -> socket.socket:
     ``option``: names the port, in an error.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # Named, as asyncio sends answers at once (TCP_NODELAY) only where the socket says that it is of TCP.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))

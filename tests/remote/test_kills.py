@@ -126,9 +126,9 @@ def hold_against_the_server(folder, file, served, *, kills, inputs):
     print(f"{kills} kills: {inputs} inputs answered, {billed} billed, {booked} booked")
 
 
-def test_three_kills_lose_no_answer_and_pay_none_twice(tmp_path, shop):
+def test_two_kills_lose_no_answer_and_pay_none_twice(tmp_path, shop):
     served, file = shop
-    done = buy_with_kills(tmp_path, file, served, kills=3, inputs=400, seed=1)
+    done = buy_with_kills(tmp_path, file, served, kills=2, inputs=400, seed=1)
     hold_against_the_server(tmp_path, file, served, kills=done, inputs=400)
 
 
@@ -161,6 +161,7 @@ def test_the_buying_process_ends_with_the_one_that_attacks_and_records_what_it_h
         watch = os.pidfd_open(pid)
         while sum(served.billed.values()) < 40:
             assert parent.poll() is None
+            threading.Event().wait(0.002)  # leaves the processor to those that buy and sell
         parent.kill()
     try:
         assert select.select([watch], [], [], 60)[0], "it still runs"

@@ -24,7 +24,7 @@ SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 
 @contextlib.contextmanager
 def answering(port, content, context=None):
-    """Answer ``content`` on a port of this machine, by TLS with ``context``; yields the protocols asked for."""
+    """Answer ``content`` on a port, by TLS if there is a ``context``; yields the protocols asked for."""
     asked = []
     with socket.create_server(("127.0.0.1", port)) as listening:
         listening.settimeout(0.1)
@@ -49,6 +49,13 @@ def answering(port, content, context=None):
         finally:
             ended.set()
             thread.join(10)
+
+
+def probed(line, clock):
+    """Return what the probe of other ways finds over a line."""
+    with probing(line, clock, target=a_target(stated_rate=None)) as opened:
+        outcome = run_probes(chosen(["other-doors"]), opened.context, opened.ledger, most=100)
+    return outcome.findings[0]
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +90,7 @@ def target_beside(offset, content, context):
 )
 def test_a_neighbour_that_speaks_tls_is_found(offset, content, protocol, name, tls):
     with target_beside(offset, content, tls) as (port, asked):
-        clock, line = Clock(), SocketLine(("127.0.0.1",), "127.0.0.1", port)
-        target = a_target(url=f"http://127.0.0.1:{port}", stated_rate=None)
-        with probing(line, clock, target=target) as opened:
-            (finding,) = run_probes(chosen(["other-doors"]), opened.context, opened.ledger, most=100).findings
+        finding = probed(SocketLine(("127.0.0.1",), "127.0.0.1", port), Clock())
     assert finding.verdict.result == "does not hold", finding.verdict
     assert finding.verdict.evidence[0].endswith(f"ways outside the protocol are open: {name}.")
     assert asked == [protocol]
@@ -95,10 +99,7 @@ def test_a_neighbour_that_speaks_tls_is_found(offset, content, protocol, name, t
 @pytest.mark.parametrize("offset", [1, 2])
 def test_a_neighbour_of_another_kind_is_no_way_to_the_model(offset, tls):
     with target_beside(offset, b"220 mail\r\n", tls) as (port, asked):
-        clock, line = Clock(), SocketLine(("127.0.0.1",), "127.0.0.1", port)
-        target = a_target(url=f"http://127.0.0.1:{port}", stated_rate=None)
-        with probing(line, clock, target=target) as opened:
-            (finding,) = run_probes(chosen(["other-doors"]), opened.context, opened.ledger, most=100).findings
+        finding = probed(SocketLine(("127.0.0.1",), "127.0.0.1", port), Clock())
     assert finding.verdict.result == "holds", finding.verdict
     assert len(asked) == 1
 
@@ -116,8 +117,7 @@ def test_each_port_is_asked_plainly_and_by_tls(place, name):
     clock = Clock()
     line = AsgiLine(Server(clock=clock))
     line.ports[place] = SETTINGS if place[0] == 1 else METRICS
-    with probing(line, clock) as opened:
-        (finding,) = run_probes(chosen(["other-doors"]), opened.context, opened.ledger, most=100).findings
+    finding = probed(line, clock)
     line.close()
     assert finding.verdict.evidence[0].endswith(f"are open: {name}.")
 

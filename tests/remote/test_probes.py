@@ -26,7 +26,7 @@ FAULTS = [
     ("second-key", "quota per key", {}),
     ("workers", "two processes", {}),
     ("pipelining", "connections", {}),
-    ("resets", "gives back", {}),
+    ("resets", "gives back", {"patience": 0.001}),
     ("straddle", "fixed window", {}),
     ("straddle", "first-hit window", {}),
     ("size", "size", {"limit": 100_000}),

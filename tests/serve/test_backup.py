@@ -1,6 +1,7 @@
 """Backups: whole, signed, without keys, restored into an empty folder alone."""
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -37,9 +38,10 @@ def run(*arguments):
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A server with an account that asked about 7 inputs, terms, a model, and secrets all around."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A folder with a server and its backup, of which each test gets a copy; and the server's secrets."""
+    tmp_path = tmp_path_factory.mktemp("template")
     folder = tmp_path / "server"
     with State(folder / FILE) as state, state.transaction() as connection:
         now = state.now()
@@ -66,16 +68,29 @@ def server(tmp_path):
     signatures.new_key_pair(tmp_path / "backup.key")
     secrets = [key, uri.partition("secret=")[2].partition("&")[0], "PEPPER-SECRET", "MODEL-KEY", "PRIVATE"]
     secrets = [each.encode() for each in [*secrets, str(seed)]]
-    return folder, controls / "controls.toml", [*secrets, mark_key]
+    out = tmp_path / "backup"
+    file = controls / "controls.toml"
+    assert run("backup", "make", "--state", folder, "--controls", file, "--out", out).exit_code == 0
+    assert run("backup", "sign", out, "--key", tmp_path / "backup.key").exit_code == 0
+    return tmp_path, [*secrets, mark_key]
 
 
 @pytest.fixture
-def made(server, tmp_path):
-    folder, controls, _ = server
-    out = tmp_path / "backup"
-    assert run("backup", "make", "--state", folder, "--controls", controls, "--out", out).exit_code == 0
-    assert run("backup", "sign", out, "--key", tmp_path / "backup.key").exit_code == 0
-    return out
+def server(template, tmp_path):
+    """A server with an account that asked about 7 inputs, terms, a model, and secrets all around."""
+    source, secrets = template
+    for name in ("server", "controls"):
+        shutil.copytree(source / name, tmp_path / name)
+    for name in ("backup.key", "backup.key.pub"):
+        shutil.copy2(source / name, tmp_path / name)
+    return tmp_path / "server", tmp_path / "controls" / "controls.toml", secrets
+
+
+@pytest.fixture
+def made(template, server):
+    """The signed backup of that server."""
+    folder, _, _ = server
+    return Path(shutil.copytree(template[0] / "backup", folder.parent / "backup"))
 
 
 def restored(made, to):

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import datetime as dt
 import http.client
@@ -8,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,13 +77,18 @@ def raw(port, *parts, source="127.0.0.1"):
 def test_clients_that_never_end_a_request_and_lines_that_are_no_http_are_ended(tmp_path):
     with started(tmp_path) as (process, port):
         assert ask(port) == (200, {"predictions": [[0.75, 0.25]]})
-        assert raw(port) == b""  # no request at all
-        assert raw(port, b"POST /predict HTTP/1.1\r\nHost: x\r\nX-") == b""  # headers that never end
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        late = raw(port, head + b"Content-Length: 100\r\n\r\n{")
+        endless = (
+            (),  # no request at all
+            (b"POST /predict HTTP/1.1\r\nHost: x\r\nX-",),  # headers that never end
+            (head + b"Content-Length: 100\r\n\r\n{",),
+            (head + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n"),
+        )
+        with ThreadPoolExecutor(len(endless)) as pool:  # each waits for the same deadline
+            nothing, headers, late, chunked = pool.map(lambda parts: raw(port, *parts), endless)
+        assert nothing == headers == b""
         assert late.startswith(b"HTTP/1.1 408")
         assert late.endswith(b'{"error":"the body took too long"}')
-        chunked = raw(port, head + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n")
         assert chunked.startswith(b"HTTP/1.1 408")
         long = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 20_000 + b"\r\n\r\n"
         assert raw(port, long).startswith(b"HTTP/1.1 431")
@@ -134,6 +141,29 @@ def test_a_second_server_on_one_state_is_refused(tmp_path):
         pass
     with workers.sole_server(tmp_path):
         pass
+
+
+def test_answers_are_not_held_back_for_the_acknowledgement_of_their_headers():
+    """Head and body of an answer are two writes: with Nagle's algorithm, the second waits some 40 ms."""
+
+    async def option():
+        found = asyncio.get_running_loop().create_future()
+
+        async def accepted(_, writer):
+            sock = writer.get_extra_info("socket")
+            found.set_result(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with contextlib.closing(uvicorn_server.bound("127.0.0.1", 0)) as sock:
+            server = await asyncio.start_server(accepted, sock=sock)
+            async with server:
+                _, writer = await asyncio.open_connection(*sock.getsockname())
+                value = await asyncio.wait_for(found, 60)
+                writer.close()
+                await writer.wait_closed()
+        return value
+
+    assert asyncio.run(option())
 
 
 def test_a_port_in_use_is_refused():

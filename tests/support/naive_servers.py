@@ -37,13 +37,25 @@ class Server:
     """An ASGI application: three classes of four numbers behind the Open Inference Protocol.
 
     ``faults``: what it does wrong, by name. ``limit``: inputs an account in any ``window`` seconds.
+    ``patience``: seconds for which it looks whether the client goes away, where it gives inputs back then.
     ``quota``: inputs of an account. ``detect``: unlikely inputs after which an account is suspended.
     """
 
-    def __init__(self, *faults, clock, limit=20, window=60.0, quota=None, detect=None, largest=64, digits=3):
+    def __init__(
+        self,
+        *faults,
+        clock,
+        limit=20,
+        window=60.0,
+        quota=None,
+        detect=None,
+        largest=64,
+        digits=3,
+        patience=0.03,
+    ):
         self.faults, self.clock = set(faults), clock
         self.limit, self.window, self.quota, self.detect = limit, window, quota, detect
-        self.largest, self.digits = largest, digits
+        self.largest, self.digits, self.patience = largest, digits, patience
         self.passed = defaultdict(list)
         self.spent, self.flagged = defaultdict(int), defaultdict(int)
         self.answered = 0
@@ -76,7 +88,7 @@ class Server:
         if "gives back" in self.faults and status == 200:
             await send({"type": "http.response.body", "body": content, "more_body": True})
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(receive(), 0.03)  # the client is gone, so it shall not pay
+                await asyncio.wait_for(receive(), self.patience)  # the client is gone, so it shall not pay
                 if "no limit" not in self.faults:
                     self.passed[scope["who"]].pop()
             content = b""

@@ -17,10 +17,19 @@ import uvicorn
 SUPPORT = Path(__file__).parent
 
 
+def listening():
+    """Return a socket on a free port; one that does not say that it is of TCP answers 40 ms later."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(512)
+    return sock
+
+
 @contextlib.contextmanager
 def served(app, **settings):
     """Yield the port of ``app``, served by a thread of this process."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
+    with listening() as sock:
         config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **settings)
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None
@@ -45,7 +54,7 @@ def wait_for(condition, seconds=60):
 WORKER = """
 import json, socket, sys, time, uvicorn
 from naive_servers import Server
-sock = socket.socket(fileno=int(sys.argv[1]))
+sock = socket.socket(fileno=int(sys.argv[1]), proto=socket.IPPROTO_TCP)
 settings, *faults = sys.argv[2:]
 app = Server(*faults, clock=time.time, **json.loads(settings))
 config = uvicorn.Config(app, log_level="critical", lifespan="off")
@@ -57,7 +66,7 @@ uvicorn.Server(config).run(sockets=[sock])
 @contextlib.contextmanager
 def naive_workers(number, *faults, **settings):
     """Yield the port of ``number`` processes of a naive server, which share a socket and nothing else."""
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as sock:
+    with listening() as sock:
         os.set_inheritable(sock.fileno(), True)
         words = [sys.executable, "-c", WORKER, str(sock.fileno()), json.dumps(settings), *faults]
         environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
