@@ -29,7 +29,7 @@ class Mad(GradientAngleDefense):
 
     name = "mad"
     paper = "Orekondy et al. 2020, arXiv 1906.10908"
-    known_by = ("recover", "auto")
+    known_by = ("recover",)
     strength = StrengthRange("eps", 0.0, 2.0)
 
     def __init__(self, *, eps: Annotated[float, Field(ge=0, le=2)] = 1.0, proxy: Proxy = "scratch") -> None:

@@ -47,6 +47,9 @@ class ModelSwitch(Defense):
     every client) or "confidence" (the tree answers where the victim's largest probability is below
     ``threshold``). ``share`` and ``threshold`` are fractions; each is ignored by the other's rule.
 
+    This is not the ensemble of diverse models of Kariyappa et al. 2021, which is ``diverse_ensemble``:
+    nothing here is trained to disagree.
+
     The hash is keyed by a secret drawn at fit, so that an attacker cannot know in advance which model
     answers an input; an input changed by one bit may get the other. The tree ignores the answers of the
     defenses before this one in a stack, so it should be the first.

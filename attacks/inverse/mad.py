@@ -14,7 +14,11 @@ EPS = 1.0
 SLACK = 1e-9
 """How far below zero a recovered entry may be."""
 COARSE = 0.01
-"""The same where a defense behind this one has rounded or drawn answers."""
+"""The same where the bound was fitted, or a defense behind this one has rounded or drawn answers."""
+NEARLY = 1e-5
+"""An entry that is less below zero is so by the rounding of a fitted bound."""
+CONFIDENT = 5.0
+"""Percentile of rows that are taken for those of which the victim is sure."""
 LEAST = 1e-6
 """Smallest probability of an estimate by which rows are compared."""
 
@@ -31,13 +35,17 @@ class MadInverse(Inverse):
 
     uses_estimate, exact = True, False
 
+    def __init__(self, parameters: Parameters | None = None, *, fitted: bool = False) -> None:
+        super().__init__(parameters, fitted=fitted)
+        self._moved: Array | None = None  # how often each class got mass, of those inverted last
+
     @property
     def eps(self) -> float:
         """The bound of the defense, in L1."""
         return float(self.parameters.get("eps", EPS))
 
     def fit(self, answers: Array, estimator: Estimator) -> Parameters:
-        """Return the bound: the class that gets mass gets about half of it.
+        """Return the bound: the class that gets mass gets at least half of it, little more if it had none.
 
         A random network prefers few classes: it is that of the two largest entries whose class varies less.
         """
@@ -46,35 +54,44 @@ class MadInverse(Inverse):
         order = np.argsort(-answers, axis=1, kind="stable")[:, :2]
         place = int(_entropy(order[:, 0]) >= _entropy(order[:, 1]))
         moved = np.take_along_axis(answers, order[:, place : place + 1], axis=1)
-        return {"eps": float(np.clip(2 * np.median(moved), 0, 2))}
+        return {"eps": float(np.clip(2 * np.percentile(moved, CONFIDENT), 0, 2))}
 
     def forward(self, rows: Array) -> Array:
-        """Return the mean answer to rows (n, classes) if the classes but the label get mass equally often."""
-        classes = rows.shape[1]
-        others = (1 - intervals.one_hot(rows)) / (classes - 1)
-        share = np.minimum(1, self.eps / 2)
-        return np.asarray((1 - share) * rows + share * others)
+        """Return the answers to rows (n, classes) if mass goes to the class that got it most often so far.
+
+        That is among the answers inverted last, and is another than the row's own. Before any were inverted,
+        all others get mass equally.
+        """
+        targets = (1 - intervals.one_hot(rows)) / (rows.shape[1] - 1)
+        if self._moved is not None:
+            targets = intervals.one_hot(np.where(targets > 0, self._moved, -1))
+        distance = np.abs(rows - targets).sum(axis=1, keepdims=True)
+        share = np.minimum(1, self.eps / np.maximum(distance, SLACK))
+        return np.asarray((1 - share) * rows + share * targets)
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the likeliest of the rows that are possible; the label where there is none."""
-        least = -SLACK if position.exact else -COARSE
+        least = -SLACK if position.exact and not self.fitted else -COARSE
         labels = intervals.one_hot(answers)
         rows, best = labels.copy(), np.full(len(answers), -np.inf)
+        moved = np.full(len(answers), -1)
         for label in range(answers.shape[1]):
             vertex = np.eye(answers.shape[1])[label]
             distance = np.abs(answers - vertex).sum(axis=1, keepdims=True)
             share = self.eps / np.maximum(self.eps + distance, SLACK)
             found = (answers - share * vertex) / np.maximum(1 - share, SLACK)
-            possible = (found.min(axis=1) >= least) & (distance[:, 0] > SLACK)
+            lowest = found.min(axis=1)
+            possible = (lowest >= least) & (distance[:, 0] > SLACK)
             if self.parameters.get("proxy") == "identity":
-                possible &= found[:, label] <= found.min(axis=1) - least
+                possible &= found[:, label] <= lowest - least
             found = intervals.normalised(np.where(possible[:, None], found, 1).clip(0))
             if estimate is None:
-                score = answers[:, label] - 2 * (answers.argmax(axis=1) == label)
+                score = answers[:, label] - 2 * (answers.argmax(axis=1) == label) + 4 * (lowest >= -NEARLY)
             else:
                 score = (found * np.log(np.maximum(estimate, LEAST))).sum(axis=1)
             better = possible & (score > best)
-            rows[better], best[better] = found[better], score[better]
+            rows[better], best[better], moved[better] = found[better], score[better], label
+        self._moved = np.bincount(moved[moved >= 0], minlength=answers.shape[1]).astype(np.float64)
         return rows, np.isfinite(best)
 
 

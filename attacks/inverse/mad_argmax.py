@@ -15,7 +15,7 @@ LEAD = 1e-5
 SLACK = 1e-9
 """How far below zero a recovered entry may be."""
 COARSE = 0.01
-"""The same where a defense behind this one has rounded or drawn answers."""
+"""The same where the bound was fitted, or a defense behind this one has rounded or drawn answers."""
 CONFIDENT = 5.0
 """Percentile of rows that are taken for those of which the victim is sure."""
 
@@ -50,7 +50,7 @@ class MadArgmaxInverse(Inverse):
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the rows of the largest sets that are possible; the label where nothing else is left."""
-        single, least = np.arange(len(answers)), -SLACK if position.exact else -COARSE
+        single, least = np.arange(len(answers)), -SLACK if position.exact and not self.fitted else -COARSE
         order = np.argsort(-answers, axis=1, kind="stable")
         rows, explained = intervals.one_hot(answers), np.zeros(len(answers), dtype=bool)
         inside, reached = np.zeros_like(answers), np.zeros(len(answers), dtype=bool)

@@ -17,7 +17,7 @@ BATCH = 64
 """Rows of a batch."""
 RATE = 1e-3
 """Learning rate of the first step; it falls to zero along a half cosine."""
-EPOCHS, FEWEST, MOST = 20, 300, 2_500
+EPOCHS, FEWEST, MOST = 20, 600, 2_500
 """Passes over the training set, and the fewest and most steps that they may be."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -98,5 +98,5 @@ def _batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def steps_for(rows: int) -> int:
-    """Return the number of steps for a training set of ``rows``: 20 epochs, but 300 to 2,500."""
+    """Return the number of steps for a training set of ``rows``: 20 epochs, but 600 to 2,500."""
     return min(max(EPOCHS * math.ceil(rows / BATCH), FEWEST), MOST)

@@ -50,6 +50,7 @@ def test_an_edited_inverse_changes_the_digest_of_the_attacks_that_use_it(module,
 # --- answers that a defense, or another one behind it, may give at worst
 
 PARAMETERS = {
+    "adaptive_misinformation": [{"tau": 0.0, "nu": 1000.0}, {"tau": 1.0, "nu": 1e-3}],
     "dawn": [{"rate": 0.001}, {"rate": 0.5}],
     "gaussian_noise": [{"scale": 0.001}, {"scale": 10.0}],
     "grad_redirection": [{"eps": 0.0, "keep_label": False}, {"eps": 1.0, "keep_label": True}, {"eps": 2.0}],

@@ -20,11 +20,14 @@ from hypothesis import strategies as st
 from bench.errors import PluginError, UsageError
 from bench.models.promises import check_answers
 from bench.plugins import Registry, defenses, load_file
-from defenses.base import Answers, Batch, Calibration, Claims, Defense, DefenseStack, OutputDefense
+from defenses.base import Answers, Auxiliary, Batch, Calibration, Claims, Defense, DefenseStack, OutputDefense
 
 SHAPE = (1, 3, 3)
 CLASSES = 4
 VARIANTS = [
+    "adaptive_misinformation(tau=0)",
+    "adaptive_misinformation(tau=1, nu=10)",
+    "diverse_ensemble(models=2, share=1, diversity=0)",
     "dawn(rate=0.5)",
     "dawn(rate=0.5, representation=input, bins=8)",
     "gaussian_noise(scale=0.01)",
@@ -112,7 +115,17 @@ def noisy_copies(classes):
 def calibration(classes=CLASSES):
     train, held_out = blobs(300, 1, classes), blobs(200, 2, classes)
     probabilities = np.random.default_rng(3).dirichlet(np.full(classes, 0.2), 200)
-    return Calibration(*train, *held_out, probabilities, features, seed=7, perturb=noisy_copies(classes))
+    rng = np.random.default_rng(6)
+    elsewhere = rng.random((100, *SHAPE), dtype=np.float32), rng.dirichlet(np.ones(classes), 100)
+    return Calibration(
+        *train,
+        *held_out,
+        probabilities,
+        features,
+        seed=7,
+        perturb=noisy_copies(classes),
+        auxiliary=Auxiliary("noise", *elsewhere),
+    )
 
 
 @cache
