@@ -128,6 +128,15 @@ def calibration(classes=CLASSES):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def brief_training():
+    """Train the networks of defenses for few steps: no promise depends on how good they are."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("defenses.networks.training.EPOCHS", 4)
+        patched.setattr("defenses.networks.training.FEWEST", 1)
+        yield
+
+
 @cache
 def fitted(text, classes=CLASSES):
     defense = defenses.build(text)
