@@ -274,11 +274,13 @@ def _with_declarations(info: Info, task: Task) -> Info:
     """Return ``info`` with the plugins' declarations that reports read, so that these need no plugin.
 
     A cell: its attack's ``knowledge``, whether it is ``universal`` and whether it ``simulates``. A defense
-    evaluation: the names of the attacks that each defense of the stack is ``known_by``, by the defense's name.
+    evaluation: the attacks that each defense of the stack is ``known_by``, by the name of the defense.
     """
     if isinstance(task, Cell):
         attack = attacks.get(parse_call(task.attack)[0])
-        declared = {name: bool(getattr(attack, name, False)) for name in ("universal", "simulates")}
+        declared = {"universal": bool(getattr(attack, "universal", False))}
+        if getattr(attack, "simulates", False):
+            declared["simulates"] = True
         return info.with_values(attack={"knowledge": list(attack.knowledge), **declared})
     names = [parse_call(text)[0] for text in task.defense]
     return info.with_values(known_by={name: list(defenses.get(name).known_by) for name in names})
