@@ -156,6 +156,14 @@ def test_labels_hold_nothing_to_invert(stack, acquire):
     assert transfer_set.digest() == plain.digest()
 
 
+@pytest.mark.parametrize("defense", ["modelguard_w", "modelguard_s", "grad_redirection(keep_label=true)"])
+def test_labels_through_a_perturbation_that_keeps_them_are_those_of_no_defense(defense, acquire):
+    for shows in ("labels", "probabilities"):
+        defended, _ = acquire(defense, "none", shows=shows, attack=Copycat(use_probability=False))
+        plain, _ = acquire("", "none", shows=shows, attack=Copycat(use_probability=False))
+        assert defended.digest() == plain.digest()
+
+
 def test_answers_come_to_the_same_inputs_as_copycats(acquire):
     transfer_set, _ = acquire("rounded(decimals=1)")
     plain, _ = acquire("rounded(decimals=1)", "none", attack=Copycat(use_probability=True))

@@ -144,6 +144,21 @@ def test_tables_bytes_and_sequences_are_answered_row_by_row_as_in_a_batch(name):
         assert alone.tobytes() == whole[part].tobytes()
 
 
+@pytest.mark.parametrize("classes", [2, 100])
+def test_two_and_a_hundred_classes(classes):
+    rng = np.random.default_rng(0)
+    x = rng.random((150, 1, 4, 4), dtype=np.float32)
+    rows = rng.dirichlet(np.full(classes, 0.1), 150)
+    for keep_label in (False, True):
+        defense = defenses.build(f"grad_redirection(keep_label={str(keep_label).lower()})")
+        defense.fit(Calibration(x, rows.argmax(axis=1), x, rows.argmax(axis=1), rows, seed=2))
+        given = defense.answer(Batch(x, rows, rows.copy())).probabilities
+        assert (np.abs(given - rows).sum(axis=1) <= 1).all()
+        assert (given >= 0).all()
+        np.testing.assert_allclose(given.sum(axis=1), 1, atol=1e-12)
+        assert not keep_label or (given.argmax(axis=1) == rows.argmax(axis=1)).all()
+
+
 def test_it_has_to_be_fitted():
     with pytest.raises(NotFittedError, match="calibration"):
         defenses.build("grad_redirection").answer(data()[1])

@@ -76,6 +76,19 @@ def test_with_two_classes_the_order_of_unsure_answers_is_lost():
     np.testing.assert_allclose(answers("modelguard_w", rows), [[0.50005, 0.49995]] * 3, atol=1e-9)
 
 
+@pytest.mark.parametrize("classes", [2, 100])
+@pytest.mark.parametrize("eps", [0.1, 1.0, 2.0])
+def test_quantised_answers_keep_the_bound_the_label_and_the_sum(classes, eps):
+    split = np.concatenate([synthetic(200, classes, lead) for lead in (0.5, 5.0)])
+    rows = np.concatenate([synthetic(60, classes, lead, seed=1) for lead in (0.5, 5.0, 12.0)])
+    rows = np.concatenate([rows, np.eye(classes)[:1], np.full((1, classes), 1 / classes)])
+    given = answers(f"modelguard_s(eps={eps})", rows, split)
+    assert (l1(given, rows) <= eps + 1e-12).all()
+    assert (given.argmax(axis=1) == rows.argmax(axis=1)).all()
+    assert (np.count_nonzero(given == given.max(axis=1, keepdims=True), axis=1) == 1).all()
+    np.testing.assert_allclose(given.sum(axis=1), 1, atol=1e-12)
+
+
 @pytest.mark.parametrize("classes", [2, 10, 100])
 @pytest.mark.parametrize("eps", [0.1, 1.0, 2.0])
 def test_the_bound_the_label_and_the_margin_hold(classes, eps):
