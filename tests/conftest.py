@@ -84,13 +84,25 @@ def commands_are_built_once():
         yield
 
 
+def _levels():
+    """Return the level of each logger of the libraries that there is."""
+    for name in LIBRARIES:
+        logging.getLogger(name)
+    # Not by getLogger: for three hundred names twice a test, its lock takes seconds of a session.
+    return {
+        name: logger.level
+        for name, logger in logging.root.manager.loggerDict.items()
+        if name.startswith(LIBRARIES) and isinstance(logger, logging.Logger)
+    }
+
+
 @pytest.fixture(autouse=True)
 def loggers_stay_as_they_are():
     """Fail the test that leaves another level, in place of one that is run after it."""
-    names = (*LIBRARIES, *(each for each in logging.root.manager.loggerDict if each.startswith(LIBRARIES)))
-    before = {name: logging.getLogger(name).level for name in names}
+    before = _levels()
     yield
-    assert {name: logging.getLogger(name).level for name in names} == before
+    after = _levels()
+    assert {name: after[name] for name in before} == before
     assert logging.root.manager.disable == logging.NOTSET
 
 
