@@ -11,10 +11,10 @@ from bench import plugins
 
 ROOT = Path(moatbench.__file__).parent
 HARNESS = (
+    "bench.augmentation",
     "bench.calls",
     "bench.encoding",
     "bench.errors",
-    "bench.augmentation",
     "bench.inputs",
     "bench.linear_programme",
     "bench.numerics",
