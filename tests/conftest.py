@@ -25,36 +25,41 @@ REAL = ("mnist", "fashion-mnist", "kmnist", "usps")
 LIBRARIES = ("bench", "attacks", "defenses", "art", "httpcore2", "httpx2", "uvicorn", "matplotlib")
 """Loggers that some test reads: what one test sets, the next one in its process would find."""
 
-NUMERICAL = ("attacks", "models")
-"""Folders of tests that calculate for minutes, which tracing would double: not part of coverage."""
-TRACED = ("test_own_victims", "test_model_files", "test_model_check", "test_user_victims", "test_tables")
-"""Files of these folders that calculate little, and are part of it."""
+UNTRACED = {
+    "attacks": (
+        *("attacks", "auto", "equation_solving", "evade", "inverse", "inverse_numerics", "known_by"),
+        *("membership_attacks", "recover", "worst_case"),
+    ),
+    "cli": ("cli", "confirmation", "mutated_input", "wrong_arguments"),
+    "gate": ("bad_input", "degenerate_runs", "false_alarms", "gate_evidence", "pairs"),
+    "metrics": ("degenerate_data", "detection", "independence", "membership_metrics", "utility_metrics"),
+    "models": (
+        *("backprop", "batched_training", "fast_switch", "networks", "sklearn_surrogates", "surrogates"),
+        *("training", "victim_training", "victims"),
+    ),
+    "remote": ("kills",),
+    "runner": ("defense_evaluation", "noise_checks", "retrainings", "run", "spoiling_plugins", "task_keys"),
+    "tests": ("caches", "documents", "files", "plugin_names", "prose", "reports"),
+}
+"""Folders, and in each the files of tests that coverage leaves out.
 
-untraced = pytest.StashKey()
+It takes as much time again as the tests. These calculate for long, read texts, or run what others run, too:
+all together are the only ones to reach one line in a hundred.
+"""
 
 
 def pytest_collection_modifyitems(items):
-    """Choose the tests that coverage traces, and put those that run whole programs first.
-
-    The cases of one function take the same lines, or nearly: of these, coverage, which takes as much time
-    again as a test, traces the first.
-    At the end, whole programs would leave the other processes idle.
-    """
-    functions = set()
-    for item in items:
-        function = item.nodeid.partition("[")[0]
-        numerical = item.path.parent.name in NUMERICAL and item.path.stem not in TRACED
-        item.stash[untraced] = numerical or function in functions
-        functions.add(function)
+    """Put the tests that run whole programs first: at the end, they would leave the other processes idle."""
     items.sort(key=lambda item: item.path.parent.name != "runner" and item.path.name != "test_example.py")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Pause coverage while a test is set up, runs and is torn down, unless it is one of those to trace."""
+    """Pause coverage while a test that it leaves out is set up, runs and is torn down."""
     plugin = item.config.pluginmanager.getplugin("_cov")
     coverage = plugin.cov_controller if plugin else None
-    if coverage is None or not coverage.started or not item.stash[untraced]:
+    left_out = item.path.stem.removeprefix("test_") in UNTRACED.get(item.path.parent.name, ())
+    if coverage is None or not coverage.started or not left_out:
         return (yield)
     coverage.pause()
     try:
