@@ -55,7 +55,8 @@ class ShadowModels:
         cls, x: Images, labels: Labels, single: Mask, classes: int, surrogates: SurrogateFactory
     ) -> ShadowModels:
         """Train them on inputs (n, …) and their labels (n,), as far as these are ``single`` maxima."""
-        fold = np.arange(len(x)) % FOLDS
+        # In turn, and rows with a label for themselves, so that each fold has its share of these.
+        fold = np.where(single, np.cumsum(single), np.cumsum(~single)) % FOLDS
         predictors, estimates = _cross_fitted(x, np.eye(classes)[labels], single, fold, surrogates)
         return cls(x, labels, single, fold, predictors, estimates)
 

@@ -108,7 +108,7 @@ class AttackRun:
     @property
     def adaptive(self) -> bool:
         """Whether it is proven to be adaptive to this very defense."""
-        return self.informed and bool(self.adapts) and not self.carried_over
+        return self.informed and bool(self.adapts) and not self.carried_over and not self.small
 
     def meets(self, need: Need) -> bool:
         """Return whether it is the attack that is needed, with the knowledge that it can use."""

@@ -96,7 +96,8 @@ def test_attacks_that_a_defense_names_add_to_the_others_and_replace_none():
 def test_an_attack_that_simulates_a_defense_stands_in_where_no_inverse_was_written():
     unmoved = [informed("auto", adapts=False), *MET[1:]]
     assert verdict([*unmoved, informed("restore", simulates=True)]).verdict == "affordable"
-    for changed in ({"adapts": False}, {"finished": False}, {"ranked": False}, {"informed": False}):
+    unfit = ({"adapts": False}, {"finished": False}, {"ranked": False}, {"informed": False}, {"small": True})
+    for changed in unfit:
         again = verdict([*unmoved, informed("restore", simulates=True, **changed)])
         assert again.detail.endswith("auto does nothing else when told of the defense")
     assert verdict([*unmoved, informed("mine")]).verdict == "too dear"
