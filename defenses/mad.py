@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from defenses.base import Answers, Array, Claims, Predicate, StrengthRange
-from defenses.gradient_angle.angle import best_vertex, towards
+from defenses.gradient_angle.angle import best_vertex
 from defenses.gradient_angle.defense import GradientAngleDefense, Proxy
 from defenses.predicates import ROUNDING
 
@@ -47,9 +47,10 @@ class Mad(GradientAngleDefense):
         def violation(before: Array, given: Answers) -> Array:
             found = np.full(len(before), np.inf)
             for label in range(before.shape[1]):
-                vertex = np.zeros(before.shape[1])
-                vertex[label] = 1
-                expected = towards(before, vertex, self.eps)
+                whole = np.abs(before).sum(axis=1) - np.abs(before[:, label]) + np.abs(1 - before[:, label])
+                share = np.where(whole > self.eps, self.eps / np.where(whole > 0, whole, 1), 1)
+                expected = before * (1 - share)[:, None]
+                expected[:, label] += share
                 found = np.minimum(found, np.abs(given.probabilities - expected).max(axis=1))
             return np.where(np.isnan(given.probabilities).any(axis=1), np.nan, found)
 
