@@ -6,21 +6,25 @@ One linear programme a row. ModelGuard-W (Tang et al. 2024, USENIX Security) and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-_Cost = Callable[[Array], Array]
 
 MARGIN = 1e-4
 """Least lead of the top-1 class over every other one, where it is kept."""
 SLACK = 1e-13
 """How far from its limits the solver stays, so that both constraints hold after rounding, too."""
-STEPS = 52
-"""Steps of golden section search; they shorten the interval by a factor of 1e-11."""
+LEAST_GAIN = 1e-12
+"""What a change of the label's level has to gain, in units of the largest difference of a row's costs."""
+EXACT = 1e-12
+"""Rounding error of a cost, in the same units."""
+APART = 0.01
+"""How far from the inner points two lines have to meet, in units of their distance, to be known there."""
+STEPS = 26
+"""Most pairs of steps of golden section search; they shorten the interval by a factor of 1e-11."""
 GOLDEN = (5**0.5 - 1) / 2
 BLOCK = 1024
 """Rows solved at once: with more, the arrays do not fit into a processor's cache, which doubles the time."""
@@ -36,9 +40,8 @@ def cheapest(rows: Array, costs: Array, eps: float, *, keep_label: bool, margin:
     it), the row is returned unchanged.
 
     Of classes with equal costs the one of lowest index receives first and pays last; nothing moves between
-    them, and nothing moves where it gains less than 1e-12. Rows with entries that are not finite are returned
-    unchanged. A negative or too large entry, from noise, is never made more so. A row's result does not
-    depend on the other rows.
+    them. Rows with entries that are not finite are returned unchanged. A negative or too large entry, from
+    noise, is never made more so. A row's result does not depend on the other rows.
     """
     clean = np.asarray(rows, dtype=np.float64)
     answers = clean.copy()
@@ -78,26 +81,28 @@ def _with_label(rows: Array, costs: Array, budget: float, margin: float) -> Arra
     sortable = costs.copy()
     sortable[number, top] = np.inf
     order = np.argsort(sortable, axis=1, kind="stable")[:, :-1]
-    moves, at, price = _Moves.of(rows, costs, order), rows[number, top], costs[number, top]
-    low, high = _levels(rows, top, budget, margin)
+    at = rows[number, top]
+    # The sum is fixed, so that differences of costs count alone; their unit must not decide what is exact.
+    prices = costs - costs[number, top][:, None]
+    unit = np.abs(prices).max(axis=1, keepdims=True)
+    levels = _Levels(_Moves.of(rows, prices / np.where(unit > 0, unit, 1), order), at, budget, margin)
+    low, high = _ends(rows, top, budget, margin)
     feasible = low <= high
     low = np.where(feasible, low, at)
     high = np.where(feasible, high, at)
 
-    def cost(level: Array) -> Array:
-        best = moves.best(level - margin, level - at, budget - np.maximum(level - at, 0))
-        total: Array = price * level + _sum(moves.costs * best)
-        return total
-
-    level = _minimum(cost, low, high, np.clip(at, low, high))
-    others = moves.best(level - margin, level - at, budget - np.maximum(level - at, 0), ties=True)
+    level = _minimum(levels, low, high)
+    # Where nothing is gained, the row stays as it is.
+    start = np.clip(at, low, high)
+    level = np.where(levels.cost(start) - levels.cost(level) < LEAST_GAIN, start, level)
+    others = levels.others(level, ties=True)
     answers = np.empty_like(rows)
     answers[number, top] = level
     np.put_along_axis(answers, order, others.T, axis=1)
     return np.where(feasible[:, None], answers, rows)
 
 
-def _levels(rows: Array, top: NDArray[np.intp], budget: float, margin: float) -> tuple[Array, Array]:
+def _ends(rows: Array, top: NDArray[np.intp], budget: float, margin: float) -> tuple[Array, Array]:
     """Return the least and the largest level (n,) that the top class can have; the first is larger if none.
 
     At a level, whatever is above it, or above it minus the margin, has to move: no more than ``budget``.
@@ -118,24 +123,90 @@ def _levels(rows: Array, top: NDArray[np.intp], budget: float, margin: float) ->
     return np.maximum(np.maximum(affordable, room), margin), high
 
 
-def _minimum(cost: _Cost, low: Array, high: Array, start: Array) -> Array:
-    """Return the arguments (n,) within the bounds that minimise convex functions; ``start`` where all are."""
-    ends = low, high
+def _minimum(levels: _Levels, low: Array, high: Array) -> Array:
+    """Return the levels (n,) between ``low`` and ``high`` of least cost.
+
+    The cost is convex and consists of straight lines. Golden section search shortens the interval until what
+    is left is two lines: the cost at their intersection is then what the lines say there, and the minimum is
+    at it or at an end.
+    """
+    found = low.copy()
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    at_left, at_right = cost(left), cost(right)
+    points = np.array([low, left, right, high])
+    values = np.array([levels.cost(point) for point in points])
+    active = np.arange(len(low))
     for _ in range(STEPS):
-        down = at_left <= at_right
-        low, high = np.where(down, low, left), np.where(down, right, high)
-        step = GOLDEN * (high - low)
-        point = np.where(down, high - step, low + step)
-        value = cost(point)
-        left, right = np.where(down, point, right), np.where(down, left, point)
-        at_left, at_right = np.where(down, value, at_right), np.where(down, at_left, value)
-    best, least = start, cost(start) - 1e-12
-    for point in (*ends, np.clip((low + high) / 2, *ends)):
-        value = cost(point)
-        best, least = np.where(value < least, point, best), np.minimum(value, least)
-    return best
+        found[active], certain = _of_two_lines(levels, points, values)
+        unsure = np.flatnonzero(~certain)
+        if not len(unsure):
+            break
+        if len(unsure) < len(active):
+            active, levels = active[unsure], levels.part(unsure)
+            points, values = points[:, unsure], values[:, unsure]
+        for _ in range(2):
+            points, values = _shortened(levels, points, values)
+    return found
+
+
+def _of_two_lines(levels: _Levels, points: Array, values: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Return the minimum (n,) if the cost is two lines, and whether it is (n,), between ``points`` (4, n).
+
+    One line is through the first two points, the other through the last two. A convex function of which three
+    points are on a line is that line between them, and so are both where they meet.
+    """
+    first, second = (
+        (values[end] - values[end - 1])
+        / np.where(points[end] > points[end - 1], points[end] - points[end - 1], 1)
+        for end in (1, 3)
+    )
+    inner = points[2] - points[1]
+    bend, ahead = second - first, values[1] - values[2] + second * inner
+    meet = points[1] + np.clip(np.where(bend > 0, ahead, 0) / np.where(bend > 0, bend, 1), 0, inner)
+    value = levels.cost(meet)
+    line = values[1] + first * (meet - points[1])
+    apart = np.minimum(meet - points[1], points[2] - meet) > APART * inner
+    straight = (np.abs(values[1] + first * (points[2:] - points[1]) - values[2:]) <= EXACT).all(axis=0)
+    found = np.where(first >= 0, points[0], np.where(second <= 0, points[3], meet))
+    return found, straight | (apart & (value <= line + EXACT))
+
+
+def _shortened(levels: _Levels, points: Array, values: Array) -> tuple[Array, Array]:
+    """Return the four points (4, n) of golden section search, and their costs, one step on."""
+    down = values[1] <= values[2]
+    low, high = np.where(down, points[0], points[1]), np.where(down, points[2], points[3])
+    step = GOLDEN * (high - low)
+    point = np.where(down, high - step, low + step)
+    value = levels.cost(point)
+    kept = np.where(down, points[1], points[2]), np.where(down, values[1], values[2])
+    ends = np.where(down, values[0], values[1]), np.where(down, values[2], values[3])
+    return (
+        np.array([low, np.where(down, point, kept[0]), np.where(down, kept[0], point), high]),
+        np.array([ends[0], np.where(down, value, kept[1]), np.where(down, kept[1], value), ends[1]]),
+    )
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """What levels of the top class cost in n rows, if its own mass costs nothing. ``at`` (n,): clean ones."""
+
+    moves: _Moves
+    at: Array
+    budget: float
+    margin: float
+
+    def others(self, level: Array, *, ties: bool = False) -> Array:
+        """Return the other classes (classes - 1, n) of the cheapest rows with the top class at ``level``."""
+        rise = level - self.at
+        return self.moves.best(level - self.margin, rise, self.budget - np.maximum(rise, 0), ties=ties)
+
+    def cost(self, level: Array) -> Array:
+        """Return the cost (n,) of that row."""
+        return _sum(self.moves.costs * self.others(level))
+
+    def part(self, rows: NDArray[np.intp]) -> _Levels:
+        """Return the same for some of the rows."""
+        moves = _Moves(self.moves.clean[:, rows], self.moves.costs[:, rows])
+        return _Levels(moves, self.at[rows], self.budget, self.margin)
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,16 @@ def test_rows_that_are_no_distribution_keep_their_sum_the_bound_and_the_label(ke
         assert (answers.argmax(axis=1) == rows.argmax(axis=1)).all()
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e6])
+def test_the_unit_and_the_zero_of_the_costs_do_not_matter(unit):
+    rng = np.random.default_rng(4)
+    rows, costs = rng.dirichlet([0.3] * 10, size=100), rng.normal(size=(100, 10))
+    for keep_label in (True, False):
+        one = cheapest(rows, costs, 0.7, keep_label=keep_label)
+        other = cheapest(rows, unit * (costs + 3), 0.7, keep_label=keep_label)
+        np.testing.assert_allclose(other, one, atol=1e-9)
+
+
 @pytest.mark.parametrize("keep_label", [True, False])
 @pytest.mark.parametrize("classes", [2, 9, 10, 100])
 def test_a_row_is_solved_to_the_same_bits_in_any_company(classes, keep_label):
