@@ -76,7 +76,7 @@ def test_a_detector_is_evaluated_on_inputs_of_any_shape(name, here):
 
 @pytest.mark.parametrize(
     ("name", "attack"),
-    each_once(tuple(SPACES), ("evade(own=50)", "evade(own=50, blend=None)", "recover", "auto")),
+    each_once(tuple(SPACES), ("evade(own=50)", "evade(own=50, blend=None)", "recover", "restore", "auto")),
 )
 def test_adaptive_attacks_run_on_inputs_of_any_shape(name, attack, here):
     cell = cell_of(name, attack, ["mahalanobis(fpr=0.1)"], knowledge="full", pool="marginals", budget=200)
