@@ -21,6 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from sklearn.datasets import load_digits
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "live-target")]
@@ -31,8 +34,11 @@ from bench.remote.probes.second_factor import one_time_code  # noqa: E402
 
 GUARD = (
     "guard --upstream {upstream} --model digits --input x --output predict_proba --classes 10 --shape 64 "
-    "--state served --controls controls.toml --name digits --port {port} --defense rounded(decimals=2)"
+    "--state served --controls controls.toml --name digits --port {port} "
+    "--defense mahalanobis(layers=input,fpr=0.01,action=label_only) --benign benign.npz "
+    "--defense rounded(decimals=2)"
 )
+PROBES = "target controls {name}.toml --data ordinary.npz"
 STARTING = 300.0
 """Seconds that the guard has to start."""
 HEAD = """# Which controls does a prediction server enforce: a transcript
@@ -41,8 +47,9 @@ MLServer with a logistic regression on handwritten digits, as it comes; then the
 guard`. [transcript.py](transcript.py) makes this page; everything runs on one machine.
 [METHOD.md](../../METHOD.md#probes-of-controls) says what each probe asks, and what "holds" does not mean.
 
-A guard does not know the model, so it has no detector of unusual inputs: the probe *detection* finds none,
-and control 7 does not hold as a whole. A victim behind `moatbench serve` can have one.
+A guard does not know the model. Its detector of unusual inputs learns from a file of ordinary ones: every
+second one of the digits, in `benign.npz`. Where probes need no unusual ones, they send the others,
+`ordinary.npz`.
 """
 
 
@@ -61,6 +68,9 @@ def main() -> None:
         _place(folder, "bare.toml", {"8080": server.url.rpartition(":")[2]})
         _place(folder, "guarded.toml", {"8090": str(port), "8091": str(admin)})
         _place(folder, "controls.toml", {"8091": str(admin)})
+        digits = (load_digits().data / 16).astype(np.float32)
+        for start, file in enumerate(("benign", "ordinary")):
+            np.savez(folder / f"{file}.npz", x=digits[start::2])
         keys = _keys(folder)
         with (
             _guard(folder, GUARD.format(upstream=server.url, port=port), port),
@@ -157,9 +167,10 @@ def _ready(port: int) -> bool:
 
 def _probed(folder: Path, name: str, keys: Mapping[str, str]) -> str:
     """Return what the probes of a target printed, and how they ended."""
-    code, out, err = _moatbench(folder, ["target", "controls", f"{name}.toml"], keys)
+    words = PROBES.format(name=name)
+    code, out, err = _moatbench(folder, words.split(), keys)
     first = err.strip().splitlines()[0] if err.strip() else ""
-    text = f"$ moatbench target controls {name}.toml\n{first}\n{out.strip()}\n# exit code {code}"
+    text = f"$ moatbench {words}\n{first}\n{out.strip()}\n# exit code {code}"
     return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
 
 
