@@ -138,8 +138,19 @@ def serve_guard(
         benign,
     )
     share = predictor.flagged_share()  # before anything listens; each worker fits its own
-    more = () if share is None else (f"detector: {share:.1%} of the held-out benign inputs are flagged",)
+    more = () if share is None else (detector_line(share, serving.controls_of(request).suspension.after),)
     return serving.served(request, predictor, "a guard", name, more)
+
+
+def detector_line(share: float, after: int | None) -> str:
+    """Return what a detector does to benign users, of whose inputs it flags ``share``.
+
+    ``after``: flagged inputs at which an account is suspended; None: none is.
+    """
+    line = f"detector: {share:.1%} of the benign inputs that it did not learn from are flagged"
+    if after is None or not share:
+        return line
+    return f"{line}; so a benign account is suspended after about {after / share:,.0f} inputs"
 
 
 def _of_url(model: str | None) -> str:

@@ -11,7 +11,7 @@ from naive_servers import Server
 from probing import a_target, probing
 from served import served
 
-from bench.cli.guarding import BenignFile, GuardPredictor
+from bench.cli.guarding import BenignFile, GuardPredictor, detector_line
 from bench.data.sent_rows import from_the_wire, on_the_wire
 from bench.data.user_data import load_data
 from bench.errors import UsageError
@@ -228,6 +228,18 @@ def test_the_command_says_what_is_wrong_before_anything_listens(benign, tmp_path
         assert code == 2, said
         assert fault in said
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "after", "words"),
+    [
+        (0.01, 40, "1.0% of the .* are flagged; so a benign account is suspended after about 4,000 inputs"),
+        (0.0, 40, "0.0% .* are flagged$"),
+        (0.01, None, "1.0% .* are flagged$"),
+    ],
+)
+def test_the_owner_is_told_when_benign_accounts_will_be_suspended(share, after, words):
+    assert re.search(words, detector_line(share, after))
 
 
 def test_other_defenses_need_no_inputs():
