@@ -52,6 +52,7 @@ victim = "logistic"
 defense = "none"
 attack = "recover"
 knowledge = "full"
+training = "rule(unlabelled=pseudo-labels)"
 surrogate = "logistic"
 budget = 20
 
