@@ -55,7 +55,7 @@ class GradRedirection(Defense):
 
     name = "grad_redirection"
     paper = "Mazeika et al. 2022, arXiv 2206.14157 (GRAD², all-ones)"
-    known_by = ("recover", "labels", "auto")
+    known_by = ("recover",)
     strength = StrengthRange("eps", 0.0, 2.0)
 
     surrogate_: SmallNetwork

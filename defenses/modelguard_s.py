@@ -40,7 +40,7 @@ class ModelguardS(Defense):
 
     name = "modelguard_s"
     paper = "Tang et al. 2024 (USENIX Security), ModelGuard-S"
-    known_by = ("recover", "labels", "auto")
+    known_by = ("recover", "restore", "labels", "auto")
     strength = StrengthRange("eps", 0.0, 2.0)
 
     centroids_: list[Array]

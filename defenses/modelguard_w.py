@@ -29,7 +29,7 @@ class ModelguardW(OutputDefense):
 
     name = "modelguard_w"
     paper = "Tang et al. 2024 (USENIX Security), ModelGuard-W"
-    known_by = ("recover", "labels", "auto")
+    known_by = ("recover", "restore", "labels", "auto")
     strength = StrengthRange("eps", 0.0, 2.0)
 
     def __init__(self, *, eps: Annotated[float, Field(ge=0, le=2)] = 1.0) -> None:

@@ -24,7 +24,7 @@ class RandomOneHot(NoisyDefense):
 
     name = "random_one_hot"
     paper = "Mazeika et al. 2022, arXiv 2206.14157 (random baseline)"
-    known_by = ("recover", "average", "auto")
+    known_by = ("recover", "average")
     strength = StrengthRange("eps", 0.0, 2.0)
 
     def __init__(self, *, eps: Annotated[float, Field(ge=0, le=2)] = 1.0, consistent: bool = False) -> None:
