@@ -23,15 +23,16 @@ class GradRedirectionInverse(Inverse):
     def fit(self, answers: Array, estimator: Estimator) -> Parameters:
         """Return eps, and whether labels were kept.
 
-        The second largest entries are about eps/2 where answers were confident and eps is at most 1. Labels
-        were kept if the lead of one is that of the defense; where no answer is at that limit, both readings
-        agree.
+        They were if the lead of an answer is that of the defense; the median top-1 of a confident victim then
+        is 1 - eps/2. If not, the class that received has eps/2 and little more in most answers, so many entries
+        lie just above that value.
         """
         if not len(answers):
             return {"eps": 0.0, "keep_label": False}
         ordered = np.sort(answers, axis=1)
-        kept = bool((np.abs(ordered[:, -1] - ordered[:, -2] - LEAD) < LEAD / 1000).any())
-        return {"eps": float(np.clip(2 * np.median(ordered[:, -2]), 0, 2)), "keep_label": kept}
+        if (np.abs(ordered[:, -1] - ordered[:, -2] - LEAD) < LEAD / 1000).any():
+            return {"eps": 2 * (1 - float(np.clip(np.median(ordered[:, -1]), 0, 1))), "keep_label": True}
+        return {"eps": 2 * moved_mass.lower_edge(ordered[:, -2:].ravel()), "keep_label": False}
 
     def forward(self, rows: Array) -> Array:
         """Return about the mean answer to rows (n, classes), if each class receives as often."""

@@ -58,7 +58,6 @@ PARAMETERS = {
     "mad": [{"eps": 0.0, "proxy": "scratch"}, {"eps": 2.0, "proxy": "identity"}],
     "mad_argmax": [{"eps": 0.0, "proxy": "scratch"}, {"eps": 2.0, "proxy": "scratch"}],
     "mahalanobis": [{"action": "noise"}, {"action": "refuse"}],
-    "modelguard_s": [{"eps": 0.0}, {"eps": 2.0}],
     "modelguard_w": [{"eps": 0.0}, {"eps": 2.0}],
     "output_noise": [{"scale": 0.001, "keep_label": True}, {"scale": 10.0, "keep_label": False}],
     "random_one_hot": [{"eps": 0.0}, {"eps": 1.0}, {"eps": 2.0}],

@@ -125,27 +125,16 @@ def test_an_estimate_decides_who_received():
         np.testing.assert_allclose(found, clean, atol=1e-12)
 
 
-@pytest.mark.parametrize("keep_label", [False, True])
-def test_the_bound_of_gradient_redirection_is_fitted_on_confident_answers(keep_label):
-    given = redirected(synthetic(lead=8.0), 1.0, keep_label=keep_label)
+@pytest.mark.parametrize(("eps", "keep_label"), [(0.4, False), (1.0, False), (1.3, False), (1.0, True)])
+def test_the_bound_of_gradient_redirection_is_fitted_on_confident_answers(eps, keep_label):
+    given = redirected(synthetic(lead=8.0), eps, keep_label=keep_label)
     fitted = inverse_of("grad_redirection")().fit(given, lambda: given)
-    assert fitted["eps"] == pytest.approx(1.0, abs=0.03)
+    assert fitted["eps"] == pytest.approx(eps, abs=0.03 if keep_label else 0.001)
     assert fitted["keep_label"] == keep_label
 
 
-def test_a_quantised_answer_leaves_the_label_and_the_bound():
+def test_a_quantised_answer_is_left_as_it_is():
     answers = np.array([[0.6, 0.4, 0], [0.6, 0.4, 0]])
-    estimate = np.array([[0.9, 0.1, 0], [0.65, 0.25, 0.1]])
-    found, explained = inverted("modelguard_s", answers, estimate, {"eps": 0.2})
-    np.testing.assert_allclose(found, [[0.7, 0.3, 0], [0.63333333, 0.3, 0.06666667]], atol=1e-8)
-    assert explained.all()
-    found, _ = inverted("modelguard_s", answers, np.eye(3)[[1, 1]], {"eps": 0.5})
-    assert (found == np.eye(3)[[0, 0]]).all(), "where the estimate has another label, the answer's alone"
-    found, _ = inverted("modelguard_s", answers, None, {"eps": 0.2})
+    found, explained = inverted("modelguard_s", answers, np.eye(3)[[0, 1]])
     assert (found == answers).all()
-
-
-def test_the_bound_of_the_codebook_is_less_than_the_distance_of_its_rows():
-    answers = np.repeat([[0.9, 0.1, 0], [0.6, 0.2, 0.2], [0, 1, 0]], 2, axis=0)
-    assert inverse_of("modelguard_s")().fit(answers, lambda: answers)["eps"] == pytest.approx(0.6)
-    assert inverse_of("modelguard_s")().fit(answers[::2], lambda: answers)["eps"] == 1.0
+    assert explained.all()
