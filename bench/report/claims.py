@@ -146,7 +146,8 @@ def _counts(table: ClaimTable) -> str:
     parts = [f"{verdicts.count(each)} {each}" for each in order if each in verdicts]
     if not parts:
         return "No claim is among the rows."
-    return f"Of {len(verdicts)} claims: {', '.join(parts)}."
+    some = "One claim" if len(verdicts) == 1 else f"{len(verdicts)} claims"
+    return f"{some}: {', '.join(parts)}."
 
 
 def _losses(place: int, row: ClaimRow, claim: Claim | None) -> list[str]:

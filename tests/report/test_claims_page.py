@@ -49,7 +49,7 @@ def test_settings_name_everything_that_a_loss_depends_on():
     )
     assert source[3:] == ["90 → 80", "text"]
     assert "- `made`: `moatbench run made`, commit " + "a" * 40 in page
-    assert "Of 1 claims: 1 reproduced." in page
+    assert "One claim: 1 reproduced." in page
 
 
 def test_rows_are_read_as_they_were_written_and_give_the_same_page(tmp_path):
