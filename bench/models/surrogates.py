@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
@@ -19,7 +18,6 @@ from bench import keys
 from bench.augmentation import Augmentation
 from bench.encoding import Encoding
 from bench.errors import NotApplicable
-from bench.files import read_checked, write_checked
 from bench.inputs import InputSpace
 from bench.models import networks, training
 from bench.models.batched_training import BATCHED, train_batched
@@ -33,6 +31,7 @@ from bench.models.semi_supervised import (
     train_on_views,
 )
 from bench.models.sklearn_surrogates import ESTIMATORS, fit_estimator
+from bench.models.stored_weights import load_weights, save_weights
 from bench.models.training import TrainingSchedule, Weights
 from bench.models.training_config import PSEUDO_LABELS, parse_training
 from bench.sources import code
@@ -231,7 +230,7 @@ def fit(
     if training_cache:
         key = _key(transfer_sets, architecture, schedule, scale, seeds, inputs, config.method, rest)
         path = training_cache / f"{key}.safetensors"
-    weights = _load(path, len(transfer_sets))
+    weights = load_weights(path, len(transfer_sets))
     shared = weights is not None
     encodings = [Encoding.fit(inputs, each.x) for each in transfer_sets]
     if weights is None:
@@ -245,7 +244,7 @@ def fit(
         else:
             xs = [training.scaled(x, *scale) for x in encoded]
             weights = _train(xs, ys, architecture, classes, schedule, seeds)
-        _save(path, weights)
+        save_weights(path, weights)
     return [
         NetworkSurrogate(
             architecture,
@@ -284,15 +283,9 @@ def _fit_to_pseudo_labels(
         with_pseudo_labels(each, teacher, others)
         for each, teacher, others in zip(transfer_sets, teachers, rest, strict=True)
     ]
-    return [
-        _with_first_training(surrogate, teacher, len(others))
-        for surrogate, teacher, others in zip(
-            train(extended, architecture, classes, seeds, training_cache, supervised),
-            teachers,
-            rest,
-            strict=True,
-        )
-    ]
+    students = train(extended, architecture, classes, seeds, training_cache, supervised)
+    every = zip(students, teachers, map(len, rest), strict=True)
+    return [_with_first_training(student, teacher, unlabelled) for student, teacher, unlabelled in every]
 
 
 def _with_first_training(
@@ -401,30 +394,3 @@ def _digest(x: Images) -> str:
 def _code() -> str:
     """Return a digest of the code that trains surrogates; their data are an ingredient of their own."""
     return code(__name__, without=("bench.data",)).digest()
-
-
-def _load(path: Path | None, count: int) -> list[tuple[Weights, Weights]] | None:
-    """Return ``count`` pairs of weights, after half of the steps and after all; None if not cached."""
-    content = None if path is None else read_checked(path, "training again")
-    if content is None:
-        return None
-    tensors = safetensors.torch.load(content)
-
-    def part(prefix: str) -> Weights:
-        return {
-            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-        }
-
-    return [(part(f"{number}.half."), part(f"{number}.full.")) for number in range(count)]
-
-
-def _save(path: Path | None, weights: Sequence[tuple[Weights, Weights]]) -> None:
-    if path is None:
-        return
-    tensors = {
-        f"{number}.{when}.{name}": value
-        for number, both in enumerate(weights)
-        for when, state in zip(("half", "full"), both, strict=True)
-        for name, value in state.items()
-    }
-    write_checked(path, safetensors.torch.save(tensors))
