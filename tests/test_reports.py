@@ -20,7 +20,12 @@ FOLDER = ROOT / "reports"
 REPORTS = sorted(FOLDER.glob("**/report.md"))
 GATE = FOLDER / "gate"
 OF_MATRICES = [path for path in REPORTS if not (path.parent / "make.py").is_file()]
-STUDIES = {name for name in shipped() if name.startswith("studies/")}
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+WAITING = set(
+    re.findall(r"`reports/(studies/[^`]+)`", CHANGELOG.partition("- Not run yet:")[2].partition("\n-")[0])
+)
+"""Replications whose reports are still to be made, as the changelog says."""
+STUDIES = {name for name in shipped() if name.startswith("studies/")} - WAITING
 
 
 def matrix_of(path):
@@ -54,6 +59,7 @@ def cells_of(line):
 def test_the_reference_reports_are_there():
     assert {matrix_of(path) for path in OF_MATRICES} == {"digits", "mnist", "frontier", "tabular", *STUDIES}
     assert (GATE / "report.md").is_file()
+    assert all(not (FOLDER / name / "report.md").exists() and name in shipped() for name in WAITING)
 
 
 @pytest.mark.parametrize("path", [*OF_MATRICES, GATE / "report.md"], ids=matrix_of)

@@ -62,7 +62,8 @@ def test_every_proposed_defense_meets_each_kind_of_attacker(name, cells):
         assert wanted | {("auto", "full")} <= attacks[plugin], plugin
     stacks = {cell.defense for cell in cells[name]}
     for plugin in PROPOSED:
-        assert selected({"defense": (default[plugin],)}, cells[name]), plugin
+        found = selected({"defense": (default[plugin],)}, cells[name])
+        assert len({tuple(spec["defense"]) for spec in found}) == 1, plugin
     assert any("l1" in text for stack in stacks for text in stack)
 
 
