@@ -24,8 +24,8 @@ class GradRedirectionInverse(Inverse):
         """Return eps, and whether labels were kept.
 
         They were if the lead of an answer is that of the defense; the median top-1 of a confident victim then
-        is 1 - eps/2. If not, the class that received has eps/2 and little more in most answers, so many entries
-        lie just above that value.
+        is 1 - eps/2. If not, the class that received has eps/2 and little more in most answers, so many
+        entries lie just above that value.
         """
         if not len(answers):
             return {"eps": 0.0, "keep_label": False}
