@@ -19,7 +19,7 @@ from attacks.base import (
 )
 from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.labels import has_single_maximum
-from attacks.restoring.pairs import ShadowModels, simulated_instances, simulated_pairs
+from attacks.restoring.pairs import EFFORT, Mask, ShadowModels, simulated_instances, simulated_pairs
 from attacks.restoring.restorers import restored_answers
 from bench.seeds import derive, random_state
 
@@ -46,8 +46,8 @@ class Restore(Extraction):
     answers are most like the bought ones are kept.
 
     Where simulated answers are nearer to their clean rows than what is restored from them, the answers are
-    left as they are. The surrogate learns the restored answers, unless cross-validation on bought labels
-    shows that these labels alone teach more. Without a defense, the answers are learnt unchanged; of an API
+    left as they are. The surrogate learns the restored answers, unless a third of the bought labels, held
+    out, shows that labels alone teach more. Without a defense, the answers are learnt unchanged; of an API
     that shows labels, or with fewer than 50 of them, the labels.
 
     Facts: ``small_budget``; ``read_as_is``, ``read_as_restored`` and ``read_as_labels``, 1 for what is
@@ -83,15 +83,17 @@ class Restore(Extraction):
         shadows = ShadowModels.trained(x, labels, single, api.nb_classes, surrogates)
         instances = simulated_instances(api, shadows, answers, rest, seeds.choices)
 
-        def restored(shadows: ShadowModels, number: int) -> tuple[Array, bool]:
+        def restored(shadows: ShadowModels, answers: Array, number: int) -> tuple[Array, bool]:
             seed = derive(seeds.choices, "restoration", number)
-            pairs = simulated_pairs(instances, shadows, seed)
+            pairs = simulated_pairs(instances, shadows, answers, seed)
             return restored_answers(self.model, answers, shadows.estimates, pairs, seed)
 
+        others, first = shadows.without_first_fold(surrogates)
+        trial = restored(others, answers[~first], 0)[0]
+        chosen = _predicts_as_well(trial, others.x, first, shadows, surrogates)
         # Surrogates of restored answers estimate clean ones better than those of labels do.
-        better = shadows.with_estimates_by(restored(shadows, 0)[0], surrogates)
-        estimated, changed = restored(better, 1)
-        chosen = _predicts_as_well(better, shadows)
+        better = shadows.with_estimates_by(restored(shadows, answers, 1)[0], surrogates)
+        estimated, changed = restored(better, answers, 2)
         facts = {
             "small_budget": 0.0,
             "read_as_is": float(chosen and not changed),
@@ -112,13 +114,18 @@ def _transfer_set(
     )
 
 
-def _predicts_as_well(restored: ShadowModels, labels: ShadowModels) -> bool:
-    """Return whether surrogates of restored answers predict bought labels as well as those of labels do.
+def _predicts_as_well(
+    trial: Array, x: Images, first: Mask, shadows: ShadowModels, surrogates: SurrogateFactory
+) -> bool:
+    """Return whether a surrogate of restored answers predicts the first fold as well as one of labels does.
 
-    Of inputs that they have not learnt from, and within one standard error: labels use less of the answers.
+    ``trial``: answers to ``x`` (m, …), the other folds, restored without the labels of the first one, whose
+    rows are ``first`` (n,). As well: within one standard error, since labels use less of the answers.
     """
-    single = labels.single
+    judged = first & shadows.single
+    (trained,) = surrogates.fit([(x, trial)], EFFORT)
     scores = [
-        negative_log_likelihood(each.estimates[single], labels.labels[single]) for each in (restored, labels)
+        negative_log_likelihood(rows, shadows.labels[judged])
+        for rows in (trained(shadows.x[judged]), shadows.estimates[judged])
     ]
     return most_complex(scores) == 0

@@ -27,6 +27,8 @@ CANDIDATES = 12
 """Parameters that are drawn where they are not known."""
 KEPT = 3
 """How many of these are kept: those whose answers are most like the ones that were bought."""
+KEPT_WIDTHS = 4
+"""Widths of the prior that are kept: those under which simulated answers are most like the bought ones."""
 DRAWS = 60
 """Clean rows that are drawn for each answer, at most."""
 FEWEST_DRAWS = 12
@@ -64,6 +66,23 @@ class ShadowModels:
         """Return the same with the estimates of surrogates that learn ``targets`` (n, classes)."""
         every = np.ones(len(self.x), dtype=bool)
         return replace(self, estimates=_cross_fitted(self.x, targets, every, self.fold, surrogates)[1])
+
+    def without_first_fold(self, surrogates: SurrogateFactory) -> tuple[ShadowModels, Mask]:
+        """Return the shadow models of the other folds, estimated as if there were no first one; and its rows.
+
+        Nothing in the estimates comes from the labels of the first fold, which can then judge what is learnt.
+        """
+        first = self.fold == 0
+        kept = ~first
+        others = range(1, FOLDS)
+        parts = [self.single & kept & (self.fold != number) for number in others]
+        targets = np.eye(self.estimates.shape[1])[self.labels]
+        trained = surrogates.fit([(self.x[part], targets[part]) for part in parts], EFFORT)
+        estimates = self.estimates.copy()
+        for number, predictor in zip(others, trained, strict=True):
+            estimates[self.fold == number] = predictor(self.x[self.fold == number])
+        rows = (self.x[kept], self.labels[kept], self.single[kept], self.fold[kept])
+        return ShadowModels(*rows, self.predictors, estimates[kept]), first
 
     def shadow(self, number: int, rest: Images, seed: int) -> Shadow:
         """Return what the defenses of a fold's rows are fitted on.
@@ -119,14 +138,26 @@ Instances = Sequence[Sequence[Simulation]]
 """Instances of the known defenses: of each, a simulation for each fold."""
 
 
-def simulated_pairs(instances: Instances, shadows: ShadowModels, seed: int) -> Pairs:
-    """Return pairs for each row, with clean rows around its estimate; ``seed``: of what is drawn."""
+def simulated_pairs(instances: Instances, shadows: ShadowModels, answers: Array, seed: int) -> Pairs:
+    """Return pairs for each row, with clean rows around its estimate; ``seed``: of what is drawn.
+
+    ``answers``: (n, classes), the bought ones, by which the widths of the prior are chosen.
+    """
     n, classes = shadows.estimates.shape
+    place = int(shadows.fold.min())
+    apart = [_distance(instances[0][place], shadows, answers, width, seed) for width in prior.WIDTHS]
+    widths = [prior.WIDTHS[place] for place in np.argsort(apart, kind="stable")[:KEPT_WIDTHS]]
     draws = int(np.clip(PAIRS // n, FEWEST_DRAWS, DRAWS))
     labels = _known_labels(shadows, instances[0])
     clean, simulated = np.empty((draws, n, classes)), np.empty((draws, n, classes))
     for number in range(draws):
-        clean[number], simulated[number] = _drawn(instances, shadows, labels, number, seed)
+        width, instance = widths[number % len(widths)], instances[number // len(widths) % len(instances)]
+        clean[number] = prior.draw(shadows.estimates, labels, derive(seed, "prior", number), width)
+        for fold, simulation in enumerate(instance):
+            rows = shadows.fold == fold
+            if not rows.any():
+                continue
+            simulated[number, rows] = simulation.answer(shadows.x[rows], clean[number, rows], number)
     return Pairs(clean, simulated, labels)
 
 
@@ -134,20 +165,6 @@ def _known_labels(shadows: ShadowModels, simulations: Sequence[Simulation]) -> L
     """Return (n,) labels where the defenses keep them."""
     keeps = all(simulation.keeps_label for simulation in simulations)
     return np.where(shadows.single & keeps, shadows.labels, UNKNOWN).astype(np.int64)
-
-
-def _drawn(
-    instances: Instances, shadows: ShadowModels, labels: Labels, number: int, seed: int
-) -> tuple[Array, Array]:
-    """Return a draw of clean rows and their answers, by one instance of each fold in turn."""
-    clean = prior.draw(shadows.estimates, labels, derive(seed, "prior", number), number)
-    answers = np.empty_like(clean)
-    # Not in step with the widths of the prior.
-    instance = instances[number // len(prior.WIDTHS) % len(instances)]
-    for fold, simulation in enumerate(instance):
-        rows = shadows.fold == fold
-        answers[rows] = simulation.answer(shadows.x[rows], clean[rows], number)
-    return clean, answers
 
 
 def simulated_instances(
@@ -172,7 +189,10 @@ def simulated_instances(
     candidates = list(_candidates(api, known, shadows, rest, seed))
     if len(candidates) == 1:
         return [fitted(candidates[0].known, number) for number in range(INSTANCES)]
-    apart = [_distance(candidate, shadows, answers, seed) for candidate in candidates]
+    apart = [
+        min(_distance(candidate, shadows, answers, width, seed) for width in prior.WIDTHS)
+        for candidate in candidates
+    ]
     kept = np.argsort(apart, kind="stable")[:KEPT]
     return [fitted(candidates[place].known, int(place)) for place in kept]
 
@@ -189,23 +209,22 @@ def _candidates(
             yield simulation
 
 
-def _distance(simulation: Simulation, shadows: ShadowModels, answers: Array, seed: int) -> float:
-    """Return how far simulated answers to the first fold are from the bought ones, as a whole.
+def _distance(
+    simulation: Simulation, shadows: ShadowModels, answers: Array, width: prior.Width, seed: int
+) -> float:
+    """Return how far simulated answers to a fold are from the bought ones, as a whole.
 
-    Simulations are judged by a summary, as in approximate Bayesian computation (Beaumont, Zhang, Balding
-    2002, Genetics 162): here by quantiles of sorted answers, with clean rows of the width that suits best.
+    The fold is the first one there is. ``width``: of the prior of clean rows. Simulations are judged by a summary, as in approximate Bayesian
+    computation (Beaumont, Zhang, Balding 2002, Genetics 162): here by quantiles of sorted answers.
     """
-    rows = shadows.fold == 0
+    rows = shadows.fold == shadows.fold.min()
     labels = _known_labels(shadows, [simulation])
-    apart = []
-    for number in range(len(prior.WIDTHS)):
-        clean = prior.draw(shadows.estimates, labels, derive(seed, "summary", number), number)
-        simulated = simulation.answer(shadows.x[rows], clean[rows], number)
-        answered = np.isfinite(simulated).all(axis=1)
-        if not answered.any():
-            return np.inf
-        apart.append(float(np.abs(_summary(simulated[answered]) - _summary(answers[rows])).sum()))
-    return min(apart)
+    clean = prior.draw(shadows.estimates, labels, derive(seed, "summary"), width)
+    simulated = simulation.answer(shadows.x[rows], clean[rows])
+    answered = np.isfinite(simulated).all(axis=1)
+    if not answered.any():
+        return np.inf
+    return float(np.abs(_summary(simulated[answered]) - _summary(answers[rows])).sum())
 
 
 def _summary(answers: Array) -> Array:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from attacks.base import Array
 
-WIDTHS = ((8.0, 1.0), (2.0, 1.0), (0.5, 1.0), (8.0, 3.0), (2.0, 3.0), (0.5, 3.0))
-"""Concentrations and powers, which draws take in turn.
+Width = tuple[float, float]
+"""Concentration and power of a prior.
 
 The concentration is the sum of a Dirichlet's parameters in units of the number of classes. Estimates are
 taken to the power and divided by their sums: victims are more confident than surrogates of few labels.
 """
+WIDTHS: tuple[Width, ...] = tuple((times, power) for power in (1.0, 3.0, 10.0) for times in (8.0, 2.0, 0.5))
 FLOOR = 0.005
 """Added to each parameter: around a confident estimate, most entries would otherwise be below 1e-12."""
 LEAST = 1e-9
@@ -28,13 +29,13 @@ UNKNOWN = -1
 Labels = NDArray[np.int64]
 
 
-def draw(estimates: Array, labels: Labels, seed: int, number: int) -> Array:
+def draw(estimates: Array, labels: Labels, seed: int, width: Width) -> Array:
     """Return one clean row (n, classes) for each estimate, drawn from the prior around it.
 
     ``estimates``: (n, classes) distributions. ``labels``: (n,) the known top-1 of the clean rows, else
-    :data:`UNKNOWN`. ``number``: of the draw, which decides on its width.
+    :data:`UNKNOWN`.
     """
-    concentration, power = WIDTHS[number % len(WIDTHS)]
+    concentration, power = width
     estimates = estimates**power / (estimates**power).sum(axis=1, keepdims=True)
     parameters = concentration * estimates.shape[1] * estimates + FLOOR
     weights = np.random.default_rng(seed).standard_gamma(parameters)

@@ -13,7 +13,7 @@ from attacks.restoring.pairs import Pairs
 from attacks.restoring.prior import with_top
 
 HELD_OUT = 6
-"""Draws of pairs, one of each width, from which nothing is learnt: they show whether restoring helps."""
+"""Draws of pairs from which nothing is learnt: they show whether restoring helps."""
 
 Restorer = Callable[[Array], Array]
 """Returns restored answers (n, classes) from answers (n, classes) to the rows of the pairs, without NaN."""

@@ -46,11 +46,11 @@ def test_the_label_that_is_known_changes_places_with_the_largest_entry():
     assert rows[0, 0] == 0.7
 
 
-@pytest.mark.parametrize("number", range(len(prior.WIDTHS)))
-def test_draws_are_distributions_around_the_estimate_and_no_entry_vanishes(number):
-    concentration, power = prior.WIDTHS[number]
+@pytest.mark.parametrize("width", prior.WIDTHS)
+def test_draws_are_distributions_around_the_estimate_and_no_entry_vanishes(width):
+    concentration, power = width
     estimate = np.array([0.9, 0.06, 0.03, 0.01, 0.0])
-    rows = prior.draw(np.tile(estimate, (20_000, 1)), np.full(20_000, UNKNOWN), 3, number)
+    rows = prior.draw(np.tile(estimate, (20_000, 1)), np.full(20_000, UNKNOWN), 3, width)
     assert np.allclose(rows.sum(axis=1), 1)
     assert rows.min() >= 0.9 * prior.LEAST
     # A Dirichlet's mean is that of its parameters; its variance is m (1 - m) / (their sum + 1).
@@ -65,10 +65,10 @@ def test_draws_are_distributions_around_the_estimate_and_no_entry_vanishes(numbe
 def test_draws_have_the_known_label_and_depend_on_the_seed_alone():
     estimates = np.random.default_rng(0).dirichlet(np.ones(CLASSES), size=40)
     labels = np.arange(40) % CLASSES
-    one, same, other = (prior.draw(estimates, labels, seed, 1) for seed in (5, 5, 6))
+    one, same, other = (prior.draw(estimates, labels, seed, (2.0, 1.0)) for seed in (5, 5, 6))
     assert (one.argmax(axis=1) == labels).all()
     assert one.tobytes() == same.tobytes() != other.tobytes()
-    certain = prior.draw(np.eye(3)[[0, 1]], np.full(2, UNKNOWN), 0, 0)
+    certain = prior.draw(np.eye(3)[[0, 1]], np.full(2, UNKNOWN), 0, (8.0, 10.0))
     assert np.allclose(certain.sum(axis=1), 1)
 
 
@@ -333,7 +333,7 @@ def test_unknown_parameters_are_chosen_by_the_answers(setting):
 
 
 @pytest.mark.slow
-def test_restoring_a_poison_beats_learning_it_and_learning_labels(tipped, context, digits_spec):
+def test_restoring_a_poison_beats_learning_it(tipped, context, digits_spec):
     """Over eight repeats, by more than three standard errors of paired differences."""
 
     def fidelity(attack, knowledge):
@@ -342,6 +342,6 @@ def test_restoring_a_poison_beats_learning_it_and_learning_labels(tipped, contex
         return np.array([outcome.metrics["extraction.fidelity"] for outcome in outcomes])
 
     restored = fidelity("restore", "full")
-    for other in (fidelity("copycat(use_probability=true)", "none"), fidelity("labels", "none")):
-        better = restored - other
-        assert better.mean() > 3 * better.std(ddof=1) / np.sqrt(len(better))
+    better = restored - fidelity("copycat(use_probability=true)", "none")
+    assert better.mean() > 3 * better.std(ddof=1) / np.sqrt(len(better))
+    assert better.mean() > 0.2
