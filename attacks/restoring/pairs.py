@@ -214,8 +214,9 @@ def _distance(
 ) -> float:
     """Return how far simulated answers to a fold are from the bought ones, as a whole.
 
-    The fold is the first one there is. ``width``: of the prior of clean rows. Simulations are judged by a summary, as in approximate Bayesian
-    computation (Beaumont, Zhang, Balding 2002, Genetics 162): here by quantiles of sorted answers.
+    The fold is the first one there is. ``width``: of the prior of clean rows. Simulations are judged by a
+    summary, as in approximate Bayesian computation (Beaumont, Zhang, Balding 2002, Genetics 162): here by
+    quantiles of sorted answers.
     """
     rows = shadows.fold == shadows.fold.min()
     labels = _known_labels(shadows, [simulation])
