@@ -263,9 +263,8 @@ def measure(
     )
     if pool.overlaps or (pool.access == "in-distribution" and cell.victim.splits == "official"):
         flags.append("overlap")
-    fresh = (
-        _unqueried(test.x, transfer_set.x) if pool.overlaps == "test" else np.ones(len(test.x), dtype=bool)
-    )
+    # Not only where a pool is the test split: an input that an attacker makes may be one of it by chance.
+    fresh = _unqueried(test.x, transfer_set.x)
     account = acquired.account
     return Outcome(
         metrics=extraction.extraction(probabilities, truth, test.y, deployed)

@@ -108,6 +108,19 @@ def test_agreement_is_counted_on_unqueried_inputs_too(digits_spec, cell, run):
         assert outcome.metrics["extraction.fidelity_unqueried"] == outcome.metrics["extraction.fidelity"]
 
 
+def test_an_input_that_was_made_and_is_a_test_input_counts_as_queried(
+    cell, context, digits_victim, monkeypatch
+):
+    pool = context.pool(cell.victim, "in-distribution", 0)
+    # By chance, all that a pool of made inputs has may be test inputs: here the first forty.
+    made = replace(pool, x=digits_victim.splits.test.x[:40], y=digits_victim.splits.test.y[:40])
+    monkeypatch.setattr(type(context), "pool", lambda *_: made)
+    for outcome in run_cells(cell.group(), context):
+        hits = outcome.arrays["agreement"]
+        assert "overlap" not in outcome.info.flags
+        assert outcome.metrics["extraction.fidelity_unqueried"] == pytest.approx(hits[40:].mean())
+
+
 def test_the_confusion_matrix_counts_every_test_input_once(cell, run, digits_victim):
     (outcome, _) = run(cell)
     table, truth = np.array(outcome.info.confusion), digits_victim.splits.test.y

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import in_process
 import pytest
 
+from bench.analysis.recommendation import Selected
+from bench.cli import confirmation
 from bench.errors import StoreError, UsageError
 from bench.runner import context as worker_contexts
 from bench.runner import dask_backend
@@ -29,6 +31,20 @@ victim = "logistic"
 surrogate = "logistic"
 attack = "copycat"
 defense = "halve"
+budget = 20
+"""
+CONFIRMED = """
+name = "spread"
+repeats = 2
+plugins = ["mine.py"]
+[report]
+confirm = 3
+[[block]]
+data = "digits"
+victim = "logistic"
+surrogate = "logistic"
+attack = "copycat"
+defense = ["none", "halve"]
 budget = 20
 """
 MATRIX = """
@@ -164,6 +180,26 @@ def test_the_results_of_a_worker_are_those_of_a_local_run(scheduler, tmp_path):
     run_here(tmp_path, far, "--dask", scheduler)
     run_here(tmp_path, near, "--jobs", 1)
     assert {record[3] for record in results(far).values()} == {"ok"}
+    assert results(far) == results(near)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("worker")
+def test_a_confirmation_run_has_the_results_of_a_local_one(scheduler, tmp_path, monkeypatch):
+    far, near = tmp_path / "far.sqlite", tmp_path / "near.sqlite"
+    write_matrix(tmp_path, CONFIRMED)
+
+    def selected(findings, _):
+        return [Selected(findings.threats[0], 20, (("halve",),))]
+
+    monkeypatch.setattr(confirmation, "selected", selected)
+    run_here(tmp_path, far, "--dask", scheduler)
+    run_here(tmp_path, near, "--jobs", 1)
+    with Store(far) as store:
+        records = store.records()
+    fresh = [record for record in records if record.spec.get("confirmation")]
+    assert len(fresh) == 3 * 2, "three fresh repeats, of the defense and of none"
+    assert {record.status for record in records} == {"ok"}
     assert results(far) == results(near)
 
 
