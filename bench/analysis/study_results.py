@@ -19,7 +19,7 @@ from bench.metrics.definitions import find
 from bench.metrics.intervals import Interval, mean_interval, paired_difference, value_interval
 from bench.plan.study import COST_PREFIXES, PublishedValue, Study, axis_values, matching_specs, repeat_groups
 from bench.records import Record
-from bench.tasks import Task
+from bench.tasks import Cell, Task
 
 ARRAYS = {"extraction.fidelity": "agreement", "extraction.accuracy": "correct"}
 """Metrics that are stored input by input, and the arrays that hold them."""
@@ -85,8 +85,11 @@ def evaluate(
     """Return what every row shows, by the rows' names.
 
     ``missing``: tasks that were planned and have no record. ``whole``: the run left nothing of its
-    matrix out, so that a pool without records is one without data.
+    matrix out, so that a pool without records is one without data. Cells of a confirmation run are left out:
+    a row is what the matrix' own repeats say.
     """
+    records = [record for record in records if not record.spec.get("confirmation")]
+    missing = [task for task in missing if not (isinstance(task, Cell) and task.confirmation)]
     found: dict[str, Value] = {}
     for row in study.rows.values():
         if not row.parts:

@@ -24,6 +24,7 @@ from bench.report.page import write_report
 from bench.report.store_report import write_store_report as write_from
 from bench.run_facts import Meta
 from bench.store import Store
+from bench.tasks import Cell
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,18 @@ def undrawn(monkeypatch):
     """Leave the figures out, which take most of a page's time."""
     for kind in ("beside", "confusion", "roc"):
         monkeypatch.setattr(study_figures, kind, lambda _: None)
+
+
+def test_a_confirmation_run_changes_no_row(run):
+    study, records, _ = run
+    cells = [record.task for record in records if isinstance(record.task, Cell)]
+    again = [replace(task, confirmation=True, repeats=20, seed=1) for task in cells if not task.repeat]
+    (*fresh, unfinished) = [each for task in again for each in task.group()]
+    before, after = (
+        evaluate(study, more, without)
+        for more, without in ((records, ()), ([*records, *map(made, fresh)], [unfinished]))
+    )
+    assert [str(value) for value in after.values()] == [str(value) for value in before.values()]
 
 
 def section(text, heading):
