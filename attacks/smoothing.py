@@ -68,8 +68,10 @@ class Smoothing(Extraction):
 def viewed_inputs(budget: int, views: int, size: int) -> NDArray[np.intp]:
     """Return (budget,) which of ``size`` inputs each query is a view of.
 
-    Each input gets ``views`` queries in a row, and then all get one more in turn.
+    Each input gets ``views`` queries in a row, and then all get one more in turn. Without inputs, empty.
     """
+    if not size:
+        return np.zeros(0, dtype=np.intp)
     inputs = np.repeat(np.arange(size), views)[:budget]
     return np.concatenate([inputs, np.arange(budget - len(inputs)) % size])
 

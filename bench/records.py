@@ -139,7 +139,7 @@ class Info(Typed):
     """What a record says besides its metrics; equal to the bit in two runs of one task.
 
     Cells: ``queries``; ``learnt``, the size of the transfer set; ``steps`` of training, the ``rows`` that
-    they gave the network, and, of a semi-supervised one, how many ``unlabelled`` inputs it had; ``flags``,
+    the network evaluated in them, and, of a semi-supervised one, how many ``unlabelled`` inputs it had; ``flags``,
     the reliability warnings; ``attack``, what it declares; of an extraction the ``confusion`` matrix (true
     class, surrogate's class) and, where knowledge is not "none", its ``adaptation``; of membership
     inference the standard ``errors`` of metrics and the ``roc`` as [false-positive rate, true-positive rate]

@@ -90,7 +90,7 @@ def attackers(
     every, more = list(threats), unlabelled or {}
     return {
         threat: _told_apart(threat, [t for t in every if t.victim == threat.victim])
-        + (f", with up to {more[threat]:,} unlabelled inputs" if threat in more else "")
+        + (f", with up to {more[threat]:,} unlabelled inputs" if more.get(threat) else "")
         for threat in every
     }
 

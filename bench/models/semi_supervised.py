@@ -83,7 +83,7 @@ class Views:
         return self._augmentation.weak(x, self._rng)
 
     def strong(self, x: Images) -> Images:
-        """Return a strong view of a weak view of each input (n, …), not yet standardised."""
+        """Return a strong view of each input (n, …), not yet standardised; of images, of a weak view."""
         if self._augmentation.layout != "images":
             return self._augmentation.strongly_masked(x, self._rng)
         weak = np.ascontiguousarray(self.weak(x), dtype=np.float32)
@@ -110,8 +110,8 @@ class Method:
 
     ratio = 0
     """Inputs without an answer in each step, by the size of a full batch of answered ones."""
-    views = 0
-    """Views of each of these that the network evaluates."""
+    evaluations = 0
+    """Rows that the network evaluates for each of these, with or without a gradient; of FixMatch at most."""
     outputs = 0
     """Logits that the network has beside those of the classes, while it is trained."""
 
@@ -162,7 +162,7 @@ class FixMatch(Method):
     """
 
     ratio = RATIO
-    views = 2
+    evaluations = 2  # the weak view, and the strong one where its label is confident
 
     def batch(self, rows: Tensor, step: int, guess: Callable[[Tensor], Tensor]) -> tuple[Tensor, Gradient]:
         """Return weak views of answered inputs, and the strong views of those that are learned."""
@@ -188,16 +188,16 @@ class MixMatch(Method):
     """
 
     ratio = 1
-    views = VIEWS
+    evaluations = 2 * VIEWS  # each view for its label, and in a mixture
 
     def batch(self, rows: Tensor, step: int, guess: Callable[[Tensor], Tensor]) -> tuple[Tensor, Gradient]:
         """Return mixtures of which the first parts are the answered inputs, then the views of others."""
         x, answers = self._weak_views(rows)
         unlabelled = self._draw()
-        views = [self._views.weak(unlabelled) for _ in range(self.views)]
+        views = [self._views.weak(unlabelled) for _ in range(VIEWS)]
         likely = [torch.softmax(guess(self._views.tensor(view)), dim=1) for view in views]
         inputs, number = self._views.tensor(x, *views), len(answers)
-        targets = torch.cat([answers, *[sharpened(torch.stack(likely).mean(dim=0))] * self.views])
+        targets = torch.cat([answers, *[sharpened(torch.stack(likely).mean(dim=0))] * VIEWS])
         weights, partners = self._views.mixing_weights(len(inputs)), self._views.permutation(len(inputs))
         mixed, mixed_targets = (mixture(each, weights, partners) for each in (inputs, targets))
         factor = MIXED_WEIGHT * step / self._schedule.steps
@@ -217,7 +217,7 @@ class Rotation(Method):
     """
 
     ratio = 1
-    views = TURNS
+    evaluations = TURNS
     outputs = TURNS
 
     def batch(self, rows: Tensor, step: int, guess: Callable[[Tensor], Tensor]) -> tuple[Tensor, Gradient]:
@@ -286,10 +286,11 @@ def require_method(method: str, architecture: str, shape: tuple[int, ...]) -> No
 
 
 def rows_in_training(method: str, schedule: TrainingSchedule, labelled: int, unlabelled: int) -> int:
-    """Return the number of rows that the steps of a training give the network.
+    """Return the number of rows that the network evaluates in the steps of a training.
 
     ``method``: one of :data:`METHODS`, or empty for the plain schedule. ``labelled``, ``unlabelled``: numbers
-    of inputs with and without an answer. FixMatch's views that are not learned count too.
+    of inputs with and without an answer. Rows that only get a label count too, and FixMatch's strong views
+    as if every label were confident.
     """
     if not labelled:
         return 0
@@ -298,7 +299,7 @@ def rows_in_training(method: str, schedule: TrainingSchedule, labelled: int, unl
     if not method:
         return rows
     added = METHODS[method]
-    return rows + schedule.steps * added.views * min(unlabelled, added.ratio * schedule.batch_size)
+    return rows + schedule.steps * added.evaluations * min(unlabelled, added.ratio * schedule.batch_size)
 
 
 @flush_denormals()

@@ -55,7 +55,7 @@ class TrainedSurrogate(Protocol):
 
     @property
     def rows(self) -> int | None:
-        """Rows that these steps gave the network; None without steps."""
+        """Rows that the network evaluated in these steps; None without steps."""
 
     @property
     def unlabelled(self) -> int | None:
@@ -369,7 +369,7 @@ def _key(
     ingredients = {
         "transfer sets": [each.digest() for each in transfer_sets],
         "architecture": architecture,
-        "schedule": str(schedule),
+        "schedule": repr(schedule),  # as text it is rounded
         # Of images in [0, 1] nothing more, so that older trainings keep their keys.
         "scale": scale if inputs.unit and inputs.layout == "images" else [*scale, inputs.values()],
         "seeds": list(seeds),

@@ -23,6 +23,12 @@ def test_the_name_says_how_many_unlabelled_inputs_there_are_at_most():
     assert names[near] == "has similar data, does not adapt"
 
 
+def test_none_that_is_left_is_not_named():
+    threat = VictimThreatModel.of(record(INSIDE, 50).cell)
+    assert unlabelled_inputs([record(INSIDE, 50, 0)]) == {threat: 0}
+    assert attackers([threat], {threat: 0}) == attackers([threat])
+
+
 def test_thousands_are_separated():
     threat = VictimThreatModel.of(record(INSIDE, 50).cell)
     assert attackers([threat], {threat: 9_950})[threat].endswith("with up to 9,950 unlabelled inputs")

@@ -48,6 +48,7 @@ def sent(api, shape=(1, 8, 8)):
         (0, 3, 5, []),
         (6, 2, 2, [0, 0, 1, 1, 0, 1]),
         (3, 1, 5, [0, 1, 2]),
+        (3, 1, 0, []),
     ],
 )
 def test_inputs_get_their_views_in_turn(budget, views, size, expected):

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from bench.augmentation import Augmentation
 from bench.errors import NotApplicable
-from bench.models import semi_supervised, surrogates
+from bench.models import semi_supervised, surrogates, training
 from bench.models.determinism import torch_seed
 from bench.models.semi_supervised import (
     METHODS,
@@ -22,7 +22,7 @@ from bench.models.semi_supervised import (
     squared_error_gradient,
     train_on_views,
 )
-from bench.models.training import TrainingSchedule, batches
+from bench.models.training import Optimizer, TrainingSchedule
 
 SCHEDULE = TrainingSchedule(8, batch_size=4, learning_rate=3e-3)
 SHAPE = (1, 8, 8)
@@ -302,12 +302,32 @@ def test_few_rows_and_any_number_of_classes_will_do(method, n, unlabelled, class
 
 @pytest.mark.parametrize(("labelled", "unlabelled"), [(6, 40), (4, 3), (1, 1), (70, 0)])
 @pytest.mark.parametrize("method", ["", *METHODS])
-def test_rows_are_counted(method, labelled, unlabelled):
-    rows = sum(len(each) for each in batches(labelled, 4, 8, 0))
-    drawn_inputs = {"fixmatch": 28, "mixmatch": 4, "rotation": 4}.get(method, 0)
-    views = {"fixmatch": 2, "mixmatch": 2, "rotation": 4}.get(method, 0)
-    expected = rows + 8 * views * min(drawn_inputs, unlabelled)
-    assert rows_in_training(method, SCHEDULE, labelled, unlabelled) == expected
+def test_rows_are_counted(method, labelled, unlabelled, monkeypatch):
+    """As many as the network evaluates, where FixMatch is confident of every label."""
+    evaluated = []
+
+    class Counted(Optimizer):
+        def logits(self, x):
+            evaluated.append(len(x))
+            return super().logits(x)
+
+        def step(self, x, *args):
+            evaluated.append(len(x))
+            super().step(x, *args)
+
+        def step_by(self, x, *args):
+            evaluated.append(len(x))
+            super().step_by(x, *args)
+
+    for module in (semi_supervised, training):
+        monkeypatch.setattr(module, "Optimizer", Counted)
+    monkeypatch.setattr(semi_supervised, "CONFIDENCE", 0.0)
+    data = data_of(labelled, unlabelled)
+    if method:
+        trained(method, data)
+    else:
+        training.train(surrogates.initial_network("mlp", SHAPE, 3, 5), data.x, data.y, SCHEDULE, 5)
+    assert rows_in_training(method, SCHEDULE, labelled, unlabelled) == sum(evaluated)
 
 
 def test_no_answers_are_no_rows():

@@ -115,6 +115,21 @@ def test_a_cached_training_is_for_the_same_sets_order_architecture_and_seeds(set
 
 
 @pytest.mark.usefixtures("twenty_steps")
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("learning_rate=0.001", "learning_rate=0.0010000001"),
+        ("loss=mse-log-softmax,constant=0.001", "loss=mse-log-softmax,constant=0.0010000001"),
+        ("learning_rate=0.001", "learning_rate=0.001,augment=weak"),
+    ],
+)
+def test_a_cached_training_is_for_the_same_configuration_to_the_last_digit(one, other, sets, tmp_path):
+    for text, shared in [(one, False), (other, False), (one, True)]:
+        fitted = surrogates.fit(sets, "mlp", 10, SEEDS, tmp_path, f"rule({text})")
+        assert all(surrogate.shared == shared for surrogate in fitted)
+
+
+@pytest.mark.usefixtures("twenty_steps")
 def test_a_cached_training_of_other_versions_is_not_used(sets, tmp_path, monkeypatch):
     surrogates.fit(sets, "mlp", 10, SEEDS, tmp_path)
     monkeypatch.setattr(surrogates, "versions", lambda: {"torch": "another"})
