@@ -139,10 +139,11 @@ class Info(Typed):
     """What a record says besides its metrics; equal to the bit in two runs of one task.
 
     Cells: ``queries``; ``learnt``, the size of the transfer set; ``steps`` of training, the ``rows`` that
-    the network evaluated in them, and, of a semi-supervised one, how many ``unlabelled`` inputs it had; ``flags``,
-    the reliability warnings; ``attack``, what it declares; of an extraction the ``confusion`` matrix (true
-    class, surrogate's class) and, where knowledge is not "none", its ``adaptation``; of membership
-    inference the standard ``errors`` of metrics and the ``roc`` as [false-positive rate, true-positive rate]
+    the network evaluated in them, and, of a semi-supervised one, how many ``unlabelled`` inputs it had;
+    ``flags``, the reliability warnings; ``attack``, what it declares; of an extraction the ``confusion``
+    matrix (true class, surrogate's class) and, where knowledge is not "none", its ``adaptation``; of
+    membership inference the standard ``errors`` of metrics and the ``roc`` as [false-positive rate,
+    true-positive rate]
     pairs.
 
     Defense evaluations: 95 % ``intervals`` by metric; ``drawn``, the value of each repeat by metric, where
