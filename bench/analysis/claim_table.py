@@ -29,7 +29,7 @@ from bench.analysis.published_claims import Claim, PublishedClaims, PublishedDef
 from bench.analysis.recommendation import recommendations
 from bench.analysis.threat_models import Defense, VictimThreatModel, defense_of, victim_of
 from bench.calls import parse_call
-from bench.plan.study import matching_calls
+from bench.plan.study import Where, axis_values, matching_calls
 from bench.records import Record
 from bench.run_facts import Meta
 
@@ -110,7 +110,35 @@ def _of_claim(defense: PublishedDefense, claim: Claim, runs: Sequence[ClaimRun])
 def _recipe(claim: Claim, run: ClaimRun) -> RecipeResult | None:
     if claim.where is None:
         return None
-    return recipe_result(claim.where, run.records, claim.quantity, claim.without)
+    without = claim.without and _told(claim.without, claim)
+    return recipe_result(_told(claim.where, claim), run.records, claim.quantity, without)
+
+
+def _told(where: Where, claim: Claim) -> Where:
+    """Return ``where`` with the claim's knowledge, unless it has its own: a run may have several."""
+    return where if where.knowledge is not None else where.model_copy(update={"knowledge": claim.knowledge})
+
+
+def _controls(claim: Claim, run: ClaimRun, here: RecipeResult) -> dict[str, RecipeResult]:
+    """Return the results of a claim's controls by what was changed.
+
+    An axis on which a control names the claim's own alternatives has the value that the recipe has here: a
+    control on another pool, of which the recipe has no cells, would differ in the pool too.
+    """
+    if claim.where is None:
+        return {}
+    values, found = axis_values(here.cell.spec()), {}
+    for control in claim.control:
+        fixed = {
+            axis: values[axis]
+            for axis, named in control.where
+            if isinstance(named, list) and axis != "defense" and named == getattr(claim.where, axis)
+        }
+        where = _told(control.where.model_copy(update=fixed), claim)
+        result = recipe_result(where, run.records, claim.quantity)
+        if result is not None:
+            found[control.label] = result
+    return found
 
 
 def _unstated(claim: Claim) -> list[str]:
@@ -148,8 +176,7 @@ def _compared(row: ClaimRow, claim: Claim, run: ClaimRun, here: RecipeResult) ->
     apart = differences(_stated(claim), ours)
     if claim.at_most:
         apart.append("published as the largest of several results")
-    results = {each.label: recipe_result(each.where, run.records, claim.quantity) for each in claim.control}
-    controls = {label: result for label, result in results.items() if result is not None}
+    controls = _controls(claim, run, here)
     found, reason = verdict(
         claim.published_loss, same.predicted.interval, apart, cause(claim, here, controls)
     )

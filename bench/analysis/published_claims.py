@@ -29,7 +29,8 @@ class _Strict(pydantic.BaseModel):
 class Control(_Strict):
     """The same recipe with one thing changed, whose result may explain a claim that is not reproduced.
 
-    ``label``: what was changed, a clause: "trained for 2,500 steps".
+    ``label``: what was changed, a clause: "trained for 2,500 steps". Alternatives that the claim's own
+    ``where`` lists too (of pools, of budgets) stand for the one that the recipe was run with.
     """
 
     label: str
@@ -50,7 +51,8 @@ class Claim(_Strict):
     by the names of a matrix where these are the same, else by their own; empty where not stated in what was
     read, as are ``budget`` and ``seeds``. ``limit``: what users were allowed to lose. ``place``: table and
     page. ``where``: the cells of the same recipe with the defense; None without one. ``without``: those
-    without it, where more differs than the defense. ``notes``: what a reader should know, a sentence.
+    without it, where more differs than the defense. Both mean attackers of the claim's ``knowledge``, where
+    they name none. ``notes``: what a reader should know, a sentence.
     """
 
     id: Name

@@ -70,6 +70,36 @@ def test_a_control_that_gives_the_published_loss_is_the_cause():
     assert "which agrees" not in rows(claim(defended=50.0, control=control), records=records)[0].reason
 
 
+def test_a_control_on_another_pool_explains_nothing():
+    # The recipe was run on the first pool, the control on the second alone: two things differ.
+    longer, pools = "rule(epochs=9)", ["in-distribution", "noise"]
+    other = [
+        *cells(PLAIN, (), 0.90, training=longer, pool="noise"),
+        *cells(PLAIN, POISON, 0.60, training=longer, pool="noise"),
+    ]
+    control = [{"label": "after nine epochs", "where": where(training=longer, pool=pools)}]
+    made = claim(defended=60.0, control=control, where=where(pool=pools))
+    assert "which agrees" not in rows(made, records=[*RECORDS, *other])[0].reason
+    # On the same pool it does, also where the other one is there too.
+    same = [
+        *cells(PLAIN, (), 0.90, training=longer),
+        *cells(PLAIN, POISON, 0.60, training=longer),
+    ]
+    assert rows(made, records=[*RECORDS, *other, *same])[0].reason.endswith("30.0 pp, which agrees")
+    # A control whose pool is what was changed keeps it.
+    control = [{"label": "with noise", "where": where(training=longer, pool="noise")}]
+    made = claim(defended=60.0, control=control, where=where(pool=pools))
+    assert rows(made, records=[*RECORDS, *other])[0].reason.endswith("30.0 pp, which agrees")
+
+
+def test_the_recipe_is_that_of_an_attacker_with_the_claims_knowledge():
+    told = [*cells(PLAIN, (), 0.90, knowledge="full"), *cells(PLAIN, POISON, 0.85, knowledge="full")]
+    row = rows(claim(), records=[*RECORDS, *told])[0]
+    assert row.same_recipe.loss.value == pytest.approx(0.10)
+    row = rows(claim(knowledge="full"), records=[*RECORDS, *told])[0]
+    assert row.same_recipe.loss.value == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
