@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from bench.analysis.attacker_results import AttackerResult
 from bench.analysis.claim_records import Adaptation, CompetentAttacker, Estimate
+from bench.analysis.confirmed_reduction import TAIL
 from bench.analysis.display_names import weaker_note
 from bench.analysis.findings import Findings
 from bench.analysis.published_claims import Quantity
 from bench.analysis.study_results import ARRAYS
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
-from bench.metrics.intervals import paired_difference
+from bench.metrics.intervals import Interval, difference_bounds, paired_difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def _by_repeat(result: AttackerResult, quantity: Quantity) -> dict[int, NDArray[
 def competent_attacker(met: Sequence[Contender]) -> CompetentAttacker | None:
     """Return the best attack without the defense against the best with it; None without any.
 
-    The interval is paired, over repeats and test inputs, as that of every fidelity reduction.
+    The interval is that of :func:`bench.analysis.confirmed_reduction.reduction`, as in a report's summary:
+    its lower end is the lowest over all attacks against the defense, since any may be the best one.
     """
     if not met:
         return None
@@ -91,12 +93,14 @@ def competent_attacker(met: Sequence[Contender]) -> CompetentAttacker | None:
     if not shared:
         return None
     left, right = _rows(before, "undefended", shared), _rows(after, "defended", shared)
+    paired = paired_difference(left, right)
+    low = min((_lowest(before, each) for each in met if _shared(before, each)), default=paired.low)
     return CompetentAttacker(
         undefended=float(left.mean()),
         undefended_attack=before.name,
         defended=float(right.mean()),
         attack=after.name,
-        loss=Estimate.of(paired_difference(left, right)),
+        loss=Estimate.of(Interval(paired.value, max(min(low, paired.value), -1.0), paired.high)),
         attacks=len(met),
         repeats=len(shared),
     )
@@ -125,6 +129,13 @@ def adaptation(met: Sequence[Contender]) -> Adaptation | None:
         non_adaptive=other.name,
         adds=Estimate.of(paired_difference(with_defense, without)),
     )
+
+
+def _lowest(before: Contender, against: Contender) -> float:
+    """Return the lower 95 % limit of what the defense takes, if ``against`` is the best attack on it."""
+    shared = _shared(before, against)
+    left, right = _rows(before, "undefended", shared), _rows(against, "defended", shared)
+    return difference_bounds(left, right, TAIL, TAIL)[0]
 
 
 def _best(met: Sequence[Contender], side: str) -> Contender:

@@ -9,7 +9,9 @@ from records import evaluation
 
 from bench.analysis.claim_rule import differences, prediction_interval, verdict
 from bench.analysis.claim_table import ClaimRun, claim_table
+from bench.analysis.confirmed_reduction import reduction
 from bench.analysis.published_claims import PublishedClaims, published_claims
+from bench.analysis.rule_inputs import RuleInputs, tables
 from bench.errors import UsageError
 from bench.metrics.intervals import Interval
 from bench.plugins import defenses
@@ -158,6 +160,24 @@ def test_the_best_attacks_are_those_that_met_both_and_adaptation_is_an_interacti
     assert row.adaptation.adds.value == pytest.approx(0.07)
     assert row.adaptation.adds.low < 0.07 < row.adaptation.adds.high
     assert row.adaptation.adaptive == "auto"
+
+
+def test_the_interval_of_the_best_attack_is_that_of_a_reports_summary():
+    # Of two attacks that reach as much, one varies between repeats: its lower limit counts.
+    varied = [
+        each
+        for repeat, share in enumerate((0.70, 0.95, 0.70, 0.95, 0.80))
+        for each in cells("labels", POISON, share, repeats=repeat + 1)[repeat:]
+    ]
+    records = [*RECORDS, *varied, *cells("labels", (), 0.90)]
+    loss = rows(claim(), records=records)[0].competent.loss
+    assert (loss.value, loss.high) == pytest.approx((0.03, rows(claim())[0].competent.loss.high))
+    run = ClaimRun("made", records, META)
+    threat = next(each for each, _ in run.threats if each.knowledge == "full")
+    inputs = RuleInputs(run.findings, threat, 200, META.report, adaptive=True)
+    summary = reduction(inputs.undefended, tables(run.findings, threat, POISON, 200)).interval
+    assert (loss.low, loss.value, loss.high) == pytest.approx((summary.low, summary.value, summary.high))
+    assert loss.low < rows(claim())[0].competent.loss.low - 0.05
 
 
 def test_a_trainer_that_is_better_anyway_adds_nothing():
