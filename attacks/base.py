@@ -122,8 +122,8 @@ class TransferSet:
         if copy is not None:
             warnings.warn("TransferSet(copy=…) is now TransferSet(surrogate=…)", FutureWarning, stacklevel=2)
             surrogate = copy
-        values = {"x": x, "y": y, "surrogate": surrogate, "facts": {} if facts is None else facts}
-        values["restoration"] = restoration
+        values: dict[str, Any] = {"x": x, "y": y, "surrogate": surrogate, "restoration": restoration}
+        values["facts"] = {} if facts is None else facts
         for name, value in values.items():
             object.__setattr__(self, name, value)  # frozen from here on
 
