@@ -61,7 +61,7 @@ class RestoringNetwork:
                 rows = torch.randint(len(inputs), (min(BATCH, len(inputs)),), generator=self._generator)
                 loss = functional.cross_entropy(self._logits(inputs[rows]), targets[rows])
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                loss.backward()
                 optimizer.step()
 
     def restore(self, answers: Array, estimates: Array) -> Array:
