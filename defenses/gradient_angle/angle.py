@@ -25,6 +25,8 @@ MOST_ENUMERATED = 10
 BLOCK = 512
 """Rows that are searched at once: 512 sets of 512 rows are 2 MiB."""
 TINY = 1e-300
+EQUAL = 1e-9
+"""Sets whose cosines differ by less are equal; with two classes they often are, but for rounding."""
 
 Labels = NDArray[np.int64]
 
@@ -56,7 +58,8 @@ def best_set(clean: Array, proxy: Array) -> NDArray[np.bool_]:
 
     It contains the first maximum of ``clean``, which gets a little more than the others (:data:`LEAD`). All
     sets are tried for up to 10 classes. For more, classes are added one by one, each time the one that turns
-    the gradient most, and the best set on the way is taken.
+    the gradient most, and the best set on the way is taken. Of sets that turn it equally, to 1e-9, the first
+    is taken: that of the label alone comes first.
     """
     classes = clean.shape[1]
     search = _enumerated if classes <= MOST_ENUMERATED else _greedy
@@ -97,24 +100,36 @@ class _Values:
     """The cosines of the targets of sets, by the number of their classes and sums over them.
 
     A target is (1_S/|S| + LEAD e_t) / (1 + LEAD), so that its product with a vector v is known by v_t and the
-    sum of v over S.
+    sum of v over S. Targets and the proxy's rows count from the even answer, near which a random proxy is:
+    the difference of the two would be lost in rounding otherwise.
     """
 
     def __init__(self, clean: Array, proxy: Array, top: Labels) -> None:
         single = np.arange(len(clean))
-        self.away, self.proxy = proxy - clean, proxy
+        self._even = 1 / clean.shape[1]
+        self.away, self.proxy = proxy - clean, proxy - self._even
         self._away_top = self.away[single, top][:, None]
-        self._proxy_top = proxy[single, top][:, None]
-        self._inner = (self.away * proxy).sum(axis=1)[:, None]
-        self._square = (proxy**2).sum(axis=1)[:, None]
+        self._proxy_top = self.proxy[single, top][:, None]
+        self._away_even, self._proxy_even = (
+            each.sum(axis=1)[:, None] * self._even for each in (self.away, self.proxy)
+        )
+        self._inner = (self.away * self.proxy).sum(axis=1)[:, None]
+        self._square = (self.proxy**2).sum(axis=1)[:, None]
+        self.equal = EQUAL * np.sqrt((self.away**2).sum(axis=1))[:, None]
 
     def __call__(self, away_sum: Array, proxy_sum: Array, size: Array) -> Array:
         """Return (n, m) values in the order of cosines, for sums (n, m) over m sets of ``size`` classes."""
-        scale = 1 + LEAD
-        inner = self._inner - (away_sum / size + LEAD * self._away_top) / scale
-        across = (proxy_sum / size + LEAD * self._proxy_top) / scale
-        norms = self._square - 2 * across + (1 / size + 2 * LEAD / size + LEAD**2) / scale**2
+        scale, even = 1 + LEAD, self._even
+        inner = self._inner + self._away_even - (away_sum / size + LEAD * self._away_top) / scale
+        across = (proxy_sum / size + LEAD * self._proxy_top) / scale - self._proxy_even
+        square = ((1 / size - even) * (1 + 2 * LEAD) + LEAD**2 * (1 - even)) / scale**2
+        norms = self._square - 2 * across + square
         return np.where(norms > TINY, inner / np.sqrt(np.maximum(norms, TINY)), 0)
+
+    def first_least(self, values: Array) -> Labels:
+        """Return (n,) the first of m values (n, m) that is the least, or equal to it but for rounding."""
+        least = values <= values.min(axis=1, keepdims=True) + self.equal
+        return np.asarray(least.argmax(axis=1), dtype=np.int64)
 
 
 def _enumerated(clean: Array, proxy: Array, top: Labels) -> NDArray[np.bool_]:
@@ -133,7 +148,7 @@ def _enumerated(clean: Array, proxy: Array, top: Labels) -> NDArray[np.bool_]:
             total[:, bits[:, place]] += vectors[single, others[:, place]][:, None]
         return total
 
-    best = values(sums(values.away), sums(values.proxy), 1.0 + bits.sum(axis=1)).argmin(axis=1)
+    best = values.first_least(values(sums(values.away), sums(values.proxy), 1.0 + bits.sum(axis=1)))
     found = np.zeros(clean.shape, dtype=bool)
     found[single, top] = True
     np.put_along_axis(found, others, bits[best], axis=1)
@@ -149,11 +164,11 @@ def _greedy(clean: Array, proxy: Array, top: Labels) -> NDArray[np.bool_]:
     for size in range(2, clean.shape[1] + 1):
         found = values(away + values.away, across + values.proxy, np.full(1, float(size)))
         found[inside] = np.inf
-        added = found.argmin(axis=1)
+        added = values.first_least(found)
         inside[single, added] = True
         away = away + values.away[single, added][:, None]
         across = across + values.proxy[single, added][:, None]
-        better = found[single, added] < lowest
+        better = found[single, added] < lowest - values.equal[:, 0]
         best[better], lowest[better] = inside[better], found[single, added][better]
     return best
 

@@ -65,7 +65,7 @@ class GradientAngleDefense(Defense):
     @property
     def predicates(self) -> Sequence[Predicate]:
         """No answer is further from the one before than ``eps`` in L1."""
-        return (predicates.l1_within(self.eps),)
+        return (predicates.within_l1(self.eps),)
 
     def answer(self, batch: Batch) -> Answers:
         """Return answers up to ``eps`` from those before; raises NotFittedError before ``fit``."""

@@ -132,16 +132,6 @@ def formula(
     return Predicate(name, violation, tolerance, parameters)
 
 
-def l1_within(eps: float) -> Predicate:
-    """Return the predicate that an answer is at most ``eps`` in L1 from the one before."""
-
-    def violation(before: Array, given: Answers) -> Array:
-        distance: Array = np.abs(given.probabilities - before).sum(axis=1)
-        return np.asarray(np.where(np.isnan(distance), np.nan, np.maximum(distance - eps, 0)))
-
-    return Predicate("within {eps} in L1", violation, ROUNDING, {"eps": f"{eps:g}"})
-
-
 def multiples(decimals: int) -> Predicate:
     """Return the predicate that entries are multiples of 10^-``decimals``, to the last bit."""
 

@@ -128,6 +128,26 @@ def test_of_many_classes_the_greedy_search_starts_at_the_label_and_stops_at_its_
         assert set(np.flatnonzero(found[row])) == set(min(path)[1])
 
 
+@pytest.mark.parametrize("most", [10, 1])
+def test_of_sets_that_turn_the_gradient_equally_the_label_alone_is_taken(most, monkeypatch):
+    """Two classes: all answers lie on a line, so that both sets are on one side of the proxy's, or on two."""
+    monkeypatch.setattr("defenses.gradient_angle.angle.MOST_ENUMERATED", most)
+    clean, proxy = rows_of(500, 2, 21), random_proxy(500, 2, 22)
+    top = clean.argmax(axis=1)
+    own, even = proxy[np.arange(500), top], (0.5 + LEAD) / (1 + LEAD)
+    across = (own > even) & (clean.max(axis=1) > own)
+    assert 0.3 < across.mean() < 0.7
+    assert (best_set(clean, proxy).sum(axis=1) == np.where(across, 2, 1)).all()
+
+
+def test_of_equally_good_sets_of_many_the_first_classes_are_taken():
+    """Against an even network four of the five other classes are best, and each of them is as good."""
+    row = np.full((1, 6), 0.3 / 5)
+    row[0, 3] = 0.7
+    found = best_set(np.repeat(row, 3, axis=0), np.full((3, 6), 1 / 6))
+    assert found.tolist() == [[True, True, True, True, True, False]] * 3
+
+
 def test_greedy_and_trying_all_nearly_agree_where_both_can_run(monkeypatch):
     clean, proxy = rows_of(60, 7, 10), random_proxy(60, 7, 11)
     top = clean.argmax(axis=1)
@@ -179,7 +199,8 @@ def test_answers_are_distributions_within_the_bound(text, proxy, classes):
     answers = defense.answer(batch_of(rows)).probabilities
     distance = np.abs(answers - rows).sum(axis=1)
     assert (distance <= 0.8 + 1e-12).all()
-    assert distance[:-1].mean() > 0.5
+    # Of two classes, where the proxy has the label below one half, the best set is often the label alone.
+    assert distance[:-1].mean() > (0.2 if (text, classes) == ("mad_argmax", 2) else 0.5)
     assert (answers >= 0).all()
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-12)
 
