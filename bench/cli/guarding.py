@@ -147,7 +147,7 @@ def detector_line(share: float, after: int | None) -> str:
 
     ``after``: flagged inputs at which an account is suspended; None: none is.
     """
-    line = f"detector: {share:.1%} of the benign inputs that it did not learn from are flagged"
+    line = f"detector: {share:.1%} of the benign inputs on which the threshold was set are flagged"
     if after is None or not share:
         return line
     return f"{line}; so a benign account is suspended after about {after / share:,.0f} inputs"
