@@ -169,6 +169,7 @@ def fit(
     inputs: InputSpace | None = None,
     unqueried: Sequence[Images] | None = None,
     step_fraction: float = 1.0,
+    schedule_rows: int | None = None,
 ) -> list[TrainedSurrogate]:
     """Train one surrogate on each transfer set, or load them from the folder ``training_cache``.
 
@@ -177,10 +178,11 @@ def fit(
     :class:`bench.models.training_config.TrainingConfig` as text. ``inputs``: what inputs may be; None for
     images in [0, 1]. Others are encoded, as their own transfer set implies. ``unqueried``: inputs (m, …) for
     each set that were not queried, for a semi-supervised training configuration. Trainings on views are done
-    one by one, whatever the architecture. ``step_fraction``: fraction
-    of the configured steps to take. An empty transfer set gives the untrained network. scikit-learn's models
-    are trained with the library's own hyperparameters. Raises NotApplicable for an architecture that needs
-    images where inputs are none, and for a configuration that cannot train it.
+    one by one, whatever the architecture. ``step_fraction``: fraction of the configured steps to take.
+    ``schedule_rows``: answers that set the schedule; None for those of the largest set. An empty transfer set
+    gives the untrained network. scikit-learn's models are trained with the library's own hyperparameters.
+    Raises NotApplicable for an architecture that needs images where inputs are none, and for a configuration
+    that cannot train it.
     """
     inputs = inputs or InputSpace(transfer_sets[0].x.shape[1:])
     require_layout(architecture, inputs)
@@ -207,23 +209,22 @@ def fit(
         ]
     if config.method:
         require_method(config.method, architecture, inputs.shape)
+    largest = max(len(each.x) for each in transfer_sets)
     if (config.method or architecture not in BATCHED) and len(transfer_sets) > 1:
-        one_by_one = (
-            fit(
-                [each],
-                architecture,
-                classes,
-                [seed],
-                training_cache,
-                training_text,
-                inputs=inputs,
-                unqueried=[others],
-                step_fraction=step_fraction,
-            )
-            for each, seed, others in zip(transfer_sets, seeds, rest, strict=True)
+        # As many steps as batched networks take: the plain schedule is that of the largest set of all.
+        alone = partial(
+            fit,
+            architecture=architecture,
+            classes=classes,
+            training_cache=training_cache,
+            training_text=training_text,
+            inputs=inputs,
+            step_fraction=step_fraction,
+            schedule_rows=largest if architecture in BATCHED else None,
         )
-        return [surrogate for surrogates in one_by_one for surrogate in surrogates]
-    schedule = config.schedule(architecture, inputs.shape, max(len(each.x) for each in transfer_sets))
+        every = zip(transfer_sets, seeds, rest, strict=True)
+        return [alone([each], seeds=[seed], unqueried=[others])[0] for each, seed, others in every]
+    schedule = config.schedule(architecture, inputs.shape, schedule_rows or largest)
     schedule = replace(schedule, steps=max(1, round(step_fraction * schedule.steps)))
     scale = (config.mean, config.std)
     path = None

@@ -78,6 +78,16 @@ def test_repeats_are_trained_one_by_one_whatever_the_architecture(architecture, 
     assert [each.shared for each in other] == [False, True]
 
 
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_the_control_takes_the_steps_of_the_rule_where_transfer_sets_differ(architecture):
+    sets = sets_of(InputSpace(SHAPE), sizes=(130, 60))
+    steps = [
+        [each.steps for each in surrogates.fit(sets, architecture, 3, (5, 6), training_text=f"rule({how})")]
+        for how in ("epochs=2", "epochs=2, augment=weak", "epochs=2, unlabelled=fixmatch")
+    ]
+    assert steps == [[6, 6] if architecture == "mlp" else [6, 2]] * 3
+
+
 @pytest.mark.usefixtures("eight_steps")
 @pytest.mark.parametrize("how", ["augment=weak", *(f"unlabelled={method}" for method in BY_VIEWS)])
 def test_an_empty_transfer_set_gives_an_untrained_network(how):
