@@ -66,8 +66,8 @@ def test_a_training_is_cached_by_its_device(digits_pool):
     bought = [surrogates.TransferSet(digits_pool.x[:20], digits_pool.x[:20].reshape(20, -1)[:, :10])]
     schedule = surrogates.TrainingSchedule(1)
     with on_device("cuda"):
-        far = surrogates._key(bought, "mlp", schedule, (0.0, 1.0), [0], InputSpace((1, 8, 8)))
-    assert far != surrogates._key(bought, "mlp", schedule, (0.0, 1.0), [0], InputSpace((1, 8, 8)))
+        far = surrogates._key(bought, "mlp", schedule, (0.0, 1.0), [0], InputSpace((1, 8, 8)), "", [])
+    assert far != surrogates._key(bought, "mlp", schedule, (0.0, 1.0), [0], InputSpace((1, 8, 8)), "", [])
 
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
