@@ -247,7 +247,7 @@ class Assessment:
         self.subject = replace(self.subject, left_out=self._too_slow())
         whole = assessment.everything(self.subject, exact=exact)
         records = self._measured(whole)
-        surrogate = self._strongest(records, whole)
+        surrogates = self._by_fidelity(records, whole)
         durations = Durations.of(records)
         applicable = tuple(name for name in exact if _ran(records, name))
         left_out = {name: reason for name in exact if (reason := _reason(records, name))}
@@ -257,18 +257,30 @@ class Assessment:
         def needed(scope: Scope) -> float:
             return self._seconds(scope, durations, records)
 
-        scope = assessment.chosen(self.subject, surrogate, applicable, lambda each: needed(each) <= room)
+        minutes = {
+            name: math.ceil((spent + needed(assessment.smallest(self.subject, name))) / 60) + 1
+            for name in surrogates
+        }
+        scopes = (
+            assessment.chosen(self.subject, name, applicable, lambda each: needed(each) <= room)
+            for name in surrogates
+        )
+        scope = next((each for each in scopes if each is not None), None)
         if scope is None:
-            minutes = math.ceil((spent + needed(assessment.smallest(self.subject, surrogate))) / 60) + 1
             raise UsageError(
                 f"{self.request.minutes:g} minutes cannot hold even the smallest useful assessment of this "
-                f"model; --minutes {minutes} can"
+                f"model; --minutes {min(minutes.values())} can"
             )
-        self._announce(scope, whole, needed(scope), spent, left_out, records)
         about = f"{self.request.options.model} on {self.request.options.data}"
-        return self._matrix(
-            scope, f"{about}, chosen by moatbench assess for {self.request.minutes:g} minutes"
-        )
+        about += f", chosen by moatbench assess for {self.request.minutes:g} minutes"
+        if scope.surrogate != surrogates[0]:
+            # A weaker attacker tells more than none, as long as the user is told.
+            best = f"{surrogates[0]} makes the most faithful surrogates, but needs --minutes"
+            best += f" {minutes[surrogates[0]]}: these attackers train {scope.surrogate}"
+            self.say(f"  {best}, and get less")
+            about += f"; {best}"
+        self._announce(scope, whole, needed(scope), spent, left_out, records)
+        return self._matrix(scope, about)
 
     def _too_slow(self) -> tuple[str, ...]:
         """Return the surrogates whose trainings would take too much of the time to measure anything else.
@@ -336,8 +348,8 @@ class Assessment:
         told = name == "labels" and not self.subject.labels_only  # it trains as copycat does
         return not told and task.defense == against.get(name, ())
 
-    def _strongest(self, records: Sequence[Record], whole: Scope) -> str:
-        """Return the surrogate with which the same attack on no defense has the highest fidelity."""
+    def _by_fidelity(self, records: Sequence[Record], whole: Scope) -> list[str]:
+        """Return the surrogates, the one with which the same attack on no defense has the highest first."""
         metric = "extraction.balanced_fidelity" if self._is_imbalanced() else "extraction.fidelity"
         found: dict[str, list[float]] = {}
         for record in records:
@@ -355,7 +367,7 @@ class Assessment:
                 f"  surrogate {name}: fidelity {100 * value:.1f} % at {self.subject.reference:,} queries, "
                 f"{seconds.seconds:.2g} s a training"
             )
-        return max(means, key=lambda name: means[name]) if means else whole.surrogate
+        return sorted(means, key=lambda name: -means[name]) or [whole.surrogate]
 
     def _is_imbalanced(self) -> bool:
         labels = self.victim.probabilities(self.victim.splits.test.x).argmax(axis=1)

@@ -185,6 +185,35 @@ def test_a_model_whose_every_surrogate_trains_too_long_is_refused_with_the_minut
         found._too_slow()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "surrogate"),
+    [({"mlp": 60, "logistic": 60}, "mlp"), ({"mlp": 6000, "logistic": 60}, "logistic")],
+)
+def test_the_best_surrogate_that_fits_the_time_is_trained_and_a_better_one_is_named(
+    table, monkeypatch, seconds, surrogate
+):
+    found, said = table
+    monkeypatch.setattr(found, "_too_slow", tuple)
+    monkeypatch.setattr(found, "_measured", lambda _: [])
+    monkeypatch.setattr(found, "_by_fidelity", lambda *_: ["mlp", "logistic"])
+    monkeypatch.setattr(found, "_seconds", lambda scope, *_: seconds[scope.surrogate])
+    found.options = found.request.options
+    text = found._fitting(None)
+    assert f'surrogate = "{surrogate}"' in text.partition("[[block]]")[2].partition("[[block]]")[0]
+    better = "mlp makes the most faithful surrogates, but needs --minutes 102: these attackers train logistic"
+    assert any(better in each for each in said) is (better in text) is (surrogate == "logistic")
+
+
+def test_where_no_surrogate_fits_the_least_minutes_are_named(table, monkeypatch):
+    found, _ = table
+    monkeypatch.setattr(found, "_too_slow", tuple)
+    monkeypatch.setattr(found, "_measured", lambda _: [])
+    monkeypatch.setattr(found, "_by_fidelity", lambda *_: ["mlp", "logistic"])
+    monkeypatch.setattr(found, "_seconds", lambda scope, *_: {"mlp": 6000, "logistic": 900}[scope.surrogate])
+    with pytest.raises(UsageError, match="--minutes 17 can"):
+        found._fitting(None)
+
+
 def test_the_time_of_trainings_is_measured_for_networks_and_models_of_scikit_learn(table):
     found, _ = table
     found.request = replace(found.request, minutes=1e6)
