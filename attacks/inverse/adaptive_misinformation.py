@@ -13,6 +13,8 @@ RATE = 0.25
 """Share of wrong answers that is assumed: it depends on the queries, and cannot be read from the answers."""
 STEEP = 10.0
 """An answer this many 1 / nu above the threshold is the victim's own, to 5e-5."""
+BAND = 0.05
+"""Most that this may be: with a small nu every answer is a blend, and most have the label of the victim."""
 
 
 class AdaptiveMisinformationInverse(Inverse):
@@ -54,7 +56,7 @@ class AdaptiveMisinformationInverse(Inverse):
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the answers (n, classes), NaN where the victim gave another one."""
-        least = min(self.tau + STEEP / self.nu, 1 - 1e-3)
+        least = min(self.tau + min(STEEP / self.nu, BAND), 1 - 1e-3)
         wrong = answers.max(axis=1) < least
         if estimate is not None:
             likely = estimate[np.arange(len(answers)), answers.argmax(axis=1)]

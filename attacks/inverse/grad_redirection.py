@@ -7,9 +7,7 @@ import numpy as np
 from attacks.base import Array
 from attacks.inverse.base import Estimator, Inverse, Mask, Parameters, StackPosition
 from attacks.inverse.numerics import moved_mass
-
-LEAD = 1e-4
-"""Least lead of the top-1 class where labels are kept."""
+from bench.linear_programme import MARGIN
 
 
 class GradRedirectionInverse(Inverse):
@@ -30,7 +28,7 @@ class GradRedirectionInverse(Inverse):
         if not len(answers):
             return {"eps": 0.0, "keep_label": False}
         ordered = np.sort(answers, axis=1)
-        if (np.abs(ordered[:, -1] - ordered[:, -2] - LEAD) < LEAD / 1000).any():
+        if (np.abs(ordered[:, -1] - ordered[:, -2] - MARGIN) < MARGIN / 1000).any():
             return {"eps": 2 * (1 - float(np.clip(np.median(ordered[:, -1]), 0, 1))), "keep_label": True}
         return {"eps": 2 * moved_mass.lower_edge(ordered[:, -2:].ravel()), "keep_label": False}
 

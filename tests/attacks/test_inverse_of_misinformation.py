@@ -18,6 +18,13 @@ def test_an_answer_below_the_threshold_is_not_the_victims():
     assert np.isnan(rows[1:]).all()
 
 
+def test_where_all_answers_are_blends_those_above_the_threshold_are_kept():
+    """With nu of 5, an answer of .95 is to 78 % the victim's; if all were dropped, nothing would be left."""
+    answers = np.array([[0.95, 0.05, 0.0], [0.76, 0.24, 0.0], [0.74, 0.26, 0.0]])
+    _, kept = AdaptiveMisinformationInverse({"tau": 0.7, "nu": 5.0}).invert(answers, None, WHOLE)
+    assert kept.tolist() == [True, True, False]
+
+
 def test_a_sure_answer_that_surrogates_contradict_is_dropped():
     answers = np.tile([0.9, 0.05, 0.05], (3, 1))
     # Of three classes, a quarter wrong: dropped below p with p = (1 - p) / 2 / 3, which is 1/7.
