@@ -18,9 +18,9 @@ FAULTS = {
 """What the probe calls the token that a server with the fault accepts."""
 
 
-def finding(*faults, signing="SIGNING"):
+def finding(*faults, signing="SIGNING", key=SIGNING):
     clock = Clock(time.time())  # the library that verifies tokens looks at the machine's clock, too
-    environ = {"TOKEN": a_token(clock), "SIGNING": SIGNING}
+    environ = {"TOKEN": a_token(clock), "SIGNING": key}
     target = a_target(accounts=(Account(name="ann", key_env="TOKEN"),), token_key_env=signing)
     app = TokenServer(*faults, clock=clock)
     return probed("authentication", app, clock, target=target, environ=environ).findings[0]
@@ -49,3 +49,10 @@ def test_without_the_signing_key_it_is_said_which_tokens_were_not_tried():
     assert "were not tried" in verdict.evidence[1]
     assert "token_key_env" in verdict.evidence[1]
     assert finding("unsigned", signing=None).verdict.result == "does not hold"
+
+
+def test_with_a_key_that_is_not_the_targets_no_token_is_taken_for_refused_by_its_claims():
+    verdict = finding("expired", key="another-key-of-many-characters-than-the-servers").verdict
+    assert verdict.result == "holds", verdict
+    assert "an expired token" not in verdict.evidence[0]
+    assert "the account's own claims got no answer when signed anew" in verdict.evidence[1]

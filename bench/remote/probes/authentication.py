@@ -19,7 +19,7 @@ EXPIRED = 3_600
 
 
 def bounds(_: Target) -> Bounds:
-    """Return what four keys, four tokens and an ordinary request need at most."""
+    """Return what four keys, four tokens, one that is valid and an ordinary request need at most."""
     return Bounds(inputs=10, requests=10, refusals=10)
 
 
@@ -28,7 +28,8 @@ def run(context: Context) -> Verdict:
 
     The random key is drawn once and is not a guess. The true key goes into the address, where logs keep it,
     only on this machine. Tokens are sent where the account's key is one; those that need its signature, where
-    the target file names the signing key.
+    the target file names the signing key, and only if the account's own claims pass with this signature:
+    under another key or algorithm every token is refused, whatever its claims.
     """
     tried: list[tuple[str, Seen]] = []
     wrong = secrets.token_urlsafe(24)
@@ -44,15 +45,15 @@ def run(context: Context) -> Verdict:
         tried.append(("the key in the address alone", context.ask(1, key=False, path=path)))
     elif plain:
         skipped.append("A key in the address was not tried, as it would stand in logs.")
-    tokens = _tokens(plain, context)
-    tried += [(what, _with(context, token)) for what, token in tokens]
-    if not tokens:
+    claims = _claims(plain)
+    if claims is None:
         skipped.append("Tokens were not tried, as the account's key is none.")
-    elif context.secrets.signing_key is None:
-        skipped.append(
-            "Tokens that are expired, without an end or for another audience were not tried: name the key "
-            "that signs tokens as token_key_env in the target file."
-        )
+    else:
+        unsigned = f"{_written({'alg': 'none', 'typ': 'JWT'})}.{_written(claims)}."
+        tried.append(("a token without signature", _with(context, unsigned)))
+        found, why = _signed_tokens(claims, context)
+        tried += [(what, _with(context, token)) for what, token in found]
+        skipped += [why] if why else []
     open_ = [(what, seen) for what, seen in tried if context.answered_rows(seen)]
     if open_:
         names = ", ".join(what for what, _ in open_)
@@ -72,23 +73,32 @@ def _with(context: Context, key: str) -> Seen:
     return context.ask(1, key=False, headers=[(header, (before + key).strip())])
 
 
-def _tokens(key: str, context: Context) -> list[tuple[str, str]]:
-    """Return tokens that are not valid, made from the account's own; [] if its key is no token."""
+def _claims(key: str) -> dict[str, Any] | None:
+    """Return what an account's token says; None if its key is no token."""
     parts = key.split(".")
-    claims = _read(parts[1]) if len(parts) == 3 and _read(parts[0]) is not None else None
-    if claims is None:
-        return []
-    found = [("a token without signature", f"{_written({'alg': 'none', 'typ': 'JWT'})}.{_written(claims)}.")]
+    return _read(parts[1]) if len(parts) == 3 and _read(parts[0]) is not None else None
+
+
+def _signed_tokens(claims: dict[str, Any], context: Context) -> tuple[list[tuple[str, str]], str]:
+    """Return tokens that are not valid, each for one reason; or [] and why there are none."""
+    untried = "Tokens that are expired, without an end or for another audience were not tried"
     signing = context.secrets.signing_key
     if signing is None:
-        return found
+        return [], f"{untried}: name the key that signs tokens as token_key_env in the target file."
+    if not context.answered_rows(_with(context, _signed(claims, signing))):
+        return [], (
+            f"{untried}: the account's own claims got no answer when signed anew, by HMAC-SHA256 with the "
+            "key of token_key_env; name the key by which the target verifies them."
+        )
     now = int(context.clock())
-    fresh = {**claims, "iat": now - 2 * EXPIRED, "exp": now + EXPIRED}
-    without = {name: value for name, value in fresh.items() if name != "exp"}
-    found.append(("an expired token", _signed({**fresh, "exp": now - EXPIRED}, signing)))
-    found.append(("a token without an end", _signed(without, signing)))
-    found.append(("a token for another audience", _signed({**fresh, "aud": "another-audience"}, signing)))
-    return found
+    past = {**claims, "iat": now - 2 * EXPIRED, "exp": now - EXPIRED}
+    past.pop("nbf", None)
+    without = {name: value for name, value in claims.items() if name != "exp"}
+    return [
+        ("an expired token", _signed(past, signing)),
+        ("a token without an end", _signed(without, signing)),
+        ("a token for another audience", _signed({**claims, "aud": "another-audience"}, signing)),
+    ], ""
 
 
 def _read(part: str) -> dict[str, Any] | None:
