@@ -17,9 +17,9 @@ from attacks.base import (
     SurrogateFactory,
     TransferSet,
 )
-from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.labels import has_single_maximum
-from attacks.restoring.pairs import EFFORT, Mask, ShadowModels, simulated_instances, simulated_pairs
+from attacks.restoring.choice import defended, predicts_as_well
+from attacks.restoring.pairs import EFFORT, ShadowModels, simulated_instances, simulated_pairs
 from attacks.restoring.restorers import restored_answers
 from bench.seeds import derive, random_state
 
@@ -47,8 +47,9 @@ class Restore(Extraction):
 
     Where simulated answers are nearer to their clean rows than what is restored from them, the answers are
     left as they are. The surrogate learns the restored answers, unless a third of the bought labels, held
-    out, shows that labels alone teach more. Without a defense, the answers are learnt unchanged; of an API
-    that shows labels, or with fewer than 50 of them, the labels.
+    out, shows that labels alone teach more. Where the defense may change labels, predictions of a surrogate
+    of restored answers are also judged by the answers that are simulated for them. Without a defense, the
+    answers are learnt unchanged; of an API that shows labels, or with fewer than 50 of them, the labels.
 
     Facts: ``small_budget``; ``read_as_is``, ``read_as_restored`` and ``read_as_labels``, 1 for what is
     learnt, else 0.
@@ -74,7 +75,7 @@ class Restore(Extraction):
         answered = np.isfinite(answers).all(axis=1)
         x, answers = np.ascontiguousarray(queries[answered]), answers[answered]
         if not api.known or not len(x):
-            return TransferSet(x, answers.astype(np.float32))
+            return _transfer_set(x, answers, {"small_budget": 0.0})
         labels, single = answers.argmax(axis=1), has_single_maximum(answers)
         one_hot = np.eye(api.nb_classes)[labels]
         small = single.sum() < LEAST
@@ -90,7 +91,11 @@ class Restore(Extraction):
 
         others, first = shadows.without_first_fold(surrogates)
         trial = restored(others, answers[~first], 0)[0]
-        chosen = _predicts_as_well(trial, others.x, first, shadows, surrogates)
+        (trained,) = surrogates.fit([(others.x, trial)], EFFORT)
+        judged = first & shadows.single
+        predicted = trained(shadows.x[judged])
+        readings = [predicted, *defended(instances, shadows, judged, predicted)]
+        chosen = predicts_as_well(readings, shadows.estimates[judged], shadows.labels[judged])
         # Surrogates of restored answers estimate clean ones better than those of labels do.
         better = shadows.with_estimates_by(restored(shadows, answers, 1)[0], surrogates)
         estimated, changed = restored(better, answers, 2)
@@ -112,20 +117,3 @@ def _transfer_set(
     return TransferSet(
         np.ascontiguousarray(x), targets.astype(np.float32), facts=facts, restoration=restoration
     )
-
-
-def _predicts_as_well(
-    trial: Array, x: Images, first: Mask, shadows: ShadowModels, surrogates: SurrogateFactory
-) -> bool:
-    """Return whether a surrogate of restored answers predicts the first fold as well as one of labels does.
-
-    ``trial``: answers to ``x`` (m, …), the other folds, restored without the labels of the first one, whose
-    rows are ``first`` (n,). As well: within one standard error, since labels use less of the answers.
-    """
-    judged = first & shadows.single
-    (trained,) = surrogates.fit([(x, trial)], EFFORT)
-    scores = [
-        negative_log_likelihood(rows, shadows.labels[judged])
-        for rows in (trained(shadows.x[judged]), shadows.estimates[judged])
-    ]
-    return most_complex(scores) == 0

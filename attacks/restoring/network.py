@@ -50,11 +50,11 @@ class RestoringNetwork:
     def fit(self, answers: Array, estimates: Array, clean: Array) -> None:
         """Train on pairs: answers, estimates and clean answers, (m, classes) each, m > 0."""
         inputs, targets = _inputs(answers, estimates), torch.from_numpy(clean.astype(np.float32))
-        self._mean = inputs.mean(dim=0)
-        self._scale = inputs.std(dim=0, correction=0).clamp(min=1e-3)
-        inputs = (inputs - self._mean) / self._scale
         parameters = [each.requires_grad_() for each in (*self._weights, *self._biases)]
         with single_thread(), flush_denormals(), torch.enable_grad():
+            self._mean = inputs.mean(dim=0)
+            self._scale = inputs.std(dim=0, correction=0).clamp(min=1e-3)
+            inputs = (inputs - self._mean) / self._scale
             optimizer = torch.optim.Adam(parameters, fused=True)
             for step in range(STEPS):
                 optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / STEPS))

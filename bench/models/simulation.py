@@ -51,7 +51,7 @@ class SimulatedDefenses:
         stack = DefenseStack(tuple(map(_built, self.known)))
         predictor = shadow.predictor
         network = predictor if isinstance(predictor, NetworkPredictor) else None
-        self._read_features = None if network is None else _last_remembered(network.features)
+        self._read_features = None if network is None else _remembering_features(network)
         calibration = Calibration(
             train_inputs=shadow.train_inputs,
             train_labels=shadow.train_labels,
@@ -196,6 +196,12 @@ def _last_remembered(evaluate: Callable[[Images], T]) -> Callable[[Images], T]:
         return last[key]
 
     return remembered
+
+
+def _remembering_features(predictor: NetworkPredictor) -> Callable[[Images], Sequence[Images]]:
+    features = _last_remembered(predictor.features)
+    # A defense may write into what it reads.
+    return lambda x: [layer.copy() for layer in features(x)]
 
 
 def _remembering_perturb(

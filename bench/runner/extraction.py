@@ -91,7 +91,7 @@ def adaptation(
     control = _control(cell, attack, pool, context, without)
     if control is None or informed.digest() != control.digest():
         return AdaptationRecord(differs=control is not None)
-    if tried := sorted(informed.facts.keys() - control.facts.keys()):
+    if tried := _not_kept(informed, control):
         return AdaptationRecord(differs=False, reason=f"it evaluated {', '.join(tried)} and did not keep it")
     if claims.stochastic and not claims.consistent_noise and not attack.universal and without == "none":
         misled = _control(cell, attack, pool, context, NO_DEFENSE)
@@ -99,6 +99,12 @@ def adaptation(
             reason = "its own queries show what it would otherwise be told: answers vary"
             return AdaptationRecord(differs=False, reason=reason)
     return AdaptationRecord(differs=False)
+
+
+def _not_kept(informed: TransferSet, control: TransferSet) -> list[str]:
+    """Return the facts that knowledge adds, but for what was learnt in the end: ``read_as_NAME`` of 1."""
+    added = sorted(informed.facts.keys() - control.facts.keys())
+    return [name for name in added if not (name.startswith("read_as_") and informed.facts[name])]
 
 
 def _control(

@@ -109,6 +109,16 @@ def test_an_attack_that_simulates_a_defense_stands_in_where_no_inverse_was_writt
     assert verdict([*unmoved, informed("restore", 0.8, simulates=True)]).verdict == "too dear"
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "plugin"), [(Behaviour(varies=True), "average"), (Behaviour(rejects=True), "evade")]
+)
+def test_an_attack_that_simulates_a_defense_stands_in_for_no_other_way_to_query(behaviour, plugin):
+    runs = [*MET, informed("restore", simulates=True)]
+    found = verdict([*runs, informed(plugin, adapts=False)], behaviour)
+    assert found.detail.endswith(f"{plugin} does nothing else when told of the defense")
+    assert verdict([*runs, informed(plugin)], behaviour).verdict == "affordable"
+
+
 def test_the_best_adaptive_attack_may_be_a_little_below_the_best_other_one():
     behind = verdict([informed("auto", 0.948), uninformed("labels"), uninformed("copycat", 0.95)])
     assert behind.verdict == "affordable"

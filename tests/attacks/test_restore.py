@@ -10,8 +10,9 @@ from attacked_api import SEEDS, Setting
 from attacks.base import Known, RandomSeeds
 from attacks.restore import LEAST, Restore
 from attacks.restoring import network, prior, table
+from attacks.restoring.choice import defended, predicts_as_well
 from attacks.restoring.network import RestoringNetwork
-from attacks.restoring.pairs import Pairs
+from attacks.restoring.pairs import Pairs, ShadowModels
 from attacks.restoring.prior import UNKNOWN
 from attacks.restoring.restorers import HELD_OUT, RESTORERS, restored_answers
 from bench.errors import NotApplicable
@@ -255,6 +256,8 @@ def test_what_cannot_be_simulated_is_not_applicable(context, digits_spec):
 CONDITIONS = [
     ("reverse_sigmoid(beta=1.0, gamma=0.5)", "network", "full"),
     ("mahalanobis(action=refuse)", "table", "family"),
+    ("modelguard_s(eps=1.0)", "table", "full"),  # a codebook
+    ("mad(eps=1.0)", "table", "full"),  # a proxy
 ]
 
 
@@ -330,6 +333,66 @@ def test_unknown_parameters_are_chosen_by_the_answers(setting):
     assert len(set(kept)) == 3
     assert set(kept) <= set(drawn)
     assert max(kept) <= np.median(drawn)
+
+
+# --- the choice between restored answers and labels
+
+
+class Shifting:
+    """Simulated defenses that answer with each row's entries moved by ``by`` places, or reject all rows."""
+
+    known = ()
+    keeps_label = False
+
+    def __init__(self, by=1, randomized=False, rejects=False):
+        self.by, self.randomized, self.rejects, self.seeds = by, randomized, rejects, []
+
+    def answer(self, x, rows, seed=0):
+        self.seeds.append(seed)
+        return np.full(rows.shape, np.nan) if self.rejects else np.roll(rows, self.by, axis=1)
+
+
+@pytest.fixture
+def first_fold():
+    """Return shadow models of 40 rows, the rows of the first fold, and clean answers to these."""
+    fold = np.arange(40) % 3
+    rows, labels = fold == 0, np.arange(40) % 4
+    shadows = ShadowModels(
+        np.zeros((40, 1, 2, 2), np.float32), labels, fold >= 0, fold, (), np.full((40, 4), 0.25)
+    )
+    return shadows, rows, 0.9 * np.eye(4)[(labels[rows] - 1) % 4] + 0.025
+
+
+def test_labels_that_the_defense_changed_are_explained_by_simulated_answers(first_fold):
+    shadows, rows, predicted = first_fold
+    labels, estimates = shadows.labels[rows], shadows.estimates[rows]
+    (answers,) = defended([[Shifting()] * 3], shadows, rows, predicted)
+    assert (answers.argmax(axis=1) == labels).all()
+    # The clean answers have other labels; a surrogate that knows nothing is better than these.
+    assert not predicts_as_well([predicted], estimates, labels)
+    assert predicts_as_well([predicted, answers], estimates, labels)
+    # A surrogate that predicts labels of answers is as good, and one that is better is preferred.
+    assert predicts_as_well([predicted, answers], answers, labels)
+    assert not predicts_as_well([predicted, np.roll(answers, 1, axis=1)], answers, labels)
+
+
+def test_simulated_answers_are_averaged_over_instances_and_noise_but_not_over_rejections(first_fold):
+    shadows, rows, predicted = first_fold
+    one, two = Shifting(1), Shifting(2, randomized=True)
+    (mean,) = defended([[one] * 3, [two] * 3, [Shifting(rejects=True)] * 3], shadows, rows, predicted)
+    # One answer of the first, five of the second, none of the third.
+    assert np.allclose(mean, (np.roll(predicted, 1, axis=1) + 5 * np.roll(predicted, 2, axis=1)) / 6)
+    assert len(set(two.seeds)) == 5
+    (nothing,) = defended([[Shifting(rejects=True)] * 3], shadows, rows, predicted)
+    assert (nothing == predicted).all()
+
+
+def test_defenses_that_keep_the_label_are_not_simulated_for_the_choice(first_fold):
+    shadows, rows, predicted = first_fold
+    keeping = Shifting()
+    keeping.keeps_label = True
+    assert defended([[keeping] * 3], shadows, rows, predicted) == []
+    assert not keeping.seeds
 
 
 @pytest.mark.slow

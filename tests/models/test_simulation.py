@@ -121,6 +121,16 @@ def test_a_simulation_moves_neither_the_apis_noise_nor_its_account(shadow, conte
     assert answers(True).tobytes() == answers(False).tobytes()
 
 
+def test_a_defense_that_writes_into_features_changes_no_later_ones(shadow):
+    simulation = simulated(shadow, Known("mahalanobis", None))
+    x = shadow.inputs[:N]
+    first = [layer.copy() for layer in simulation._read_features(x)]
+    for layer in simulation._read_features(x):
+        layer[:] = 0
+    for one, again in zip(first, simulation._read_features(x), strict=True):
+        assert one.tobytes() == again.tobytes()
+
+
 def reachable(thing, depth=6):
     """Return what attributes, closures and containers of ``thing`` lead to."""
     seen, queue = {}, [(thing, depth)]

@@ -231,3 +231,13 @@ def test_an_attack_says_by_its_facts_that_it_evaluated_an_inverse(cell, context,
     found = adaptation(cell, attacks.build("auto"), told, None, context)
     assert (found.differs, found.proven) == (False, True)
     assert "read_as_recovered" in found.reason
+
+
+def test_what_an_attack_learnt_in_the_end_is_not_among_what_it_did_not_keep(cell, context, monkeypatch):
+    cell = replace(cell, defense=("rounded(decimals=1)",), threat=replace(cell.threat, knowledge="full"))
+    x, y = np.zeros((1, 1, 8, 8), np.float32), np.full((1, 10), 0.1, np.float32)
+    control = Acquisition(TransferSet(x, y, facts={"small_budget": 0.0}), None, None)
+    monkeypatch.setattr(extraction, "acquire", lambda *_, **__: control)
+    facts = {"small_budget": 0.0, "read_as_is": 1.0, "read_as_restored": 0.0}
+    found = adaptation(cell, attacks.build("restore"), TransferSet(x, y, facts=facts), None, context)
+    assert found.reason == "it evaluated read_as_restored and did not keep it"

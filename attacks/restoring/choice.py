@@ -1,0 +1,46 @@
+"""Whether restored answers or labels are learnt: bought labels that were held out decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from attacks.base import Array
+from attacks.common.validation import most_complex, negative_log_likelihood
+from attacks.restoring.pairs import Instances, Labels, Mask, ShadowModels
+
+NOISE = 5
+"""Answers of each instance that are averaged, where they are randomized."""
+
+
+def defended(instances: Instances, shadows: ShadowModels, rows: Mask, predicted: Array) -> list[Array]:
+    """Return mean simulated answers (m, classes) to ``rows``, of the first fold, if they may change labels.
+
+    ``predicted``: (m, classes), the clean answers that are supposed. Rejected answers are left out.
+    """
+    if all(simulation.keeps_label for instance in instances for simulation in instance[:1]):
+        return []
+    drawn = np.stack(
+        [
+            instance[0].answer(shadows.x[rows], predicted, number)
+            for instance in instances
+            for number in range(NOISE if instance[0].randomized else 1)
+        ]
+    )
+    answered = np.isfinite(drawn)
+    count = answered.sum(axis=0)
+    means = np.where(answered, drawn, 0).sum(axis=0) / np.maximum(count, 1)
+    return [np.where(count > 0, means, predicted)]
+
+
+def predicts_as_well(readings: Sequence[Array], estimates: Array, labels: Labels) -> bool:
+    """Return whether restored answers explain labels (m,) of answers as well as a surrogate of labels does.
+
+    ``readings``: (m, classes) each, what a surrogate of restored answers predicts, and, where the defenses
+    may change labels, what they would answer then; the better one counts. ``estimates``: (m, classes), what
+    a surrogate of labels predicts. As well: within one standard error, since labels use less of the answers.
+    """
+    options = [negative_log_likelihood(rows, labels) for rows in readings]
+    best = min(options, key=lambda option: float(option.mean()))
+    return most_complex([best, negative_log_likelihood(estimates, labels)]) == 0
