@@ -1,4 +1,4 @@
-"""A replication that compares defenses within a limit on L1 holds them to it, also where answers move most."""
+"""A replication that compares defenses within a limit on L1 holds them to it, also where answers move far."""
 
 import tomllib
 from importlib import resources
