@@ -104,3 +104,20 @@ def test_rounded_answers_are_undone_about(victim):
     clean, answers = victim[0], np.round(smoothed(victim, 1.0), 3)
     rows, _ = MadArgmaxInverse({"eps": 1.0}).invert(answers, None, StackPosition(exact=False))
     assert l1(rows, clean) < 0.5 * l1(np.eye(10)[clean.argmax(axis=1)], clean)
+
+
+@pytest.mark.parametrize("classes", [2, 100])
+def test_two_and_a_hundred_classes_are_undone_better_than_by_labels(classes):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, classes))
+    logits[np.arange(400), rng.integers(0, classes, 400)] += 4
+    clean = softmax(logits)
+    proxy = softmax(rng.normal(0, 0.15, classes) + rng.normal(0, 0.05, clean.shape))
+    victim = (clean, proxy, softmax(0.5 * logits + rng.normal(0, 0.5, logits.shape)))
+    label = l1(np.eye(classes)[clean.argmax(axis=1)], clean)
+    kept, _ = MadArgmaxInverse({"eps": 0.5}).invert(smoothed(victim, 0.5), None, WHOLE)
+    assert l1(kept, clean) < 0.7 * label
+    changed = towards(clean, np.eye(classes)[best_vertex(clean, proxy)], 1.0)
+    rows, _ = MadInverse({"eps": 1.0, "proxy": "scratch"}).invert(changed, victim[2], WHOLE)
+    assert l1(rows, clean) < 0.1 * label
+    assert (rows.argmax(axis=1) == clean.argmax(axis=1)).all()
