@@ -12,7 +12,8 @@ from attacks.active_thief import ActiveThief
 from attacks.base import Api, Array, Extraction, Images, Pool, RandomSeeds, SurrogateFactory, TransferSet
 from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.labels import Labels, has_single_maximum
-from attacks.recover import recover
+from attacks.recover import RecoveredAnswers, recover
+from attacks.restoring.left_out import restored
 
 LEAST = 200
 """Queries below which there is too little to compare interpretations by."""
@@ -23,6 +24,12 @@ EFFORT = 0.3
 """Share of the training steps that surrogates take which only evaluate an interpretation."""
 SURE = 0.95
 """Probability from which a surrogate's label of an input that was not queried is used as a pseudo-label."""
+EXPLAINED = 0.9
+"""Share of the answers in use from which a hand-written inverse is taken to be enough."""
+CHANGED = 0.5
+"""Share of labels changed by the known defense from which no interpretation takes them for the victim's."""
+ENOUGH = 50
+"""Answers with a label below which there is too little to train shadow models on."""
 SAME = 1e-6
 """Answers that differ by less are equal: a model's last bits may depend on the batch."""
 
@@ -38,6 +45,8 @@ class Interpretation:
     True where that should be learned. ``forward``: maps a surrogate's probabilities (m, classes) to the
     API's answers under the hypothesis; None where it answers them unchanged. ``pseudo_labels``: whether
     the part of the pool that was not queried is labelled by a first surrogate and learned, too.
+    ``left_out``: for each fold, targets (n, classes) that owe nothing to its labels; empty where those of
+    other rows never do.
     """
 
     name: str
@@ -45,6 +54,11 @@ class Interpretation:
     usable: Mask
     forward: Callable[[Array], Array] | None = None
     pseudo_labels: bool = False
+    left_out: Sequence[Array] = ()
+
+    def for_fold(self, number: int) -> Interpretation:
+        """Return the same with the targets to learn where a fold is left out."""
+        return replace(self, targets=self.left_out[number]) if self.left_out else self
 
 
 class Auto(Extraction):
@@ -107,7 +121,7 @@ class Auto(Extraction):
             candidates = [Interpretation("labels", one_hot(answers), has_single_maximum(answers))]
         else:
             unchanged = "averaged" if randomized else "as_is"
-            candidates = interpretations(x, answers, rest, api, surrogates, unchanged)
+            candidates = interpretations(x, answers, rest, api, surrogates, unchanged, seeds.choices)
         best = candidates[0]
         if len(candidates) > 1:
             best = candidates[most_complex(cross_validated(x, answers, rest, candidates, surrogates))]
@@ -148,20 +162,21 @@ def one_hot(answers: Array) -> Array:
 
 
 def interpretations(
-    x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, unchanged: str
+    x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, unchanged: str, seed: int
 ) -> list[Interpretation]:
     """Return the distinct interpretations, the one that uses most of the answers first.
 
     ``x`` (n, …) was answered with ``answers`` (n, classes), ``rest`` (m, …) was not queried;
-    ``unchanged`` is the name of the answers as they are.
+    ``unchanged`` is the name of the answers as they are. ``seed``: of simulated defenses.
+
+    An interpretation that takes labels for the victim's is left out where the known defense changed most.
     """
     every, labels, single = np.ones(len(x), dtype=bool), one_hot(answers), has_single_maximum(answers)
     if api.known == ():
         return [Interpretation(unchanged, answers, every)]
-    candidates = []
-    if api.known:
-        recovered = recover(api.known, x, answers, surrogates)
-        candidates.append(Interpretation("recovered", recovered.targets, recovered.usable, recovered.forward))
+    candidates, changed = informed(x, answers, rest, api, surrogates, seed) if api.known else ([], 0.0)
+    if changed > CHANGED:
+        return candidates
     candidates.append(Interpretation(unchanged, answers, every))
     if len(rest):
         candidates.append(Interpretation("pseudo_labels", labels, single, pseudo_labels=True))
@@ -171,6 +186,50 @@ def interpretations(
         if not any(_equal(candidate, other) for other in distinct):
             distinct.append(candidate)
     return distinct
+
+
+def informed(
+    x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, seed: int
+) -> tuple[list[Interpretation], float]:
+    """Return the interpretations by which known defenses are undone, and the share of labels they changed.
+
+    Answers are restored only where hand-written inverses do not explain them, which costs less. The share is
+    that of the interpretation that comes first: by the inverse, or else by the simulation.
+    """
+    recovered = recover(api.known or (), x, answers, surrogates)
+    inverted = Interpretation("recovered", recovered.targets, recovered.usable, recovered.forward)
+    single = has_single_maximum(answers)
+    if explains(recovered):
+        return [inverted], _labels_changed(recovered, answers, single)
+    if single.sum() < ENOUGH or np.array_equal(answers, one_hot(answers)):
+        return [inverted], 0.0
+    found = restored(api, x, answers, single, folds(len(x)), rest, surrogates, seed)
+    if found is None:
+        return [inverted], 0.0
+    every = np.ones(len(x), dtype=bool)
+    first = Interpretation("restored", found.targets, every, left_out=found.left_out)
+    # An inverse that is missing takes labels for the victim's.
+    return ([first], found.changed) if found.changed > CHANGED else ([first, inverted], found.changed)
+
+
+def explains(recovered: RecoveredAnswers) -> bool:
+    """Return whether hand-written inverses explain the answers that they would have learned."""
+    if recovered.forward is None or not recovered.usable.any():
+        return False
+    return bool(recovered.explained[recovered.usable].mean() >= EXPLAINED)
+
+
+def _labels_changed(recovered: RecoveredAnswers, answers: Array, single: Mask) -> float:
+    """Return the share of explained answers (n, classes) whose label is not that of the recovered row."""
+    rows = recovered.explained & recovered.usable & single
+    if not rows.any():
+        return 0.0
+    return float((recovered.targets[rows].argmax(axis=1) != answers[rows].argmax(axis=1)).mean())
+
+
+def folds(number: int) -> Indices:
+    """Return (number,) the fold of each row."""
+    return np.arange(number) % FOLDS
 
 
 def _equal(a: Interpretation, b: Interpretation) -> bool:
@@ -189,10 +248,10 @@ def cross_validated(
 
     Those ``answers`` (n, classes) count that have a single maximum.
     """
-    fold, single, labels = np.arange(len(x)) % FOLDS, has_single_maximum(answers), answers.argmax(axis=1)
+    fold, single, labels = folds(len(x)), has_single_maximum(answers), answers.argmax(axis=1)
     scores = []
     for candidate in candidates:
-        parts = [(candidate, candidate.usable & (fold != number)) for number in range(FOLDS)]
+        parts = [(candidate.for_fold(number), candidate.usable & (fold != number)) for number in range(FOLDS)]
         trained = surrogates.fit(training_sets(x, parts, rest, surrogates, EFFORT), EFFORT)
         predicted = np.zeros((len(x), candidate.targets.shape[1]))
         for number, surrogate in enumerate(trained):

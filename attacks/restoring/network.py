@@ -47,8 +47,12 @@ class RestoringNetwork:
         self._biases = [torch.zeros(outputs) for _, outputs in pairs]
         self._mean, self._scale = torch.zeros(widths[0]), torch.ones(widths[0])
 
-    def fit(self, answers: Array, estimates: Array, clean: Array) -> None:
-        """Train on pairs: answers, estimates and clean answers, (m, classes) each, m > 0."""
+    def fit(self, answers: Array, estimates: Array, clean: Array, effort: float = 1.0) -> None:
+        """Train on pairs: answers, estimates and clean answers, (m, classes) each, m > 0.
+
+        ``effort``: share of :data:`STEPS` to take, in (0, 1].
+        """
+        steps = max(1, round(STEPS * effort))
         inputs, targets = _inputs(answers, estimates), torch.from_numpy(clean.astype(np.float32))
         parameters = [each.requires_grad_() for each in (*self._weights, *self._biases)]
         with single_thread(), flush_denormals(), torch.enable_grad():
@@ -56,8 +60,8 @@ class RestoringNetwork:
             self._scale = inputs.std(dim=0, correction=0).clamp(min=1e-3)
             inputs = (inputs - self._mean) / self._scale
             optimizer = torch.optim.Adam(parameters, fused=True)
-            for step in range(STEPS):
-                optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+            for step in range(steps):
+                optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
                 rows = torch.randint(len(inputs), (min(BATCH, len(inputs)),), generator=self._generator)
                 loss = functional.cross_entropy(self._logits(inputs[rows]), targets[rows])
                 optimizer.zero_grad()

@@ -54,11 +54,21 @@ class ShadowModels:
 
     @classmethod
     def trained(
-        cls, x: Images, labels: Labels, single: Mask, classes: int, surrogates: SurrogateFactory
+        cls,
+        x: Images,
+        labels: Labels,
+        single: Mask,
+        classes: int,
+        surrogates: SurrogateFactory,
+        fold: Labels | None = None,
     ) -> ShadowModels:
-        """Train them on inputs (n, …) and their labels (n,), as far as these are ``single`` maxima."""
-        # In turn, and rows with a label for themselves, so that each fold has its share of these.
-        fold = np.where(single, np.cumsum(single), np.cumsum(~single)) % FOLDS
+        """Train them on inputs (n, …) and their labels (n,), as far as these are ``single`` maxima.
+
+        ``fold``: (n,) each row's fold; None for folds with as many labels each.
+        """
+        if fold is None:
+            # In turn, and rows with a label for themselves, so that each fold has its share of these.
+            fold = np.where(single, np.cumsum(single), np.cumsum(~single)) % FOLDS
         predictors, estimates = _cross_fitted(x, np.eye(classes)[labels], single, fold, surrogates)
         return cls(x, labels, single, fold, predictors, estimates)
 
@@ -168,32 +178,33 @@ def _known_labels(shadows: ShadowModels, simulations: Sequence[Simulation]) -> L
 
 
 def simulated_instances(
-    api: Api, shadows: ShadowModels, answers: Array, rest: Images, seed: int
+    api: Api, shadows: ShadowModels, answers: Array, rest: Images, seed: int, number: int = INSTANCES
 ) -> list[list[Simulation]]:
     """Return instances of the known defenses, each with a simulation for each fold.
 
     ``answers``: (n, classes), the bought ones, by which unknown parameters are chosen. ``rest``: (m, …) own
-    inputs that were not queried. Raises NotApplicable for a defense that cannot be simulated.
+    inputs that were not queried. ``number``: of instances; of those with unknown parameters, at most
+    :data:`KEPT`. Raises NotApplicable for a defense that cannot be simulated.
     """
     rest = rest[:OWN]
 
-    def fitted(known: Sequence[Known], number: int) -> list[Simulation]:
+    def fitted(known: Sequence[Known], place: int) -> list[Simulation]:
         return [
-            api.simulate(known, shadows.shadow(fold, rest, derive(seed, "instance", number, fold)))
+            api.simulate(known, shadows.shadow(fold, rest, derive(seed, "instance", place, fold)))
             for fold in range(FOLDS)
         ]
 
     known = tuple(api.known or ())
     if all(each.parameters is not None for each in known):
-        return [fitted(known, number) for number in range(INSTANCES)]
+        return [fitted(known, place) for place in range(number)]
     candidates = list(_candidates(api, known, shadows, rest, seed))
     if len(candidates) == 1:
-        return [fitted(candidates[0].known, number) for number in range(INSTANCES)]
+        return [fitted(candidates[0].known, place) for place in range(number)]
     apart = [
         min(_distance(candidate, shadows, answers, width, seed) for width in prior.WIDTHS)
         for candidate in candidates
     ]
-    kept = np.argsort(apart, kind="stable")[:KEPT]
+    kept = np.argsort(apart, kind="stable")[: min(KEPT, number)]
     return [fitted(candidates[place].known, int(place)) for place in kept]
 
 

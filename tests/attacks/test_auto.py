@@ -11,12 +11,16 @@ from attacks.auto import (
     Interpretation,
     averaged,
     cross_validated,
+    interpretations,
     most_complex,
     negative_log_likelihood,
     training_sets,
 )
-from attacks.base import Pool, RandomSeeds
+from attacks.base import Known, Pool, RandomSeeds
 from attacks.labels import Labels
+from attacks.restoring import left_out, network
+from attacks.restoring.left_out import restored
+from bench.errors import NotApplicable
 
 STREAMS = RandomSeeds(order=3, choices=4)
 CLASSES = 3
@@ -241,3 +245,140 @@ def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, context, digits_spec):
     assert measured["auto"].metrics["extraction.read_as_as_is"] == 0
     assert stolen["auto"] > stolen["copycat(use_probability=true)"] + 0.1
     assert stolen["auto"] > stolen["labels"] - 0.015
+
+
+# --- known defenses
+
+
+def names(x, answers, rest, api):
+    return [each.name for each in interpretations(x, answers, rest, api, Nearest(), "as_is", 0)]
+
+
+@pytest.mark.parametrize(("eps", "expected"), [(1.2, ["recovered"]), (0.5, None)])
+def test_labels_that_the_known_defense_changed_are_no_interpretation(eps, expected, pool):
+    """By hand: an eps/2 share of 1.2/2 is more than what is left to the label, .5/2 is less."""
+    x, y = pool.x[:240], pool.y[:240]
+    clean = np.full((240, CLASSES), 0.05)
+    clean[np.arange(240), y] = 0.9
+    target = np.eye(CLASSES)[(y + 1) % CLASSES]
+    share = eps / np.abs(clean - target).sum(axis=1, keepdims=True)
+    answers = (1 - share) * clean + share * target
+    changed = (answers.argmax(axis=1) != y).mean()
+    assert changed == (1 if eps == 1.2 else 0)
+    known = (Known("mad", {"eps": eps, "proxy": "scratch"}),)
+    api = Shop(240, known=known)  # it simulates nothing: a simulation would fail
+    found = interpretations(x, answers, pool.x[240:], api, Nearest(), "as_is", 0)
+    assert np.abs(found[0].targets - clean).max() < 1e-6
+    assert [each.name for each in found] == (expected or ["recovered", "as_is", "pseudo_labels", "labels"])
+
+
+def moved(rows):
+    """Return rows after a defense that nobody inverts: a third of the top-1's mass goes to the next class."""
+    top = rows.argmax(axis=1)
+    answers, every = rows.copy(), np.arange(len(rows))
+    answers[every, top] -= rows.max(axis=1) / 3
+    answers[every, (top + 1) % CLASSES] += rows.max(axis=1) / 3
+    return answers
+
+
+class Simulating(Shop):
+    """An API whose defense can be simulated; ``reason``: why not, if it cannot."""
+
+    def __init__(self, simulated=moved, reason="", keeps_label=True):
+        super().__init__(240, known=(Known("unheard_of", {}),))
+        self.simulated, self.reason, self.keeps_label, self.randomized = simulated, reason, keeps_label, False
+
+    def simulate(self, known, shadow):
+        if self.reason:
+            raise NotApplicable(self.reason)
+        return self
+
+    def answer(self, x, rows, seed=0):
+        return self.simulated(rows)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr(network, "STEPS", 500)
+
+
+def told(pool):
+    clean = np.full((240, CLASSES), 0.1)
+    clean[np.arange(240), pool.y[:240]] = 0.8
+    return clean, moved(clean)
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_answers_that_no_inverse_explains_are_restored(pool):
+    clean, answers = told(pool)
+    x, rest = pool.x[:240], pool.x[240:]
+    first, *others = interpretations(x, answers, rest, Simulating(), Nearest(), "as_is", 0)
+    assert first.name == "restored"
+    assert len(first.left_out) == 3
+    assert [each.name for each in others] == ["recovered", "as_is", "pseudo_labels"]
+    before, after = (np.abs(rows - clean).sum(axis=1).mean() for rows in (answers, first.targets))
+    assert before == pytest.approx(2 * 0.8 / 3)
+    assert after < 0.8 * before
+
+
+def test_what_cannot_be_simulated_is_left_out(pool):
+    _, answers = told(pool)
+    api = Simulating(reason="it needs what an attacker has not")
+    assert names(pool.x[:240], answers, pool.x[240:], api) == ["recovered", "as_is", "pseudo_labels"]
+
+
+def test_of_few_labels_or_of_labels_alone_nothing_is_restored(pool):
+    _, answers = told(pool)
+    assert "restored" not in names(pool.x[:49], answers[:49], pool.x[240:], Simulating())
+    assert "restored" not in names(
+        pool.x[:240], np.eye(CLASSES)[pool.y[:240]], pool.x[240:], Simulating(reason="never asked")
+    )
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_where_most_simulated_labels_change_only_restored_answers_are_learnt(pool):
+    def turned(rows):
+        return rows[:, [2, 0, 1]]
+
+    api = Simulating(turned, keeps_label=False)
+    clean, _ = told(pool)
+    assert names(pool.x[:240], turned(clean), pool.x[240:], api) == ["restored"]
+
+
+def test_the_labels_that_judge_restored_answers_have_no_part_in_them(pool, monkeypatch):
+    """With a network that returns the estimates, what is learnt without a fold ignores the fold's labels."""
+
+    class Estimates:
+        def __init__(self, classes, seed):
+            pass
+
+        def fit(self, answers, estimates, clean, effort):
+            pass
+
+        def restore(self, answers, estimates):
+            return estimates
+
+    monkeypatch.setattr(left_out, "RestoringNetwork", Estimates)
+    clean, _ = told(pool)
+    x, rest, fold = pool.x[:240], pool.x[240:], np.arange(240) % 3
+    spoilt = clean.copy()
+    spoilt[fold == 1] = spoilt[fold == 1][:, [1, 2, 0]]
+    every = np.ones(240, dtype=bool)
+    one, other = (
+        restored(Simulating(keeps_label=False), x, answers, every, fold, rest, Nearest(), 0)
+        for answers in (clean, spoilt)
+    )
+    learnt = fold != 1
+    assert one.left_out[1][learnt].tobytes() == other.left_out[1][learnt].tobytes()
+    assert not np.allclose(one.left_out[0][fold == 2], other.left_out[0][fold == 2])
+    assert not np.allclose(one.targets[learnt], other.targets[learnt])
+
+
+def test_a_restored_interpretation_is_judged_by_what_was_left_out(pool):
+    x, y = pool.x[:60], pool.y[:60]
+    every, right, wrong = np.ones(60, dtype=bool), np.eye(CLASSES)[y], np.eye(CLASSES)[(y + 1) % CLASSES]
+    candidate = Interpretation("restored", right, every, left_out=[wrong, wrong, wrong])
+    plain = Interpretation("as_is", right, every)
+    scores = cross_validated(x, right, pool.x[:0], [candidate, plain], Nearest())
+    assert scores[0].mean() > 1
+    assert scores[1].mean() < 0.01

@@ -1,0 +1,108 @@
+"""Restored answers that can be compared with other interpretations of the answers by cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from attacks.base import Api, Array, Images, SurrogateFactory
+from attacks.restoring.network import RestoringNetwork
+from attacks.restoring.pairs import EFFORT as SHADOW_EFFORT
+from attacks.restoring.pairs import (
+    FOLDS,
+    Labels,
+    Mask,
+    Pairs,
+    ShadowModels,
+    simulated_instances,
+    simulated_pairs,
+)
+from attacks.restoring.prior import with_top
+from bench.errors import NotApplicable
+from bench.seeds import derive
+
+EFFORT = 0.4
+"""Share of its steps that the restoring network takes here."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Restored answers, as one interpretation of the bought ones.
+
+    ``targets``: (n, classes), of all rows. ``left_out``: for each fold, (n, classes), restored without the
+    labels of that fold. ``changed``: share of simulated answers whose label is not that of the clean row.
+    """
+
+    targets: Array
+    left_out: Sequence[Array]
+    changed: float
+
+
+def restored(
+    api: Api,
+    x: Images,
+    answers: Array,
+    single: Mask,
+    fold: Labels,
+    rest: Images,
+    surrogates: SurrogateFactory,
+    seed: int,
+) -> Restored | None:
+    """Return restored ``answers`` (n, classes) to ``x`` (n, …); None where a defense cannot be simulated.
+
+    One instance of the known defenses for each fold, one round, and the network. ``single``: (n,) which
+    answers have a label. ``fold``: (n,) folds of the comparison. ``rest``: (m, …) own inputs that were not
+    queried. ``seed``: of secrets, noise, the prior and the network.
+
+    An estimate of a row that is learnt comes from surrogates that have seen the labels of the fold left out.
+    Restored answers would give these labels away, and look better than they are. So what is learnt for the
+    comparison is restored by estimates of surrogates that have seen the labels of one other fold alone. The
+    network is the same: it learns the defense's map, from rows of all folds.
+    """
+    labels, classes = answers.argmax(axis=1), answers.shape[1]
+    shadows = ShadowModels.trained(x, labels, single, classes, surrogates, fold)
+    try:
+        instances = simulated_instances(api, shadows, answers, rest, seed, number=1)
+    except NotApplicable:
+        return None
+    pairs = simulated_pairs(instances, shadows, answers, derive(seed, "restoration"))
+    answered = np.isfinite(pairs.answers).all(axis=2)
+    if not answered.any():
+        return None
+    network = RestoringNetwork(classes, derive(seed, "restoration"))
+    near = np.broadcast_to(shadows.estimates, pairs.clean.shape)
+    network.fit(pairs.answers[answered], near[answered], pairs.clean[answered], EFFORT)
+
+    def restore(estimates: Array) -> Array:
+        return with_top(network.restore(answers, estimates), pairs.labels)
+
+    by_fold = _predictions_by_fold(x, np.eye(classes)[labels], single, fold, surrogates)
+    left_out = [restore(_without(number, by_fold, fold)) for number in range(FOLDS)]
+    return Restored(restore(shadows.estimates), left_out, _changed(pairs, answered))
+
+
+def _changed(pairs: Pairs, answered: Mask) -> float:
+    clean, simulated = pairs.clean[answered], pairs.answers[answered]
+    return float((clean.argmax(axis=1) != simulated.argmax(axis=1)).mean())
+
+
+def _predictions_by_fold(
+    x: Images, targets: Array, single: Mask, fold: Labels, surrogates: SurrogateFactory
+) -> list[Array]:
+    """Return what surrogates predict of all rows that have learnt one fold each."""
+    parts = [single & (fold == number) for number in range(FOLDS)]
+    trained = surrogates.fit([(x[part], targets[part]) for part in parts], SHADOW_EFFORT)
+    return [surrogate(x) for surrogate in trained]
+
+
+def _without(number: int, by_fold: Sequence[Array], fold: Labels) -> Array:
+    """Return estimates (n, classes) that know no label of fold ``number`` and none of the row's own fold.
+
+    Rows of that fold have an estimate as well, which nobody learns.
+    """
+    others = [other for other in range(FOLDS) if other != number]
+    estimates = by_fold[others[0]].copy()
+    estimates[fold == others[0]] = by_fold[others[1]][fold == others[0]]
+    return estimates
