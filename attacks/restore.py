@@ -27,6 +27,10 @@ LEAST = 50
 """Answers with a label below which there is too little to train shadow models on: the labels are learnt."""
 
 
+MOST = 0.5
+"""Share of simulated answers with another label than their clean row above which labels are never learnt."""
+
+
 class Restore(Extraction):
     """Queries at random, as Copycat does, and learns the inverse of the known defenses by simulating them.
 
@@ -48,8 +52,9 @@ class Restore(Extraction):
     Where simulated answers are nearer to their clean rows than what is restored from them, the answers are
     left as they are. The surrogate learns the restored answers, unless a third of the bought labels, held
     out, shows that labels alone teach more. Where the defense may change labels, predictions of a surrogate
-    of restored answers are also judged by the answers that are simulated for them. Without a defense, the
-    answers are learnt unchanged; of an API that shows labels, or with fewer than 50 of them, the labels.
+    of restored answers are also judged by the answers that are simulated for them; where it changes most
+    of the labels in simulations, labels are not learnt. Without a defense, the answers are learnt unchanged;
+    of an API that shows labels, or with fewer than 50 of them, the labels.
 
     Facts: ``small_budget``; ``read_as_is``, ``read_as_restored`` and ``read_as_labels``, 1 for what is
     learnt, else 0.
@@ -84,21 +89,25 @@ class Restore(Extraction):
         shadows = ShadowModels.trained(x, labels, single, api.nb_classes, surrogates)
         instances = simulated_instances(api, shadows, answers, rest, seeds.choices)
 
-        def restored(shadows: ShadowModels, answers: Array, number: int) -> tuple[Array, bool]:
+        def restored(shadows: ShadowModels, answers: Array, number: int) -> tuple[Array, bool, float]:
             seed = derive(seeds.choices, "restoration", number)
             pairs = simulated_pairs(instances, shadows, answers, seed)
-            return restored_answers(self.model, answers, shadows.estimates, pairs, seed)
+            rows, changed = restored_answers(self.model, answers, shadows.estimates, pairs, seed)
+            return rows, changed, pairs.other_labels()
 
         others, first = shadows.without_first_fold(surrogates)
-        trial = restored(others, answers[~first], 0)[0]
+        trial, _, other_labels = restored(others, answers[~first], 0)
         (trained,) = surrogates.fit([(others.x, trial)], EFFORT)
         judged = first & shadows.single
         predicted = trained(shadows.x[judged])
         readings = [predicted, *defended(instances, shadows, judged, predicted)]
-        chosen = predicts_as_well(readings, shadows.estimates[judged], shadows.labels[judged])
+        # Labels that a defense changes most of the time teach nothing, however well they can be predicted.
+        chosen = other_labels > MOST or predicts_as_well(
+            readings, shadows.estimates[judged], shadows.labels[judged]
+        )
         # Surrogates of restored answers estimate clean ones better than those of labels do.
         better = shadows.with_estimates_by(restored(shadows, answers, 1)[0], surrogates)
-        estimated, changed = restored(better, answers, 2)
+        estimated, changed, _ = restored(better, answers, 2)
         facts = {
             "small_budget": 0.0,
             "read_as_is": float(chosen and not changed),

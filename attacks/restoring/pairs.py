@@ -131,6 +131,12 @@ class Pairs:
         """Return some of the draws."""
         return Pairs(self.clean[draws], self.answers[draws], self.labels)
 
+    def other_labels(self) -> float:
+        """Return the share of answers, rejected ones left out, whose top-1 is not that of the clean row."""
+        answered = np.isfinite(self.answers).all(axis=2)
+        clean, answers = self.clean[answered], self.answers[answered]
+        return float((clean.argmax(axis=1) != answers.argmax(axis=1)).mean()) if answered.any() else 0.0
+
 
 def _cross_fitted(
     x: Images, targets: Array, usable: Mask, fold: Labels, surrogates: SurrogateFactory

@@ -385,9 +385,10 @@ def claims(
     from bench.cli.outputs import check_outputs
     from bench.report.claims import claims_of, write_claims
 
-    check_outputs(folders={"--out": out})
     published = published_claims()
-    print(write_claims(published, claims_of(published, stores), out))
+    table = claims_of(published, stores)  # first: a store that is none leaves no folder behind
+    check_outputs(folders={"--out": out})
+    print(write_claims(published, table, out))
 
 
 @app.command("index")

@@ -387,6 +387,25 @@ def test_simulated_answers_are_averaged_over_instances_and_noise_but_not_over_re
     assert (nothing == predicted).all()
 
 
+def test_the_share_of_other_labels_leaves_rejected_answers_out():
+    clean = np.tile([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]], (2, 1, 1))
+    answers = clean.copy()
+    answers[0, 0] = [0.2, 0.7, 0.1]
+    answers[1, 1] = np.nan
+    assert Pairs(clean, answers, np.full(2, UNKNOWN)).other_labels() == pytest.approx(1 / 3)
+    assert Pairs(clean, answers * np.nan, np.full(2, UNKNOWN)).other_labels() == 0
+
+
+def test_labels_that_a_defense_changes_most_of_the_time_are_never_learnt(setting, digits_victim):
+    transfer_set, _ = setting.acquire(
+        Restore(model="table"), ("random_one_hot(eps=1.0)",), LEAST, knowledge="full"
+    )
+    given = transfer_set.restoration
+    wrong = given.answers.argmax(axis=1) != digits_victim.probabilities(given.x).argmax(axis=1)
+    assert wrong.mean() > 0.9
+    assert transfer_set.facts["read_as_labels"] == 0
+
+
 def test_defenses_that_keep_the_label_are_not_simulated_for_the_choice(first_fold):
     shadows, rows, predicted = first_fold
     keeping = Shifting()

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from in_process import moatbench
 from made_claims import META, RECORDS, claim, published
 
 from bench.analysis.claim_records import ClaimRow, ClaimTable
@@ -95,3 +96,16 @@ def test_stores_of_one_matrix_keep_names_of_their_own(tmp_path):
     assert pages.claims_of(CLAIMS, paths[:1]) == TABLE
     with pytest.raises(UsageError, match="named twice"):
         pages.claims_of(CLAIMS, [paths[0], paths[0]])
+
+
+def test_the_command_says_what_is_wrong_with_a_store_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "junk.sqlite").write_text("no database")
+    for words, fault in (
+        ((), "Missing argument"),
+        (("gone.sqlite",), "no store"),
+        (("junk.sqlite",), "is not"),
+    ):
+        code, said = moatbench(tmp_path, "claims", *words, "--out", "pages")
+        assert (code, "Traceback" in said) == (2, False), said
+        assert fault in said
+    assert not (tmp_path / "pages").exists()
