@@ -23,8 +23,8 @@ REFERENCES = (1_000, 500, LEAST_ADAPTIVE)
 OWNED = 100
 """Inputs that an attacker against a detector has for themself; the pool must hold three times as many."""
 REPEATS = 5
-FEW_CONFIRM, CONFIRM = 10, 20
-"""Fresh repeats of the confirmation run: where time is short, and otherwise."""
+LEAST_CONFIRM, FEW_CONFIRM, CONFIRM = 5, 10, 20
+"""Fresh repeats of the confirmation run: at the least, where time is short, and otherwise."""
 FPR = 0.005
 """Share of benign queries that a detector may reject."""
 ROUNDED, GAUSSIAN = "rounded(decimals=1)", "gaussian_noise(scale=0.05)"
@@ -115,7 +115,7 @@ class Scope:
     others: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
     exact: tuple[str, ...] = ()
-    confirm: int = FEW_CONFIRM
+    confirm: int = LEAST_CONFIRM
 
 
 def smallest(subject: Subject, surrogate: str = "") -> Scope:
@@ -136,6 +136,7 @@ def additions(subject: Subject, exact: tuple[str, ...] = ()) -> list[tuple[str, 
     if not _detectable(subject):
         defenses = tuple(each for each in defenses if each != subject.detector)
     return [
+        ("confirm", FEW_CONFIRM),
         *(wanted if subject.budgets else ()),
         *(("defenses", each) for each in defenses[:1]),
         *(("exact", each) for each in exact),
