@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bench
@@ -107,6 +107,7 @@ def test_the_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch
     assert seen == [False]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.data())
 def test_what_is_sealed_comes_back_and_any_flipped_bit_is_noticed(content, data):
     whole = sealed(content)
