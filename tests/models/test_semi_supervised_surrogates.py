@@ -133,6 +133,7 @@ def test_pseudo_labels_say_how_many_inputs_they_had_and_count_both_trainings():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_fixmatch_on_fifty_digits_is_not_worse_than_its_control(digits_victim, digits_pool):
     """Six repeats in pairs. FixMatch gained 4 pp of fidelity with five; two standard errors are noise."""
     answers = digits_victim.probabilities(digits_pool.x)

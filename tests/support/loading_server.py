@@ -23,8 +23,8 @@ class Loading:
 
     def __call__(self, _state):
         (writer,) = children(self.server, WRITER)
+        print("loading", flush=True)  # before the end of the writer makes another thread speak
         os.kill(writer, signal.SIGKILL)
-        print("loading", flush=True)
         threading.Event().wait(60)
         return FakePredictor()
 
