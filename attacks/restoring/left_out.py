@@ -68,7 +68,7 @@ def restored(
     except NotApplicable:
         return None
     pairs = simulated_pairs(instances, shadows, answers, derive(seed, "restoration"))
-    answered = np.isfinite(pairs.answers).all(axis=2)
+    answered: Mask = np.asarray(np.isfinite(pairs.answers).all(axis=2))
     if not answered.any():
         return None
     network = RestoringNetwork(classes, derive(seed, "restoration"))
