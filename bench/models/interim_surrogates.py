@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from attacks.base import NetworkPredictor, Predictor, TransferSet
@@ -18,7 +18,7 @@ from bench.errors import NotApplicable
 from bench.inputs import InputSpace
 from bench.models import surrogates
 from bench.models.determinism import flush_denormals
-from bench.models.networks import Network, Shape, require_layout
+from bench.models.networks import Network, Shape, has_modes, require_layout
 from bench.models.sklearn_surrogates import ESTIMATORS
 from bench.models.training import Optimizer, TrainingSchedule, scaled
 from bench.models.training_config import parse_training
@@ -26,9 +26,6 @@ from bench.seeds import derive
 
 Images = NDArray[np.float32]
 Array = NDArray[np.float64]
-
-MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # torch has no other name
-"""Modules that compute something else in training mode."""
 
 
 class OnlineSurrogate:
@@ -42,7 +39,7 @@ class OnlineSurrogate:
     ) -> None:
         self._network = network.train()
         # Changing the mode walks all modules, which takes longer than evaluating a small network.
-        self._modal = any(isinstance(module, MODAL) for module in network.modules())
+        self._modal = has_modes(network)
         self._encoding, self._mean, self._std = encoding, mean, std
         self._rate, self._optimizer = learning_rate, Optimizer(network, TrainingSchedule(1))
 

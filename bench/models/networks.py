@@ -18,6 +18,10 @@ from bench.models.training_config import OF_IMAGES
 Shape = tuple[int, ...]
 
 
+MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # torch has no other name
+"""Modules that compute something else in training mode."""
+
+
 class Network(nn.Module):
     """Blocks in sequence; each block's output is a depth that an input detector can use as features."""
 
@@ -145,3 +149,8 @@ def require_layout(name: str, inputs: InputSpace) -> None:
 def build(name: str, shape: Shape, classes: int) -> Network:
     """Return a freshly initialised network; draws from torch's global generator (see torch_seed)."""
     return BUILDERS[name](shape, classes).to(torch.float32)
+
+
+def has_modes(network: nn.Module) -> bool:
+    """Return whether some layer computes something else in training mode."""
+    return any(isinstance(module, MODAL) for module in network.modules())

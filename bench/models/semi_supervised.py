@@ -20,7 +20,7 @@ from bench.augmentation import Augmentation
 from bench.errors import NotApplicable
 from bench.models.determinism import device, flush_denormals
 from bench.models.fast.backprop import loss_gradient
-from bench.models.networks import Network
+from bench.models.networks import Network, has_modes
 from bench.models.strong_augmentation import strong
 from bench.models.training import (
     Optimizer,
@@ -319,14 +319,14 @@ def train_on_views(
     network.to(where).train()
     trainer = chosen(data, schedule, seed)
     optimizer = Optimizer(network, schedule)
-    has_modes = any(isinstance(each, nn.modules.batchnorm._NormBase) for each in network.modules())  # noqa: SLF001
+    modal = has_modes(network)
 
     def guess(x: Tensor) -> Tensor:
         # Walking all modules takes longer than a small network's step, and only few networks have modes.
-        if has_modes:
+        if modal:
             network.eval()
         logits = optimizer.logits(x)
-        if has_modes:
+        if modal:
             network.train()
         return logits
 

@@ -48,7 +48,7 @@ class GradientAngleDefense(Defense):
 
     def at(self, value: float, calibration: Calibration) -> Self:
         """Return this defense at another ``eps``, with the same proxy."""
-        other = type(self)(eps=value, proxy=self.proxy)  # type: ignore[call-arg]
+        other = type(self)(eps=value, proxy=self.proxy)  # type: ignore[call-arg]  # the subclasses take both
         other.proxy_ = self.proxy_
         return other
 
