@@ -346,11 +346,12 @@ def test_a_name_that_can_be_no_folder_everywhere_is_refused(tmp_path, name):
 
 def test_every_matrix_of_the_repository_has_such_a_name():
     root = Path(__file__).parents[2]
-    paths = [*(root / "examples").rglob("*.toml"), *(root / "reports").rglob("*.toml")]
+    folders = [root / "examples", root / "reports", root / "tests" / "benchmarks"]
+    paths = [path for folder in folders for path in folder.rglob("*.toml")]
     matrices = [path for path in paths if "[[block]]" in path.read_text()]
-    assert len(matrices) >= 2
+    assert len(matrices) >= 3
     for path in matrices:
-        assert load_matrix(str(path)).name
+        assert cells(load_matrix(str(path)).tasks())
 
 
 @pytest.mark.parametrize("repeats", [10**12, 2**62, MOST_CELLS])
