@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.confirmed_reduction import AttackTable, paired, strongest
 from bench.analysis.eligibility import criterion
 from bench.analysis.verdicts import Criterion
+from bench.calls import parse_call
 from bench.records import Record
 
 ALWAYS = ("auto", "labels")
@@ -25,12 +27,14 @@ class Behaviour:
     """What a defense was seen to do, or claims to do.
 
     ``varies``: an input that is sent again gets another answer. ``rejects``: it rejects or flags queries.
-    ``counts``: answers depend on how many queries a client has sent.
+    ``counts``: answers depend on how many queries a client has sent. ``unchanged``: what it answers is the
+    victim's own answer, on every query of its evaluation, so that nothing can be inverted.
     """
 
     varies: bool = False
     rejects: bool = False
     counts: bool = False
+    unchanged: bool = False
 
     @classmethod
     def of(cls, evaluation: Record) -> Behaviour:
@@ -42,19 +46,47 @@ class Behaviour:
             varies=(claims.stochastic and not claims.consistent_noise) or (again is not None and again < 1),
             rejects=claims.may_refuse or claims.may_flag or any(value for value in marked),
             counts=claims.counts_queries,
+            unchanged=_answers_unchanged(evaluation),
         )
 
 
 _MARKS = ("honest.refused", "honest.flagged", "contract.refused.")
+_UNCHANGED = (
+    ("unchanged where not rejected",),
+    ("unchanged where not flagged", "rejected where flagged"),
+)
+"""Predicates of a member of a stack that changes no answer: all of one of these."""
+
+
+def _answers_unchanged(evaluation: Record) -> bool:
+    """Return whether every member claims so by predicates that held on all answers, and benign users saw it.
+
+    The second is measured by this program alone, whatever a plugin's predicate computes.
+    """
+    found, times = evaluation.info.predicates, Counter[str]()
+
+    def held(member: str) -> bool:
+        times[member] += 1
+        again = f" ({times[member]})" if times[member] > 1 else ""
+        names = [[f"{member}{again}: {text}" for text in texts] for texts in _UNCHANGED]
+        return any(all(each in found and not found[each].broken for each in one) for one in names)
+
+    members = [parse_call(text)[0] for text in evaluation.task.defense]
+    return all(held(member) for member in members) and evaluation.metrics.get("honest.l1_max") == 0
 
 
 @dataclass(frozen=True)
 class Need:
-    """An attack that has to be run. ``accounts``: from several accounts. ``standard``: not by declaration."""
+    """An attack that has to be run.
+
+    ``accounts``: from several accounts. ``standard``: not by declaration. ``inverts``: whether knowledge of
+    the defense can change what it learns from the answers; it need not be proven to adapt where it cannot.
+    """
 
     plugin: str
     accounts: bool = False
     standard: bool = True
+    inverts: bool = True
 
     def __str__(self) -> str:
         return f"{self.plugin} from several accounts" if self.accounts else self.plugin
@@ -65,7 +97,9 @@ def needs(behaviour: Behaviour, known_by: Iterable[str] = ()) -> tuple[Need, ...
 
     ``known_by``: attacks that the defense itself names; they add to the others, and replace none.
     """
-    found = [Need(plugin) for plugin in ALWAYS]
+    # Against a detector that changes no answer, the attack that adapts is the one that evades it.
+    inverts = not (behaviour.unchanged and (behaviour.rejects or behaviour.counts))
+    found = [Need(plugin, inverts=inverts) for plugin in ALWAYS]
     if behaviour.varies:
         found.append(Need("average"))
     if behaviour.counts:
@@ -157,7 +191,7 @@ def _why_not(need: Need, met: Sequence[AttackRun], ran: bool) -> str:
         return "does not record whether it adapts: run again"
     if all(run.small for run in knowing):
         return "has too few queries to adapt"
-    return UNMOVED
+    return UNMOVED if need.inverts else ""
 
 
 def adaptive_criterion(

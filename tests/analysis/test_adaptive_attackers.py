@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from records import evaluation
@@ -119,6 +121,37 @@ def test_an_attack_that_simulates_a_defense_stands_in_for_no_other_way_to_query(
     assert verdict([*runs, informed(plugin)], behaviour).verdict == "affordable"
 
 
+DETECTOR = Behaviour(rejects=True, unchanged=True)
+
+
+@pytest.mark.parametrize("behaviour", [DETECTOR, Behaviour(counts=True, unchanged=True)])
+def test_an_attack_with_nothing_to_invert_need_not_adapt_where_one_that_evades_does(behaviour):
+    unmoved, evade = [informed("auto", adapts=False), *MET[1:]], informed("evade", accounts=True)
+    assert verdict([*unmoved, evade], behaviour).verdict == "affordable"
+    # Of a defense that changes answers too, there is something to invert.
+    changing = Behaviour(rejects=behaviour.rejects, counts=behaviour.counts)
+    assert verdict([*unmoved, evade], changing).detail.endswith(
+        "auto does nothing else when told of the defense"
+    )
+    # It still has to be run as itself, with knowledge, and the other one has to adapt.
+    for auto in (
+        uninformed("auto", can_use_knowledge=True),
+        informed("auto", adapts=None),
+        informed("auto", adapts=False, small=True),
+        informed("auto", adapts=False, finished=False),
+    ):
+        assert verdict([auto, *MET[1:], evade], behaviour).verdict == "too dear"
+    assert "auto was not run" in verdict([*MET[1:], evade], behaviour).detail
+    still = verdict([*unmoved, informed("evade", accounts=True, adapts=False)], behaviour)
+    assert "evade" in still.detail
+    assert still.detail.endswith("does nothing else when told of the defense")
+
+
+def test_a_defense_that_neither_changes_answers_nor_rejects_is_no_detector():
+    unmoved = [informed("auto", adapts=False), *MET[1:]]
+    assert verdict(unmoved, Behaviour(unchanged=True)).verdict == "too dear"
+
+
 def test_the_best_adaptive_attack_may_be_a_little_below_the_best_other_one():
     behind = verdict([informed("auto", 0.948), uninformed("labels"), uninformed("copycat", 0.95)])
     assert behind.verdict == "affordable"
@@ -155,3 +188,34 @@ def test_behaviour_is_measured_not_only_claimed():
 def test_all_that_is_lacking_is_named():
     names = [str(each) for each in lacking([], needs(Behaviour(varies=True, rejects=True)))]
     assert names == [f"{plugin} was not run" for plugin in ("auto", "labels", "average", "evade")]
+
+
+UNCHANGED, REJECTED = "unchanged where not flagged", "rejected where flagged"
+SCREEN, TWICE = "mahalanobis", ("mahalanobis", "mahalanobis (2)")
+
+
+def evaluated(stack, names, broken=(), l1=0.0):
+    """An evaluation with these predicates, all held but for ``broken``, and this mean L1 of benign users."""
+    found = evaluation(tuple(stack), l1=l1, may_refuse=True)
+    held = {name: {"worst": 0.0, "broken": int(name in broken), "answers": 500} for name in names}
+    return replace(found, info=found.info.with_values(predicates=held))
+
+
+@pytest.mark.parametrize(
+    ("stack", "names", "unchanged"),
+    [
+        ([SCREEN], [f"{SCREEN}: {UNCHANGED}", f"{SCREEN}: {REJECTED}"], True),
+        (["rate_limit"], ["rate_limit: unchanged where not rejected"], True),
+        # It answers flagged queries with something else.
+        ([SCREEN], [f"{SCREEN}: {UNCHANGED}"], False),
+        ([SCREEN], [f"other: {UNCHANGED}", f"other: {REJECTED}"], False),
+        ([SCREEN, "rounded"], [f"{SCREEN}: {UNCHANGED}", f"{SCREEN}: {REJECTED}"], False),
+        ([SCREEN, SCREEN], [f"{SCREEN}: {UNCHANGED}", f"{SCREEN}: {REJECTED}"], False),
+        ([SCREEN, SCREEN], [f"{who}: {text}" for who in TWICE for text in (UNCHANGED, REJECTED)], True),
+    ],
+)
+def test_answers_are_unchanged_where_every_member_of_a_stack_held_to_that(stack, names, unchanged):
+    assert Behaviour.of(evaluated(stack, names)).unchanged == unchanged
+    assert not any(Behaviour.of(evaluated(stack, names, broken=[name])).unchanged for name in names)
+    # What a plugin's predicate computes may be wrong.
+    assert not Behaviour.of(evaluated(stack, names, l1=0.01)).unchanged
