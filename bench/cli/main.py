@@ -21,6 +21,7 @@ from bench.cli.model_options import with_model_options
 from bench.cli.report_options import Sells, with_report_options
 from bench.cli.running import command_line, say_outcome, show_progress, stoppable
 from bench.cli.serve import guard, serve_app
+from bench.cli.shortfall import shortfall
 from bench.cli.streams import output_error, standard_streams
 from bench.cli.target import target_app
 from bench.cli.watermark import watermark_app
@@ -454,3 +455,4 @@ def cache_clear(
 
 
 app.command()(guard)
+app.command()(shortfall)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 from scipy import special
 
+from bench.analysis.multiple_tests import ALPHA, holm
 from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.pooled_difference import Contrast, Prior
 
-ALPHA = 0.05
-"""Probability of any false alarm in all families, and of deciding that one row is the same if it is not."""
 CHANGES = 0.005
 """The part of ``ALPHA`` for changed answer statistics, which fail only with ``--strict``."""
 ALARMS = ALPHA - CHANGES
@@ -80,18 +79,6 @@ def _decided(test: RowTest, worse: bool, better: bool, alpha: float) -> Comparis
     if test.apart <= ALPHA:
         return replace(test.row, decision=Decision.same)
     return replace(test.row, decision=Decision.cannot_tell, note=test.still(alpha))
-
-
-def holm(chances: list[float], alpha: float = ALPHA) -> list[bool]:
-    """Return which hypotheses Holm's procedure rejects at a family-wise error of ``alpha``; NaN is 1."""
-    chances = [1.0 if math.isnan(chance) else chance for chance in chances]
-    order = sorted(range(len(chances)), key=lambda position: chances[position])
-    rejected = [False] * len(chances)
-    for rank, position in enumerate(order):
-        if chances[position] > alpha / (len(chances) - rank):
-            break
-        rejected[position] = True
-    return rejected
 
 
 def repeats_needed(each: Contrast, prior: Prior, tolerance: float, alpha: float) -> str:

@@ -12,8 +12,9 @@ import pydantic
 from tabulate import tabulate
 
 from bench.analysis.interval_text import DASH
+from bench.analysis.multiple_tests import ALPHA
 from bench.gate.compare import Comparison
-from bench.gate.decisions import ALARMS, ALPHA
+from bench.gate.decisions import ALARMS
 from bench.gate.rows import ComparisonRow, Decision, RowKind
 from bench.metrics.intervals import Interval
 from bench.records import Typed

@@ -79,7 +79,7 @@ def _matches(context: ReportContext, met: list[AutoComparison]) -> str:
             f"{match.budget:,}",
             in_table(match.sample.fidelity),
             in_table(match.difference, sign="+"),
-            _read_as(match.sample),
+            read_as(match.sample),
         ]
         for match in sorted(met, key=lambda match: (match.difference.low, match.defense))
     ]
@@ -97,7 +97,7 @@ def _matches(context: ReportContext, met: list[AutoComparison]) -> str:
     return markdown(headers, rows, text=3)
 
 
-def _read_as(sample: AttackerResult) -> str:
+def read_as(sample: AttackerResult) -> str:
     """Return how many repeats chose each interpretation of the answers: ``recovered 4, labels 1``."""
     kept = Counter(
         key.removeprefix(READ_AS).replace("_", " ")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pydantic
 
-from bench.analysis.claim_records import ClaimRow, ClaimSource, ClaimTable, Estimate
-from bench.analysis.claim_table import ClaimRun, claim_table
+from bench.analysis.claim_records import ClaimRow, ClaimTable, Estimate
+from bench.analysis.claim_table import claim_table
 from bench.analysis.interval_text import DASH, in_table, number
 from bench.analysis.published_claims import Claim, PublishedClaims, PublishedDefense, published_claims
 from bench.errors import UsageError
 from bench.files import write_atomically
 from bench.report.markdown import code, markdown, plain
+from bench.report.stored_runs import source_line, stored_runs
 from bench.report.templates import rendered
-from bench.store import Store
 
 PAGE, DATA = "claims.md", "claims.json"
 """Names of the page and of the file beside it that holds its rows."""
@@ -28,22 +28,8 @@ _STRENGTH = {
 
 
 def claims_of(published: PublishedClaims, stores: Sequence[Path]) -> ClaimTable:
-    """Return the rows of stores; raises StoreError for a file that is none, UsageError for one named twice.
-
-    A run is called by its matrix, and where several are of one matrix by its store too.
-    """
-    for place, path in enumerate(stores):
-        if path.resolve() in [other.resolve() for other in stores[:place]]:
-            raise UsageError(f"{path} is named twice; name it once")
-    runs: list[ClaimRun] = []
-    for path in stores:
-        with Store(path) as store:
-            records, meta = store.records(), store.meta()
-        name = meta.matrix or path.stem
-        if any(run.name == name for run in runs):
-            name = f"{name} ({path})"
-        runs.append(ClaimRun(name, records, meta))
-    return claim_table(published, runs)
+    """Return the rows of stores; raises as :func:`bench.report.stored_runs.stored_runs`."""
+    return claim_table(published, stored_runs(stores))
 
 
 def write_claims(published: PublishedClaims, table: ClaimTable, folder: Path) -> Path:
@@ -122,21 +108,8 @@ def claims_page(published: PublishedClaims, table: ClaimTable) -> str:
             for place, row, claim in numbered
             if claim and row.reason
         ],
-        runs=[_run(each) for each in table.sources],
+        runs=[source_line(each) for each in table.sources],
     )
-
-
-def _run(source: ClaimSource) -> str:
-    """Return where a run's numbers come from, a line."""
-    edited = " with changes that are not committed" if source.dirty else ""
-    versions = (f"{name} {version}" for name, version in source.versions.items())
-    parts = [
-        f"{code(source.run)}: {code(source.command or 'unknown command')}",
-        f"commit {source.commit or 'unknown'}{edited}",
-        plain(source.machine or "machine unknown"),
-        *versions,
-    ]
-    return ", ".join(parts)
 
 
 def _counts(table: ClaimTable) -> str:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.analysis.multiple_tests import holm
 from bench.errors import StoreError, UsageError
 from bench.gate import render
 from bench.gate.baseline import Baseline, _checksum, export, read
 from bench.gate.command import exit_code, gate
 from bench.gate.compare import compare
-from bench.gate.decisions import holm
 from bench.gate.rows import Decision, RowKind
 from bench.gate.runs import differences
 from bench.metrics.pooled_difference import Contrast, Prior, common_prior, contrast
