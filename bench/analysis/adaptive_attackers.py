@@ -10,6 +10,7 @@ from bench.analysis.confirmed_reduction import AttackTable, paired, strongest
 from bench.analysis.eligibility import criterion
 from bench.analysis.verdicts import Criterion
 from bench.calls import parse_call
+from bench.metrics.intervals import Interval
 from bench.records import Record
 
 ALWAYS = ("auto", "labels")
@@ -119,7 +120,8 @@ class AttackRun:
     learns; None where the record does not say. ``finished``: all repeats. ``ranked``: not near chance.
     ``accounts``: whether it queries from several. ``carried_over``: from ``label_only``, by argument.
     ``small``: whether it reports that the budget is too small for it. ``simulates``: whether it declares that
-    it adapts to any defense that it can simulate.
+    it adapts to any defense that it can simulate. ``restoration``: by how much L1 its restored answers are
+    nearer to the victim's own than those it obtained, over repeats; None where that is not on record.
     """
 
     plugin: str
@@ -133,11 +135,30 @@ class AttackRun:
     carried_over: bool = False
     small: bool = False
     simulates: bool = False
+    restoration: Interval | None = None
+
+    @property
+    def restores(self) -> bool:
+        """Whether it simulated this very defense in all repeats, to restore answers, well or badly."""
+        return self.simulates and self.adaptive and self.finished and self.ranked
 
     @property
     def stands_in(self) -> bool:
-        """Whether it counts as the adaptive attack to a defense for which no other attack was written."""
-        return self.simulates and self.adaptive and self.finished and self.ranked
+        """Whether it counts as the adaptive attack to a defense for which no other attack was written.
+
+        Only where what it restored is shown to be nearer to the victim's answers than what it obtained: else
+        it may have learnt labels, as one that knows nothing does.
+        """
+        return self.restores and self.restoration is not None and self.restoration.low > 0
+
+    @property
+    def why_not_instead(self) -> str:
+        """Why it does not stand in although it simulated the defense, a clause."""
+        if self.restoration is None:
+            return f"{self.plugin} has no restored answers on record"
+        if self.restoration.high <= 0:
+            return f"{self.plugin} did not undo it"
+        return f"{self.plugin} is not shown to undo it"
 
     @property
     def adaptive(self) -> bool:
@@ -166,14 +187,20 @@ def lacking(runs: Collection[AttackRun], wanted: Sequence[Need]) -> list[Lacking
     """Return the needed attacks that do not count, with the reason.
 
     One of :data:`ALWAYS` that was told of the defense and does nothing else counts where another one
-    simulates the defense and adapts to it: nobody may have written an inverse of a defense from outside.
+    simulates the defense, adapts to it and is shown to restore answers: nobody may have written an inverse of
+    a defense from outside.
     """
     found, simulated = [], any(run.stands_in for run in runs)
+    instead = dict.fromkeys(run.why_not_instead for run in runs if run.restores and not run.stands_in)
     for need in wanted:
         met = [run for run in runs if run.meets(need)]
         reason = _why_not(need, met, any(run.plugin == need.plugin for run in runs))
         # Restoring answers is no substitute for queries that average noise or evade a detector.
-        if reason and not (simulated and reason == UNMOVED and need.plugin in ALWAYS):
+        if reason == UNMOVED and need.plugin in ALWAYS:
+            if simulated:
+                continue
+            reason = ", and ".join([reason, *instead])
+        if reason:
             found.append(Lacking(need, reason))
     return found
 

@@ -28,6 +28,7 @@ from bench.analysis.verdicts import (
     Reduction,
 )
 from bench.calls import parse_call
+from bench.metrics.intervals import Interval, value_interval
 from bench.records import Record
 from bench.run_facts import ReportOptions
 from bench.tasks import Cell
@@ -225,7 +226,27 @@ def _run(
         accounts=values.get("clients", 1) != 1,
         small=any(record.metrics.get("extraction.small_budget") for record in result.records),
         simulates=any(record.info.attack.simulates for record in result.records),
+        restoration=restoration(result.records),
     )
+
+
+def restoration(records: Sequence[Record]) -> Interval | None:
+    """Return by how much L1 restored answers are nearer to the victim's own than obtained ones, over repeats.
+
+    The mean of paired differences with its 95 % interval. A repeat that restored nothing counts as 0: it
+    learnt the answers as they are, or their labels. None where no repeat has restored answers on record, or
+    the victim's own are unknown.
+    """
+    pairs = [
+        (record.metrics.get("extraction.l1_answers"), record.metrics.get("extraction.l1_restored"))
+        for record in records
+    ]
+    known = [
+        obtained - restored for obtained, restored in pairs if obtained is not None and restored is not None
+    ]
+    if not known:
+        return None
+    return value_interval(known + [0.0] * (len(pairs) - len(known)))
 
 
 @lru_cache(maxsize=4)

@@ -1,11 +1,17 @@
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from records import evaluation
+from records import INSIDE, cell, evaluation
 
 from bench.analysis.adaptive_attackers import AttackRun, Behaviour, adaptive_criterion, lacking, needs
 from bench.analysis.confirmed_reduction import AttackTable
+from bench.analysis.findings import Findings
+from bench.analysis.rule_inputs import RuleInputs, restoration
+from bench.metrics.intervals import Interval
+from bench.records import AttackDeclarations
+from bench.run_facts import ReportOptions
 
 INPUTS = 2000
 
@@ -26,6 +32,13 @@ def uninformed(plugin, hits=0.95, **changed):
 
 
 MET = [informed("auto"), uninformed("labels"), uninformed("copycat")]
+
+
+def restore(*values, **changed):
+    """An attack that simulated the defense, and whose restored answers are nearer by .3 in L1."""
+    return informed(
+        "restore", *values, simulates=True, **({"restoration": Interval(0.3, 0.1, 0.5)} | changed)
+    )
 
 
 def verdict(runs, behaviour=None, known_by=()):
@@ -97,25 +110,93 @@ def test_attacks_that_a_defense_names_add_to_the_others_and_replace_none():
 
 def test_an_attack_that_simulates_a_defense_stands_in_where_no_inverse_was_written():
     unmoved = [informed("auto", adapts=False), *MET[1:]]
-    assert verdict([*unmoved, informed("restore", simulates=True)]).verdict == "affordable"
+    assert verdict([*unmoved, restore()]).verdict == "affordable"
     unfit = ({"adapts": False}, {"finished": False}, {"ranked": False}, {"informed": False}, {"small": True})
     for changed in unfit:
-        again = verdict([*unmoved, informed("restore", simulates=True, **changed)])
+        again = verdict([*unmoved, restore(**changed)])
         assert again.detail.endswith("auto does nothing else when told of the defense")
     assert verdict([*unmoved, informed("mine")]).verdict == "too dear"
     # It replaces no attack that was not run, or that lacks something else.
-    assert "auto was not run" in verdict([*MET[1:], informed("restore", simulates=True)]).detail
-    early = [informed("auto", adapts=False, small=True), *MET[1:], informed("restore", simulates=True)]
+    assert "auto was not run" in verdict([*MET[1:], restore()]).detail
+    early = [informed("auto", adapts=False, small=True), *MET[1:], restore()]
     assert verdict(early).verdict == "too dear"
     # What it leaves is compared with the others as that of any adaptive attack.
-    assert verdict([*unmoved, informed("restore", 0.8, simulates=True)]).verdict == "too dear"
+    assert verdict([*unmoved, restore(0.8)]).verdict == "too dear"
+
+
+@pytest.mark.parametrize(
+    ("restoration", "clause"),
+    [
+        (None, "restore has no restored answers on record"),
+        (Interval(-0.2, -0.3, -0.1), "restore did not undo it"),
+        (Interval(0.0, 0.0, 0.0), "restore did not undo it"),
+        (Interval(0.1, -0.1, 0.3), "restore is not shown to undo it"),
+        (Interval(0.1, math.nan, math.nan), "restore is not shown to undo it"),
+    ],
+)
+def test_an_attack_that_simulates_a_defense_and_restores_nothing_stands_in_for_none(restoration, clause):
+    unmoved = [informed("auto", adapts=False), *MET[1:]]
+    found = verdict([*unmoved, restore(restoration=restoration)])
+    assert found.verdict == "too dear"
+    assert found.detail.endswith(f"auto does nothing else when told of the defense, and {clause}")
+    # Another one that does so stands in.
+    assert verdict([*unmoved, restore(restoration=restoration), restore()]).verdict == "affordable"
+    # Where auto adapts by itself, nothing has to stand in for it.
+    assert verdict([*MET, restore(restoration=restoration)]).verdict == "affordable"
+
+
+def restored(repeat, obtained, after):
+    known = {"extraction.l1_answers": obtained, "extraction.l1_restored": after}
+    made = cell(INSIDE, ("top_k(k=3)",), "restore", 200, repeat, share=0.8)
+    return replace(made, metrics={name: value for name, value in known.items() if value != "missing"})
+
+
+def test_what_was_restored_is_compared_with_what_was_obtained_in_the_same_repeat():
+    # Differences .1, .2, .3: mean .2, standard deviation .1; 4.303 is the 97.5 % quantile of t, 2 degrees.
+    values = [(0.5, 0.4), (0.9, 0.7), (0.4, 0.1)]
+    found = restoration([restored(repeat, *pair) for repeat, pair in enumerate(values)])
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+
+
+def test_a_repeat_that_restored_nothing_counts_as_no_gain():
+    one = [restored(0, 0.6, 0.3), restored(1, "missing", "missing")]
+    assert restoration(one).value == pytest.approx(0.15)
+
+
+def test_without_restored_answers_on_record_nothing_is_known():
+    assert restoration([restored(0, "missing", "missing")]) is None
+    assert restoration([restored(0, None, None)]) is None  # of a live target
+
+
+@pytest.mark.parametrize(("after", "verdict"), [(0.1, "restores"), (0.8, "did not undo it")])
+def test_the_rule_reads_it_from_the_records(after, verdict):
+    defense = ("top_k(k=3)",)
+    threat = INSIDE | {"knowledge": "full"}
+    declared = AttackDeclarations(knowledge=["full"], simulates=True)
+    made = [
+        replace(
+            cell(threat, defense, "restore", 200, repeat, share=0.8),
+            metrics={"extraction.l1_answers": 0.5, "extraction.l1_restored": after + repeat / 1000},
+        )
+        for repeat in range(5)
+    ]
+    records = [
+        replace(each, info=each.info.with_values(attack=declared, adaptation={"differs": True}))
+        for each in made
+    ]
+    findings = Findings([evaluation(defense), *records], {"digits": 200})
+    inputs = RuleInputs(findings, findings.threats[0], 200, ReportOptions(), adaptive=True)
+    (run,) = inputs.runs[defense]
+    assert run.stands_in == (verdict == "restores")
+    assert run.stands_in or run.why_not_instead.endswith(verdict)
 
 
 @pytest.mark.parametrize(
     ("behaviour", "plugin"), [(Behaviour(varies=True), "average"), (Behaviour(rejects=True), "evade")]
 )
 def test_an_attack_that_simulates_a_defense_stands_in_for_no_other_way_to_query(behaviour, plugin):
-    runs = [*MET, informed("restore", simulates=True)]
+    runs = [*MET, restore()]
     found = verdict([*runs, informed(plugin, adapts=False)], behaviour)
     assert found.detail.endswith(f"{plugin} does nothing else when told of the defense")
     assert verdict([*runs, informed(plugin)], behaviour).verdict == "affordable"

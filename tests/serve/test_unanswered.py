@@ -3,6 +3,7 @@
 import json
 import sqlite3
 
+import access
 import pytest
 from access import Clock, events, opened
 from asgi_client import FakePredictor, exchange
@@ -12,6 +13,7 @@ from bench.serve.app import build_app
 from bench.serve.controls import Controls, Size
 from bench.serve.middleware.suspension import Suspension
 from bench.serve.predictor import RejectedInputsError, UpstreamError
+from bench.serve.state import StateError
 
 ROWS = [[0.25, 1.0], [0.75, 0.0]]
 QUICK = Size(seconds=0.05, answer_seconds=0.05)
@@ -65,7 +67,20 @@ def test_an_answer_whose_row_cannot_be_written_is_not_sent_and_is_unanswered(tmp
 
     monkeypatch.setattr(Suspension, "_finish", busy)
     with opened(tmp_path) as state:
-        assert asked(state, FakePredictor()) == (503, [("admitted", None), ("unanswered", "server")])
+        assert asked(state, FakePredictor()) == (503, [("admitted", None), ("unanswered", "state")])
+
+
+@pytest.mark.parametrize("error", [StateError("it is busy"), sqlite3.OperationalError("database is locked")])
+def test_an_unanswered_query_names_the_client_who_sent_it(error, tmp_path):
+    async def busy(*_):
+        raise error
+
+    with opened(tmp_path) as state:
+        key = access.key_for(state, "alice")
+        with pytest.raises(type(error)):
+            access.asked(access.served(state, app=busy), key, [1, 2])
+        rows = [(row["account"], row["inputs"], row.get("control")) for row in events(state)[-2:]]
+        assert rows == [("alice", 2, None), ("alice", 2, "state")]
 
 
 def test_a_clock_that_jumps_forward_frees_no_window(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import suppress
 
 from bench.serve import audit, tallies
@@ -57,10 +58,15 @@ class QuotaAndRate:
             raise
 
     def _unanswered(self, call: Call, error: BaseException) -> None:
-        """Write that admitted inputs got no answer, and why: a control, the deadline, or a fault of ours."""
+        """Write whose admitted inputs got no answer, and why: a control, the deadline, or a fault of ours.
+
+        The control is the one that the answer to the client names.
+        """
         reason = "server"
         if isinstance(error, Refused):
             reason = error.control
+        elif isinstance(error, StateError | sqlite3.Error):
+            reason = "state"
         elif isinstance(error, asyncio.CancelledError):
             reason = "deadline"
         with self._state.transaction() as connection:
