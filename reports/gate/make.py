@@ -1,4 +1,4 @@
-"""Writes ``report.md`` and its figure: how far the gate can be trusted, on runs whose truth is known.
+"""Writes ``report.md``, ``details.md`` and a figure: error rates of the gate, on runs whose truth is known.
 
     moatbench run reports/gate/bank.toml --store results/bank/store.sqlite --out results/bank
     tox -e latency
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -153,6 +154,24 @@ HELD = """\
 - **Intervals.** Nominal 95 % intervals contained the truth in {low:.1%} to {high:.1%} of {draws:,}
   draws."""
 
+POWERS = "\n### Same seeds\n"
+"""With these lines the tables of power begin."""
+LINK = """
+
+[Power at each effect, noise that is not new, every seeded regression, coverage, time, and how it was
+made](details.md)"""
+HEAD = """\
+# Error rates of the regression gate: details
+
+[The first page](report.md) says what was measured.
+
+## False alarms
+
+{alarms}
+## Power at each effect
+
+"""
+
 
 def main() -> None:
     """Measure everything and write the page."""
@@ -225,7 +244,22 @@ def main() -> None:
         "## How it was made",
         rendered("origin", **sections.run_facts(whole.meta, {})),
     ]
-    written(given.out / "report.md", parts)
+    first, details = paged("\n\n".join(part for part in parts if part))
+    written(given.out / "report.md", [first])
+    written(given.out / "details.md", [details])
+
+
+def paged(page: str) -> tuple[str, str]:
+    """Return the first page and that of details: its table, and everything from that of power on.
+
+    Raises ValueError for a page without these tables.
+    """
+    first, mark, details = page.partition(POWERS)
+    table = re.search(r"(?:^\|.*\n)+", first, re.MULTILINE)
+    if not mark or table is None:
+        raise ValueError("the page lacks the tables of false alarms and of power; it was split before")
+    first = first.replace(table[0], "[The runs](details.md#false-alarms)\n")
+    return first.rstrip() + LINK, HEAD.format(alarms=table[0]) + mark.lstrip() + details
 
 
 class Kept:

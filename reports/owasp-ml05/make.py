@@ -1,4 +1,4 @@
-"""Makes ``report.md`` and ``attackers.md`` from ``measured.json``, which ``measure.py`` writes."""
+"""Makes ``report.md``, ``details.md`` and ``attackers.md`` from the ``measured.json`` of ``measure.py``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from measure import (
 )
 from scipy import stats
 
+from bench.analysis.interval_text import number
 from bench.files import write_atomically
 from bench.metrics.intervals import share_interval
 from bench.report.markdown import markdown
@@ -84,31 +85,51 @@ def answer(name: str, found: dict[str, Any]) -> str:
 
 
 def section(name: str, found: dict[str, Any]) -> str:
-    """Return the tables of one victim."""
+    """Return the first page's table of one victim."""
     users = {row["control"]: row for row in found["users"]}
     table = [
         [
-            OWASP[row["control"]],
             HELD[row["control"]],
             share(row["fidelity"]),
             "–" if row["control"] == "none" else share(row["reduction"]),
-            row["cheapest"]["attacker"],
-            *effort(row["cheapest"]),
+            price(row["cheapest"]),
             accuracy(users[row["control"]]),
         ]
         for row in found["best"]
     ]
     headers = [
-        "ML05",
         "control",
         f"{FIDELITY[name]} (%)",
         "reduction (pp)",
-        "cheapest attacker",
-        "inputs",
-        "accounts",
-        "money ($)",
-        "hours",
+        "what it takes",
         "users' accuracy (%)",
+    ]
+    return f"## {name}\n\n{markdown(headers, table)}"
+
+
+def price(cheapest: dict[str, Any]) -> str:
+    """Return money, accounts and hours of an attacker, who sends as many inputs behind every control."""
+    accounts = f"{cheapest['accounts']:.0f}"
+    hours = f", {cheapest['hours']:.2f} h" if cheapest["hours"] else ""
+    return f"${cheapest['money']:.2f}, {accounts} account{'' if accounts == '1' else 's'}{hours}"
+
+
+def details(measured: dict[str, Any]) -> str:
+    """Return the page of each victim's further tables."""
+    parts = [
+        "# What it takes, what users lose, and latency",
+        "[Report](report.md) says what the columns are.",
+    ]
+    for name, found in measured.items():
+        parts += [f"## {name}", *tables(found)]
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(found: dict[str, Any]) -> list[str]:
+    """Return the further tables of one victim."""
+    cheapest = [
+        [OWASP[row["control"]], HELD[row["control"]], row["cheapest"]["attacker"], *effort(row["cheapest"])]
+        for row in found["best"]
     ]
     lost = [
         [
@@ -125,14 +146,12 @@ def section(name: str, found: dict[str, Any]) -> str:
         for each, values in found["latency"].items()
         if each != "none"
     ]
-    return "\n\n".join(
-        [
-            f"## {name}",
-            markdown(headers, table, text=2),
-            markdown(["control", "answered (%)", "users' accuracy (%)", "suspended users (%)"], lost, text=1),
-            markdown(["control", "added to a request (ms)"], added, text=1),
-        ]
-    )
+    effort_headers = ["ML05", "control", "cheapest attacker", "inputs", "accounts", "money ($)", "hours"]
+    return [
+        markdown(effort_headers, cheapest, text=3),
+        markdown(["control", "answered (%)", "users' accuracy (%)", "suspended users (%)"], lost, text=1),
+        markdown(["control", "added to a request (ms)"], added, text=1),
+    ]
 
 
 def accuracy(row: dict[str, Any]) -> str:
@@ -166,7 +185,7 @@ def attackers(measured: dict[str, Any]) -> str:
 def share(found: list[float]) -> str:
     """Return a share in percent with its interval, as the other reports write it."""
     value, low, high = (100 * each for each in found)
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{number(value, 1)} [{number(low, 1)}, {number(high, 1)}]"
 
 
 def effort(row: dict[str, Any]) -> list[str]:
@@ -185,4 +204,5 @@ def milliseconds(differences: Any) -> str:
 if __name__ == "__main__":
     found = json.loads((HERE / "measured.json").read_text(encoding="utf-8"))
     write_atomically(HERE / "report.md", page(found))
+    write_atomically(HERE / "details.md", details(found))
     write_atomically(HERE / "attackers.md", attackers(found))

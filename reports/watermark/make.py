@@ -1,4 +1,4 @@
-"""Makes ``report.md`` from ``measured.json``, which ``measure.py`` writes."""
+"""Makes ``report.md`` and ``near-duplicates.md`` from ``measured.json``, which ``measure.py`` writes."""
 
 from __future__ import annotations
 
@@ -57,18 +57,8 @@ lower, since such models seldom disagree with the victim.
 | :-- | --: | --: |
 {benign}
 
-Means over {repeats} keys, and the smallest and largest.
-
-## Do near-duplicates get the same decision?
-
-With rate 0.5, where chance alone gives 28 %. Normal noise on every pixel, of a standard deviation in
-units of the range.
-
-| hashed | noise 0.001 (%) | noise 0.01 (%) | noise 0.05 (%) |
-| :-- | --: | --: | --: |
-{near}
-
-{near_text}
+Means over {repeats} keys, and the smallest and largest. [Do near-duplicates get the same
+decision?](near-duplicates.md)
 
 ## Limits
 
@@ -85,11 +75,37 @@ units of the range.
 Made by `python reports/watermark/measure.py` and `python reports/watermark/make.py`.
 """
 
+NEAR_PAGE = """\
+# Do near-duplicates get the same decision?
+
+A part of [the report on watermarks](report.md): `dawn` decides by a keyed hash whether an answer is wrong.
+
+With rate 0.5, where chance alone gives 28 %. Normal noise on every pixel, of a standard deviation in
+units of the range.
+
+| hashed | noise 0.001 (%) | noise 0.01 (%) | noise 0.05 (%) |
+| :-- | --: | --: | --: |
+{near}
+
+{near_text}
+"""
+
 
 def percent(successes: int, n: int) -> str:
     """Return a share in percent with its interval."""
     found = share_interval(successes, n)
     return f"{100 * found.value:.1f} ({100 * found.low:.1f}–{100 * found.high:.1f})"
+
+
+def near_duplicates(measured: dict[str, Any]) -> str:
+    """Return the page on inputs that are nearly the same."""
+    near = "\n".join(
+        f"| {row['representation']} | "
+        + " | ".join(f"{100 * value:.1f}" for value in row["kept"].values())
+        + " |"
+        for row in measured["near"]
+    )
+    return NEAR_PAGE.format(near=near, near_text=NEAR)
 
 
 def page(measured: dict[str, Any]) -> str:
@@ -110,12 +126,6 @@ def page(measured: dict[str, Any]) -> str:
         f"| {row['rate']:g} | {spread(row['changed'])} | {spread(row['lost'])} |"
         for row in measured["benign"]
     )
-    near = "\n".join(
-        f"| {row['representation']} | "
-        + " | ".join(f"{100 * value:.1f}" for value in row["kept"].values())
-        + " |"
-        for row in measured["near"]
-    )
     least = needed(1 / 9, ALPHAS[1], disagreements=True) or 0
     return PAGE.format(
         rate=RATE,
@@ -127,8 +137,6 @@ def page(measured: dict[str, Any]) -> str:
         survival=survival,
         false=false,
         benign=benign,
-        near=near,
-        near_text=NEAR,
         least=least,
         queries=round(least / 0.005),
     )
@@ -163,3 +171,4 @@ def first(rows: dict[str, Any]) -> str:
 if __name__ == "__main__":
     found = json.loads((HERE / "measured.json").read_text(encoding="utf-8"))
     write_atomically(HERE / "report.md", page(found))
+    write_atomically(HERE / "near-duplicates.md", near_duplicates(found))
