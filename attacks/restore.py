@@ -21,6 +21,7 @@ from attacks.labels import has_single_maximum
 from attacks.restoring.choice import defended, predicts_as_well
 from attacks.restoring.pairs import EFFORT, ShadowModels, simulated_instances, simulated_pairs
 from attacks.restoring.restorers import restored_answers
+from attacks.restoring.without_labels import restored_without_labels
 from bench.seeds import derive, random_state
 
 LEAST = 50
@@ -41,6 +42,11 @@ class Restore(Extraction):
     (:meth:`attacks.base.Api.simulate`). From these pairs a clean answer is estimated for each bought one.
 
     Surrogates of the restored answers then give better estimates, and the same is done once more.
+
+    Where a defense changes labels, estimates by labels are of the wrong classes. So answers are first
+    restored without estimates (:mod:`attacks.restoring.without_labels`), by a network for either ``model``.
+    If that finds the labels of simulated clean rows clearly more often than answers show them, its result is
+    what is learnt.
 
     ``model``: how. "network": a small network learns the mapping (D-DAE, Chen et al. 2023). "table": the
     mean of the clean rows whose simulated answers are nearest to the bought one (partial Bayes, Tang et al.
@@ -88,6 +94,11 @@ class Restore(Extraction):
             return _transfer_set(x[single], one_hot[single], {"small_budget": float(small)})
         shadows = ShadowModels.trained(x, labels, single, api.nb_classes, surrogates)
         instances = simulated_instances(api, shadows, answers, rest, seeds.choices)
+        seed = derive(seeds.choices, "without labels")
+        alone = restored_without_labels(instances, shadows, answers, seed)
+        if alone is not None:
+            read = {"read_as_is": 0.0, "read_as_restored": 1.0, "read_as_labels": 0.0}
+            return _transfer_set(x, alone, {"small_budget": 0.0, **read}, Restoration(x, answers, alone))
 
         def restored(shadows: ShadowModels, answers: Array, number: int) -> tuple[Array, bool, float]:
             seed = derive(seeds.choices, "restoration", number)

@@ -20,6 +20,7 @@ from attacks.restoring.pairs import (
     simulated_pairs,
 )
 from attacks.restoring.prior import with_top
+from attacks.restoring.without_labels import restored_without_labels
 from bench.errors import NotApplicable
 from bench.seeds import derive
 
@@ -32,7 +33,8 @@ class Restored:
     """Restored answers, as one interpretation of the bought ones.
 
     ``targets``: (n, classes), of all rows. ``left_out``: for each fold, (n, classes), restored without the
-    labels of that fold. ``changed``: share of simulated answers whose label is not that of the clean row.
+    labels of that fold; empty where no row is restored by labels of others. ``changed``: share of simulated
+    answers whose label is not that of the clean row, or of bought ones that are restored with another label.
     """
 
     targets: Array
@@ -67,6 +69,9 @@ def restored(
         instances = simulated_instances(api, shadows, answers, rest, seed, number=1)
     except NotApplicable:
         return None
+    alone = restored_without_labels(instances, shadows, answers, derive(seed, "without labels"))
+    if alone is not None:  # of each row's own answer: nothing comes from labels of other rows
+        return Restored(alone, (), float((alone.argmax(axis=1) != labels).mean()))
     pairs = simulated_pairs(instances, shadows, answers, derive(seed, "restoration"))
     answered: Mask = np.asarray(np.isfinite(pairs.answers).all(axis=2))
     if not answered.any():

@@ -27,8 +27,6 @@ CANDIDATES = 12
 """Parameters that are drawn where they are not known."""
 KEPT = 3
 """How many of these are kept: those whose answers are most like the ones that were bought."""
-KEPT_WIDTHS = 4
-"""Widths of the prior that are kept: those under which simulated answers are most like the bought ones."""
 DRAWS = 60
 """Clean rows that are drawn for each answer, at most."""
 FEWEST_DRAWS = 12
@@ -154,21 +152,32 @@ Instances = Sequence[Sequence[Simulation]]
 """Instances of the known defenses: of each, a simulation for each fold."""
 
 
-def simulated_pairs(instances: Instances, shadows: ShadowModels, answers: Array, seed: int) -> Pairs:
-    """Return pairs for each row, with clean rows around its estimate; ``seed``: of what is drawn.
+def simulated_pairs(
+    instances: Instances,
+    shadows: ShadowModels,
+    answers: Array,
+    seed: int,
+    distribution: prior.Prior = prior.AROUND_ESTIMATES,
+) -> Pairs:
+    """Return pairs for each row, with clean rows drawn for its estimate; ``seed``: of what is drawn.
 
     ``answers``: (n, classes), the bought ones, by which the widths of the prior are chosen.
+    ``distribution``: the prior.
     """
     n, classes = shadows.estimates.shape
     place = int(shadows.fold.min())
-    apart = [_distance(instances[0][place], shadows, answers, width, seed) for width in prior.WIDTHS]
-    widths = [prior.WIDTHS[place] for place in np.argsort(apart, kind="stable")[:KEPT_WIDTHS]]
+    apart = [
+        _distance(instances[0][place], shadows, answers, width, seed, distribution)
+        for width in distribution.widths
+    ]
+    kept = np.argsort(apart, kind="stable")[: distribution.kept]
+    widths = [distribution.widths[place] for place in kept]
     draws = int(np.clip(PAIRS // n, FEWEST_DRAWS, DRAWS))
     labels = _known_labels(shadows, instances[0])
     clean, simulated = np.empty((draws, n, classes)), np.empty((draws, n, classes))
     for number in range(draws):
         width, instance = widths[number % len(widths)], instances[number // len(widths) % len(instances)]
-        clean[number] = prior.draw(shadows.estimates, labels, derive(seed, "prior", number), width)
+        clean[number] = distribution.draw(shadows.estimates, labels, derive(seed, "prior", number), width)
         for fold, simulation in enumerate(instance):
             rows = shadows.fold == fold
             if not rows.any():
@@ -227,7 +236,12 @@ def _candidates(
 
 
 def _distance(
-    simulation: Simulation, shadows: ShadowModels, answers: Array, width: prior.Width, seed: int
+    simulation: Simulation,
+    shadows: ShadowModels,
+    answers: Array,
+    width: prior.Width,
+    seed: int,
+    distribution: prior.Prior = prior.AROUND_ESTIMATES,
 ) -> float:
     """Return how far simulated answers to a fold are from the bought ones, as a whole.
 
@@ -237,7 +251,7 @@ def _distance(
     """
     rows = shadows.fold == shadows.fold.min()
     labels = _known_labels(shadows, [simulation])
-    clean = prior.draw(shadows.estimates, labels, derive(seed, "summary"), width)
+    clean = distribution.draw(shadows.estimates, labels, derive(seed, "summary"), width)
     simulated = simulation.answer(shadows.x[rows], clean[rows])
     answered = np.isfinite(simulated).all(axis=1)
     if not answered.any():

@@ -7,6 +7,9 @@ alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +22,8 @@ The concentration is the sum of a Dirichlet's parameters in units of the number 
 taken to the power and divided by their sums: victims are more confident than surrogates of few labels.
 """
 WIDTHS: tuple[Width, ...] = tuple((times, power) for power in (1.0, 3.0, 10.0) for times in (8.0, 2.0, 0.5))
+SHAPES: tuple[Width, ...] = tuple((1.0, power) for power in (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6))
+"""Widths of :func:`draw_any_class`: the deviation of noise, in nats, and a power."""
 FLOOR = 0.005
 """Added to each parameter: around a confident estimate, most entries would otherwise be below 1e-12."""
 LEAST = 1e-9
@@ -45,6 +50,21 @@ def draw(estimates: Array, labels: Labels, seed: int, width: Width) -> Array:
     return with_top(rows / rows.sum(axis=1, keepdims=True), labels)
 
 
+def draw_any_class(estimates: Array, labels: Labels, seed: int, width: Width) -> Array:
+    """Return one clean row (n, classes) for each estimate, of its shape and of any class.
+
+    Estimates are taken to the power of ``width``, their logarithms get normal noise with its deviation, and
+    entries change places at random. Unlike Dirichlet draws, these have small entries like a network's.
+    ``labels``: as in :func:`draw`.
+    """
+    deviation, power = width
+    rng = np.random.default_rng(seed)
+    logs = power * np.log(np.maximum(estimates, LEAST)) + deviation * rng.normal(size=estimates.shape)
+    rows = np.exp(logs - logs.max(axis=1, keepdims=True))
+    rows = np.maximum(rows / rows.sum(axis=1, keepdims=True), LEAST)
+    return with_top(rng.permuted(rows / rows.sum(axis=1, keepdims=True), axis=1), labels)
+
+
 def with_top(rows: Array, labels: Labels) -> Array:
     """Return rows (n, classes) in which the largest entry has changed places with that of the known label."""
     known = np.flatnonzero(labels != UNKNOWN)
@@ -52,3 +72,19 @@ def with_top(rows: Array, labels: Labels) -> Array:
     changed = rows.copy()
     changed[known, label], changed[known, top] = rows[known, top], rows[known, label]
     return changed
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A distribution of clean rows: ``draw``, its ``widths``, and how many of these are ``kept``.
+
+    Those are kept under which simulated answers are most like the bought ones.
+    """
+
+    draw: Callable[[Array, Labels, int, Width], Array]
+    widths: tuple[Width, ...]
+    kept: int
+
+
+AROUND_ESTIMATES = Prior(draw, WIDTHS, 4)
+OF_ANY_CLASS = Prior(draw_any_class, SHAPES, 2)

@@ -19,12 +19,13 @@ Restorer = Callable[[Array], Array]
 """Returns restored answers (n, classes) from answers (n, classes) to the rows of the pairs, without NaN."""
 
 
-def network_restorer(pairs: Pairs, estimates: Array, seed: int) -> Restorer:
+def network_restorer(pairs: Pairs, estimates: Array, seed: int, *, order: bool = False) -> Restorer:
     """Return a network's restoration, trained on all pairs whose answer was not rejected.
 
-    ``estimates``: (n, classes), of the clean answers to the rows. ``seed``: of the network.
+    ``estimates``: (n, classes), of the clean answers to the rows. ``seed``: of the network. ``order``: see
+    :class:`attacks.restoring.network.RestoringNetwork`.
     """
-    network = RestoringNetwork(estimates.shape[1], seed)
+    network = RestoringNetwork(estimates.shape[1], seed, order=order)
     answered = np.isfinite(pairs.answers).all(axis=2)
     near = np.broadcast_to(estimates, pairs.clean.shape)
     if answered.any():
