@@ -197,9 +197,9 @@ def averaged(several: Sequence[HeldOut]) -> HeldOut:
 def mean_interval(groups: Sequence[tuple[str, HeldOut, int]]) -> Interval:
     """Return the mean shortfall of groups with its 95 % interval; NaN without any.
 
-    Each group: the victim, the average of its comparisons, and how many these are, which is its weight.
-    Victims are independent: half-widths add in squares. Groups of one victim share inputs and seeds, by an
-    unknown amount: their half-widths add up, which is right if they move together, else too wide.
+    Each group: the data set, the average of its comparisons, and how many these are, which is its weight.
+    Data sets are independent: half-widths add in squares. Groups of one data set share test inputs or seeds,
+    by an unknown amount: their half-widths add up, which is right if they move together, else too wide.
     """
     every = sum(count for _, _, count in groups)
     if not every:
@@ -207,8 +207,8 @@ def mean_interval(groups: Sequence[tuple[str, HeldOut, int]]) -> Interval:
     value = sum(count * each.shortfall for _, each, count in groups) / every
     lower: dict[str, float] = {}
     upper: dict[str, float] = {}
-    for victim, each, count in groups:
+    for data, each, count in groups:
         interval = each.interval
-        lower[victim] = lower.get(victim, 0.0) + count / every * (interval.value - interval.low)
-        upper[victim] = upper.get(victim, 0.0) + count / every * (interval.high - interval.value)
+        lower[data] = lower.get(data, 0.0) + count / every * (interval.value - interval.low)
+        upper[data] = upper.get(data, 0.0) + count / every * (interval.high - interval.value)
     return Interval(value, value - math.hypot(*lower.values()), value + math.hypot(*upper.values()))

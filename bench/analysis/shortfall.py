@@ -84,13 +84,15 @@ class Places:
         """Return the mean shortfall over these places with its 95 % interval; NaN without any.
 
         The places themselves are fixed. Repeats and test inputs are what another run would draw anew: places
-        of one victim share both, so their tables are averaged before the interval is made.
+        of one victim share both, so their tables are averaged before the interval is made; see
+        :func:`bench.analysis.held_out_rival.mean_interval` for several victims.
         """
-        groups: dict[tuple[str, tuple[int, ...], int], list[HeldOut]] = defaultdict(list)
+        groups: dict[tuple[str, str, tuple[int, ...], int], list[HeldOut]] = defaultdict(list)
         for place in self.places:
             compared = place.every if any_training else place.same
             if compared is not None:
-                key = place.threat.victim, place.repeats, compared.own.shape[1]
+                data = place.own.result.records[0].cell.victim.data
+                key = data, place.threat.victim, place.repeats, compared.own.shape[1]
                 groups[key].append(compared)
         return mean_interval([(key[0], averaged(found), len(found)) for key, found in groups.items()])
 

@@ -60,7 +60,10 @@ def shortfall_page(found: Shortfall, runs: Sequence[ClaimRun]) -> str:
     return rendered(
         "shortfall",
         attack=" and ".join(code(name) for name in found.attacks),
-        verdict=[*_verdict(claimed), *_with_small(found)],
+        verdict=[
+            *_verdict(claimed, " with enough queries" if found.small.tested else ""),
+            *_with_small(found),
+        ],
         worst=markdown(
             ["place", "fidelity (%)", "shortfall (pp)", "any training (pp)", "answers read as"],
             [_row(place, claimed, names[place.threat]) for place in worst],
@@ -76,8 +79,8 @@ def shortfall_page(found: Shortfall, runs: Sequence[ClaimRun]) -> str:
     )
 
 
-def _verdict(claimed: Places) -> list[str]:
-    """Return the answers in sentences: on the mean, and on single places."""
+def _verdict(claimed: Places, which: str) -> list[str]:
+    """Return the answers in sentences: on the mean, and on single places; ``which``: what sets them apart."""
     if not claimed.tested:
         return ["**At every place it reports that it has too few queries.**"]
     mean, places = claimed.mean(), _counted(claimed.tested)
@@ -92,7 +95,7 @@ def _verdict(claimed: Places) -> list[str]:
     many = "At no place is it" if not beyond else f"At {_counted(claimed.beyond)} it is"
     rest = "the others" if beyond else "all of them"
     return [
-        f"**{kept}: on average it is {_side(mean)} the best other attack**, over {places}.",
+        f"**{kept}: on average it is {_side(mean)} the best other attack**, over {places}{which}.",
         f"**{many} shown to be more than {most} pp below** (Holm's correction over {places}).",
         f"At {others} {'more' if beyond else 'of them'}, that much is not excluded."
         if others
@@ -104,10 +107,13 @@ def _with_small(found: Shortfall) -> list[str]:
     """Return what holds where the attack reports too few queries, in sentences; none without such places."""
     if not found.small.tested:
         return []
-    where = _counted(found.small.tested)
-    sentences = [
-        f"At {where} more, it reports that it has too few queries: there it is {_side(found.small.mean())}."
-    ]
+    where, budgets = _counted(found.small.tested), [f"{budget:,}" for budget in _budgets(found.small)]
+    queries = " and ".join(filter(None, (", ".join(budgets[:-1]), budgets[-1])))
+    level = _side(found.small.mean())
+    first = (
+        f"At {where} more, with {queries} queries, it reports that these are too few: there it is {level}."
+    )
+    sentences = [first]
     if found.claimed.tested:
         every = found.every
         sentences.append(f"With these, over {_counted(every.tested)}, it is {_side(every.mean())}.")
@@ -119,6 +125,10 @@ def _side(mean: Interval) -> str:
     if mean.value >= 0:
         return f"{in_text(mean)} below"
     return f"{in_text(Interval(-mean.value, -mean.high, -mean.low))} above"
+
+
+def _budgets(places: Places) -> list[int]:
+    return sorted({place.budget for place in places.tested})
 
 
 def _counted(places: Sequence[Place]) -> str:
@@ -151,8 +161,9 @@ def _run_rows(found: Shortfall) -> Iterator[list[str]]:
         yield _run_row(code(name), Places(tuple(p for p in claimed if p.run == name)), found.claimed)
     if len(names) > 1:
         yield _run_row("all", found.claimed, found.claimed)
-    if found.small.tested:
-        yield _run_row("too few queries", found.small, found.small)
+    for budget in _budgets(found.small):
+        few = Places(tuple(place for place in found.small.places if place.budget == budget))
+        yield _run_row(f"too few queries: {budget:,}", few, found.small)
 
 
 def _run_row(name: str, places: Places, tested_with: Places) -> list[str]:

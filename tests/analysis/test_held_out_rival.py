@@ -128,7 +128,7 @@ def test_with_repeats_that_decide_for_others_the_interval_is_wider():
     assert found.interval.high - found.interval.low >= naive.interval.high - naive.interval.low
 
 
-def test_victims_add_in_squares_and_groups_of_one_victim_add_up():
+def test_data_sets_add_in_squares_and_groups_of_one_add_up():
     own, rivals = drawn(np.random.default_rng(13), 1, 0.0)[0]
     one = HeldOut.of(own, rivals)
     half = one.interval.high - one.interval.value

@@ -107,6 +107,10 @@ def test_places_with_too_few_queries_are_apart():
     assert [place.budget for place in result.claimed.tested] == [200]
     assert [place.budget for place in result.small.tested] == [50]
     assert result.every.mean().value == pytest.approx(0.1)
+    page = shortfall_page(result, [])
+    assert "At 1 place more, with 50 queries, it reports that these are too few: there it is 20.0 pp" in page
+    assert "With these, over 2 places, it is 10.0 pp (95 % CI " in page
+    assert "| too few queries: 50 |        1 |" in page
 
 
 def test_a_place_without_a_comparison_is_counted_with_the_reason():
