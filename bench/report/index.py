@@ -10,7 +10,7 @@ import pydantic
 from bench.analysis.interval_text import DASH
 from bench.errors import UsageError
 from bench.files import write_atomically
-from bench.report import claims
+from bench.report import claims, shortfall
 from bench.report.markdown import markdown
 from bench.report.study_comment import StudyComment
 from bench.report.templates import rendered
@@ -27,15 +27,15 @@ class Entry:
 def write_index(folder: Path) -> Path:
     """Write ``README.md`` of a folder of reports; return its path.
 
-    Replications are ``studies/NAME/report.md`` in it, other reports ``NAME/report.md``, and the page of
-    published claims is ``claims.md``. Raises UsageError
+    Replications are ``studies/NAME/report.md`` in it, other reports ``NAME/report.md``, the page of published
+    claims is ``claims.md``, that on the attack ``auto`` is ``auto.md``. Raises UsageError
     if there is no report, for one that is not UTF-8, and for a replication without the comment that the
     index needs.
     """
     entries, others = studies(folder), sorted(folder.glob("*/report.md"))
     if not entries and not others:
         raise UsageError(f"no report.md in {folder}; moatbench run --out {folder}/NAME writes one")
-    others += [path for path in (folder / claims.PAGE,) if path.is_file()]
+    others += [path for name in (claims.PAGE, shortfall.PAGE) if (path := folder / name).is_file()]
     links = [f"[{_heading(path)}]({_link(path, folder)})" for path in others]
     text = rendered("index", studies=_table(entries, folder), others=links)
     path = folder / "README.md"

@@ -12,6 +12,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.shortfall import shortfall
 from bench.errors import UsageError
 from bench.records import AttackDeclarations, PlannedTask
+from bench.report.index import write_index
 from bench.report.shortfall import shortfall_of, shortfall_page
 from bench.run_facts import Meta
 from bench.store import Store
@@ -176,6 +177,14 @@ def test_the_command_writes_the_page(store):
     assert "it is 10.0 pp (95 % CI " in text
     assert " above the best other attack**, over 1 place." in text
     assert "- `made`: `moatbench run made`, commit " + "a" * 40 in text
+
+
+def test_the_index_of_reports_links_to_the_page(store):
+    moatbench(store, "shortfall", "store.sqlite", "--out", "pages")
+    (store / "pages/one").mkdir()
+    (store / "pages/one/report.md").write_text("# One\n")
+    text = write_index(store / "pages").read_text(encoding="utf-8")
+    assert "- [Does `auto` keep up with the best other attack?](auto.md)" in text
 
 
 def test_a_wrong_store_is_one_sentence_and_leaves_no_folder(store):
