@@ -1,4 +1,4 @@
-"""The attack ``auto``: one way to query, several interpretations of the answers, and no parameters."""
+"""The attack ``auto``: one way to query, several ways to interpret and learn answers, and no parameters."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.active_thief import ActiveThief
-from attacks.base import Api, Array, Extraction, Images, Pool, RandomSeeds, SurrogateFactory, TransferSet
+from attacks.base import (
+    Api,
+    Array,
+    Extraction,
+    Images,
+    Pool,
+    Predictor,
+    RandomSeeds,
+    SurrogateFactory,
+    TransferSet,
+)
 from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.labels import Labels, has_single_maximum
 from attacks.recover import RecoveredAnswers, recover
 from attacks.restoring.left_out import restored
+from attacks.transfer_sets.ways import ANSWERS, NOISY, VIEWS, WAYS, Ways, kept, one_hot
 
 LEAST = 200
 """Queries below which there is too little to compare interpretations by."""
@@ -22,8 +33,6 @@ TWICE = 5
 FOLDS = 3
 EFFORT = 0.3
 """Share of the training steps that surrogates take which only evaluate an interpretation."""
-SURE = 0.95
-"""Probability from which a surrogate's label of an input that was not queried is used as a pseudo-label."""
 EXPLAINED = 0.9
 """Share of the answers in use from which a hand-written inverse is taken to be enough."""
 CHANGED = 0.5
@@ -43,17 +52,14 @@ class Interpretation:
 
     ``targets``: (n, classes), what a surrogate learns of each input that was answered. ``usable``: (n,)
     True where that should be learned. ``forward``: maps a surrogate's probabilities (m, classes) to the
-    API's answers under the hypothesis; None where it answers them unchanged. ``pseudo_labels``: whether
-    the part of the pool that was not queried is labelled by a first surrogate and learned, too.
-    ``left_out``: for each fold, targets (n, classes) that owe nothing to its labels; empty where those of
-    other rows never do.
+    API's answers under the hypothesis; None where it answers them unchanged. ``left_out``: for each fold,
+    targets (n, classes) that owe nothing to its labels; empty where those of other rows never do.
     """
 
     name: str
     targets: Array
     usable: Mask
     forward: Callable[[Array], Array] | None = None
-    pseudo_labels: bool = False
     left_out: Sequence[Array] = ()
 
     def for_fold(self, number: int) -> Interpretation:
@@ -62,7 +68,7 @@ class Interpretation:
 
 
 class Auto(Extraction):
-    """Queries one transfer set, interprets it in several ways, and keeps the best interpretation.
+    """Queries once, interprets the answers in several ways and learns them in several, and keeps the best.
 
     What AutoAttack (Croce, Hein 2020, arXiv 2003.01690) is for evasion: a procedure without parameters
     that can be run against any defense, as the minimum that an evaluation reports.
@@ -71,9 +77,9 @@ class Auto(Extraction):
     since a defense that keeps the label cannot mislead these.
 
     The interpretations: the answers are the victim's (*as is*; *averaged* where an input was queried
-    twice and the answers differ); only their top-1 is reliable (*labels*); the same, and a surrogate's
-    confident labels of inputs that were not queried are learned, too (*pseudo-labels*, Lee 2013); the
-    known defense changed them and can be inverted (*recovered*, :class:`attacks.recover.Recover`).
+    twice and the answers differ); only their top-1 is reliable (*labels*); the known defense changed them
+    and can be inverted (*recovered*, :class:`attacks.recover.Recover`, or *restored*, as
+    :class:`attacks.restore.Restore` does).
 
     Each is evaluated by three-fold cross-validation: by the likelihood of the *label of the answer* to
     inputs that a surrogate was not trained on, under the interpretation's own hypothesis, at the
@@ -83,6 +89,13 @@ class Auto(Extraction):
     best, the one that uses most of the answers is kept (the rule of Breiman et al. 1984, section 3.4.3):
     using too little of a truthful answer costs more than using one that was changed so little. All
     answers are then interpreted that way.
+
+    Then it chooses what to learn, by the same folds and criterion (:mod:`attacks.transfer_sets.ways`): the
+    *answers* alone; with *pseudo-labels*, a surrogate's confident labels of inputs that were not queried
+    (Lee 2013); with weak *views* of the answered inputs; or by *self-training*, where strong views of inputs
+    that were not queried have the labels of a teacher, which was itself trained so (Xie et al. 2020, "Noisy
+    Student", arXiv 1911.04252). The best is kept, unless the answers alone are within one standard error. It
+    does so where it knows that there is no defense, too: a better trainer is no broken defense.
 
     Below 200 queries it does what :class:`attacks.labels.Labels` does (the fact ``small_budget``).
     """
@@ -105,8 +118,9 @@ class Auto(Extraction):
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget; a few inputs are repeated, unless it is known that there is no defense.
 
-        Facts: ``small_budget`` (1 below 200 queries), ``repeated`` (queries that were repeats), and
-        ``read_as_NAME`` for each interpretation that was evaluated: 1 for the one that was kept, else 0.
+        Facts: ``small_budget`` (1 below 200 queries), ``repeated`` (queries that were repeats),
+        ``read_as_NAME`` for each interpretation that was evaluated, and ``trained_on_NAME`` for each way to
+        make the transfer set: 1 for the one that was kept, else 0.
         """
         if api.budget < LEAST:
             transfer_set = Labels().acquire(api, pool, surrogates, seeds)
@@ -117,16 +131,18 @@ class Auto(Extraction):
         facts: dict[str, float | None] = {"small_budget": 0.0}
         facts["repeated"] = float(len(queried) - len(np.unique(queried)))
         x, rest = pool.x[rows], pool.x[np.setdiff1d(np.arange(len(pool.x)), queried)]
-        if has_single_maximum(answers).sum() < FOLDS:
-            candidates = [Interpretation("labels", one_hot(answers), has_single_maximum(answers))]
-        else:
+        comparable = has_single_maximum(answers).sum() >= FOLDS
+        if comparable:
             unchanged = "averaged" if randomized else "as_is"
             candidates = interpretations(x, answers, rest, api, surrogates, unchanged, seeds.choices)
-        best = candidates[0]
-        if len(candidates) > 1:
-            best = candidates[most_complex(cross_validated(x, answers, rest, candidates, surrogates))]
-        facts |= {f"read_as_{candidate.name}": float(candidate is best) for candidate in candidates}
-        ((inputs, targets),) = training_sets(x, [(best, best.usable)], rest, surrogates, 1.0)
+        else:
+            candidates = [Interpretation("labels", one_hot(answers), has_single_maximum(answers))]
+        # Nothing is learned of test inputs that were not answered.
+        ways = Ways(rest[: 0 if pool.overlaps == "test" else None], surrogates, seeds.choices, EFFORT)
+        choice = chosen(x, answers, candidates, ways) if comparable else as_bought(x, candidates[0])
+        facts |= {f"read_as_{each.name}": float(each is choice.interpretation) for each in candidates}
+        facts |= {f"trained_on_{name}": float(name == choice.way) for name in WAYS}
+        inputs, targets = choice.transfer_set
         return TransferSet(np.ascontiguousarray(inputs), targets.astype(np.float32), facts=facts)
 
 
@@ -156,11 +172,6 @@ def averaged(queried: Indices, answers: Array) -> tuple[Indices, Array, bool]:
     return distinct[order], (means if randomized else answers[first])[order], randomized
 
 
-def one_hot(answers: Array) -> Array:
-    """Return one-hot rows of the top-1 of ``answers`` (n, classes)."""
-    return np.asarray(np.eye(answers.shape[1])[answers.argmax(axis=1)])
-
-
 def interpretations(
     x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, unchanged: str, seed: int
 ) -> list[Interpretation]:
@@ -178,8 +189,6 @@ def interpretations(
     if changed > CHANGED:
         return candidates
     candidates.append(Interpretation(unchanged, answers, every))
-    if len(rest):
-        candidates.append(Interpretation("pseudo_labels", labels, single, pseudo_labels=True))
     candidates.append(Interpretation("labels", labels, single))
     distinct: list[Interpretation] = []
     for candidate in candidates:
@@ -233,53 +242,64 @@ def folds(number: int) -> Indices:
 
 
 def _equal(a: Interpretation, b: Interpretation) -> bool:
-    same = a.pseudo_labels == b.pseudo_labels and np.array_equal(a.usable, b.usable)
+    same = np.array_equal(a.usable, b.usable)
     return same and bool(np.allclose(a.targets[a.usable], b.targets[b.usable], rtol=0, atol=SAME))
 
 
-def cross_validated(
-    x: Images,
-    answers: Array,
-    rest: Images,
-    candidates: Sequence[Interpretation],
-    surrogates: SurrogateFactory,
-) -> list[Array]:
-    """Return for each interpretation the negative log-likelihoods (m,) of the answers' labels, out of fold.
+@dataclass(frozen=True)
+class Choice:
+    """What is kept: the interpretation, the way (one of WAYS) and the transfer set that is learned."""
 
-    Those ``answers`` (n, classes) count that have a single maximum.
+    interpretation: Interpretation
+    way: str
+    transfer_set: tuple[Images, Array]
+
+
+def as_bought(x: Images, candidate: Interpretation) -> Choice:
+    """Return the choice of a transfer set that holds what was bought: ``x`` (n, …), as far as usable."""
+    rows = candidate.usable
+    return Choice(candidate, ANSWERS, (x[rows], candidate.targets[rows]))
+
+
+def chosen(x: Images, answers: Array, candidates: Sequence[Interpretation], ways: Ways) -> Choice:
+    """Return the interpretation of ``answers`` (n, classes) to ``x`` (n, …), and then the way to learn it.
+
+    Both by three-fold cross-validation, with surrogates that take the same share of the training steps.
+    Self-training is tried where views are not worse than the answers alone: it learns from views, too.
+    """
+    trained = [ways.surrogates.fit(fold_parts(x, each), EFFORT) for each in candidates]
+    scores = [out_of_fold(x, answers, *each) for each in zip(candidates, trained, strict=True)]
+    number = most_complex(scores)
+    best, parts = candidates[number], fold_parts(x, candidates[number])
+    found = dict(ways.compared(parts, trained[number]))
+    losses = {name: out_of_fold(x, answers, best, students) for name, students in found.items()}
+    if VIEWS in found and len(ways.rest) and not most_complex([losses[VIEWS], losses[ANSWERS]]):
+        found[NOISY] = ways.self_trained(parts, found[VIEWS])
+        losses[NOISY] = out_of_fold(x, answers, best, found[NOISY])
+    part = x[best.usable], best.targets[best.usable]
+    way = kept(losses, labels=np.array_equal(part[1], one_hot(part[1])))
+    return Choice(best, way, ways.final(way, part, found[way]))
+
+
+def fold_parts(x: Images, candidate: Interpretation) -> list[tuple[Images, Array]]:
+    """Return for each fold the usable inputs of the others, of ``x`` (n, …), and their targets."""
+    fold = folds(len(x))
+    parts = [(candidate.for_fold(number), candidate.usable & (fold != number)) for number in range(FOLDS)]
+    return [(x[rows], each.targets[rows]) for each, rows in parts]
+
+
+def out_of_fold(x: Images, answers: Array, candidate: Interpretation, trained: Sequence[Predictor]) -> Array:
+    """Return the negative log-likelihoods (m,) of answered labels, by surrogates without their folds.
+
+    ``trained``: a surrogate for each fold of ``x`` (n, …). Those ``answers`` (n, classes) count that have a
+    single maximum.
     """
     fold, single, labels = folds(len(x)), has_single_maximum(answers), answers.argmax(axis=1)
-    scores = []
-    for candidate in candidates:
-        parts = [(candidate.for_fold(number), candidate.usable & (fold != number)) for number in range(FOLDS)]
-        trained = surrogates.fit(training_sets(x, parts, rest, surrogates, EFFORT), EFFORT)
-        predicted = np.zeros((len(x), candidate.targets.shape[1]))
-        for number, surrogate in enumerate(trained):
-            predicted[fold == number] = surrogate(x[fold == number])
-        options = [negative_log_likelihood(predicted[single], labels[single])]
-        # A strong defense's map is so flat that small errors of a surrogate become large ones of the label.
-        if candidate.forward is not None:
-            options.append(negative_log_likelihood(candidate.forward(predicted)[single], labels[single]))
-        scores.append(min(options, key=lambda option: float(option.mean())))
-    return scores
-
-
-def training_sets(
-    x: Images,
-    parts: Sequence[tuple[Interpretation, Mask]],
-    rest: Images,
-    surrogates: SurrogateFactory,
-    effort: float,
-) -> list[tuple[Images, Array]]:
-    """Return inputs and targets to train on, for each interpretation and the rows of ``x`` it may use."""
-    sets = [(x[rows], candidate.targets[rows]) for candidate, rows in parts]
-    if not any(candidate.pseudo_labels for candidate, _ in parts):
-        return sets
-    extended = []
-    for (inputs, targets), surrogate in zip(sets, surrogates.fit(sets, effort), strict=True):
-        predicted = surrogate(rest)
-        sure = predicted.max(axis=1) >= SURE
-        extended.append(
-            (np.concatenate([inputs, rest[sure]]), np.concatenate([targets, one_hot(predicted[sure])]))
-        )
-    return extended
+    predicted = np.zeros((len(x), candidate.targets.shape[1]))
+    for number, surrogate in enumerate(trained):
+        predicted[fold == number] = surrogate(x[fold == number])
+    options = [negative_log_likelihood(predicted[single], labels[single])]
+    # A strong defense's map is so flat that small errors of a surrogate become large ones of the label.
+    if candidate.forward is not None:
+        options.append(negative_log_likelihood(candidate.forward(predicted)[single], labels[single]))
+    return min(options, key=lambda option: float(option.mean()))

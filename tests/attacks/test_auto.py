@@ -10,16 +10,18 @@ from attacks.auto import (
     Auto,
     Interpretation,
     averaged,
-    cross_validated,
+    chosen,
+    fold_parts,
     interpretations,
     most_complex,
     negative_log_likelihood,
-    training_sets,
+    out_of_fold,
 )
 from attacks.base import Known, Pool, RandomSeeds
 from attacks.labels import Labels
 from attacks.restoring import left_out, network
 from attacks.restoring.left_out import restored
+from attacks.transfer_sets.ways import Ways
 from bench.errors import NotApplicable
 
 STREAMS = RandomSeeds(order=3, choices=4)
@@ -77,6 +79,10 @@ class Shop:
         return self.poison(rows, self.sent)
 
 
+def losses(x, answers, candidate):
+    return out_of_fold(x, answers, candidate, Nearest().fit(fold_parts(x, candidate)))
+
+
 @pytest.fixture
 def pool():
     x, y = blobs(400, 0)
@@ -97,7 +103,10 @@ def test_benign_answers_are_read_as_they_are(pool):
 def test_an_attacker_who_knows_that_there_is_no_defense_repeats_no_query(pool):
     shop, learner = Shop(240, known=()), Nearest()
     bought = Auto().acquire(shop, pool, learner, STREAMS)
-    assert bought.facts == {"small_budget": 0.0, "repeated": 0.0, "read_as_as_is": 1.0}
+    trained_on = {"answers": 1.0, "pseudo_labels": 0.0, "views": 0.0, "self_training": 0.0}
+    assert bought.facts == {"small_budget": 0.0, "repeated": 0.0, "read_as_as_is": 1.0} | {
+        f"trained_on_{name}": value for name, value in trained_on.items()
+    }
     assert len(bought.x) == shop.sent == 240
 
 
@@ -106,7 +115,7 @@ def test_targets_that_have_nothing_to_do_with_the_input_are_not_trusted(pool):
     poison = np.random.default_rng(1).dirichlet(np.ones(CLASSES), 240)
     every = np.ones(240, dtype=bool)
     found = [Interpretation("as_is", poison, every), Interpretation("labels", np.eye(CLASSES)[y], every)]
-    scores = cross_validated(x, np.eye(CLASSES)[y], pool.x[:0], found, Nearest())
+    scores = [losses(x, np.eye(CLASSES)[y], each) for each in found]
     assert most_complex(scores) == 1
     assert scores[0].mean() > 1
     assert scores[1].mean() < 0.01
@@ -118,8 +127,7 @@ def test_a_reading_through_the_defenses_own_map_is_judged_by_what_that_map_says(
     back = Interpretation(
         "recovered", np.eye(CLASSES)[y], np.ones(240, dtype=bool), lambda rows: rows[:, [2, 0, 1]]
     )
-    (score,) = cross_validated(x, np.eye(CLASSES)[turned], pool.x[:0], [back], Nearest())
-    assert score.mean() < 0.01
+    assert losses(x, np.eye(CLASSES)[turned], back).mean() < 0.01
 
 
 def test_answers_that_name_no_class_are_neither_learnt_as_one_nor_judged(pool):
@@ -131,33 +139,89 @@ def test_answers_that_name_no_class_are_neither_learnt_as_one_nor_judged(pool):
     shown = bought.y.max(axis=1) > 0
     assert (bought.y[shown].argmax(axis=1) == bought.x[shown].reshape(-1, 4).argmax(axis=1)).all()
     answers = np.eye(CLASSES)[pool.y[:30]] * (np.arange(30) % 2)[:, None]
-    (score,) = cross_validated(
-        pool.x[:30], answers, pool.x[:0], [Interpretation("as_is", answers, answers.any(axis=1))], Nearest()
-    )
-    assert len(score) == 15
+    assert len(losses(pool.x[:30], answers, Interpretation("as_is", answers, answers.any(axis=1)))) == 15
 
 
 def test_rows_that_a_reading_throws_away_are_judged_but_not_learnt(pool):
     x, y = pool.x[:60], pool.y[:60]
     kept = y != 2
     reading = Interpretation("recovered", np.eye(CLASSES)[y], kept)
-    ((inputs, targets),) = training_sets(x, [(reading, kept)], pool.x[:0], Nearest(), 1.0)
+    inputs, targets = chosen(
+        x, np.eye(CLASSES)[y], [reading], Ways(pool.x[:0], Nearest(), 0, 0.3)
+    ).transfer_set
     assert len(inputs) == len(targets) == kept.sum()
-    (score,) = cross_validated(x, np.eye(CLASSES)[y], pool.x[:0], [reading], Nearest())
-    assert len(score) == 60
+    assert [len(part) for part, _ in fold_parts(x, reading)] == [
+        (kept & (np.arange(60) % 3 != number)).sum() for number in range(3)
+    ]
+    assert len(losses(x, np.eye(CLASSES)[y], reading)) == 60
 
 
-def test_the_rest_of_the_pool_comes_with_the_labels_of_a_first_surrogate(pool):
-    x, y, rest = pool.x[:60], pool.y[:60], pool.x[60:]
-    reading = Interpretation("pseudo_labels", np.eye(CLASSES)[y], np.ones(60, dtype=bool), pseudo_labels=True)
-    ((inputs, targets),) = training_sets(x, [(reading, reading.usable)], rest, Nearest(), 1.0)
-    assert len(inputs) == 400
-    assert (targets.argmax(axis=1) == pool.y[:400]).all()
-    unsure = Interpretation(
-        "pseudo_labels", np.full((60, CLASSES), 1 / CLASSES), reading.usable, pseudo_labels=True
-    )
-    ((inputs, _),) = training_sets(x, [(unsure, unsure.usable)], rest, Nearest(), 1.0)
-    assert len(inputs) == 60
+def one_hot_answers(rows, _):
+    return np.eye(CLASSES)[rows.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("known", [None, ()])
+def test_labels_alone_are_learned_with_those_of_a_first_surrogate(known, pool):
+    """A mean of labels is as sure of the other inputs of the pool; also where there is no defense."""
+    shop = Shop(240, one_hot_answers, known)
+    bought = Auto().acquire(shop, pool, Nearest(), STREAMS)
+    assert read(bought) == "as_is"
+    assert bought.facts["trained_on_pseudo_labels"] == 1
+    assert bought.facts["trained_on_answers"] == 0
+    assert len(bought.x) == 400
+    assert (bought.y.argmax(axis=1) == bought.x.reshape(-1, 4).argmax(axis=1)).all()
+
+
+def test_of_a_pool_that_is_the_test_split_nothing_is_learned_unanswered(pool):
+    bought = Auto().acquire(Shop(240, one_hot_answers), replace(pool, overlaps="test"), Nearest(), STREAMS)
+    assert bought.facts["trained_on_answers"] == 1
+    assert len(bought.x) <= 240
+
+
+class Turning:
+    """A network that knows inputs and their views, but of others the class before: views help it."""
+
+    def __init__(self, corners):
+        self.corners = corners
+
+    def __call__(self, x):
+        corner = x.reshape(len(x), 4).argmax(axis=1)
+        known = np.isin(corner, self.corners)
+        return np.where(known[:, None], 0.98, 0.01) * np.eye(4)[corner][:, :CLASSES] + 0.01
+
+    def features(self, x):
+        raise AssertionError("no defense is simulated")
+
+    def perturbed(self, scale, seed):
+        raise AssertionError("no defense is simulated")
+
+
+class Eager:
+    """A learner that knows a class only of a set with more than ``least`` rows."""
+
+    def __init__(self, least):
+        self.least, self.efforts = least, []
+
+    def fit(self, sets, effort=1.0):
+        self.efforts += [effort] * len(sets)
+        return [Turning(range(CLASSES) if len(x) > self.least else [0]) for x, _ in sets]
+
+
+def test_the_way_that_predicts_the_left_out_answers_best_is_kept(pool):
+    """By hand: 7,000 rows are more than answers and pseudo-labels can be, and fewer than with views."""
+    x, y = pool.x[:60], np.eye(CLASSES)[pool.y[:60]]
+    reading = Interpretation("as_is", y, np.ones(60, dtype=bool))
+    learner = Eager(7000)
+    choice = chosen(x, y, [reading], Ways(pool.x[60:], learner, 0, 0.3))
+    assert choice.way == "views"
+    assert len(choice.transfer_set[0]) == 8000
+    assert set(learner.efforts) == {0.3}
+    assert len(learner.efforts) == 3 * (3 + 3)  # three ways, and a row of three students
+    assert chosen(x, y, [reading], Ways(pool.x[60:], Eager(10), 0, 0.3)).way == "pseudo_labels"
+    soft = replace(reading, targets=0.9 * y + 0.1 / CLASSES)
+    learner = Eager(10)
+    assert chosen(x, y, [soft], Ways(pool.x[:0], learner, 0, 0.3)).way == "answers"
+    assert len(learner.efforts) == 3 * 2
 
 
 def test_within_one_standard_error_the_first_reading_is_kept():
@@ -269,7 +333,7 @@ def test_labels_that_the_known_defense_changed_are_no_interpretation(eps, expect
     api = Shop(240, known=known)  # it simulates nothing: a simulation would fail
     found = interpretations(x, answers, pool.x[240:], api, Nearest(), "as_is", 0)
     assert np.abs(found[0].targets - clean).max() < 1e-6
-    assert [each.name for each in found] == (expected or ["recovered", "as_is", "pseudo_labels", "labels"])
+    assert [each.name for each in found] == (expected or ["recovered", "as_is", "labels"])
 
 
 def moved(rows):
@@ -315,7 +379,7 @@ def test_answers_that_no_inverse_explains_are_restored(pool):
     first, *others = interpretations(x, answers, rest, Simulating(), Nearest(), "as_is", 0)
     assert first.name == "restored"
     assert len(first.left_out) == 3
-    assert [each.name for each in others] == ["recovered", "as_is", "pseudo_labels"]
+    assert [each.name for each in others] == ["recovered", "as_is"]
     before, after = (np.abs(rows - clean).sum(axis=1).mean() for rows in (answers, first.targets))
     assert before == pytest.approx(2 * 0.8 / 3)
     assert after < 0.8 * before
@@ -324,7 +388,7 @@ def test_answers_that_no_inverse_explains_are_restored(pool):
 def test_what_cannot_be_simulated_is_left_out(pool):
     _, answers = told(pool)
     api = Simulating(reason="it needs what an attacker has not")
-    assert names(pool.x[:240], answers, pool.x[240:], api) == ["recovered", "as_is", "pseudo_labels"]
+    assert names(pool.x[:240], answers, pool.x[240:], api) == ["recovered", "as_is"]
 
 
 def test_of_few_labels_or_of_labels_alone_nothing_is_restored(pool):
@@ -379,6 +443,5 @@ def test_a_restored_interpretation_is_judged_by_what_was_left_out(pool):
     every, right, wrong = np.ones(60, dtype=bool), np.eye(CLASSES)[y], np.eye(CLASSES)[(y + 1) % CLASSES]
     candidate = Interpretation("restored", right, every, left_out=[wrong, wrong, wrong])
     plain = Interpretation("as_is", right, every)
-    scores = cross_validated(x, right, pool.x[:0], [candidate, plain], Nearest())
-    assert scores[0].mean() > 1
-    assert scores[1].mean() < 0.01
+    assert losses(x, right, candidate).mean() > 1
+    assert losses(x, right, plain).mean() < 0.01
