@@ -22,7 +22,7 @@ ROWS = 8_000
 """Rows to which a transfer set is filled up: the largest that takes no more steps of the default training."""
 ANSWERED = 1 / 3
 """Share of the rows that are answered inputs and their views, where others are inputs not queried."""
-ROUNDS = 3
+ROUNDS = 2
 """Students that are trained one after the other, each on the labels of the one before."""
 SURE = 0.95
 """Probability from which a surrogate's label of an input that was not queried is learned."""
