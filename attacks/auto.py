@@ -271,14 +271,28 @@ def chosen(x: Images, answers: Array, candidates: Sequence[Interpretation], ways
     scores = [out_of_fold(x, answers, *each) for each in zip(candidates, trained, strict=True)]
     number = most_complex(scores)
     best, parts = candidates[number], fold_parts(x, candidates[number])
+    shown = victims_labels(answers, best)
+    if has_single_maximum(shown).sum() < FOLDS:
+        return as_bought(x, best)
     found = dict(ways.compared(parts, trained[number]))
-    losses = {name: out_of_fold(x, answers, best, students) for name, students in found.items()}
+    losses = {name: out_of_fold(x, shown, best, students) for name, students in found.items()}
     if VIEWS in found and len(ways.rest) and not most_complex([losses[VIEWS], losses[ANSWERS]]):
         found[NOISY] = ways.self_trained(parts, found[VIEWS])
-        losses[NOISY] = out_of_fold(x, answers, best, found[NOISY])
+        losses[NOISY] = out_of_fold(x, shown, best, found[NOISY])
     part = x[best.usable], best.targets[best.usable]
     way = kept(losses, labels=np.array_equal(part[1], one_hot(part[1])))
     return Choice(best, way, ways.final(way, part, found[way]))
+
+
+def victims_labels(answers: Array, candidate: Interpretation) -> Array:
+    """Return rows (n, classes) whose labels the way to learn is judged by; zeros where there is none.
+
+    Once an interpretation is kept, its targets have the victim's labels: where a defense changed most labels,
+    those of the answers say nothing. Where it maps predictions to answers, the answers' labels serve as well.
+    """
+    if candidate.forward is not None:
+        return answers
+    return np.where(candidate.usable[:, None], candidate.targets, 0.0)
 
 
 def fold_parts(x: Images, candidate: Interpretation) -> list[tuple[Images, Array]]:

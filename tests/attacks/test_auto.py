@@ -224,6 +224,16 @@ def test_the_way_that_predicts_the_left_out_answers_best_is_kept(pool):
     assert len(learner.efforts) == 3 * 2
 
 
+def test_ways_are_judged_by_the_labels_that_the_interpretation_takes_for_the_victims(pool):
+    """Answers of other classes: who learns the restored labels never predicts these."""
+    x, y = pool.x[:60], np.eye(CLASSES)[pool.y[:60]]
+    reading = Interpretation("restored", 0.9 * y + 0.1 / CLASSES, np.ones(60, dtype=bool))
+    ways = Ways(pool.x[60:], Eager(7000), 0, 0.3)
+    assert chosen(x, y[:, [1, 2, 0]], [reading], ways).way == "views"
+    nothing = Interpretation("recovered", y, np.zeros(60, dtype=bool))
+    assert chosen(x, y, [nothing], ways).way == "answers"
+
+
 def test_within_one_standard_error_the_first_reading_is_kept():
     best = np.zeros(100)
     noisy = np.tile([1.0, -0.9], 50)
@@ -423,6 +433,7 @@ def test_the_labels_that_judge_restored_answers_have_no_part_in_them(pool, monke
             return estimates
 
     monkeypatch.setattr(left_out, "RestoringNetwork", Estimates)
+    monkeypatch.setattr(left_out, "restored_without_labels", lambda *_: None)
     clean, _ = told(pool)
     x, rest, fold = pool.x[:240], pool.x[240:], np.arange(240) % 3
     spoilt = clean.copy()
