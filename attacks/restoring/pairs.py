@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from attacks.base import Api, Array, Images, Known, Predictor, Shadow, Simulation, SurrogateFactory
 from attacks.restoring import prior
 from attacks.restoring.prior import UNKNOWN
+from attacks.restoring.training_work import training_work
 from bench.seeds import derive
 
 Labels = NDArray[np.int64]
@@ -21,10 +22,16 @@ EFFORT = 0.3
 """Share of the training steps that shadow models take."""
 OWN = 1_000
 """Inputs that were not queried and that simulated defenses are fitted on too, at most."""
+MOST_ROWS = 2_000
+"""Rows of either split that a simulated defense is fitted on, at most."""
+MOST_UPDATES = 125_000_000
+"""What training of simulated defenses may take: parameters times the steps that change them, of all fits."""
 INSTANCES = 3
 """Instances of the defenses for each fold, each with secrets of its own."""
 CANDIDATES = 12
 """Parameters that are drawn where they are not known."""
+FEWEST_CANDIDATES = 2
+"""The same where fitting takes much training."""
 KEPT = 3
 """How many of these are kept: those whose answers are most like the ones that were bought."""
 DRAWS = 60
@@ -97,15 +104,17 @@ class ShadowModels:
 
         The rows that the fold's predictor learnt from, and two thirds of ``rest`` (m, …), are the training
         split; the fold itself and the other third are the calibration split. Inputs that were not queried
-        have the predictor's labels.
+        have the predictor's labels. Of the rows, the first are taken where a split would have over
+        :data:`MOST_ROWS`.
         """
         predictor, inside = self.predictors[number], self.fold == number
         guessed = predictor(rest).argmax(axis=1) if len(rest) else np.zeros(0, np.int64)
         held_out = np.arange(len(rest)) % FOLDS == number
 
         def joined(rows: Mask, others: Mask) -> tuple[Images, Labels]:
-            x = np.ascontiguousarray(np.concatenate([self.x[rows], rest[others]]), dtype=np.float32)
-            return x, np.concatenate([self.labels[rows], guessed[others]]).astype(np.int64)
+            own = np.flatnonzero(rows)[: MOST_ROWS - np.count_nonzero(others)]
+            x = np.ascontiguousarray(np.concatenate([self.x[own], rest[others]]), dtype=np.float32)
+            return x, np.concatenate([self.labels[own], guessed[others]]).astype(np.int64)
 
         training, calibration = (
             joined(self.single & ~inside, ~held_out),
@@ -200,39 +209,63 @@ def simulated_instances(
     ``answers``: (n, classes), the bought ones, by which unknown parameters are chosen. ``rest``: (m, …) own
     inputs that were not queried. ``number``: of instances; of those with unknown parameters, at most
     :data:`KEPT`. Raises NotApplicable for a defense that cannot be simulated.
+
+    Defenses whose fitting takes much training (:data:`MOST_UPDATES`) have one instance, and, where that is
+    still too much, the same one for all folds. It then answers rows that it was fitted on, which a defense
+    may treat unlike new ones.
     """
     rest = rest[:OWN]
 
-    def fitted(known: Sequence[Known], place: int) -> list[Simulation]:
-        return [
-            api.simulate(known, shadows.shadow(fold, rest, derive(seed, "instance", place, fold)))
-            for fold in range(FOLDS)
-        ]
+    def fitted(known: Sequence[Known], *names: str | int, fold: int = 0) -> Simulation:
+        return api.simulate(known, shadows.shadow(fold, rest, derive(seed, *names)))
 
     known = tuple(api.known or ())
-    if all(each.parameters is not None for each in known):
-        return [fitted(known, place) for place in range(number)]
-    candidates = list(_candidates(api, known, shadows, rest, seed))
+    certain = all(each.parameters is not None for each in known)
+    with training_work() as work:
+        first = fitted(known, "instance", 0, 0) if certain else fitted(known, "candidate", 0)
+    affordable = MOST_UPDATES // max(work.updates, 1)
+    kept = [0]
+    candidates = [first]
+    if not certain:
+        others = range(1, min(CANDIDATES, max(affordable, FEWEST_CANDIDATES)))
+        candidates = _distinct([first, *(fitted(known, "candidate", place) for place in others)])
+        kept = _most_like(candidates, shadows, answers, seed)
+    if affordable < FOLDS:
+        return [[candidates[kept[0]]] * FOLDS]
+    if affordable < FOLDS * number:
+        number = 1
+    chosen = [(place, candidates[place].known) for place in kept[:number]]
     if len(candidates) == 1:
-        return [fitted(candidates[0].known, place) for place in range(number)]
+        chosen = [(place, first.known) for place in range(number)]
+    return [
+        [
+            first if certain and place == fold == 0 else fitted(known, "instance", place, fold, fold=fold)
+            for fold in range(FOLDS)
+        ]
+        for place, known in chosen
+    ]
+
+
+def _distinct(candidates: Sequence[Simulation]) -> list[Simulation]:
+    """Return simulations without those that have the parameters of an earlier one."""
+    found: list[Simulation] = []
+    for simulation in candidates:
+        if simulation.known not in [each.known for each in found]:
+            found.append(simulation)
+    return found
+
+
+def _most_like(
+    candidates: Sequence[Simulation], shadows: ShadowModels, answers: Array, seed: int
+) -> list[int]:
+    """Return the places of the simulations of the first fold whose answers are most like the bought ones."""
+    if len(candidates) == 1:
+        return [0]
     apart = [
         min(_distance(candidate, shadows, answers, width, seed) for width in prior.WIDTHS)
         for candidate in candidates
     ]
-    kept = np.argsort(apart, kind="stable")[: min(KEPT, number)]
-    return [fitted(candidates[place].known, int(place)) for place in kept]
-
-
-def _candidates(
-    api: Api, known: Sequence[Known], shadows: ShadowModels, rest: Images, seed: int
-) -> Iterator[Simulation]:
-    """Yield simulations of the first fold with parameters drawn from the prior, each once."""
-    found: list[tuple[Known, ...]] = []
-    for number in range(CANDIDATES):
-        simulation = api.simulate(known, shadows.shadow(0, rest, derive(seed, "candidate", number)))
-        if simulation.known not in found:
-            found.append(simulation.known)
-            yield simulation
+    return [int(place) for place in np.argsort(apart, kind="stable")[:KEPT]]
 
 
 def _distance(

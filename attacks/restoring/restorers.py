@@ -47,7 +47,10 @@ def table_restorer(pairs: Pairs, estimates: Array, _seed: int) -> Restorer:
     return restore
 
 
-RESTORERS = {"network": network_restorer, "table": table_restorer}
+RESTORERS: dict[str, Callable[[Pairs, Array, int], Restorer]] = {
+    "network": network_restorer,
+    "table": table_restorer,
+}
 
 
 def restored_answers(
