@@ -1,4 +1,4 @@
-"""Why surrogates of the adaptive bandit's queries stay below published ones on MNIST: four ways to learn them.
+"""Why surrogates of the bandit's queries stay below published ones on MNIST: four ways to learn.
 
 Usage: ``python tests/benchmarks/bandit_queries.py REPEATS``; by default 3. The queries are those of the study
 ``proof-of-work`` with the largest budget.
