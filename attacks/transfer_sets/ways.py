@@ -126,13 +126,17 @@ class Ways:
 def kept(losses: Mapping[str, Array], *, labels: bool) -> str:
     """Return the name of the way to keep, by losses (n,) of each on the same answers.
 
-    It is the best, unless a simpler way is within one standard error of it: the answers alone, and where
-    these are ``labels`` alone, pseudo-labels before them.
+    It is the best, unless the answers alone are within one standard error of it. These then are, and where
+    they are ``labels`` alone, pseudo-labels if they are as near.
     """
     best = min(losses, key=lambda name: float(losses[name].mean()))
-    simple = [name for name in ((PSEUDO, ANSWERS) if labels else (ANSWERS,)) if name in losses]
-    ordered = [*simple, best]
-    return ordered[most_complex([losses[name] for name in ordered])]
+
+    def near(name: str) -> bool:
+        return name in losses and most_complex([losses[name], losses[best]]) == 0
+
+    if not near(ANSWERS):
+        return best
+    return PSEUDO if labels and near(PSEUDO) else ANSWERS
 
 
 def with_views(x: Images, targets: Array, rows: int, views: Augmentation, rng: np.random.Generator) -> Part:

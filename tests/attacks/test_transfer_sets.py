@@ -190,6 +190,7 @@ WORSE = np.full(100, 0.05)
         ({ANSWERS: BETTER, PSEUDO: NEAR}, True, PSEUDO),
         ({ANSWERS: BETTER, PSEUDO: WORSE}, True, ANSWERS),
         ({ANSWERS: NEAR, PSEUDO: WORSE, VIEWS: BETTER}, True, ANSWERS),
+        ({ANSWERS: WORSE, PSEUDO: NEAR, NOISY: BETTER}, True, NOISY),
         ({ANSWERS: WORSE}, True, ANSWERS),
     ],
 )
