@@ -1,7 +1,7 @@
 """What a prior around the victim's true answers adds to learnt inverses of ModelGuard, on digits.
 
-Tang et al. 2024, "ModelGuard" (USENIX Security), test D-DAE+ and partial Bayes with clean answers that are
-drawn around the true ones. No attacker has these: the result is an oracle's, and no attack here uses it.
+Tang et al. 2024, "ModelGuard" (USENIX Security), test partial Bayes with clean answers that are drawn around
+the true ones. No attacker has these: the result is an oracle's, and no attack here uses it.
 
 Prints, for each defense and reading of the answers, the mean L1 to the true answers and the fidelity of a
 surrogate, with 95 % t intervals over repeats. Each repeat has queries, secrets and surrogates of its own.
@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from attacks.base import Array, RandomSeeds
+from attacks.base import Api, Array, Images, RandomSeeds, SurrogateFactory
 from attacks.restore import Restore
-from attacks.restoring.pairs import ShadowModels, simulated_instances, simulated_pairs
+from attacks.restoring.pairs import Pairs, ShadowModels, simulated_instances, simulated_pairs
 from attacks.restoring.prior import Prior, draw
-from attacks.restoring.restorers import network_restorer
+from attacks.restoring.table import TOLERANCE
 from bench.data import data_files
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import defenses
@@ -67,20 +67,34 @@ def measure() -> None:
                 print(f"{name:24} {reading:22} L1 {far}  fidelity {same}", flush=True)
 
 
-def centred(api, x, answers, truth, rest, surrogates, seed) -> Readings:  # type: ignore[no-untyped-def]
-    """Return D-DAE+ around the attacker's estimates and around the true answers: all else is the same.
-
-    The network sees the answer alone, as the authors' does.
-    """
+def centred(
+    api: Api, x: Images, answers: Array, truth: Array, rest: Images, surrogates: SurrogateFactory, seed: int
+) -> Readings:
+    """Return partial Bayes around the attacker's estimates and around the true answers, all else equal."""
     single = np.ones(len(x), dtype=bool)
     shadows = ShadowModels.trained(x, answers.argmax(axis=1), single, answers.shape[1], surrogates)
     instances = simulated_instances(api, shadows, answers, rest, seed)
     found = {}
     for name, centre in (("honest prior", shadows.estimates), ("ORACLE prior", truth)):
         around = ShadowModels(x, shadows.labels, single, shadows.fold, shadows.predictors, centre)
-        pairs = simulated_pairs(instances, around, answers, seed, PUBLISHED)
-        nothing = np.full_like(answers, 1 / answers.shape[1])
-        found[name] = network_restorer(pairs, nothing, seed)(answers)
+        found[name] = partial_bayes(answers, simulated_pairs(instances, around, answers, seed, PUBLISHED))
+    return found
+
+
+def partial_bayes(answers: Array, pairs: Pairs) -> Array:
+    """Return restored answers (n, classes) from one table of the pairs of all rows, as the authors' code.
+
+    Means of the clean rows whose simulated answers have the answer's label and are as near as the nearest, or
+    within an L1 of .01.
+    """
+    classes = answers.shape[1]
+    clean, simulated = pairs.clean.reshape(-1, classes), pairs.answers.reshape(-1, classes)
+    labels, found = simulated.argmax(axis=1), np.array(answers)
+    for place, answer in enumerate(answers):
+        rows = np.flatnonzero(labels == answer.argmax())
+        if len(rows):
+            far = np.abs(simulated[rows] - answer).sum(axis=1)
+            found[place] = clean[rows[far <= max(TOLERANCE, far.min())]].mean(axis=0)
     return found
 
 
