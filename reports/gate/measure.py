@@ -18,12 +18,12 @@ from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from scipy import special
 
+from bench.analysis.multiple_tests import ALPHA
 from bench.analysis.threat_models import VictimThreatModel, defense_of, victim_of
 from bench.data.data_files import data_root
 from bench.exit_codes import ExitCode
 from bench.gate.command import exit_code
 from bench.gate.compare import TOLERANCE, Comparison, compare
-from bench.gate.decisions import ALPHA
 from bench.gate.defense_rows import NATS
 from bench.gate.rows import ComparisonRow, Decision, Names, RowKind
 from bench.metrics.definitions import shown_in
