@@ -24,6 +24,7 @@ from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.labels import Labels, has_single_maximum
 from attacks.recover import RecoveredAnswers, recover
 from attacks.restoring.left_out import restored
+from attacks.transfer_sets.guided_queries import MISLEADING, GuidedQueries, share_changed
 from attacks.transfer_sets.ways import ANSWERS, NOISY, VIEWS, WAYS, Ways, kept, one_hot
 
 LEAST = 200
@@ -36,7 +37,9 @@ EFFORT = 0.3
 EXPLAINED = 0.9
 """Share of the answers in use from which a hand-written inverse is taken to be enough."""
 CHANGED = 0.5
-"""Share of labels changed by the known defense from which no interpretation takes them for the victim's."""
+"""Share of labels that a simulation changes from which no interpretation takes them for the victim's.
+
+Above that of answers which an inverse explains: which answers a simulation changes is only guessed."""
 ENOUGH = 50
 """Answers with a label below which there is too little to train shadow models on."""
 SAME = 1e-6
@@ -153,7 +156,7 @@ def query(api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds
     defense; where the pool is exhausted, the rest of the budget is spent on repeats.
     """
     new = min(len(pool.x), api.budget - (0 if api.known == () else TWICE))
-    queried, answers = ActiveThief(strategy="both").query(api, pool, surrogates, seeds, new)
+    queried, answers = GuidedQueries(api.known or ()).query(api, pool, surrogates, seeds, new)
     again = np.resize(queried, api.budget - len(queried))
     return np.concatenate([queried, again]), np.concatenate([answers, api.predict(pool.x[again])])
 
@@ -180,13 +183,14 @@ def interpretations(
     ``x`` (n, …) was answered with ``answers`` (n, classes), ``rest`` (m, …) was not queried;
     ``unchanged`` is the name of the answers as they are. ``seed``: of simulated defenses.
 
-    An interpretation that takes labels for the victim's is left out where the known defense changed most.
+    An interpretation that takes labels for the victim's is left out where the known defense changed too many:
+    their likelihood, by which interpretations are compared, would favour it.
     """
     every, labels, single = np.ones(len(x), dtype=bool), one_hot(answers), has_single_maximum(answers)
     if api.known == ():
         return [Interpretation(unchanged, answers, every)]
-    candidates, changed = informed(x, answers, rest, api, surrogates, seed) if api.known else ([], 0.0)
-    if changed > CHANGED:
+    candidates, misleading = informed(x, answers, rest, api, surrogates, seed) if api.known else ([], False)
+    if misleading:
         return candidates
     candidates.append(Interpretation(unchanged, answers, every))
     candidates.append(Interpretation("labels", labels, single))
@@ -199,26 +203,26 @@ def interpretations(
 
 def informed(
     x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, seed: int
-) -> tuple[list[Interpretation], float]:
-    """Return the interpretations by which known defenses are undone, and the share of labels they changed.
+) -> tuple[list[Interpretation], bool]:
+    """Return the interpretations by which known defenses are undone, and whether labels are misleading.
 
-    Answers are restored only where hand-written inverses do not explain them, which costs less. The share is
-    that of the interpretation that comes first: by the inverse, or else by the simulation.
+    Answers are restored only where hand-written inverses do not explain them, which costs less. The inverse
+    judges the labels, or else the simulation.
     """
     recovered = recover(api.known or (), x, answers, surrogates)
     inverted = Interpretation("recovered", recovered.targets, recovered.usable, recovered.forward)
     single = has_single_maximum(answers)
     if explains(recovered):
-        return [inverted], _labels_changed(recovered, answers, single)
+        return [inverted], share_changed(recovered, answers) > MISLEADING
     if single.sum() < ENOUGH or np.array_equal(answers, one_hot(answers)):
-        return [inverted], 0.0
+        return [inverted], False
     found = restored(api, x, answers, single, folds(len(x)), rest, surrogates, seed)
     if found is None:
-        return [inverted], 0.0
+        return [inverted], False
     every = np.ones(len(x), dtype=bool)
     first = Interpretation("restored", found.targets, every, left_out=found.left_out)
     # An inverse that is missing takes labels for the victim's.
-    return ([first], found.changed) if found.changed > CHANGED else ([first, inverted], found.changed)
+    return ([first], True) if found.changed > CHANGED else ([first, inverted], False)
 
 
 def explains(recovered: RecoveredAnswers) -> bool:
@@ -226,14 +230,6 @@ def explains(recovered: RecoveredAnswers) -> bool:
     if recovered.forward is None or not recovered.usable.any():
         return False
     return bool(recovered.explained[recovered.usable].mean() >= EXPLAINED)
-
-
-def _labels_changed(recovered: RecoveredAnswers, answers: Array, single: Mask) -> float:
-    """Return the share of explained answers (n, classes) whose label is not that of the recovered row."""
-    rows = recovered.explained & recovered.usable & single
-    if not rows.any():
-        return 0.0
-    return float((recovered.targets[rows].argmax(axis=1) != answers[rows].argmax(axis=1)).mean())
 
 
 def folds(number: int) -> Indices:
@@ -271,28 +267,19 @@ def chosen(x: Images, answers: Array, candidates: Sequence[Interpretation], ways
     scores = [out_of_fold(x, answers, *each) for each in zip(candidates, trained, strict=True)]
     number = most_complex(scores)
     best, parts = candidates[number], fold_parts(x, candidates[number])
-    shown = victims_labels(answers, best)
+    # Once an interpretation is kept, its targets have the victim's labels. Those of the answers say nothing
+    # where a defense changed them.
+    shown, plain = np.where(best.usable[:, None], best.targets, 0.0), replace(best, forward=None)
     if has_single_maximum(shown).sum() < FOLDS:
         return as_bought(x, best)
     found = dict(ways.compared(parts, trained[number]))
-    losses = {name: out_of_fold(x, shown, best, students) for name, students in found.items()}
+    losses = {name: out_of_fold(x, shown, plain, students) for name, students in found.items()}
     if VIEWS in found and len(ways.rest) and not most_complex([losses[VIEWS], losses[ANSWERS]]):
         found[NOISY] = ways.self_trained(parts, found[VIEWS])
-        losses[NOISY] = out_of_fold(x, shown, best, found[NOISY])
+        losses[NOISY] = out_of_fold(x, shown, plain, found[NOISY])
     part = x[best.usable], best.targets[best.usable]
     way = kept(losses, labels=np.array_equal(part[1], one_hot(part[1])))
     return Choice(best, way, ways.final(way, part, found[way]))
-
-
-def victims_labels(answers: Array, candidate: Interpretation) -> Array:
-    """Return rows (n, classes) whose labels the way to learn is judged by; zeros where there is none.
-
-    Once an interpretation is kept, its targets have the victim's labels: where a defense changed most labels,
-    those of the answers say nothing. Where it maps predictions to answers, the answers' labels serve as well.
-    """
-    if candidate.forward is not None:
-        return answers
-    return np.where(candidate.usable[:, None], candidate.targets, 0.0)
 
 
 def fold_parts(x: Images, candidate: Interpretation) -> list[tuple[Images, Array]]:
