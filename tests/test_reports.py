@@ -58,7 +58,14 @@ def cells_of(line):
 
 
 def test_the_reference_reports_are_there():
-    assert {matrix_of(path) for path in OF_MATRICES} == {"digits", "mnist", "frontier", "tabular", "published", *STUDIES}
+    assert {matrix_of(path) for path in OF_MATRICES} == {
+        "digits",
+        "mnist",
+        "frontier",
+        "tabular",
+        "published",
+        *STUDIES,
+    }
     assert (GATE / "report.md").is_file()
     assert all(not (FOLDER / name / "report.md").exists() and name in shipped() for name in WAITING)
 

@@ -84,7 +84,9 @@ def _counts(tasks: Sequence[Task], stored: int, later: int) -> str:
 
 def _time(left: Sequence[Task], records: Sequence[Record], jobs: int, later: int) -> str:
     if not left:
-        return "time: nothing is left to run" + (", unless something is to be confirmed" if later else "")
+        # Keys hold the victim and the code; only a run compares them.
+        more = " or something is to be confirmed" if later else ""
+        return f"time: nothing is left to run, unless code, data or versions have changed since{more}"
     if not records:
         return "time: unknown until the first cells have run"
     found = Durations.of(records).estimate(left)
