@@ -197,7 +197,7 @@ def _verdict(
         conclusion = "tied"
     elif each.again:
         conclusion = "confirmed" if each.again.interval.low > 0 else "not confirmed"
-    elif each in chosen:
+    elif each in chosen and each.first and each.first.interval.low > 0:
         conclusion = "candidate"
     else:
         conclusion = "eligible"

@@ -99,6 +99,12 @@ def test_without_a_confirmation_run_a_defense_is_a_candidate_at_most():
     assert dict(found.others) == {"labels": None, "ranking": None}
 
 
+def test_what_may_reduce_nothing_is_no_candidate_but_is_run_again():
+    found, conclusions = concluded(case("a", USELESS), fresh=False)
+    assert conclusions == {"a": "eligible"}
+    assert found.selected == (("a",),)
+
+
 def test_a_confirmed_reduction_below_the_least_is_not_recommended():
     small = {name: share - 0.008 for name, share in NONE.items()}
     found, conclusions = concluded(case("a", HELPS, small))
