@@ -36,7 +36,13 @@ ALLOWED = {
     "defenses": {"defenses.base", *HARNESS},
 }
 SHARED = {
-    "attacks": ("attacks.active", "attacks.common", "attacks.inverse", "attacks.restoring"),
+    "attacks": (
+        "attacks.active",
+        "attacks.common",
+        "attacks.inverse",
+        "attacks.restoring",
+        "attacks.transfer_sets",
+    ),
     "defenses": ("defenses.gradient_angle", "defenses.networks", "defenses.tuning", "defenses.predicates"),
 }
 
