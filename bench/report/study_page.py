@@ -34,9 +34,10 @@ def first(context: ReportContext) -> dict[str, Any]:
         if not shown or len(shown) + len(own) <= MOST_ROWS:
             shown += own[:MOST_ROWS]
     figures = []
-    if context.folder and (context.folder / "published-1.svg").is_file():  # drawn for replication.md
-        path = f"{context.folder.name}/published-1.svg"
-        figures.append(rendered("figure_published", heading=study.table[0].heading, path=path))
+    kind = "published" if _published(study) else "measured"
+    if context.folder and (context.folder / f"{kind}-1.svg").is_file():  # drawn for replication.md
+        path = f"{context.folder.name}/{kind}-1.svg"
+        figures.append(rendered(f"figure_{kind}", heading=study.table[0].heading, path=path))
     left = len(values) - len(shown)
     more = f" {left} more values are in [replication.md](replication.md)." if left > 0 else ""
     found = len(context.notes)
@@ -147,9 +148,11 @@ def _figures(context: ReportContext, table: Table, values: Sequence[Value], numb
     from bench.report.figures import study as study_figures
     from bench.report.figures.style import save
 
-    path = save(study_figures.beside(values), folder, f"published-{number}")
+    alone = context.study is not None and not _published(context.study)
+    kind = "measured" if alone else "published"
+    path = save(study_figures.beside(values, without_published=alone), folder, f"{kind}-{number}")
     if path:
-        parts.append(rendered("figure_published", heading=table.heading, path=path))
+        parts.append(rendered(f"figure_{kind}", heading=table.heading, path=path))
     matrices = {value.row.label: _confusion(value) for value in values if value.row.confusion}
     counted = {label: counts for label, counts in matrices.items() if counts is not None}
     path = save(study_figures.confusion(counted), folder, f"confusion-{number}")
@@ -160,6 +163,11 @@ def _figures(context: ReportContext, table: Table, values: Sequence[Value], numb
     # In a usual report the section on membership inference has curves of its own.
     name = f"roc-{number}" if context.on_study_page else f"roc-study-{number}"
     return parts + membership.curves(found, folder, name)
+
+
+def _published(study: Study) -> bool:
+    """Return whether a replication has a published number. Without one, what was measured is drawn alone."""
+    return any(row.published is not None for table in study.table for row in table.row)
 
 
 def _confusion(value: Value) -> Any:

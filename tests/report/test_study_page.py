@@ -64,7 +64,7 @@ def all_of(page):
 def undrawn(monkeypatch):
     """Leave the figures out, which take most of a page's time."""
     for kind in ("beside", "confusion", "roc"):
-        monkeypatch.setattr(study_figures, kind, lambda _: None)
+        monkeypatch.setattr(study_figures, kind, lambda *_, **__: None)
 
 
 def test_a_confirmation_run_changes_no_row(run):
@@ -325,6 +325,28 @@ def test_published_and_measured_stand_where_the_numbers_are():
         study_figures.beside([Value(row.model_copy(update={"published": None}), "ok", Interval(1, 1, 1))])
         is None
     )
+
+
+def test_without_published_numbers_what_was_measured_is_drawn_alone():
+    row = PublishedValue(id="a", label="a copy", metric="x")
+    drawn = study_figures.beside([Value(row, "ok", Interval(0.887, 0.88, 0.893))], without_published=True)
+    assert [list(each.get_xdata()) for each in drawn.axes[0].lines if each.get_marker() == "D"] == []
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["measured here, 95 % interval"]
+    assert study_figures.beside([Value(row, "not run")], without_published=True) is None
+
+
+def test_a_study_without_published_numbers_shows_its_figure_on_the_first_page(run, tmp_path):
+    study, records, meta = run
+    bare = study.model_dump()
+    for table in bare["table"]:
+        table["row"] = [{**row, "published": None} for row in table["row"]]
+    bare["headline"] = None
+    write_report(records, meta.with_values(study=bare), tmp_path)
+    first = (tmp_path / "report.md").read_text()
+    assert "](figures/measured-1.svg)" in first
+    assert "diamonds" not in first
+    assert (tmp_path / "figures" / "measured-1.svg").is_file()
+    assert not (tmp_path / "figures" / "published-1.svg").exists()
 
 
 def test_units_have_axes_of_their_own():

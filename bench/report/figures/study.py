@@ -35,13 +35,14 @@ def _wrapped(text: str, width: int) -> str:
 
 
 @mpl.rc_context(STYLE)
-def beside(values: Sequence[Value]) -> Figure | None:
+def beside(values: Sequence[Value], *, without_published: bool = False) -> Figure | None:
     """Draw published beside measured, a row each, a panel for every unit; None if nothing was published.
 
-    Bars are the intervals; of seconds, minimum and maximum around the median.
+    ``without_published``: draw it all the same, of what was measured. None if there is nothing to draw. Bars are the intervals; of seconds, minimum and maximum around the median.
     """
     shown = [value for value in values if value.status == "ok" or value.row.published is not None]
-    if not any(value.row.published is not None for value in shown):
+    published = any(value.row.published is not None for value in shown)
+    if not shown or not (published or without_published):
         return None
     units = {
         unit: [v for v in shown if v.row.unit == unit] for unit in dict.fromkeys(v.row.unit for v in shown)
@@ -60,28 +61,27 @@ def beside(values: Sequence[Value]) -> Figure | None:
         axes.set_xlabel(AXIS_LABELS[unit], labelpad=2)
         top -= sum(heights[unit]) + 0.62
     bars = ["95 % interval"] * ("%" in units or "" in units) + ["minimum to maximum"] * ("s" in units)
+    diamond = Line2D(
+        [],
+        [],
+        color=GREY,
+        marker="D",
+        markersize=6.5,
+        markeredgewidth=0,
+        linestyle="",
+        label="published",
+    )
+    dot = Line2D(
+        [],
+        [],
+        color=BLUE,
+        marker="o",
+        markersize=5,
+        linewidth=1.6,
+        label=f"measured here, {' or '.join(bars)}",
+    )
     figure.legend(
-        handles=[
-            Line2D(
-                [],
-                [],
-                color=GREY,
-                marker="D",
-                markersize=6.5,
-                markeredgewidth=0,
-                linestyle="",
-                label="published",
-            ),
-            Line2D(
-                [],
-                [],
-                color=BLUE,
-                marker="o",
-                markersize=5,
-                linewidth=1.6,
-                label=f"measured here, {' or '.join(bars)}",
-            ),
-        ],
+        handles=[diamond, dot] if published else [dot],
         loc="upper right",
         ncols=2,
         frameon=False,
