@@ -25,9 +25,9 @@ class GuidedQueries(ActiveThief):
     """ActiveThief's queries by entropy and k-center, until ``known`` defenses mislead what guides them.
 
     Surrogates of changed labels look for inputs that are near no boundary of the victim. And a defense that
-    changes the answers that the victim is unsure of changes most of those that are looked for. Once more than
-    a tenth of the answers so far are like that, the random draw continues instead. Judged by the inverses
-    alone, without surrogates; where parameters are unknown it is not judged.
+    changes the answers that the victim is unsure of changes most of those that are looked for. While more
+    than a tenth of the answers so far are like that, batches are drawn at random instead. Judged by the
+    inverses alone, without surrogates; where parameters are unknown it is not judged.
     """
 
     def __init__(self, known: Sequence[Known]) -> None:

@@ -87,6 +87,10 @@ class _Judged:
     def confirmed(self, least: float) -> bool:
         return self.again is not None and self.again.interval.low > 0 and self.confirmed_value >= least
 
+    def promising(self, least: float) -> bool:
+        """Return whether fresh repeats would make it recommended, if they gave what the matrix's gave."""
+        return self.first is not None and self.first.interval.low > 0 and self.estimate >= least
+
     @property
     def strongest_again(self) -> AttackTable:
         return strongest(self.case.fresh)
@@ -197,7 +201,7 @@ def _verdict(
         conclusion = "tied"
     elif each.again:
         conclusion = "confirmed" if each.again.interval.low > 0 else "not confirmed"
-    elif each in chosen and each.first and each.first.interval.low > 0:
+    elif each in chosen and each.promising(options.least):
         conclusion = "candidate"
     else:
         conclusion = "eligible"

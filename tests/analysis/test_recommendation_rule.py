@@ -103,6 +103,13 @@ def test_what_may_reduce_nothing_is_no_candidate_but_is_run_again():
     found, conclusions = concluded(case("a", USELESS), fresh=False)
     assert conclusions == {"a": "eligible"}
     assert found.selected == (("a",),)
+    little = {name: share - 0.008 for name, share in NONE.items()}
+    found, conclusions = concluded(case("a", little), fresh=False)
+    assert found.verdicts[0].reduction.interval.low > 0
+    assert conclusions == {"a": "eligible"}
+    assert concluded(case("a", little), fresh=False, options=ReportOptions(least=0.005))[1] == {
+        "a": "candidate"
+    }
 
 
 def test_a_confirmed_reduction_below_the_least_is_not_recommended():

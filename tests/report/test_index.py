@@ -17,7 +17,7 @@ from bench.report.page import write_report
 def reports(tmp_path, monkeypatch):
     """A folder with an ordinary report and two studies, one of them without a headline."""
     for kind in ("beside", "confusion", "roc"):
-        monkeypatch.setattr(study_figures, kind, lambda _: None)
+        monkeypatch.setattr(study_figures, kind, lambda *_, **__: None)
     matrix, tasks = load(tmp_path)
     study = validated(matrix, tasks).model_dump()
     records = [made(task) for task in tasks]

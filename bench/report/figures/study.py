@@ -38,7 +38,8 @@ def _wrapped(text: str, width: int) -> str:
 def beside(values: Sequence[Value], *, without_published: bool = False) -> Figure | None:
     """Draw published beside measured, a row each, a panel for every unit; None if nothing was published.
 
-    ``without_published``: draw it all the same, of what was measured. None if there is nothing to draw. Bars are the intervals; of seconds, minimum and maximum around the median.
+    ``without_published``: draw it all the same, of what was measured. None if there is nothing to draw.
+    Bars are the intervals; of seconds, minimum and maximum around the median.
     """
     shown = [value for value in values if value.status == "ok" or value.row.published is not None]
     published = any(value.row.published is not None for value in shown)
