@@ -98,7 +98,7 @@ def overview(context: ReportContext) -> dict[str, Any]:
             rows.append(
                 [
                     link if place == 0 else "",
-                    context.attacker(rec.threat),
+                    f"{context.attacker(rec.threat)}; {rec.budget:,} queries",
                     _fidelity(best) if best else _without(rec),
                     in_table(best.reduction.interval) if best and best.reduction else DASH,
                     name,
