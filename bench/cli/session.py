@@ -139,6 +139,7 @@ class Session:
         backend = None if cluster is None else _dask_backend(cluster)
         with Store(self.store, create=True) as store:
             _require_no_campaign(store)
+            before = _facts(store)
             store.set_meta(
                 Meta(
                     matrix=self.matrix.name,
@@ -173,6 +174,11 @@ class Session:
             finally:
                 if self.settings.answers is not None:
                     shutil.rmtree(self.settings.answers, ignore_errors=True)  # they serve one run
+            if before.started is not None and store.meta().started == before.started:
+                # Nothing ran: the results are still those of the code and the machine of before.
+                made_by = ("command", "machine", "packages", "commit", "dirty")
+                known = {name: value for name, value in before.values().items() if name in made_by}
+                store.set_meta(Meta().with_values(**known))
             try:
                 # While no other run can change the plan.
                 report = write_store_report(self.store, self.out)
@@ -209,6 +215,13 @@ class Session:
         if not cells:
             log.info("no defense is promising enough for a confirmation run")
         return cells
+
+
+def _facts(store: Store) -> Meta:
+    """Return the facts about earlier runs; none where they are damaged, since they are written anew."""
+    with suppress(StoreError):
+        return store.meta()
+    return Meta()
 
 
 def _require_no_campaign(store: Store) -> None:

@@ -6,7 +6,7 @@ from in_process import moatbench
 
 from bench.analysis.findings import Findings
 from bench.analysis.recommendation import Selected
-from bench.cli import confirmation
+from bench.cli import confirmation, provenance
 from bench.cli.confirmation import confirmation_cells, most_cells
 from bench.cli.session import Session
 from bench.plan.matrix import load_matrix
@@ -83,6 +83,23 @@ def test_where_nothing_is_left_to_run_the_times_stay_those_of_the_run(finished, 
     assert moatbench(finished, "run", "tiny.toml", "--jobs", "1")[0] == 0
     after = stored(finished)[1]
     assert (after.started, after.finished, after.ran) == (before.started, before.finished, before.ran)
+
+
+def test_where_nothing_is_left_to_run_the_results_stay_those_of_the_earlier_code(finished, monkeypatch):
+    choose(monkeypatch, ROUNDED)
+    with Store(finished / "results/tiny/store.sqlite") as store:
+        before = store.meta()
+    monkeypatch.setattr(provenance, "commit", lambda: {"commit": "later", "dirty": True})
+    code, text = moatbench(finished, "run", "tiny.toml", "--jobs", "1", "--repeats", "2")
+    assert code == 0, text
+    with Store(finished / "results/tiny/store.sqlite") as store:
+        assert store.meta().commit == before.commit
+        assert store.meta().dirty == before.dirty
+        assert store.meta().command == before.command
+    code, text = moatbench(finished, "run", "tiny.toml", "--jobs", "1", "--fresh")
+    assert code == 0, text
+    with Store(finished / "results/tiny/store.sqlite") as store:
+        assert (store.meta().commit, store.meta().dirty) == ("later", True)
 
 
 def test_of_a_run_whose_confirmation_came_later_only_that_part_is_timed(finished, monkeypatch):
