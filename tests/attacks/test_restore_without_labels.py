@@ -201,7 +201,10 @@ def test_the_more_training_a_fit_takes_the_fewer_instances(
 ):
     monkeypatch.setattr(pairs, "MOST_UPDATES", 100 * affordable)
     api, shadows = Training(100, (Known("some", parameters),)), misled(classes=5)
-    predictor = lambda x: np.full((len(x), 5), 0.2)  # noqa: E731
+
+    def predictor(x):
+        return np.full((len(x), 5), 0.2)
+
     shadows = ShadowModels(
         shadows.x, shadows.labels, shadows.single, shadows.fold, [predictor] * FOLDS, shadows.estimates
     )
@@ -218,7 +221,10 @@ def test_the_more_training_a_fit_takes_the_fewer_instances(
 def test_a_simulated_defense_is_fitted_on_a_limited_number_of_rows(monkeypatch):
     monkeypatch.setattr(pairs, "MOST_ROWS", 40)
     shadows = misled()
-    predictor = lambda x: np.eye(5)[[0] * len(x)]  # noqa: E731
+
+    def predictor(x):
+        return np.eye(5)[[0] * len(x)]
+
     shadows = ShadowModels(
         shadows.x, shadows.labels, shadows.single, shadows.fold, [predictor] * FOLDS, shadows.estimates
     )
