@@ -21,11 +21,13 @@ from attacks.base import (
     TransferSet,
 )
 from attacks.common.validation import most_complex, negative_log_likelihood
+from attacks.inverse.numerics.intervals import one_hot
 from attacks.labels import Labels, has_single_maximum
 from attacks.recover import RecoveredAnswers, recover
 from attacks.restoring.left_out import restored
-from attacks.transfer_sets.guided_queries import MISLEADING, GuidedQueries, share_changed
-from attacks.transfer_sets.ways import ANSWERS, NOISY, VIEWS, WAYS, Ways, kept, one_hot
+from attacks.transfer_sets.guided_queries import MISLEADING, GuidedQueries, changed_labels
+from attacks.transfer_sets.ways import ANSWERS, NOISY, VIEWS, WAYS, Ways, kept
+from bench.seeds import derive, random_state
 
 LEAST = 200
 """Queries below which there is too little to compare interpretations by."""
@@ -100,7 +102,8 @@ class Auto(Extraction):
     Student", arXiv 1911.04252). The best is kept, unless the answers alone are within one standard error. It
     does so where it knows that there is no defense, too: a better trainer is no broken defense.
 
-    Below 200 queries it does what :class:`attacks.labels.Labels` does (the fact ``small_budget``).
+    Below 200 queries nothing is compared (the fact ``small_budget``): queries are random, and what is learned
+    are the labels, or the recovered answers where an inverse with known parameters explains them.
     """
 
     name = "auto"
@@ -126,27 +129,44 @@ class Auto(Extraction):
         make the transfer set: 1 for the one that was kept, else 0.
         """
         if api.budget < LEAST:
-            transfer_set = Labels().acquire(api, pool, surrogates, seeds)
+            transfer_set = without_comparison(api, pool, surrogates, seeds)
             return replace(transfer_set, facts={"small_budget": 1.0, "repeated": 0.0})
         queried, answers = query(api, pool, surrogates, seeds)
         answered = np.isfinite(answers).all(axis=1)
         rows, answers, randomized = averaged(queried[answered], answers[answered])
         facts: dict[str, float | None] = {"small_budget": 0.0}
         facts["repeated"] = float(len(queried) - len(np.unique(queried)))
-        x, rest = pool.x[rows], pool.x[np.setdiff1d(np.arange(len(pool.x)), queried)]
+        x, rest = pool.x[rows], pool.x[not_queried(pool, queried, seeds.choices)]
         comparable = has_single_maximum(answers).sum() >= FOLDS
         if comparable:
             unchanged = "averaged" if randomized else "as_is"
-            candidates = interpretations(x, answers, rest, api, surrogates, unchanged, seeds.choices)
+            candidates, judged = interpretations(x, answers, rest, api, surrogates, unchanged, seeds.choices)
         else:
             candidates = [Interpretation("labels", one_hot(answers), has_single_maximum(answers))]
-        # Nothing is learned of test inputs that were not answered.
-        ways = Ways(rest[: 0 if pool.overlaps == "test" else None], surrogates, seeds.choices, EFFORT)
-        choice = chosen(x, answers, candidates, ways) if comparable else as_bought(x, candidates[0])
+        ways = Ways(rest, surrogates, seeds.choices, EFFORT)
+        choice = chosen(x, judged, candidates, ways) if comparable else as_bought(x, candidates[0])
         facts |= {f"read_as_{each.name}": float(each is choice.interpretation) for each in candidates}
         facts |= {f"trained_on_{name}": float(name == choice.way) for name in WAYS}
         inputs, targets = choice.transfer_set
         return TransferSet(np.ascontiguousarray(inputs), targets.astype(np.float32), facts=facts)
+
+
+def without_comparison(api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
+    """Return the labels of answers to random queries, or these recovered where an inverse explains them.
+
+    Only an inverse with known parameters does: fitted to few answers, a wrong one may explain them, too.
+    """
+    if api.known is None or any(each.parameters is None for each in api.known):
+        return Labels().acquire(api, pool, surrogates, seeds)
+    x = pool.x[random_state(seeds.order).permutation(len(pool.x))[: api.budget]]
+    answers = api.predict(x)
+    answered = np.isfinite(answers).all(axis=1)
+    x, answers = x[answered], answers[answered]
+    recovered = recover(api.known, x, answers, surrogates)
+    rows, targets = recovered.usable, recovered.targets
+    if not explains(recovered):
+        rows, targets = has_single_maximum(answers), one_hot(answers)
+    return TransferSet(np.ascontiguousarray(x[rows]), targets[rows].astype(np.float32))
 
 
 def query(api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> tuple[Indices, Array]:
@@ -159,6 +179,17 @@ def query(api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds
     queried, answers = GuidedQueries(api.known or ()).query(api, pool, surrogates, seeds, new)
     again = np.resize(queried, api.budget - len(queried))
     return np.concatenate([queried, again]), np.concatenate([answers, api.predict(pool.x[again])])
+
+
+def not_queried(pool: Pool, queried: Indices, seed: int) -> Indices:
+    """Return the indices of the pool that are not among those ``queried``, in random order.
+
+    None of the pool "test": nothing is learned of test inputs that were not answered.
+    """
+    if pool.overlaps == "test":
+        return queried[:0]
+    left = np.setdiff1d(np.arange(len(pool.x)), queried)
+    return np.random.default_rng(derive(seed, "not queried")).permutation(left)
 
 
 def averaged(queried: Indices, answers: Array) -> tuple[Indices, Array, bool]:
@@ -177,34 +208,51 @@ def averaged(queried: Indices, answers: Array) -> tuple[Indices, Array, bool]:
 
 def interpretations(
     x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, unchanged: str, seed: int
-) -> list[Interpretation]:
-    """Return the distinct interpretations, the one that uses most of the answers first.
+) -> tuple[list[Interpretation], Array]:
+    """Return the distinct interpretations, the one that uses most of the answers first, and what judges them.
 
     ``x`` (n, …) was answered with ``answers`` (n, classes), ``rest`` (m, …) was not queried;
     ``unchanged`` is the name of the answers as they are. ``seed``: of simulated defenses.
 
-    An interpretation that takes labels for the victim's is left out where the known defense changed too many:
-    their likelihood, by which interpretations are compared, would favour it.
+    The answers (n, classes) judge, whose labels are compared with predictions. Those that an inverse explains
+    as changed judge nothing, and have a row of zeros: who learnt changed labels predicts them best. Where the
+    known defense changed too many, an interpretation that takes labels for the victim's is left out.
     """
     every, labels, single = np.ones(len(x), dtype=bool), one_hot(answers), has_single_maximum(answers)
     if api.known == ():
-        return [Interpretation(unchanged, answers, every)]
-    candidates, misleading = informed(x, answers, rest, api, surrogates, seed) if api.known else ([], False)
-    if misleading:
-        return candidates
+        return [Interpretation(unchanged, answers, every)], answers
+    found = informed(x, answers, rest, api, surrogates, seed) if api.known else Informed([], ~every)
+    candidates, judged = list(found.candidates), np.where(found.changed[:, None], 0.0, answers)
+    if has_single_maximum(judged).sum() < FOLDS:
+        judged = answers
+    if found.misleading:
+        return candidates, judged
     candidates.append(Interpretation(unchanged, answers, every))
     candidates.append(Interpretation("labels", labels, single))
     distinct: list[Interpretation] = []
     for candidate in candidates:
         if not any(_equal(candidate, other) for other in distinct):
             distinct.append(candidate)
-    return distinct
+    return distinct, judged
+
+
+@dataclass(frozen=True)
+class Informed:
+    """The interpretations by which known defenses are undone.
+
+    ``changed``: (n,) answers whose label is not the victim's, by an inverse that explains the answers.
+    ``misleading``: whether none of them is to be taken for the victim's.
+    """
+
+    candidates: Sequence[Interpretation]
+    changed: Mask
+    misleading: bool = False
 
 
 def informed(
     x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, seed: int
-) -> tuple[list[Interpretation], bool]:
-    """Return the interpretations by which known defenses are undone, and whether labels are misleading.
+) -> Informed:
+    """Return the interpretations by which known defenses are undone.
 
     Answers are restored only where hand-written inverses do not explain them, which costs less. The inverse
     judges the labels, or else the simulation.
@@ -212,17 +260,19 @@ def informed(
     recovered = recover(api.known or (), x, answers, surrogates)
     inverted = Interpretation("recovered", recovered.targets, recovered.usable, recovered.forward)
     single = has_single_maximum(answers)
+    nothing = np.zeros(len(x), dtype=bool)
     if explains(recovered):
-        return [inverted], share_changed(recovered, answers) > MISLEADING
+        changed = changed_labels(recovered, answers)
+        return Informed([inverted], changed, bool(changed[single].mean() > MISLEADING))
     if single.sum() < ENOUGH or np.array_equal(answers, one_hot(answers)):
-        return [inverted], False
+        return Informed([inverted], nothing)
     found = restored(api, x, answers, single, folds(len(x)), rest, surrogates, seed)
     if found is None:
-        return [inverted], False
-    every = np.ones(len(x), dtype=bool)
-    first = Interpretation("restored", found.targets, every, left_out=found.left_out)
+        return Informed([inverted], nothing)
+    first = Interpretation("restored", found.targets, ~nothing, found.forward, found.left_out)
     # An inverse that is missing takes labels for the victim's.
-    return ([first], True) if found.changed > CHANGED else ([first, inverted], False)
+    misleading = found.changed > CHANGED
+    return Informed([first] if misleading else [first, inverted], nothing, misleading)
 
 
 def explains(recovered: RecoveredAnswers) -> bool:

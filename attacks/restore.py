@@ -93,6 +93,8 @@ class Restore(Extraction):
         if small or (answers == one_hot).all():
             return _transfer_set(x[single], one_hot[single], {"small_budget": float(small)})
         shadows = ShadowModels.trained(x, labels, single, api.nb_classes, surrogates)
+        # Nothing is learned of test inputs that were not answered.
+        rest = rest[: 0 if pool.overlaps == "test" else None]
         instances = simulated_instances(api, shadows, answers, rest, seeds.choices)
         seed = derive(seeds.choices, "without labels")
         alone = restored_without_labels(instances, shadows, answers, seed)

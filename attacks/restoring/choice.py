@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attacks.base import Array
+from attacks.base import Array, Simulation
 from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.restoring.pairs import Instances, Labels, Mask, ShadowModels
 
@@ -15,15 +15,26 @@ NOISE = 5
 
 
 def defended(instances: Instances, shadows: ShadowModels, rows: Mask, predicted: Array) -> list[Array]:
-    """Return mean simulated answers (m, classes) to ``rows``, of the first fold, if they may change labels.
+    """Return mean simulated answers (m, classes) to ``rows`` (n,), if the defenses may change labels.
 
-    ``predicted``: (m, classes), the clean answers that are supposed. Rejected answers are left out.
+    Each row is answered by the instances of its fold. ``predicted``: (m, classes), the clean answers that are
+    supposed. Rejected answers are left out.
     """
     if all(simulation.keeps_label for instance in instances for simulation in instance[:1]):
         return []
+    x, fold = shadows.x[rows], shadows.fold[rows]
+
+    def answers(instance: Sequence[Simulation], number: int) -> Array:
+        found = np.empty(predicted.shape)
+        for place, simulation in enumerate(instance):
+            part = fold == place
+            if part.any():
+                found[part] = simulation.answer(x[part], predicted[part], number)
+        return found
+
     drawn = np.stack(
         [
-            instance[0].answer(shadows.x[rows], predicted, number)
+            answers(instance, number)
             for instance in instances
             for number in range(NOISE if instance[0].randomized else 1)
         ]

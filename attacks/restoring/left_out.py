@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from attacks.base import Api, Array, Images, SurrogateFactory
+from attacks.restoring.choice import defended
 from attacks.restoring.network import RestoringNetwork
 from attacks.restoring.pairs import EFFORT as SHADOW_EFFORT
 from attacks.restoring.pairs import (
@@ -35,11 +36,14 @@ class Restored:
     ``targets``: (n, classes), of all rows. ``left_out``: for each fold, (n, classes), restored without the
     labels of that fold; empty where no row is restored by labels of others. ``changed``: share of simulated
     answers whose label is not that of the clean row, or of bought ones that are restored with another label.
+    ``forward``: maps clean answers to all rows (n, classes) to the mean simulated ones; None where the
+    defenses keep labels, which the likelihood of labels needs no map for.
     """
 
     targets: Array
     left_out: Sequence[Array]
     changed: float
+    forward: Callable[[Array], Array] | None
 
 
 def restored(
@@ -69,9 +73,16 @@ def restored(
         instances = simulated_instances(api, shadows, answers, rest, seed, number=1)
     except NotApplicable:
         return None
+    every = np.ones(len(x), dtype=bool)
+    keeps = all(simulation.keeps_label for instance in instances for simulation in instance[:1])
+
+    def forward(rows: Array) -> Array:
+        (means,) = defended(instances, shadows, every, rows)
+        return means
+
     alone = restored_without_labels(instances, shadows, answers, derive(seed, "without labels"))
     if alone is not None:  # of each row's own answer: nothing comes from labels of other rows
-        return Restored(alone, (), float((alone.argmax(axis=1) != labels).mean()))
+        return Restored(alone, (), float((alone.argmax(axis=1) != labels).mean()), forward)
     pairs = simulated_pairs(instances, shadows, answers, derive(seed, "restoration"))
     answered: Mask = np.asarray(np.isfinite(pairs.answers).all(axis=2))
     if not answered.any():
@@ -85,7 +96,8 @@ def restored(
 
     by_fold = _predictions_by_fold(x, np.eye(classes)[labels], single, fold, surrogates)
     left_out = [restore(_without(number, by_fold, fold)) for number in range(FOLDS)]
-    return Restored(restore(shadows.estimates), left_out, _changed(pairs, answered))
+    changed = _changed(pairs, answered)
+    return Restored(restore(shadows.estimates), left_out, changed, None if keeps else forward)
 
 
 def _changed(pairs: Pairs, answered: Mask) -> float:

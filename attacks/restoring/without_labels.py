@@ -49,7 +49,7 @@ def restored_without_labels(
 
 
 def _half_renamed(pairs: Pairs, seed: int) -> Pairs:
-    """Return the pairs with, in every other draw, the classes of each pair renamed at random.
+    """Return the pairs with, in half of the draws of each width, the classes of each pair renamed at random.
 
     Which classes a defense prefers may be its secret, and the few instances that are simulated have secrets
     of their own: from renamed pairs the network learns that it may be any class. The others show what a
@@ -57,7 +57,9 @@ def _half_renamed(pairs: Pairs, seed: int) -> Pairs:
     """
     rng = np.random.default_rng(derive(seed, "renamed"))
     clean, answers = pairs.clean.copy(), pairs.answers.copy()
-    names = rng.permuted(np.broadcast_to(np.arange(clean.shape[2]), clean[::2].shape), axis=2)
-    clean[::2] = np.take_along_axis(clean[::2], names, axis=2)
-    answers[::2] = np.take_along_axis(answers[::2], names, axis=2)
+    # The widths of the prior take turns, draw by draw.
+    half = np.arange(len(clean)) // OF_ANY_CLASS.kept % 2 == 0
+    names = rng.permuted(np.broadcast_to(np.arange(clean.shape[2]), clean[half].shape), axis=2)
+    clean[half] = np.take_along_axis(clean[half], names, axis=2)
+    answers[half] = np.take_along_axis(answers[half], names, axis=2)
     return Pairs(clean, answers, pairs.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,10 @@ class GuidedQueries(ActiveThief):
     """ActiveThief's queries by entropy and k-center, until ``known`` defenses mislead what guides them.
 
     Surrogates of changed labels look for inputs that are near no boundary of the victim. And a defense that
-    changes the answers that the victim is unsure of changes most of those that are looked for. While more
-    than a tenth of the answers so far are like that, batches are drawn at random instead. Judged by the
-    inverses alone, without surrogates; where parameters are unknown it is not judged.
+    changes the answers that the victim is unsure of changes most of those that are looked for. Once more
+    than a tenth of the answers so far are like that, all other batches are drawn at random: guided again,
+    these would be changed again. Judged after each batch by the inverses alone, without surrogates; where
+    parameters are unknown it is not judged.
     """
 
     def __init__(self, known: Sequence[Known]) -> None:
@@ -35,25 +37,29 @@ class GuidedQueries(ActiveThief):
         self._known = known
 
     def useful(self, answers: Array) -> Mask:
-        """Return (n,) which answers (n, classes) surrogates learn from: none, once they are misleading."""
-        return super().useful(answers) & (not self._misleading(answers))
+        """Return (n,) which answers (n, classes) surrogates learn from: none, once they are misleading.
+
+        Batches that were drawn at random may dilute the share again. So it is that after each batch so far.
+        """
+        ends = takewhile(lambda total: total < len(answers), self.totals())
+        misleading = any(self._misleading(answers[:end]) for end in (*ends, len(answers)))
+        return super().useful(answers) & (not misleading)
 
     def _misleading(self, answers: Array) -> bool:
         rows = answers[np.isfinite(answers).all(axis=1)]
         if not self._known or len(rows) < FEW or any(each.parameters is None for each in self._known):
             return False
         stack = InverseStack([inverse_of(each.name)(each.parameters) for each in self._known])
-        return share_changed(stack.invert(rows, None), rows) > MISLEADING
+        single = has_single_maximum(rows)
+        changed = changed_labels(stack.invert(rows, None), rows)[single]
+        return len(changed) > 0 and bool(changed.mean() > MISLEADING)
 
 
-def share_changed(recovered: RecoveredAnswers, answers: Array) -> float:
-    """Return the share of answers (n, classes) whose label, or all of them, is not the victim's.
+def changed_labels(recovered: RecoveredAnswers, answers: Array) -> Mask:
+    """Return (n,) which answers (n, classes) have a label that is not the victim's.
 
     These are the ones that say nothing of the victim, and those that an inverse explains by a row of another
-    label. Of answers without a single maximum the label is unknown; they are left out.
+    label.
     """
-    single = has_single_maximum(answers)
-    if not single.any():
-        return 0.0
     other = recovered.explained & (recovered.targets.argmax(axis=1) != answers.argmax(axis=1))
-    return float((other | ~recovered.usable)[single].mean())
+    return np.asarray(other | ~recovered.usable)

@@ -13,6 +13,7 @@ import numpy as np
 
 from attacks.base import Array, Images, NetworkPredictor, Predictor, SurrogateFactory
 from attacks.common.validation import most_complex
+from attacks.inverse.numerics.intervals import one_hot
 from attacks.transfer_sets.strong_views import strong
 from bench.augmentation import Augmentation
 from bench.inputs import LAYOUTS
@@ -52,15 +53,17 @@ class Ways:
         """Return for each way but the last a surrogate of each part, trained with the ``effort``.
 
         ``plain``: those that learnt the parts as they are, with the same effort; the first way. A way that
-        there is not is left out: pseudo-labels where nothing is left to label, views where the answers alone
-        are as many rows, and for models that are no networks, whose training takes longer with each row.
+        there is not is left out: pseudo-labels where nothing is left to label, views where all answers
+        together are as many rows, and for models that are no networks, whose training takes longer with each
+        row. ``parts``: of folds, so that each answer is in all of them but one.
         """
         found: dict[str, Sequence[Predictor]] = {ANSWERS: plain}
         if not all(len(x) for x, _ in parts):
             return found
         if len(self.rest):
             found[PSEUDO] = self._next(PSEUDO, parts, [each(self.rest) for each in plain], 0)
-        if all(isinstance(each, NetworkPredictor) for each in plain) and min(len(x) for x, _ in parts) < ROWS:
+        answers = sum(len(x) for x, _ in parts) / max(1, len(parts) - 1)
+        if all(isinstance(each, NetworkPredictor) for each in plain) and answers < ROWS:
             found[VIEWS] = self._next(VIEWS, parts, [self._unlabelled] * len(parts), 0)
         return found
 
@@ -143,8 +146,3 @@ def with_views(x: Images, targets: Array, rows: int, views: Augmentation, rng: n
     """Return all inputs (n, …), then weak views of them in turn up to ``rows``, and their targets."""
     chosen = np.resize(np.arange(len(x)), max(len(x), rows))
     return np.concatenate([x, views.weak(x[chosen[len(x) :]], rng)]), targets[chosen]
-
-
-def one_hot(rows: Array) -> Array:
-    """Return one-hot rows of the top-1 of ``rows`` (n, classes)."""
-    return np.asarray(np.eye(rows.shape[1])[rows.argmax(axis=1)])

@@ -15,10 +15,12 @@ from attacks.auto import (
     interpretations,
     most_complex,
     negative_log_likelihood,
+    not_queried,
     out_of_fold,
 )
 from attacks.base import Known, Pool, RandomSeeds
 from attacks.labels import Labels
+from attacks.recover import Recover
 from attacks.restoring import left_out, network
 from attacks.restoring.left_out import restored
 from attacks.transfer_sets.ways import Ways
@@ -301,6 +303,35 @@ def test_few_queries_are_read_as_labels_and_it_says_so(pool):
     assert Auto().acquire(Shop(200), pool, Nearest(), STREAMS).facts["small_budget"] == 0
 
 
+@pytest.mark.parametrize(
+    ("known", "like"),
+    [
+        ((), Recover()),
+        ((Known("mad", {"eps": 0.5, "proxy": "scratch"}),), Recover()),
+        ((Known("mad", None),), Labels()),  # fitted to few answers
+        ((Known("unheard_of", {}),), Labels()),  # no inverse
+        (None, Labels()),
+    ],
+)
+def test_few_answers_are_recovered_where_an_inverse_is_sure_to_explain_them(known, like, pool):
+    found = Auto().acquire(Shop(120, toward_the_next, known), pool, Nearest(), STREAMS)
+    expected = like.acquire(Shop(120, toward_the_next, known), pool, Nearest(), STREAMS)
+    assert found.digest() == expected.digest()
+    assert found.facts == {"small_budget": 1, "repeated": 0}
+
+
+def test_few_answers_that_are_all_rejected_leave_nothing(pool):
+    shop = Shop(50, lambda rows, _: np.full_like(rows, np.nan), (Known("mad", {"eps": 0.5}),))
+    assert Auto().acquire(shop, pool, Nearest(), STREAMS).x.shape == (0, 1, 2, 2)
+
+
+def toward_the_next(rows, _=0, eps=0.5):
+    """Move answers by an L1 of ``eps`` towards the class after the label, as MAD does."""
+    target = np.eye(CLASSES)[(rows.argmax(axis=1) + 1) % CLASSES]
+    share = eps / np.abs(rows - target).sum(axis=1, keepdims=True)
+    return (1 - share) * rows + share * target
+
+
 @pytest.mark.parametrize("knowledge", slow_unless(lambda knowledge: knowledge == "none", ["none", "full"]))
 def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, context, digits_spec):
     from bench.plugins import attacks, defenses
@@ -325,7 +356,7 @@ def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, context, digits_spec):
 
 
 def names(x, answers, rest, api):
-    return [each.name for each in interpretations(x, answers, rest, api, Nearest(), "as_is", 0)]
+    return [each.name for each in interpretations(x, answers, rest, api, Nearest(), "as_is", 0)[0]]
 
 
 @pytest.mark.parametrize(("eps", "expected"), [(1.2, ["recovered"]), (0.5, None)])
@@ -341,9 +372,25 @@ def test_labels_that_the_known_defense_changed_are_no_interpretation(eps, expect
     assert changed == (1 if eps == 1.2 else 0)
     known = (Known("mad", {"eps": eps, "proxy": "scratch"}),)
     api = Shop(240, known=known)  # it simulates nothing: a simulation would fail
-    found = interpretations(x, answers, pool.x[240:], api, Nearest(), "as_is", 0)
+    found, judged = interpretations(x, answers, pool.x[240:], api, Nearest(), "as_is", 0)
+    assert judged.tobytes() == answers.tobytes()  # also where no label would be left to judge by
     assert np.abs(found[0].targets - clean).max() < 1e-6
     assert [each.name for each in found] == (expected or ["recovered", "as_is", "labels"])
+
+
+def test_labels_that_the_known_defense_changed_judge_no_interpretation(pool):
+    """Adaptive misinformation: 12 of 240 answers are below its threshold, and none is the victim's."""
+    x, y = pool.x[:240], pool.y[:240]
+    answers = np.full((240, CLASSES), 0.05)
+    answers[np.arange(240), y] = 0.9
+    wrong = np.arange(240) % 20 == 7
+    answers[wrong] = (0.4 * np.eye(CLASSES) + 0.2)[(y[wrong] + 1) % CLASSES]
+    api = Shop(240, known=(Known("adaptive_misinformation", {"tau": 0.7, "nu": 1000.0}),))
+    found, judged = interpretations(x, answers, pool.x[240:], api, Nearest(), "as_is", 0)
+    assert [each.name for each in found] == ["recovered", "as_is", "labels"]
+    assert (judged[wrong] == 0).all()
+    assert judged[~wrong].tobytes() == answers[~wrong].tobytes()
+    assert (found[0].usable == ~wrong).all()
 
 
 def moved(rows):
@@ -386,7 +433,8 @@ def told(pool):
 def test_answers_that_no_inverse_explains_are_restored(pool):
     clean, answers = told(pool)
     x, rest = pool.x[:240], pool.x[240:]
-    first, *others = interpretations(x, answers, rest, Simulating(), Nearest(), "as_is", 0)
+    (first, *others), judged = interpretations(x, answers, rest, Simulating(), Nearest(), "as_is", 0)
+    assert judged.tobytes() == answers.tobytes()
     assert first.name == "restored"
     assert len(first.left_out) == 3
     assert [each.name for each in others] == ["recovered", "as_is"]
@@ -447,6 +495,35 @@ def test_the_labels_that_judge_restored_answers_have_no_part_in_them(pool, monke
     assert one.left_out[1][learnt].tobytes() == other.left_out[1][learnt].tobytes()
     assert not np.allclose(one.left_out[0][fold == 2], other.left_out[0][fold == 2])
     assert not np.allclose(one.targets[learnt], other.targets[learnt])
+
+
+def test_where_a_simulation_changes_some_labels_restored_answers_are_judged_by_its_map(pool):
+    """Of three classes, answers of the last one have another label: simulated ones for a sure row, too."""
+    clean, _ = told(pool)
+
+    def swapped(rows):
+        third = rows.argmax(axis=1) == 2
+        return np.where(third[:, None], rows[:, [2, 1, 0]], rows)
+
+    x, every, fold = pool.x[:240], np.ones(240, dtype=bool), np.arange(240) % 3
+    arguments = (x, swapped(clean), every, fold, pool.x[240:], Nearest(), 0)
+    found = restored(Simulating(swapped, keeps_label=False), *arguments)
+    assert np.allclose(found.forward(clean), swapped(clean))
+    right = Interpretation("restored", clean, every, found.forward)
+    assert losses(x, swapped(clean), right).mean() < 0.5
+    assert losses(x, swapped(clean), replace(right, forward=None)).mean() > 0.5
+    assert restored(Simulating(), *arguments).forward is None
+
+
+def test_inputs_that_were_not_queried_come_in_random_order_and_none_is_a_test_input(pool):
+    queried = np.arange(0, 200, 2)
+    found = not_queried(pool, queried, 1)
+    assert sorted(found) == sorted(set(range(len(pool.x))) - set(queried))
+    assert (np.diff(found) < 0).any()
+    assert (
+        found.tobytes() == not_queried(pool, queried, 1).tobytes() != not_queried(pool, queried, 2).tobytes()
+    )
+    assert not len(not_queried(replace(pool, overlaps="test"), queried, 1))
 
 
 def test_a_restored_interpretation_is_judged_by_what_was_left_out(pool):

@@ -376,6 +376,15 @@ def test_labels_that_the_defense_changed_are_explained_by_simulated_answers(firs
     assert not predicts_as_well([predicted, np.roll(answers, 1, axis=1)], answers, labels)
 
 
+def test_each_row_is_answered_by_the_instance_of_its_fold(first_fold):
+    shadows, _, _ = first_fold
+    every, clean = np.ones(len(shadows.x), dtype=bool), np.eye(4)[np.arange(40) % 4]
+    (answers,) = defended([[Shifting(1), Shifting(2), Shifting(3)]], shadows, every, clean)
+    for fold in range(3):
+        part = shadows.fold == fold
+        assert np.allclose(answers[part], np.roll(clean[part], fold + 1, axis=1))
+
+
 def test_simulated_answers_are_averaged_over_instances_and_noise_but_not_over_rejections(first_fold):
     shadows, rows, predicted = first_fold
     one, two = Shifting(1), Shifting(2, randomized=True)

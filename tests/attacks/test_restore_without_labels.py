@@ -1,5 +1,7 @@
 """Restoration for defenses that change labels, and how much training simulated defenses may take."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from attacks.restoring.network import RestoringNetwork
 from attacks.restoring.pairs import FOLDS, ShadowModels, simulated_instances
 from attacks.restoring.prior import UNKNOWN
 from attacks.restoring.training_work import training_work
-from attacks.restoring.without_labels import restored_without_labels
+from attacks.restoring.without_labels import _half_renamed, restored_without_labels
 from bench.models.interim_surrogates import InterimSurrogates
 
 CLASSES = 10
@@ -216,6 +218,28 @@ def test_the_more_training_a_fit_takes_the_fewer_instances(
     assert len({id(simulation) for instance in found for simulation in instance}) == apart
     seeds = [shadow.seed for shadow in api.shadows]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_half_of_the_draws_of_each_width_have_renamed_classes():
+    """Clean rows of one shape, whose widths take turns: all 20 draws of a row are the same but for names."""
+    shadows = misled()
+    made = pairs.simulated_pairs(
+        [[Mixing(by=1)] * FOLDS], shadows, clean_rows(), 1, replace(prior.OF_ANY_CLASS, draw=by_width)
+    )
+    renamed = _half_renamed(made, 1)
+    assert np.allclose(np.sort(renamed.clean, axis=2), np.sort(made.clean, axis=2))
+    changed = (renamed.clean != made.clean).any(axis=(1, 2))
+    widths = made.clean[:, 0].max(axis=1)
+    assert len(set(widths)) == 2
+    for width in set(widths):
+        assert changed[widths == width].mean() == pytest.approx(0.5, abs=0.1)
+
+
+def by_width(estimates, _labels, _seed, width):
+    top = 0.5 + 0.05 * width[1]
+    rows = np.full(estimates.shape, (1 - top) / (estimates.shape[1] - 1))
+    rows[:, 0] = top
+    return rows
 
 
 def test_a_simulated_defense_is_fitted_on_a_limited_number_of_rows(monkeypatch):

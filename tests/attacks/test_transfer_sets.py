@@ -69,7 +69,9 @@ def test_the_ways_that_there_are():
     assert list(compared(rest)[2]) == [ANSWERS, PSEUDO, VIEWS]
     assert list(compared(rest[:0])[2]) == [ANSWERS, VIEWS]
     assert list(compared(rest, Factory(network=False))[2]) == [ANSWERS, PSEUDO]
-    assert list(compared(rest, x=table(90, 0))[2]) == [ANSWERS, PSEUDO]
+    assert list(compared(rest, x=table(44, 0))[2]) == [ANSWERS, PSEUDO, VIEWS]
+    # Two folds of 45 answers: all of them fill the 90 rows that the transfer set would be filled up to.
+    assert list(compared(rest, x=table(45, 0))[2]) == [ANSWERS, PSEUDO]
     assert list(compared(rest, x=table(0, 0))[2]) == [ANSWERS]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from attacks.auto import EFFORT, Interpretation, fold_parts, out_of_fold
 from attacks.base import TransferSet
-from attacks.transfer_sets.ways import NOISY, VIEWS, Ways, kept, one_hot
+from attacks.inverse.numerics.intervals import one_hot
+from attacks.transfer_sets.ways import NOISY, VIEWS, Ways, kept
 from bench.data import data_files
 from bench.models import surrogates
 from bench.models.determinism import single_thread
