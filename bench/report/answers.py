@@ -87,8 +87,8 @@ def verdict_text(row: DefenseVerdict, options: ReportOptions) -> str:
     if row.conclusion == "confirmed" and row.reduction and row.reduction.interval.value < options.least:
         return f"confirmed, less than {100 * options.least:g} pp"
     if row.conclusion == "not shown":
-        reasons = [_not_shown(each) for each in row.failed if each.verdict == "not shown"]
-        return f"{text}: {reasons[0]}" if reasons else text
+        undecided = [each for each in row.failed if each.verdict == "not shown"]
+        return f"{text}: {_not_shown(undecided)}" if undecided else text
     if row.conclusion == "no adaptive attacker":
         return next((criterion_text(each) for each in row.failed if each.name == "adaptive"), text)
     if row.conclusion in ("not usable", "invalid"):
@@ -126,12 +126,13 @@ def loss_number(criterion: Criterion) -> str:
     return number(100 * value, 1) if criterion.name in SHARES else number(value, 3)
 
 
-def _not_shown(criterion: Criterion) -> str:
-    if criterion.detail:
-        return criterion.detail
-    if criterion.needed:
-        return f"{CALLED.get(criterion.name, criterion.name)} needs {criterion.needed:,} labelled test inputs"
-    return f"{CALLED.get(criterion.name, criterion.name)} was not measured"
+def _not_shown(undecided: Sequence[Criterion]) -> str:
+    """Return how many test inputs would decide all criteria; else why the first one is not decided."""
+    needed = [criterion.needed for criterion in undecided]
+    if all(needed):
+        return f"about {max(filter(None, needed)):,} labelled test inputs would tell"
+    first = next(criterion for criterion in undecided if not criterion.needed)
+    return first.detail or f"{CALLED.get(first.name, first.name)} was not measured"
 
 
 def cost_clause(row: DefenseVerdict) -> str:

@@ -9,6 +9,7 @@ from records import META, fake_run
 
 from bench.analysis.findings import Findings
 from bench.analysis.verdicts import Criterion, DefenseVerdict, VictimRecommendations
+from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
 from bench.report import answers, victim_page
 from bench.report.context import ReportContext
@@ -82,8 +83,19 @@ def test_the_table_has_eight_rows_and_five_columns_and_says_what_decides():
     assert row(text, "top_k(k=1)")[-1] == "**recommended**"
     assert row(text, "label_only")[-1] == "only where labels suffice"
     assert row(text, "gaussian_noise")[-1] == "not usable: users lose 80.3 pp of accuracy"
-    assert "too few test inputs to tell" in row(text, "top_k(k=2)")[-1]
+    # Its other criterion is not decided either, but inputs would not decide what was not measured.
+    assert row(text, "top_k(k=2)")[-1].startswith("not shown to be affordable: not measured")
     assert "2 more defenses are in [attacks.md]" in text
+
+
+def test_the_number_of_test_inputs_that_would_decide_is_that_of_the_criterion_that_needs_most():
+    accuracy = Criterion("accuracy", "not shown", Interval(0.002, -0.006, 0.012), 0.01, 700)
+    changed = Criterion("changed", "not shown", Interval(0.005, 0, 0.02), 0.01, 4_020)
+    unclear = made.verdict(("top_k(k=2)",), "not shown", 0.02, accuracy, changed)
+    verdicts = [unclear if each.defense == unclear.defense else each for each in made.rows()]
+    text = of(verdicts=tuple(verdicts), others=())
+    expected = "not shown to be affordable: about 4,020 labelled test inputs would tell"
+    assert row(text, "top_k(k=2)")[-1] == expected
 
 
 def test_both_attacks_are_named_where_they_differ():
