@@ -37,7 +37,7 @@ KEPT = 3
 DRAWS = 60
 """Clean rows that are drawn for each answer, at most."""
 FEWEST_DRAWS = 12
-PAIRS = 100_000
+PAIRS = 60_000
 """Pairs up to which :data:`DRAWS` are drawn."""
 
 
