@@ -14,13 +14,20 @@ NOISE = 5
 """Answers of each instance that are averaged, where they are randomized."""
 
 
+def gives_a_map(instances: Instances) -> bool:
+    """Return whether the defenses may change labels, and the instances of a fold know none of its labels."""
+    changes = not all(simulation.keeps_label for instance in instances for simulation in instance[:1])
+    return changes and all(len({id(each) for each in instance}) == len(instance) for instance in instances)
+
+
 def defended(instances: Instances, shadows: ShadowModels, rows: Mask, predicted: Array) -> list[Array]:
     """Return mean simulated answers (m, classes) to ``rows`` (n,), if the defenses may change labels.
 
-    Each row is answered by the instances of its fold. ``predicted``: (m, classes), the clean answers that are
-    supposed. Rejected answers are left out.
+    Each row is answered by the instances of its fold. One that is shared by all folds has learnt the labels
+    of these rows, and would give them away: then there are none. ``predicted``: (m, classes), the clean
+    answers that are supposed. Rejected answers are left out.
     """
-    if all(simulation.keeps_label for instance in instances for simulation in instance[:1]):
+    if not gives_a_map(instances):
         return []
     x, fold = shadows.x[rows], shadows.fold[rows]
 

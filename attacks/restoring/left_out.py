@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from attacks.base import Api, Array, Images, SurrogateFactory
-from attacks.restoring.choice import defended
+from attacks.restoring.choice import defended, gives_a_map
 from attacks.restoring.network import RestoringNetwork
 from attacks.restoring.pairs import EFFORT as SHADOW_EFFORT
 from attacks.restoring.pairs import (
     FOLDS,
+    Instances,
     Labels,
     Mask,
     Pairs,
@@ -36,8 +38,8 @@ class Restored:
     ``targets``: (n, classes), of all rows. ``left_out``: for each fold, (n, classes), restored without the
     labels of that fold; empty where no row is restored by labels of others. ``changed``: share of simulated
     answers whose label is not that of the clean row, or of bought ones that are restored with another label.
-    ``forward``: maps clean answers to all rows (n, classes) to the mean simulated ones; None where the
-    defenses keep labels, which the likelihood of labels needs no map for.
+    ``forward``: maps clean answers to all rows (n, classes) to the mean simulated ones; None where there is
+    no such map (:func:`attacks.restoring.choice.gives_a_map`).
     """
 
     targets: Array
@@ -73,13 +75,7 @@ def restored(
         instances = simulated_instances(api, shadows, answers, rest, seed, number=1)
     except NotApplicable:
         return None
-    every = np.ones(len(x), dtype=bool)
-    keeps = all(simulation.keeps_label for instance in instances for simulation in instance[:1])
-
-    def forward(rows: Array) -> Array:
-        (means,) = defended(instances, shadows, every, rows)
-        return means
-
+    forward = partial(_simulated, instances, shadows) if gives_a_map(instances) else None
     alone = restored_without_labels(instances, shadows, answers, derive(seed, "without labels"))
     if alone is not None:  # of each row's own answer: nothing comes from labels of other rows
         return Restored(alone, (), float((alone.argmax(axis=1) != labels).mean()), forward)
@@ -96,8 +92,13 @@ def restored(
 
     by_fold = _predictions_by_fold(x, np.eye(classes)[labels], single, fold, surrogates)
     left_out = [restore(_without(number, by_fold, fold)) for number in range(FOLDS)]
-    changed = _changed(pairs, answered)
-    return Restored(restore(shadows.estimates), left_out, changed, None if keeps else forward)
+    return Restored(restore(shadows.estimates), left_out, _changed(pairs, answered), forward)
+
+
+def _simulated(instances: Instances, shadows: ShadowModels, rows: Array) -> Array:
+    """Return mean simulated answers (n, classes) to clean ones of all rows."""
+    (means,) = defended(instances, shadows, np.ones(len(rows), dtype=bool), rows)
+    return means
 
 
 def _changed(pairs: Pairs, answered: Mask) -> float:

@@ -1,5 +1,6 @@
 """auto: one budget, several readings, and the one that explains the labels best."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -412,7 +413,7 @@ class Simulating(Shop):
     def simulate(self, known, shadow):
         if self.reason:
             raise NotApplicable(self.reason)
-        return self
+        return copy(self)
 
     def answer(self, x, rows, seed=0):
         return self.simulated(rows)
@@ -513,6 +514,12 @@ def test_where_a_simulation_changes_some_labels_restored_answers_are_judged_by_i
     assert losses(x, swapped(clean), right).mean() < 0.5
     assert losses(x, swapped(clean), replace(right, forward=None)).mean() > 0.5
     assert restored(Simulating(), *arguments).forward is None
+
+    class Shared(Simulating):
+        def simulate(self, known, shadow):
+            return self
+
+    assert restored(Shared(swapped, keeps_label=False), *arguments).forward is None
 
 
 def test_inputs_that_were_not_queried_come_in_random_order_and_none_is_a_test_input(pool):

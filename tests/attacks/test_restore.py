@@ -1,5 +1,6 @@
 """The attack that learns the inverse of whatever it can simulate."""
 
+from copy import copy
 from dataclasses import replace
 from textwrap import dedent
 
@@ -10,7 +11,7 @@ from attacked_api import SEEDS, Setting
 from attacks.base import Known, RandomSeeds
 from attacks.restore import LEAST, Restore
 from attacks.restoring import network, prior, table
-from attacks.restoring.choice import defended, predicts_as_well
+from attacks.restoring.choice import defended, gives_a_map, predicts_as_well
 from attacks.restoring.network import RestoringNetwork
 from attacks.restoring.pairs import Pairs, ShadowModels
 from attacks.restoring.prior import UNKNOWN
@@ -352,6 +353,11 @@ class Shifting:
         return np.full(rows.shape, np.nan) if self.rejects else np.roll(rows, self.by, axis=1)
 
 
+def apart(simulation):
+    """An instance for each fold, of which the first is the given one."""
+    return [simulation, copy(simulation), copy(simulation)]
+
+
 @pytest.fixture
 def first_fold():
     """Return shadow models of 40 rows, the rows of the first fold, and clean answers to these."""
@@ -366,7 +372,7 @@ def first_fold():
 def test_labels_that_the_defense_changed_are_explained_by_simulated_answers(first_fold):
     shadows, rows, predicted = first_fold
     labels, estimates = shadows.labels[rows], shadows.estimates[rows]
-    (answers,) = defended([[Shifting()] * 3], shadows, rows, predicted)
+    (answers,) = defended([apart(Shifting())], shadows, rows, predicted)
     assert (answers.argmax(axis=1) == labels).all()
     # The clean answers have other labels; a surrogate that knows nothing is better than these.
     assert not predicts_as_well([predicted], estimates, labels)
@@ -388,12 +394,23 @@ def test_each_row_is_answered_by_the_instance_of_its_fold(first_fold):
 def test_simulated_answers_are_averaged_over_instances_and_noise_but_not_over_rejections(first_fold):
     shadows, rows, predicted = first_fold
     one, two = Shifting(1), Shifting(2, randomized=True)
-    (mean,) = defended([[one] * 3, [two] * 3, [Shifting(rejects=True)] * 3], shadows, rows, predicted)
+    rejecting = apart(Shifting(rejects=True))
+    (mean,) = defended([apart(one), apart(two), rejecting], shadows, rows, predicted)
     # One answer of the first, five of the second, none of the third.
     assert np.allclose(mean, (np.roll(predicted, 1, axis=1) + 5 * np.roll(predicted, 2, axis=1)) / 6)
     assert len(set(two.seeds)) == 5
-    (nothing,) = defended([[Shifting(rejects=True)] * 3], shadows, rows, predicted)
+    (nothing,) = defended([rejecting], shadows, rows, predicted)
     assert (nothing == predicted).all()
+
+
+def test_an_instance_that_has_learnt_the_labels_of_a_fold_does_not_judge_it(first_fold):
+    shadows, rows, predicted = first_fold
+    one = Shifting()
+    assert defended([[one] * 3], shadows, rows, predicted) == []
+    assert not gives_a_map([apart(one), [one] * 3])
+    assert gives_a_map([apart(one)])
+    one.keeps_label = True
+    assert not gives_a_map([apart(one)])
 
 
 def test_the_share_of_other_labels_leaves_rejected_answers_out():
