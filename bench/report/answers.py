@@ -127,10 +127,11 @@ def loss_number(criterion: Criterion) -> str:
 
 
 def _not_shown(undecided: Sequence[Criterion]) -> str:
-    """Return how many test inputs would decide all criteria; else why the first one is not decided."""
-    needed = [criterion.needed for criterion in undecided]
-    if all(needed):
-        return f"about {max(filter(None, needed)):,} labelled test inputs would tell"
+    """Return how many test inputs would decide all criteria, in two digits; else why one is not decided."""
+    needed = [criterion.needed for criterion in undecided if criterion.needed]
+    if len(needed) == len(undecided):
+        unit = 10 ** max(0, len(str(max(needed))) - 2)
+        return f"about {math.ceil(max(needed) / unit) * unit:,} labelled test inputs would tell"
     first = next(criterion for criterion in undecided if not criterion.needed)
     return first.detail or f"{CALLED.get(first.name, first.name)} was not measured"
 

@@ -94,7 +94,7 @@ def test_the_number_of_test_inputs_that_would_decide_is_that_of_the_criterion_th
     unclear = made.verdict(("top_k(k=2)",), "not shown", 0.02, accuracy, changed)
     verdicts = [unclear if each.defense == unclear.defense else each for each in made.rows()]
     text = of(verdicts=tuple(verdicts), others=())
-    expected = "not shown to be affordable: about 4,020 labelled test inputs would tell"
+    expected = "not shown to be affordable: about 4,100 labelled test inputs would tell"
     assert row(text, "top_k(k=2)")[-1] == expected
 
 
