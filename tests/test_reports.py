@@ -64,6 +64,7 @@ def test_the_reference_reports_are_there():
         "frontier",
         "tabular",
         "published",
+        "published-mnist",
         *STUDIES,
     }
     assert (GATE / "report.md").is_file()
