@@ -50,6 +50,8 @@ CALLED: dict[CriterionName, str] = {
 """How sentences name a criterion, where not by its own name."""
 SHARES = frozenset({"accuracy", "balanced accuracy", "rejected", "changed", "adaptive"})
 """Criteria whose loss is a fraction and shown times 100."""
+MOST_INPUTS = 100_000
+"""Labelled test inputs that nobody is asked for, though more would decide."""
 VERDICTS: dict[Conclusion, str] = {
     "undefended": "",
     "recommended": "**recommended**",
@@ -129,6 +131,8 @@ def loss_number(criterion: Criterion) -> str:
 def _not_shown(undecided: Sequence[Criterion]) -> str:
     """Return how many test inputs would decide all criteria, in two digits; else why one is not decided."""
     needed = [criterion.needed for criterion in undecided if criterion.needed]
+    if len(needed) == len(undecided) and max(needed) > MOST_INPUTS:
+        return f"too near the limit for {MOST_INPUTS:,} labelled test inputs to tell"
     if len(needed) == len(undecided):
         unit = 10 ** max(0, len(str(max(needed))) - 2)
         return f"about {math.ceil(max(needed) / unit) * unit:,} labelled test inputs would tell"
