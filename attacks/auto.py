@@ -26,6 +26,7 @@ from attacks.labels import Labels, has_single_maximum
 from attacks.recover import RecoveredAnswers, recover
 from attacks.restoring.left_out import restored
 from attacks.transfer_sets.guided_queries import MISLEADING, GuidedQueries, changed_labels
+from attacks.transfer_sets.repeated_answers import SAME, RepeatedAnswers
 from attacks.transfer_sets.ways import ANSWERS, NOISY, VIEWS, WAYS, Ways, kept
 from bench.seeds import derive, random_state
 
@@ -44,8 +45,6 @@ CHANGED = 0.5
 Above that of answers which an inverse explains: which answers a simulation changes is only guessed."""
 ENOUGH = 50
 """Answers with a label below which there is too little to train shadow models on."""
-SAME = 1e-6
-"""Answers that differ by less are equal: a model's last bits may depend on the batch."""
 
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -133,14 +132,14 @@ class Auto(Extraction):
             return replace(transfer_set, facts={"small_budget": 1.0, "repeated": 0.0})
         queried, answers = query(api, pool, surrogates, seeds)
         answered = np.isfinite(answers).all(axis=1)
-        rows, answers, randomized = averaged(queried[answered], answers[answered])
+        bought = RepeatedAnswers.of(queried[answered], answers[answered])
+        answers = bought.means
         facts: dict[str, float | None] = {"small_budget": 0.0}
         facts["repeated"] = float(len(queried) - len(np.unique(queried)))
-        x, rest = pool.x[rows], pool.x[not_queried(pool, queried, seeds.choices)]
+        x, rest = pool.x[bought.inputs], pool.x[not_queried(pool, queried, seeds.choices)]
         comparable = has_single_maximum(answers).sum() >= FOLDS
         if comparable:
-            unchanged = "averaged" if randomized else "as_is"
-            candidates, judged = interpretations(x, answers, rest, api, surrogates, unchanged, seeds.choices)
+            candidates, judged = interpretations(x, bought, rest, api, surrogates, seeds.choices)
         else:
             candidates = [Interpretation("labels", one_hot(answers), has_single_maximum(answers))]
         ways = Ways(rest, surrogates, seeds.choices, EFFORT)
@@ -192,36 +191,22 @@ def not_queried(pool: Pool, queried: Indices, seed: int) -> Indices:
     return np.random.default_rng(derive(seed, "not queried")).permutation(left)
 
 
-def averaged(queried: Indices, answers: Array) -> tuple[Indices, Array, bool]:
-    """Return distinct indices in order of their first query, their mean answers, and whether any differed.
-
-    ``queried``: (n,) indices, ``answers``: (n, classes).
-    """
-    distinct, first, back = np.unique(queried, return_index=True, return_inverse=True)
-    means = np.zeros((len(distinct), answers.shape[1]))
-    np.add.at(means, back, answers)
-    means /= np.bincount(back, minlength=len(distinct))[:, None]
-    randomized = bool((np.abs(answers - answers[first][back]) > SAME).any())
-    order = np.argsort(first)
-    return distinct[order], (means if randomized else answers[first])[order], randomized
-
-
 def interpretations(
-    x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, unchanged: str, seed: int
+    x: Images, bought: RepeatedAnswers, rest: Images, api: Api, surrogates: SurrogateFactory, seed: int
 ) -> tuple[list[Interpretation], Array]:
     """Return the distinct interpretations, the one that uses most of the answers first, and what judges them.
 
-    ``x`` (n, …) was answered with ``answers`` (n, classes), ``rest`` (m, …) was not queried;
-    ``unchanged`` is the name of the answers as they are. ``seed``: of simulated defenses.
+    ``x`` (n, …) is what was answered, ``rest`` (m, …) was not queried. ``seed``: of simulated defenses.
 
     The answers (n, classes) judge, whose labels are compared with predictions. Those that an inverse explains
     as changed judge nothing, and have a row of zeros: who learnt changed labels predicts them best. Where the
     known defense changed too many, an interpretation that takes labels for the victim's is left out.
     """
+    answers, unchanged = bought.means, "averaged" if bought.randomized else "as_is"
     every, labels, single = np.ones(len(x), dtype=bool), one_hot(answers), has_single_maximum(answers)
     if api.known == ():
         return [Interpretation(unchanged, answers, every)], answers
-    found = informed(x, answers, rest, api, surrogates, seed) if api.known else Informed([], ~every)
+    found = informed(x, bought, rest, api, surrogates, seed) if api.known else Informed([], ~every)
     candidates, judged = list(found.candidates), np.where(found.changed[:, None], 0.0, answers)
     if has_single_maximum(judged).sum() < FOLDS:
         judged = answers
@@ -250,14 +235,16 @@ class Informed:
 
 
 def informed(
-    x: Images, answers: Array, rest: Images, api: Api, surrogates: SurrogateFactory, seed: int
+    x: Images, bought: RepeatedAnswers, rest: Images, api: Api, surrogates: SurrogateFactory, seed: int
 ) -> Informed:
     """Return the interpretations by which known defenses are undone.
 
     Answers are restored only where hand-written inverses do not explain them, which costs less. The inverse
     judges the labels, or else the simulation.
     """
-    recovered = recover(api.known or (), x, answers, surrogates)
+    found_singly = recover(api.known or (), x[bought.place], bought.single, surrogates)
+    recovered = bought.by_input(found_singly) if bought.randomized else found_singly
+    answers = bought.firsts()
     inverted = Interpretation("recovered", recovered.targets, recovered.usable, recovered.forward)
     single = has_single_maximum(answers)
     nothing = np.zeros(len(x), dtype=bool)

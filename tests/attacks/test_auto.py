@@ -10,7 +10,6 @@ from cases import slow_unless
 from attacks.auto import (
     Auto,
     Interpretation,
-    averaged,
     chosen,
     fold_parts,
     interpretations,
@@ -21,9 +20,10 @@ from attacks.auto import (
 )
 from attacks.base import Known, Pool, RandomSeeds
 from attacks.labels import Labels
-from attacks.recover import Recover
+from attacks.recover import Recover, RecoveredAnswers
 from attacks.restoring import left_out, network
 from attacks.restoring.left_out import restored
+from attacks.transfer_sets.repeated_answers import RepeatedAnswers
 from attacks.transfer_sets.ways import Ways
 from bench.errors import NotApplicable
 
@@ -263,12 +263,51 @@ def test_surprise_does_not_see_how_sharp_a_surrogate_is():
 
 def test_answers_to_one_input_are_averaged_only_where_they_differ():
     asked, told = np.array([7, 3, 7]), np.array([[0.6, 0.4], [0.1, 0.9], [0.8, 0.2]])
-    places, means, drawn = averaged(asked, told)
-    assert places.tolist() == [7, 3]
-    assert np.allclose(means, [[0.7, 0.3], [0.1, 0.9]])
-    assert drawn
+    found = RepeatedAnswers.of(asked, told)
+    assert found.inputs.tolist() == [7, 3]
+    assert np.allclose(found.means, [[0.7, 0.3], [0.1, 0.9]])
+    assert found.randomized
+    assert found.place.tolist() == [0, 1, 0]
+    assert np.array_equal(found.single, told)
+    assert np.array_equal(found.firsts(), told[:2])
     told[2] = told[0]
-    assert not averaged(asked, told)[2]
+    found = RepeatedAnswers.of(asked, told)
+    assert not found.randomized
+    assert found.place.tolist() == [0, 1]
+    assert np.array_equal(found.single, told[:2])
+
+
+def test_random_answers_to_one_input_are_inverted_one_by_one():
+    found = RepeatedAnswers.of(np.array([7, 3, 7, 3]), np.random.default_rng(0).dirichlet(np.ones(2), 4))
+    rows = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [np.nan, np.nan]])
+    every = np.ones(4, dtype=bool)
+    explained = np.array([True, True, False, False])
+    usable = np.array([True, True, True, False])
+    merged = found.by_input(RecoveredAnswers(rows, usable, explained, None))
+    assert np.allclose(merged.targets, [[0.9, 0.1], [0.2, 0.8]])  # of what is not explained nothing counts
+    assert merged.usable.all()
+    assert merged.explained.all()
+    merged = found.by_input(RecoveredAnswers(rows, usable, ~every, None))
+    assert np.allclose(merged.targets, [[0.7, 0.3], [0.2, 0.8]])
+    assert merged.usable.all()
+    assert not merged.explained.any()
+    assert not found.by_input(RecoveredAnswers(rows, ~every, ~every, None)).usable.any()
+
+
+def test_the_mean_of_random_answers_is_no_answer_of_the_defense(pool):
+    """Two answers with other drawn classes: each is explained, but their mean is not, or wrongly."""
+    x, clean = pool.x[:240], np.random.default_rng(1).dirichlet(np.full(CLASSES, 0.2), 240)
+    asked = np.concatenate([np.arange(240), np.arange(20)])
+    drawn = np.eye(CLASSES)[(clean[asked].argmax(axis=1) + 1 + (np.arange(260) >= 240)) % CLASSES]
+    bought = RepeatedAnswers.of(asked, 0.875 * clean[asked] + 0.125 * drawn)
+    api = Shop(260, known=(Known("random_one_hot", {"eps": 0.25, "consistent": False}),))
+    singly, by_means = (
+        interpretations(x, each, pool.x[240:], api, Nearest(), 0)[0][0]
+        for each in (bought, once(bought.means))
+    )
+    assert singly.name == by_means.name == "recovered"
+    apart = [np.abs(each.targets - clean).sum(axis=1)[:20].mean() for each in (singly, by_means)]
+    assert apart[0] < apart[1] / 2
 
 
 def test_noise_is_noticed_by_asking_twice(pool):
@@ -356,8 +395,13 @@ def test_a_reverse_sigmoid_does_not_deceive_it(knowledge, context, digits_spec):
 # --- known defenses
 
 
+def once(answers):
+    """Answers to as many inputs."""
+    return RepeatedAnswers.of(np.arange(len(answers)), answers)
+
+
 def names(x, answers, rest, api):
-    return [each.name for each in interpretations(x, answers, rest, api, Nearest(), "as_is", 0)[0]]
+    return [each.name for each in interpretations(x, once(answers), rest, api, Nearest(), 0)[0]]
 
 
 @pytest.mark.parametrize(("eps", "expected"), [(1.2, ["recovered"]), (0.5, None)])
@@ -373,7 +417,7 @@ def test_labels_that_the_known_defense_changed_are_no_interpretation(eps, expect
     assert changed == (1 if eps == 1.2 else 0)
     known = (Known("mad", {"eps": eps, "proxy": "scratch"}),)
     api = Shop(240, known=known)  # it simulates nothing: a simulation would fail
-    found, judged = interpretations(x, answers, pool.x[240:], api, Nearest(), "as_is", 0)
+    found, judged = interpretations(x, once(answers), pool.x[240:], api, Nearest(), 0)
     assert judged.tobytes() == answers.tobytes()  # also where no label would be left to judge by
     assert np.abs(found[0].targets - clean).max() < 1e-6
     assert [each.name for each in found] == (expected or ["recovered", "as_is", "labels"])
@@ -387,7 +431,7 @@ def test_labels_that_the_known_defense_changed_judge_no_interpretation(pool):
     wrong = np.arange(240) % 20 == 7
     answers[wrong] = (0.4 * np.eye(CLASSES) + 0.2)[(y[wrong] + 1) % CLASSES]
     api = Shop(240, known=(Known("adaptive_misinformation", {"tau": 0.7, "nu": 1000.0}),))
-    found, judged = interpretations(x, answers, pool.x[240:], api, Nearest(), "as_is", 0)
+    found, judged = interpretations(x, once(answers), pool.x[240:], api, Nearest(), 0)
     assert [each.name for each in found] == ["recovered", "as_is", "labels"]
     assert (judged[wrong] == 0).all()
     assert judged[~wrong].tobytes() == answers[~wrong].tobytes()
@@ -434,7 +478,7 @@ def told(pool):
 def test_answers_that_no_inverse_explains_are_restored(pool):
     clean, answers = told(pool)
     x, rest = pool.x[:240], pool.x[240:]
-    (first, *others), judged = interpretations(x, answers, rest, Simulating(), Nearest(), "as_is", 0)
+    (first, *others), judged = interpretations(x, once(answers), rest, Simulating(), Nearest(), 0)
     assert judged.tobytes() == answers.tobytes()
     assert first.name == "restored"
     assert len(first.left_out) == 3
