@@ -19,11 +19,6 @@ MISLEADING = 0.1
 FEW = 20
 """Answers below which no share of them is judged."""
 
-UNSURE_REPLACED = ("adaptive_misinformation",)
-"""Known defenses by which another model answers what the victim is unsure of, and is as sure as the victim.
-
-The inverses cannot tell by an answer alone, and guided queries look for just these inputs."""
-
 Mask = NDArray[np.bool_]
 
 
@@ -34,7 +29,7 @@ class GuidedQueries(ActiveThief):
     changes the answers that the victim is unsure of changes most of those that are looked for. Once more
     than a tenth of the answers so far are like that, all other batches are drawn at random: guided again,
     these would be changed again. Judged after each batch by the inverses alone, without surrogates; where
-    parameters are unknown it is not judged. Under :data:`UNSURE_REPLACED` all batches are drawn at random.
+    parameters are unknown it is not judged.
     """
 
     def __init__(self, known: Sequence[Known]) -> None:
@@ -46,8 +41,6 @@ class GuidedQueries(ActiveThief):
 
         Batches that were drawn at random may dilute the share again. So it is that after each batch so far.
         """
-        if any(each.name in UNSURE_REPLACED for each in self._known):
-            return np.zeros(len(answers), dtype=bool)
         ends = takewhile(lambda total: total < len(answers), self.totals())
         misleading = any(self._misleading(answers[:end]) for end in (*ends, len(answers)))
         return super().useful(answers) & (not misleading)

@@ -34,7 +34,6 @@ MAD = (Known("mad", {"eps": 0.95, "proxy": "scratch"}),)
         (MAD, 100, 20, False),
         (MAD, 19, 19, True),  # too few to judge
         ((Known("mad", None),), 100, 20, True),  # nobody knows how strong it is
-        ((Known("adaptive_misinformation", None),), 5, 0, False),  # of these, unsure inputs have others
         ((), 100, 20, True),
     ],
 )
