@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -54,6 +55,14 @@ def opened(browser, path):
     ready = "return document.documentElement.dataset.tables !== undefined"
     WebDriverWait(browser, 60).until(lambda _: browser.execute_script(ready))
     return browser
+
+
+def comes_to(found, expected):
+    """Assert that ``found()`` becomes ``expected``: tables are drawn after a key or a click, not at once."""
+    deadline = time.monotonic() + 10
+    while found() != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert found() == expected
 
 
 def requests(browser):
