@@ -1,7 +1,7 @@
 """``report.html`` in a real Chromium: it works, and asks nobody for anything."""
 
 import pytest
-from browser import chromium, comes_to, opened, requests
+from browser import chromium, comes_to, errors, opened, requests
 from made_report import ROWS, write_report
 from records import AUDITS, BUDGETS, DEFENSES, INSIDE, LABELS, SOFT, cell, stored
 from selenium.webdriver.common.by import By
@@ -52,7 +52,7 @@ def test_a_page_asks_nobody_for_anything_and_has_no_error(browser, request, page
     asked = requests(browser)
     assert [url for url in asked if not url.startswith(("file://", "blob:"))] == []
     assert [url for url in asked if url.startswith("file://")] == [path.as_uri()]
-    assert browser.get_log("browser") == []
+    assert errors(browser) == []
     assert int(browser.execute_script("return document.documentElement.dataset.tables")) > 0
 
 

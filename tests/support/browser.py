@@ -13,6 +13,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 REQUIRED = "MOATBENCH_REQUIRE_BROWSER"
 """The variable that makes a missing browser a failure."""
+OWN = "chrome://"
+"""How the addresses of the browser's own pages start; no page from elsewhere can load one."""
 ARGUMENTS = (
     "--headless=new",
     "--no-sandbox",  # which root, as in a container, cannot have
@@ -66,7 +68,12 @@ def comes_to(found, expected):
 
 
 def requests(browser):
-    """The addresses that were asked for since the page was opened."""
+    """The addresses that pages have asked for since one was opened, without the browser's own."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]
-    return [each["request"]["url"] for each in sent]
+    return [each["request"]["url"] for each in sent if not each["documentURL"].startswith(OWN)]
+
+
+def errors(browser):
+    """What pages have written to the console since one was opened."""
+    return [entry for entry in browser.get_log("browser") if not entry["message"].startswith(OWN)]
