@@ -22,13 +22,13 @@ from attacks.base import (
 )
 from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.inverse.numerics.intervals import one_hot
-from attacks.labels import Labels, has_single_maximum
+from attacks.labels import has_single_maximum
 from attacks.recover import RecoveredAnswers, recover
 from attacks.restoring.left_out import restored
 from attacks.transfer_sets.guided_queries import MISLEADING, GuidedQueries, changed_labels
 from attacks.transfer_sets.repeated_answers import SAME, RepeatedAnswers
 from attacks.transfer_sets.ways import ANSWERS, NOISY, VIEWS, WAYS, Ways, kept
-from bench.seeds import derive, random_state
+from bench.seeds import derive
 
 LEAST = 200
 """Queries below which there is too little to compare interpretations by."""
@@ -101,8 +101,8 @@ class Auto(Extraction):
     Student", arXiv 1911.04252). The best is kept, unless the answers alone are within one standard error. It
     does so where it knows that there is no defense, too: a better trainer is no broken defense.
 
-    Below 200 queries nothing is compared (the fact ``small_budget``): queries are random, and what is learned
-    are the labels, or the recovered answers where an inverse with known parameters explains them.
+    Below 200 queries nothing is compared (the fact ``small_budget``), and none repeated: what is learned are
+    the labels, or the recovered answers where an inverse with known parameters explains them.
     """
 
     name = "auto"
@@ -118,7 +118,7 @@ class Auto(Extraction):
 
     def round_trips(self, budget: int) -> int:
         """Return the batches of its queries, and the repeats."""
-        return min(1, budget) if budget < LEAST else ActiveThief().round_trips(budget) + 1
+        return ActiveThief().round_trips(budget) + (budget >= LEAST)
 
     def acquire(self, api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
         """Spend the budget; a few inputs are repeated, unless it is known that there is no defense.
@@ -151,20 +151,18 @@ class Auto(Extraction):
 
 
 def without_comparison(api: Api, pool: Pool, surrogates: SurrogateFactory, seeds: RandomSeeds) -> TransferSet:
-    """Return the labels of answers to random queries, or these recovered where an inverse explains them.
+    """Return the labels of answers to guided queries, or these recovered where an inverse explains them.
 
     Only an inverse with known parameters does: fitted to few answers, a wrong one may explain them, too.
     """
-    if api.known is None or any(each.parameters is None for each in api.known):
-        return Labels().acquire(api, pool, surrogates, seeds)
-    x = pool.x[random_state(seeds.order).permutation(len(pool.x))[: api.budget]]
-    answers = api.predict(x)
+    queried, answers = GuidedQueries(api.known or ()).query(api, pool, surrogates, seeds, api.budget)
     answered = np.isfinite(answers).all(axis=1)
-    x, answers = x[answered], answers[answered]
-    recovered = recover(api.known, x, answers, surrogates)
-    rows, targets = recovered.usable, recovered.targets
-    if not explains(recovered):
-        rows, targets = has_single_maximum(answers), one_hot(answers)
+    x, answers = pool.x[queried[answered]], answers[answered]
+    rows, targets = has_single_maximum(answers), one_hot(answers)
+    if api.known is not None and all(each.parameters is not None for each in api.known):
+        recovered = recover(api.known, x, answers, surrogates)
+        if explains(recovered):
+            rows, targets = recovered.usable, recovered.targets
     return TransferSet(np.ascontiguousarray(x[rows]), targets[rows].astype(np.float32))
 
 

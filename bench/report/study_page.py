@@ -20,7 +20,9 @@ from bench.report.study_comment import Headline, StudyComment
 from bench.report.templates import rendered
 
 MOST_ROWS = 24
-"""Rows of published and measured values on the first page."""
+"""Rows of the first page up to which tables are added that it does not need."""
+LIMIT = 50
+"""Rows that the first page has at most."""
 
 
 def first(context: ReportContext) -> dict[str, Any]:
@@ -28,11 +30,7 @@ def first(context: ReportContext) -> dict[str, Any]:
     study, values = context.study, context.values
     if study is None:
         raise ValueError("a run without a replication has no such page")
-    shown: list[Value] = []
-    for table in study.table:
-        own = [values[row.id] for row in table.row]
-        if not shown or len(shown) + len(own) <= MOST_ROWS:
-            shown += own[:MOST_ROWS]
+    shown = [values[name] for name in _first_rows(study, values)]
     figures = []
     kind = "published" if _published(study) else "measured"
     if context.folder and (context.folder / f"{kind}-1.svg").is_file():  # drawn for replication.md
@@ -45,13 +43,33 @@ def first(context: ReportContext) -> dict[str, Any]:
     return {
         "title": study.title,
         "comment": _comment(study, values),
-        "verdict": filled(study.verdict, values),
+        "verdict": _sentence(filled(study.verdict, values)),
         "table": rows(shown, notes=False),
+        "published": any(value.row.published is not None for value in shown),
         "figures": figures,
         "more": more,
         "notes": f" {some} on these numbers: [warnings.md](warnings.md)." if found else "",
         "lacking": context.lacking,
     }
+
+
+def _first_rows(study: Study, values: Mapping[str, Value]) -> list[str]:
+    """Return the names of the rows of the first page, in the order of the study.
+
+    Those that the conclusion quotes and those with a published value, whatever came out; of too many, those
+    that differ most. Then tables that fit as a whole.
+    """
+    quoted = {found[1].partition(".")[0] for found in SLOT.finditer(study.verdict)}
+    if study.headline:
+        quoted |= {study.headline.published, study.headline.competent}
+    every = [row.id for table in study.table for row in table.row]
+    needed = [name for name in every if name in quoted or values[name].row.published is not None]
+    needed.sort(key=lambda name: (name not in quoted, -abs(values[name].beside or 0.0)))
+    chosen = set(needed[:LIMIT] or every[:MOST_ROWS])
+    for table in study.table:
+        whole = chosen | {row.id for row in table.row}
+        chosen = whole if len(whole) <= MOST_ROWS else chosen
+    return [name for name in every if name in chosen]
 
 
 def replication(context: ReportContext) -> dict[str, Any] | None:
@@ -66,10 +84,11 @@ def replication(context: ReportContext) -> dict[str, Any] | None:
         tables.append({"heading": table.heading, "intro": table.intro, "rows": rows(own), "figures": figures})
     return {
         "title": "" if context.on_study_page else study.title,
-        "verdict": filled(study.verdict, values),
+        "verdict": _sentence(filled(study.verdict, values)),
         "source": study.source,
         "tables": tables,
         "meaning": filled(study.meaning, values),
+        "published": _published(study),
         "choices": study.choices,
     }
 
@@ -102,6 +121,12 @@ def filled(text: str, values: Mapping[str, Value]) -> str:
         return value.text if what == "interval" else number(value.row, value.interval.value)
 
     return SLOT.sub(slot, text)
+
+
+def _sentence(clause: str) -> str:
+    """Return a conclusion, which an index shows as a clause, as a sentence."""
+    whole = clause[:1].upper() + clause[1:]
+    return whole if whole.endswith((".", "!", "?")) else f"{whole}."
 
 
 def rows(values: Sequence[Value], *, notes: bool = True) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cases import slow_unless
 
+from attacks.active_thief import ActiveThief
 from attacks.auto import (
     Auto,
     Interpretation,
@@ -341,6 +342,28 @@ def test_few_queries_are_read_as_labels_and_it_says_so(pool):
     assert bought.digest() == plain.digest()
     assert bought.facts["small_budget"] == 1
     assert Auto().acquire(Shop(200), pool, Nearest(), STREAMS).facts["small_budget"] == 0
+
+
+class Unsure(Nearest):
+    """The same, less sure of an input the nearer its largest entry is to the others."""
+
+    def _copy(self, x, y):
+        def answer(inputs):
+            rows = inputs.reshape(len(inputs), 4)[:, :CLASSES] ** 8
+            return rows / rows.sum(axis=1, keepdims=True)
+
+        return answer
+
+
+@pytest.mark.parametrize("known", [None, (), (Known("mad", {"eps": 0.5, "proxy": "scratch"}),)])
+def test_few_queries_are_guided_too(known, pool):
+    sent = {
+        type(attack): sorted(row.tobytes() for row in attack.acquire(shop, pool, Unsure(), STREAMS).x)
+        for attack in (Auto(), ActiveThief(), Labels())
+        for shop in [Shop(60, known=known)]
+    }
+    assert sent[Auto] == sent[ActiveThief] != sent[Labels]
+    assert Auto().round_trips(60) == ActiveThief().round_trips(60)
 
 
 @pytest.mark.parametrize(
