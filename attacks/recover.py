@@ -97,7 +97,7 @@ def recover(
         return RecoveredAnswers(answers, ~nothing, ~nothing, lambda rows: rows)
     labels = one_hot(answers)
     if (answers == labels).all():  # the API shows labels, and no arithmetic is left to invert
-        return RecoveredAnswers(answers, ~nothing, nothing, None)
+        return _relabelled(known, answers)
     inverses, facts = _inverses(known, answers, lambda: _estimate(x, labels, ~nothing, surrogates))
     stack = InverseStack(inverses)
     recovered = stack.invert(answers, None)
@@ -106,6 +106,23 @@ def recover(
             estimate = _estimate(x, recovered.targets, recovered.usable, surrogates)
             recovered = stack.invert(answers, estimate)
     return RecoveredAnswers(recovered.targets, recovered.usable, recovered.explained, stack.forward, facts)
+
+
+def _relabelled(known: Sequence[Known], labels: Array) -> RecoveredAnswers:
+    """Return what is behind ``labels`` (n, classes) alone: the same, unless a defense swaps two classes."""
+    every = np.ones(len(labels), dtype=bool)
+    rows, swaps = labels, 0
+    for defense in reversed(known):
+        found = None
+        if defense.parameters is not None:
+            found = inverse_of(defense.name)(defense.parameters).relabelled(rows)
+        if found is not None:
+            rows, swaps = found, swaps + 1
+    if not swaps:
+        return RecoveredAnswers(labels, every, ~every, None)
+    return RecoveredAnswers(
+        rows, every, every, (lambda clean: clean) if swaps % 2 == 0 else lambda clean: 1 - clean
+    )
 
 
 def _inverses(

@@ -19,7 +19,13 @@ from attacks.base import (
 )
 from attacks.labels import has_single_maximum
 from attacks.restoring.choice import defended, predicts_as_well
-from attacks.restoring.pairs import EFFORT, ShadowModels, simulated_instances, simulated_pairs
+from attacks.restoring.pairs import (
+    EFFORT,
+    ShadowModels,
+    genuine_pairs,
+    simulated_instances,
+    simulated_pairs,
+)
 from attacks.restoring.restorers import restored_answers
 from attacks.restoring.without_labels import restored_without_labels
 from bench.seeds import derive, random_state
@@ -56,11 +62,12 @@ class Restore(Extraction):
     answers are most like the bought ones are kept.
 
     Where simulated answers are nearer to their clean rows than what is restored from them, the answers are
-    left as they are. The surrogate learns the restored answers, unless a third of the bought labels, held
-    out, shows that labels alone teach more. Where the defense may change labels, predictions of a surrogate
-    of restored answers are also judged by the answers that are simulated for them; where it changes most
-    of the labels in simulations, labels are not learnt. Without a defense, the answers are learnt unchanged;
-    of an API that shows labels, or with fewer than 50 of them, the labels.
+    left as they are: of drawn rows, or, where a defense answers from the input, of the shadow models' own
+    answers. The surrogate learns the restored answers, unless a third of the bought labels, held out, shows
+    that labels alone teach more. Where the defense may change labels, predictions of a surrogate of restored
+    answers are also judged by the answers that are simulated for them; where it changes most of the labels
+    in simulations, labels are not learnt. Without a defense, the answers are learnt unchanged; of an API that
+    shows labels, or with fewer than 50 of them, the labels.
 
     Facts: ``small_budget``; ``read_as_is``, ``read_as_restored`` and ``read_as_labels``, 1 for what is
     learnt, else 0.
@@ -105,7 +112,8 @@ class Restore(Extraction):
         def restored(shadows: ShadowModels, answers: Array, number: int) -> tuple[Array, bool, float]:
             seed = derive(seeds.choices, "restoration", number)
             pairs = simulated_pairs(instances, shadows, answers, seed)
-            rows, changed = restored_answers(self.model, answers, shadows.estimates, pairs, seed)
+            genuine = genuine_pairs(instances, shadows)
+            rows, changed = restored_answers(self.model, answers, shadows.estimates, pairs, genuine, seed)
             return rows, changed, pairs.other_labels()
 
         others, first = shadows.without_first_fold(surrogates)

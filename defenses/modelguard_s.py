@@ -42,6 +42,8 @@ class ModelguardS(Defense):
     paper = "Tang et al. 2024 (USENIX Security), ModelGuard-S"
     known_by = ("recover", "restore", "labels", "auto")
     strength = StrengthRange("eps", 0.0, 2.0)
+    remembers = True
+    """Its entries are answers of the calibration split, which it does not change."""
 
     centroids_: list[Array]
     uncovered_: float

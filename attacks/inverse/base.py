@@ -74,6 +74,13 @@ class Inverse:
         """
         return answers, np.ones(len(answers), dtype=bool)
 
+    def relabelled(self, labels: Array) -> Array | None:
+        """Return the victim's labels (n, classes) behind answers that are nothing but labels, one-hot rows.
+
+        None where labels are the best guess of them, as for most defenses.
+        """
+        return None
+
 
 class IntervalInverse(Inverse, ABC):
     """The inverse of a defense that leaves an interval for each entry: the most likely row within it."""

@@ -69,6 +69,14 @@ class MadInverse(Inverse):
         share = np.minimum(1, self.eps / np.maximum(distance, SLACK))
         return np.asarray((1 - share) * rows + share * targets)
 
+    def relabelled(self, labels: Array) -> Array | None:
+        """Return the other label where there are two and it got at least half of the mass.
+
+        Of two classes, the gradient turns by 180 degrees if mass goes to the other one, as soon as the victim
+        is surer than the defender's network.
+        """
+        return 1 - labels if labels.shape[1] == 2 and self.eps >= 1 else None
+
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the likeliest of the rows that are possible; the label where there is none."""
         least = -SLACK if position.exact and not self.fitted else -COARSE
@@ -91,6 +99,12 @@ class MadInverse(Inverse):
                 score = (found * np.log(np.maximum(estimate, LEAST))).sum(axis=1)
             better = possible & (score > best)
             rows[better], best[better], moved[better] = found[better], score[better], label
+        if answers.shape[1] == 2 and self.eps >= 1:
+            # All mass went to the other class, so that the victim's had at most eps/2.
+            whole = ~np.isfinite(best) & (answers == labels).all(axis=1)
+            sure = (0.5 + self.eps / 2) / 2
+            rows[whole] = np.where(labels[whole] > 0, 1 - sure, sure)
+            best[whole], moved[whole] = 0, labels[whole].argmax(axis=1)
         self._moved = np.bincount(moved[moved >= 0], minlength=answers.shape[1]).astype(np.float64)
         return rows, np.isfinite(best)
 

@@ -28,9 +28,18 @@ class RandomOneHotInverse(Inverse):
         mean: Array = (1 - share) * rows + share * others / (rows.shape[1] - 1)
         return mean
 
+    def relabelled(self, labels: Array) -> Array | None:
+        """Return the other label where there are two and the drawn one has at least half of the mass."""
+        return 1 - labels if labels.shape[1] == 2 and self.parameters.get("eps", 1) >= 1 else None
+
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
-        """Return the rows (n, classes) without the drawn class' mass; NaN where nothing else is left."""
+        """Return the rows (n, classes) without the drawn class' mass; NaN where nothing else is left.
+
+        Of two classes, it is the other one then.
+        """
         share = self.parameters.get("eps", 1) / 2
+        if share >= 1 and answers.shape[1] == 2:
+            return 1 - answers, np.ones(len(answers), dtype=bool)
         if share >= 1:
             return np.full_like(answers, np.nan), np.zeros(len(answers), dtype=bool)
         return moved_mass.without_drawn(answers, share, estimate)

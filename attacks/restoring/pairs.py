@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ KEPT = 3
 DRAWS = 60
 """Clean rows that are drawn for each answer, at most."""
 FEWEST_DRAWS = 12
+TURNS = 3
+"""How often the classes of a row are turned to see whether an answer depends on it."""
 PAIRS = 60_000
 """Pairs up to which :data:`DRAWS` are drawn."""
 
@@ -193,6 +196,54 @@ def simulated_pairs(
                 continue
             simulated[number, rows] = simulation.answer(shadows.x[rows], clean[number, rows], number)
     return Pairs(clean, simulated, labels)
+
+
+@dataclass(frozen=True)
+class GenuinePairs:
+    """Answers of the shadow models, and the same defended: here the defended model is known.
+
+    ``clean``, ``answers``: (instances, n, classes); rejected answers are NaN rows. ``estimates``: (n,
+    classes) of another shadow model, as estimates of the victim's answers are another model's.
+    """
+
+    clean: Array
+    answers: Array
+    estimates: Array
+
+
+def genuine_pairs(instances: Instances, shadows: ShadowModels) -> GenuinePairs | None:
+    """Return what shadow models answer, and what each instance makes of it, if defenses answer from inputs.
+
+    None where all of their answers depend on the row, as those of most defenses do. Where not, a drawn row
+    and what a defense makes of the input need not be of one model, so that drawn pairs may mislead: another
+    model's answers are nearer to the victim's than a row that is drawn.
+    """
+    own, other = np.empty(shadows.estimates.shape), np.empty(shadows.estimates.shape)
+    answers = np.empty((len(instances), *own.shape))
+    alike = False
+    for fold, predictor in enumerate(shadows.predictors):
+        rows = shadows.fold == fold
+        if not rows.any():
+            continue
+        x = shadows.x[rows]
+        own[rows] = predictor(x)
+        other[rows] = shadows.predictors[(fold + 1) % FOLDS](x)
+        for number, instance in enumerate(instances):
+            answers[number, rows] = instance[fold].answer(x, own[rows], number)
+        alike = alike or _from_input(instances[0][fold], x, own[rows], answers[0, rows])
+    return GenuinePairs(np.broadcast_to(own, answers.shape), answers, other) if alike else None
+
+
+def _from_input(simulation: Simulation, x: Images, rows: Array, answers: Array) -> bool:
+    """Return whether some of the ``answers`` to ``rows`` (n, classes) are the same for rows of other classes.
+
+    One-hot answers may be the same by chance.
+    """
+    turns = range(1, min(TURNS, rows.shape[1] - 1) + 1)
+    found = [answers, *(simulation.answer(x, np.roll(rows, by, axis=1), 0) for by in turns)]
+    soft = np.isfinite(answers).all(axis=1) & (answers.max(axis=1) < 1)
+    pairs = [(one == two).all(axis=1) for one, two in combinations(found, 2)]
+    return bool((np.any(pairs, axis=0) & soft).any())
 
 
 def _known_labels(shadows: ShadowModels, simulations: Sequence[Simulation]) -> Labels:

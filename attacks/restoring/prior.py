@@ -27,7 +27,7 @@ SHAPES: tuple[Width, ...] = tuple((1.0, power) for power in (0.5, 0.7, 1.0, 1.4,
 FLOOR = 0.005
 """Added to each parameter: around a confident estimate, most entries would otherwise be below 1e-12."""
 LEAST = 1e-9
-"""Smallest entry of a clean row."""
+"""Smallest entry of a clean row, before it is divided by its sum."""
 UNKNOWN = -1
 """The label of a row whose top-1 is not known."""
 
@@ -46,7 +46,7 @@ def draw(estimates: Array, labels: Labels, seed: int, width: Width) -> Array:
     weights = np.random.default_rng(seed).standard_gamma(parameters)
     total = weights.sum(axis=1, keepdims=True)
     # Where parameters are tiny, all of a row's weights may be zero.
-    rows: Array = np.maximum(np.where(total > 0, weights / np.where(total > 0, total, 1), estimates), LEAST)
+    rows = _floored(np.where(total > 0, weights / np.where(total > 0, total, 1), estimates))
     return with_top(rows / rows.sum(axis=1, keepdims=True), labels)
 
 
@@ -61,8 +61,17 @@ def draw_any_class(estimates: Array, labels: Labels, seed: int, width: Width) ->
     rng = np.random.default_rng(seed)
     logs = power * np.log(np.maximum(estimates, LEAST)) + deviation * rng.normal(size=estimates.shape)
     rows = np.exp(logs - logs.max(axis=1, keepdims=True))
-    rows = np.maximum(rows / rows.sum(axis=1, keepdims=True), LEAST)
+    rows = _floored(rows / rows.sum(axis=1, keepdims=True))
     return with_top(rng.permuted(rows / rows.sum(axis=1, keepdims=True), axis=1), labels)
+
+
+def _floored(rows: Array) -> Array:
+    """Return rows (n, classes) with entries of at least :data:`LEAST`, of which no two are equal.
+
+    Nor are those of a network: where a defense takes the largest away, two would share its place.
+    """
+    classes = rows.shape[1]
+    return np.asarray(np.maximum(rows, LEAST * (2 - np.arange(classes) / classes)))
 
 
 def with_top(rows: Array, labels: Labels) -> Array:

@@ -9,14 +9,14 @@ import numpy as np
 from attacks.base import Array
 from attacks.restoring import table
 from attacks.restoring.network import RestoringNetwork
-from attacks.restoring.pairs import Pairs
+from attacks.restoring.pairs import GenuinePairs, Pairs
 from attacks.restoring.prior import with_top
 
 HELD_OUT = 6
 """Draws of pairs from which nothing is learnt: they show whether restoring helps."""
 
-Restorer = Callable[[Array], Array]
-"""Returns restored answers (n, classes) from answers (n, classes) to the rows of the pairs, without NaN."""
+Restorer = Callable[[Array, Array], Array]
+"""Returns restored answers (n, classes) from answers to the rows of the pairs and estimates, without NaN."""
 
 
 def network_restorer(pairs: Pairs, estimates: Array, seed: int, *, order: bool = False) -> Restorer:
@@ -31,18 +31,18 @@ def network_restorer(pairs: Pairs, estimates: Array, seed: int, *, order: bool =
     if answered.any():
         network.fit(pairs.answers[answered], near[answered], pairs.clean[answered])
 
-    def restore(answers: Array) -> Array:
-        rows = network.restore(answers, estimates) if answered.any() else estimates
+    def restore(answers: Array, near: Array) -> Array:
+        rows = network.restore(answers, near) if answered.any() else near
         return with_top(rows, pairs.labels)
 
     return restore
 
 
-def table_restorer(pairs: Pairs, estimates: Array, _seed: int) -> Restorer:
-    """Return restoration by the table of each row's own pairs; ``estimates`` (n, classes) stand for a gap."""
+def table_restorer(pairs: Pairs, _estimates: Array, _seed: int) -> Restorer:
+    """Return restoration by the table of each row's own pairs; estimates stand for a gap."""
 
-    def restore(answers: Array) -> Array:
-        return with_top(table.restored(answers, pairs.answers, pairs.clean, estimates), pairs.labels)
+    def restore(answers: Array, near: Array) -> Array:
+        return with_top(table.restored(answers, pairs.answers, pairs.clean, near), pairs.labels)
 
     return restore
 
@@ -54,18 +54,26 @@ RESTORERS: dict[str, Callable[[Pairs, Array, int], Restorer]] = {
 
 
 def restored_answers(
-    model: str, answers: Array, estimates: Array, pairs: Pairs, seed: int
+    model: str, answers: Array, estimates: Array, pairs: Pairs, genuine: GenuinePairs | None, seed: int
 ) -> tuple[Array, bool]:
     """Return restored answers (n, classes), and whether these are others than the bought ``answers``.
 
-    They are the bought ones where, of draws that were held out, simulated answers are nearer to the clean
-    rows, in L1, than what is restored from them.
+    They are the bought ones where simulated answers are nearer to the clean rows, in L1, than what is
+    restored from them: of draws that were held out, or of the ``genuine`` pairs, if there are any.
     """
     restore = RESTORERS[model](pairs.part(slice(HELD_OUT, None)), estimates, seed)
-    before = after = 0.0
-    for clean, simulated in zip(pairs.clean[:HELD_OUT], pairs.answers[:HELD_OUT], strict=True):
-        answered = np.isfinite(simulated).all(axis=1)
-        shown = np.where(answered[:, None], simulated, estimates)
-        before += float(np.abs(shown - clean)[answered].sum())
-        after += float(np.abs(restore(shown) - clean)[answered].sum())
-    return (answers, False) if before <= after else (restore(answers), True)
+
+    def helps(clean: Array, simulated: Array, near: Array) -> bool:
+        before = after = 0.0
+        for rows, found in zip(clean, simulated, strict=True):
+            answered = np.isfinite(found).all(axis=1)
+            shown = np.where(answered[:, None], found, near)
+            before += float(np.abs(shown - rows)[answered].sum())
+            after += float(np.abs(restore(shown, near) - rows)[answered].sum())
+        return after < before
+
+    drawn = pairs.clean[:HELD_OUT], pairs.answers[:HELD_OUT], estimates
+    own = [(genuine.clean, genuine.answers, genuine.estimates)] if genuine else []
+    if all(helps(*each) for each in (drawn, *own)):
+        return restore(answers, estimates), True
+    return answers, False

@@ -43,9 +43,9 @@ def restored_without_labels(
         shown = np.where(answered[:, None], simulated, nothing)
         labels = clean[answered].argmax(axis=1)
         kept += int((shown[answered].argmax(axis=1) == labels).sum())
-        found += int((restore(shown)[answered].argmax(axis=1) == labels).sum())
+        found += int((restore(shown, nothing)[answered].argmax(axis=1) == labels).sum())
     total = np.isfinite(pairs.answers[:HELD_OUT]).all(axis=2).sum()
-    return restore(answers) if found - kept > BETTER * total else None
+    return restore(answers, nothing) if found - kept > BETTER * total else None
 
 
 def _half_renamed(pairs: Pairs, seed: int) -> Pairs:

@@ -139,8 +139,17 @@ def _lowest(before: Contender, against: Contender) -> float:
 
 
 def _best(met: Sequence[Contender], side: str) -> Contender:
-    """Return the one with the highest mean on a side; of equal ones the first name."""
-    return max(sorted(met, key=lambda each: each.name), key=lambda each: float(getattr(each, side).mean()))
+    """Return the one with the highest mean on a side.
+
+    Of equal ones, that with the highest on the other: behind labels alone, who learns whole answers and who
+    learns labels get the same. Of these, the first name.
+    """
+    (other,) = {"undefended", "defended"} - {side}
+
+    def means(each: Contender) -> tuple[float, float]:
+        return float(getattr(each, side).mean()), float(getattr(each, other).mean())
+
+    return max(sorted(met, key=lambda each: each.name), key=means)
 
 
 def _shared(a: Contender, b: Contender) -> list[int]:

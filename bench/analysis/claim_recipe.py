@@ -15,6 +15,7 @@ from bench.analysis.interval_text import number
 from bench.analysis.published_claims import Claim, Quantity
 from bench.analysis.study_results import ARRAYS
 from bench.errors import UsageError
+from bench.metrics.flags import FLAGS
 from bench.metrics.intervals import paired_difference
 from bench.plan.study import Where, matching_specs, repeat_groups
 from bench.records import Record
@@ -25,12 +26,14 @@ from bench.tasks import Cell
 class RecipeResult:
     """Cells of one recipe with the defense and without it, in the repeats that both have.
 
-    ``undefended``, ``defended``: (repeats, test inputs), 1 where the surrogate is right.
+    ``undefended``, ``defended``: (repeats, test inputs), 1 where the surrogate is right. ``warnings``: names of
+    the reliability warnings that any of the cells has by which numbers cannot be used.
     """
 
     cell: Cell
     undefended: NDArray[Any]
     defended: NDArray[Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def losses(self) -> list[float]:
@@ -45,6 +48,7 @@ class RecipeResult:
             loss=Estimate.of(paired_difference(self.undefended, self.defended)),
             predicted=Estimate.of(prediction_interval(self.losses, seeds, OTHER_VICTIM)),
             repeats=len(self.losses),
+            warnings=list(self.warnings),
         )
 
 
@@ -76,7 +80,9 @@ def recipe_result(
                 left, right = (
                     np.stack([side[repeat].arrays[array] for repeat in shared]) for side in (free, against)
                 )
-                return RecipeResult(against[shared[0]].cell, left, right)
+                flags = {flag for side in (free, against) for each in shared for flag in side[each].info.flags}
+                warnings = tuple(sorted(flag for flag in flags if FLAGS[flag].invalidates))
+                return RecipeResult(against[shared[0]].cell, left, right, warnings)
     return None
 
 

@@ -11,9 +11,9 @@ from bench.metrics.intervals import Interval
 from bench.records import Typed
 
 SCHEMA_VERSION = 1
-Strength = Literal["published", "default", "affordable", "default, affordable"]
+Strength = Literal["published", "default", "affordable", "default, affordable", "default, none affordable"]
 """``published``: that of a claim. ``default``: the paper's, or the plugin's. ``affordable``: the strongest
-whose accuracy users can afford."""
+whose accuracy users can afford. ``none affordable``: of none that was run is that shown."""
 
 
 class Estimate(Typed):
@@ -64,6 +64,7 @@ class SameRecipe(Typed):
     """The published recipe, measured: levels and loss are fractions.
 
     ``predicted``: where one further run of it would lie. ``repeats``: those that both sides have.
+    ``warnings``: names of the reliability warnings of its cells by which numbers cannot be used.
     """
 
     undefended: float
@@ -71,6 +72,7 @@ class SameRecipe(Typed):
     loss: Estimate
     predicted: Estimate
     repeats: int
+    warnings: list[str] = pydantic.Field(default_factory=list)
 
 
 class CompetentAttacker(Typed):

@@ -103,11 +103,10 @@ def verdict(
         return "not run", "one repeat predicts no interval"
     inside = holds(predicted, loss)
     where = f"{'inside' if inside else 'outside'} {_span(predicted)}"
+    measured = f"he published loss is {where}" + (f": {cause}" if cause else "")
     if apart:
-        return "not comparable", f"{'; '.join(apart)}. The published loss is {where}"
-    if inside:
-        return "reproduced", f"the published loss is {where}"
-    return "not reproduced", f"the published loss is {where}" + (f": {cause}" if cause else "")
+        return "not comparable", f"{'; '.join(apart)}. T{measured}"
+    return ("reproduced" if inside else "not reproduced"), f"t{measured}"
 
 
 def _span(predicted: Interval) -> str:

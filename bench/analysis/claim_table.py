@@ -29,7 +29,7 @@ from bench.analysis.published_claims import Claim, PublishedClaims, PublishedDef
 from bench.analysis.recommendation import recommendations
 from bench.analysis.threat_models import Defense, VictimThreatModel, defense_of, victim_of
 from bench.calls import parse_call
-from bench.plan.study import Where, axis_values, matching_calls
+from bench.plan.study import Where, as_list, axis_values, matching_calls
 from bench.records import Record
 from bench.run_facts import Meta
 
@@ -79,9 +79,11 @@ class ClaimRun:
 def claim_table(published: PublishedClaims, runs: Sequence[ClaimRun]) -> ClaimTable:
     """Return the rows of each defense: its claims, then its default and its strongest affordable strength.
 
-    A claim of which no number was read and no recipe is known has none. Of several runs with cells of one
-    claim, the first counts. Only defenses that stand alone have rows.
+    A claim has a row for each run with its cells and for each data set that it names, whatever they say; one
+    of which no number was read and no recipe is known has none. Only defenses that stand alone have rows.
+    The order of ``runs`` does not matter.
     """
+    runs = sorted(runs, key=lambda run: run.name)
     rows = [row for defense in published.defense for row in _rows(defense, runs)]
     used = {row.setting.run for row in rows if row.setting is not None}
     return ClaimTable(rows=rows, sources=[run.source() for run in runs if run.name in used])
@@ -90,33 +92,37 @@ def claim_table(published: PublishedClaims, runs: Sequence[ClaimRun]) -> ClaimTa
 def _rows(defense: PublishedDefense, runs: Sequence[ClaimRun]) -> Iterator[ClaimRow]:
     for claim in defense.claim:
         if not claim.unread:
-            yield _of_claim(defense, claim, runs)
+            yield from _of_claim(defense, claim, runs)
     for run in runs:
         for threat, budget in run.threats:
             yield from _measured(defense, run, threat, budget)
 
 
-def _of_claim(defense: PublishedDefense, claim: Claim, runs: Sequence[ClaimRun]) -> ClaimRow:
+def _of_claim(defense: PublishedDefense, claim: Claim, runs: Sequence[ClaimRun]) -> list[ClaimRow]:
     row = ClaimRow(plugin=defense.name, defense=defense.default, strength="published", claim=claim.id)
-    for run in runs:
-        here = _recipe(claim, run)
-        if here is not None:
-            return _compared(row, claim, run, here)
+    found = [
+        _compared(row, claim, run, here)
+        for data in as_list(claim.where.data if claim.where else None)
+        for run in runs
+        if (here := _recipe(claim, run, str(data))) is not None
+    ]
+    if found:
+        return found
     apart = _unstated(claim) if claim.where is None else []
-    found, reason = verdict(claim.published_loss, None, apart)
-    return row.with_values(verdict=found, reason=reason)
+    verdict_of, reason = verdict(claim.published_loss, None, apart)
+    return [row.with_values(verdict=verdict_of, reason=reason)]
 
 
-def _recipe(claim: Claim, run: ClaimRun) -> RecipeResult | None:
+def _recipe(claim: Claim, run: ClaimRun, data: str) -> RecipeResult | None:
     if claim.where is None:
         return None
-    without = claim.without and _told(claim.without, claim)
-    return recipe_result(_told(claim.where, claim), run.records, claim.quantity, without)
+    without = claim.without and _told(claim.without, claim, data)
+    return recipe_result(_told(claim.where, claim, data), run.records, claim.quantity, without)
 
 
-def _told(where: Where, claim: Claim) -> Where:
-    """Return ``where`` with the claim's knowledge, unless it has its own: a run may have several."""
-    return where if where.knowledge is not None else where.model_copy(update={"knowledge": claim.knowledge})
+def _told(where: Where, claim: Claim, data: str) -> Where:
+    """Return ``where`` on one data set, with the claim's knowledge unless it has its own: a run may have several."""
+    return where.model_copy(update={"data": data, "knowledge": where.knowledge or claim.knowledge})
 
 
 def _controls(claim: Claim, run: ClaimRun, here: RecipeResult) -> dict[str, RecipeResult]:
@@ -134,7 +140,7 @@ def _controls(claim: Claim, run: ClaimRun, here: RecipeResult) -> dict[str, Reci
             for axis, named in control.where
             if isinstance(named, list) and axis != "defense" and named == getattr(claim.where, axis)
         }
-        where = _told(control.where.model_copy(update=fixed), claim)
+        where = _told(control.where.model_copy(update=fixed), claim, here.cell.victim.data)
         result = recipe_result(where, run.records, claim.quantity)
         if result is not None:
             found[control.label] = result
@@ -144,7 +150,19 @@ def _controls(claim: Claim, run: ClaimRun, here: RecipeResult) -> dict[str, Reci
 def _unstated(claim: Claim) -> list[str]:
     """Return what is missing to run a claim's recipe."""
     stated = _stated(claim)
-    return differences({key: value for key, value in stated.items() if value in ("", None)}, stated)
+    return [
+        *differences({key: value for key, value in stated.items() if value in ("", None)}, stated),
+        *_guessed(claim),
+    ]
+
+
+def _guessed(claim: Claim) -> list[str]:
+    return [f"{_listed(claim.guessed)} not stated in what was read and chosen here"] if claim.guessed else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)}{' and ' if most else ''}{last}"
 
 
 def _stated(claim: Claim) -> dict[str, str | int | float | None]:
@@ -173,7 +191,7 @@ def _compared(row: ClaimRow, claim: Claim, run: ClaimRun, here: RecipeResult) ->
         "budget": cell.budget,
         ACCURACY_KEY: accuracy,
     }
-    apart = differences(_stated(claim), ours)
+    apart = [*differences(_stated(claim), ours), *_guessed(claim)]
     if claim.at_most:
         apart.append("published as the largest of several results")
     controls = _controls(claim, run, here)
@@ -237,10 +255,11 @@ def _strengths(
         if (value := _affordable_l1(findings, threat, defense, run.meta)) is not None
     ]
     strongest = max(affordable, key=lambda pair: pair[0])[1] if affordable else None
+    alone = "default" if affordable else "default, none affordable"
     found: list[tuple[Defense, Strength]] = []
     for defense in own:
         names = [
-            *(["default"] if len(default) == 1 and defense[0] in default else []),
+            *([alone] if len(default) == 1 and defense[0] in default else []),
             *(["affordable"] if defense == strongest else []),
         ]
         if names:

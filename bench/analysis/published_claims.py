@@ -52,7 +52,8 @@ class Claim(_Strict):
     read, as are ``budget`` and ``seeds``. ``limit``: what users were allowed to lose. ``place``: table and
     page. ``where``: the cells of the same recipe with the defense; None without one. ``without``: those
     without it, where more differs than the defense. Both mean attackers of the claim's ``knowledge``, where
-    they name none. ``notes``: what a reader should know, a sentence.
+    they name none. ``guessed``: parts of the recipe that were not stated in what was read and were chosen, so
+    that the numbers cannot be compared. ``notes``: what a reader should know, a sentence.
     """
 
     id: Name
@@ -76,6 +77,7 @@ class Claim(_Strict):
     where: Where | None = None
     without: Where | None = None
     control: list[Control] = []
+    guessed: list[str] = []
     notes: str = ""
 
     @property

@@ -9,7 +9,9 @@ Orekondy, Schiele, Fritz 2020, "Prediction Poisoning" (arXiv 1906.10908), before
 The benign queries are the victim's calibration split, so that the strength is fixed before the test
 split is seen; the loss on the test split is measured by the defense evaluation. Rejected queries have no
 distance. A randomized defense is measured on about 10,000 answers with independent noise: ``l1_max`` then
-bounds the answers that were drawn, not all possible ones. In a stack, the loss is that of this member
+bounds the answers that were drawn, not all possible ones. A defense that remembers its calibration split
+(``remembers``, as a codebook does) would change these answers less than new ones: it is measured on each
+fifth of the split by an instance that is fitted on the others. In a stack, the loss is that of this member
 alone, on the victim's own answers, whatever defenses are before or after it.
 """
 
@@ -17,10 +19,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.exceptions import NotFittedError
 
@@ -50,6 +54,8 @@ STEPS = 31
 """Strengths between the two ends of a strength range that are tried first."""
 HALVINGS = 40
 """Largest number of bisections between two of them."""
+FOLDS = 5
+"""Parts of the calibration split, of which each measures a defense that remembers the others."""
 ANSWERS = 10_000
 """Smallest number of answers on which the loss of a randomized defense is measured."""
 TARGET = inspect.Parameter(
@@ -229,9 +235,34 @@ def _cost(fitted: Defense, calibration: Calibration, which: int, value: float) -
     values = {name: getattr(fitted, name) for name in fitted.parameters()}
     text = format_call(fitted.name, values | {strength.parameter: value})
     if text not in calibration.costs:
-        distances = _distances(fitted.at(value, calibration), calibration)
+        whole = not getattr(fitted, "remembers", False)
+        distances = (
+            _distances(fitted.at(value, calibration), calibration)
+            if whole
+            else np.concatenate(
+                [_distances(fitted.at(value, others), fold) for others, fold in _parts(calibration)]
+            )
+        )
         calibration.costs[text] = (distances.mean(), distances.max()) if len(distances) else (0.0, 0.0)
     return calibration.costs[text][which]
+
+
+def _parts(calibration: Calibration) -> Iterator[tuple[Calibration, Calibration]]:
+    """Yield the calibration split without each of its folds, and that fold."""
+    fold = (
+        np.random.default_rng(derive(calibration.seed, "folds")).permutation(len(calibration.inputs)) % FOLDS
+    )
+    for number in range(FOLDS):
+        yield _rows(calibration, fold != number), _rows(calibration, fold == number)
+
+
+def _rows(calibration: Calibration, rows: NDArray[np.bool_]) -> Calibration:
+    return replace(
+        calibration,
+        inputs=calibration.inputs[rows],
+        labels=calibration.labels[rows],
+        probabilities=calibration.probabilities[rows],
+    )
 
 
 def _distances(fitted: Defense, calibration: Calibration) -> Array:

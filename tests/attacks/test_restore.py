@@ -13,7 +13,7 @@ from attacks.restore import LEAST, Restore
 from attacks.restoring import network, prior, table
 from attacks.restoring.choice import defended, gives_a_map, predicts_as_well
 from attacks.restoring.network import RestoringNetwork
-from attacks.restoring.pairs import Pairs, ShadowModels
+from attacks.restoring.pairs import GenuinePairs, Pairs, ShadowModels
 from attacks.restoring.prior import UNKNOWN
 from attacks.restoring.restorers import HELD_OUT, RESTORERS, restored_answers
 from bench.errors import NotApplicable
@@ -125,15 +125,23 @@ def test_the_network_learns_an_inverse_that_nobody_wrote():
     assert np.allclose(found[0].sum(axis=1), 1)
 
 
+def genuine(pairs):
+    """The same pairs, of shadow models' own answers, in one draw."""
+    return GenuinePairs(pairs.clean[:1], pairs.answers[:1], np.full(pairs.clean.shape[1:], 0.25))
+
+
 @pytest.mark.parametrize("model", ["network", "table"])
 def test_answers_stay_as_they_are_where_restoring_would_not_help(model):
     pairs = shuffled_pairs(draws=20)
     estimates = np.full((50, 4), 0.25)
     bought = pairs.clean[0]
-    kept, changed = restored_answers(model, bought, estimates, replace(pairs, answers=pairs.clean), 1)
-    assert not changed
-    assert kept is bought
-    restored, changed = restored_answers(model, bought, estimates, pairs, 1)
+    same = replace(pairs, answers=pairs.clean)
+    # Drawn rows would be enough to see it, and so would be the shadow models' own.
+    for drawn, own in ((same, same), (same, pairs), (pairs, same)):
+        kept, changed = restored_answers(model, bought, estimates, drawn, genuine(own), 1)
+        assert not changed
+        assert kept is bought
+    restored, changed = restored_answers(model, bought, estimates, pairs, genuine(pairs), 1)
     assert changed
     assert restored.shape == bought.shape
 
@@ -150,7 +158,7 @@ def test_nothing_is_learnt_from_the_draws_that_are_held_out(monkeypatch):
         return RESTORERS["table"](part, near, seed)
 
     monkeypatch.setitem(RESTORERS, "watched", learned)
-    restored_answers("watched", pairs.answers[9], estimates, replace(pairs, clean=spoilt), 1)
+    restored_answers("watched", pairs.answers[9], estimates, replace(pairs, clean=spoilt), genuine(pairs), 1)
     (part,) = seen
     assert part.clean.tobytes() == pairs.clean[HELD_OUT:].tobytes()
     assert part.answers.tobytes() == pairs.answers[HELD_OUT:].tobytes()
