@@ -26,8 +26,8 @@ from bench.tasks import Cell
 class RecipeResult:
     """Cells of one recipe with the defense and without it, in the repeats that both have.
 
-    ``undefended``, ``defended``: (repeats, test inputs), 1 where the surrogate is right. ``warnings``: names of
-    the reliability warnings that any of the cells has by which numbers cannot be used.
+    ``undefended``, ``defended``: (repeats, test inputs), 1 where the surrogate is right. ``warnings``: names
+    of the reliability warnings that any of the cells has by which numbers cannot be used.
     """
 
     cell: Cell
@@ -80,10 +80,14 @@ def recipe_result(
                 left, right = (
                     np.stack([side[repeat].arrays[array] for repeat in shared]) for side in (free, against)
                 )
-                flags = {flag for side in (free, against) for each in shared for flag in side[each].info.flags}
-                warnings = tuple(sorted(flag for flag in flags if FLAGS[flag].invalidates))
-                return RecipeResult(against[shared[0]].cell, left, right, warnings)
+                used = [side[repeat] for side in (free, against) for repeat in shared]
+                return RecipeResult(against[shared[0]].cell, left, right, _invalidating(used))
     return None
+
+
+def _invalidating(records: Sequence[Record]) -> tuple[str, ...]:
+    flags = {flag for record in records for flag in record.info.flags}
+    return tuple(sorted(flag for flag in flags if flag in FLAGS and FLAGS[flag].invalidates))
 
 
 def _by_repeat(records: Sequence[Record], specs: Sequence[Mapping[str, Any]]) -> dict[int, Record]:

@@ -121,7 +121,7 @@ def _recipe(claim: Claim, run: ClaimRun, data: str) -> RecipeResult | None:
 
 
 def _told(where: Where, claim: Claim, data: str) -> Where:
-    """Return ``where`` on one data set, with the claim's knowledge unless it has its own: a run may have several."""
+    """Return ``where`` on one data set, with the claim's knowledge unless it names one itself."""
     return where.model_copy(update={"data": data, "knowledge": where.knowledge or claim.knowledge})
 
 

@@ -13,6 +13,7 @@ from bench.analysis.interval_text import DASH, in_table, number
 from bench.analysis.published_claims import Claim, PublishedClaims, PublishedDefense, published_claims
 from bench.errors import UsageError
 from bench.files import write_atomically
+from bench.metrics.flags import MEANING
 from bench.report.markdown import code, markdown, plain
 from bench.report.stored_runs import source_line, stored_runs
 from bench.report.templates import rendered
@@ -24,6 +25,7 @@ _STRENGTH = {
     "default": "default",
     "affordable": "strongest affordable",
     "default, affordable": "default, which is the strongest affordable",
+    "default, none affordable": "default; none that was run is shown to be affordable",
 }
 
 
@@ -77,8 +79,8 @@ def claims_page(published: PublishedClaims, table: ClaimTable) -> str:
                 "",
                 "defense",
                 "published",
-                "same recipe here",
-                "competent attacker here",
+                "same attack here",
+                "best attack here",
                 "adaptation adds",
                 "verdict",
             ],
@@ -93,9 +95,10 @@ def claims_page(published: PublishedClaims, table: ClaimTable) -> str:
                 "users lose",
                 "repeats",
                 "best attack without → with",
+                "adaptation compares",
             ],
             [_setting(place, row) for place, row, _ in numbered if row.setting is not None],
-            text=6,
+            text=7,
         ),
         sources=markdown(
             ["", "source", "quantity and setting", "levels (%)", "read"],
@@ -104,23 +107,35 @@ def claims_page(published: PublishedClaims, table: ClaimTable) -> str:
         ),
         unread=list(dict.fromkeys(plain(each.paper) for each, claim in published.claims() if claim.unread)),
         reasons=[
-            f"{place}. *{row.verdict}*: {plain(row.reason)}."
+            f"{place}. *{row.verdict}*: {plain(row.reason)}.{_warnings(row)}"
             for place, row, claim in numbered
             if claim and row.reason
         ],
+        without_row=[code(name) for name in papers if name not in {row.plugin for row in table.rows}],
         runs=[source_line(each) for each in table.sources],
     )
 
 
 def _counts(table: ClaimTable) -> str:
-    """Return in a sentence how many claims have which verdict."""
-    verdicts = [row.verdict for row in table.rows if row.claim]
+    """Return in a sentence how many measured claims have which verdict."""
+    rows = [row for row in table.rows if row.claim]
+    verdicts = [row.verdict for row in rows]
     order = ("reproduced", "not reproduced", "not comparable", "not run", "no number")
     parts = [f"{verdicts.count(each)} {each}" for each in order if each in verdicts]
     if not parts:
         return "No claim is among the rows."
-    some = "One claim" if len(verdicts) == 1 else f"{len(verdicts)} claims"
-    return f"{some}: {', '.join(parts)}."
+    claims = len({row.claim for row in rows})
+    some = "One claim" if claims == 1 else f"{claims} claims"
+    places = f", measured at {len(rows)} places" if len(rows) > claims else ""
+    return f"{some}{places}: {', '.join(parts)}."
+
+
+def _warnings(row: ClaimRow) -> str:
+    """Return in a sentence which warnings the measured numbers have by which they cannot be used."""
+    if row.same_recipe is None or not row.same_recipe.warnings:
+        return ""
+    found = "; ".join(MEANING.get(name, name) for name in row.same_recipe.warnings)
+    return f" *Its numbers here have a warning by which they cannot be used elsewhere: {plain(found)}.*"
 
 
 def _losses(place: int, row: ClaimRow, claim: Claim | None) -> list[str]:
@@ -153,26 +168,32 @@ def _pp(estimate: Estimate) -> str:
 
 
 def _setting(place: int, row: ClaimRow) -> list[str]:
-    setting, lost, best = row.setting, row.utility, row.competent
+    setting, lost, best, adds = row.setting, row.utility, row.competent, row.adaptation
     if setting is None:
         return []
     accuracy = "" if setting.accuracy is None else f", accuracy {number(100 * setting.accuracy, 1)} %"
     means, levels = f"{plain(setting.surrogate)}, {plain(setting.pool)}", DASH
     if best:
-        before, after = (number(100 * level, 1) for level in (best.undefended, best.defended))
+        # As printed, they differ by the loss of the first table.
+        before, lost_here = round(100 * best.undefended, 1), round(100 * best.loss.value, 1)
         levels = (
-            f"{before} % ({plain(best.undefended_attack)}) → {after} % ({plain(best.attack)}), "
-            f"of {best.attacks} attacks"
+            f"{number(before, 1)} % ({plain(best.undefended_attack)}) → "
+            f"{number(before - lost_here, 1)} % ({plain(best.attack)}), of {_attacks(best.attacks)}"
         )
     repeats = [str(each.repeats) for each in (row.same_recipe, best) if each]
     return [
         str(place),
-        f"{plain(setting.victim)}{accuracy}; {setting.quantity}",
+        f"{plain(setting.victim)}{accuracy}; {setting.quantity} ({code(setting.run)})",
         f"{means}, {setting.budget:,}; knowledge {setting.knowledge}",
         _lost(row) if lost else DASH,
         " / ".join(dict.fromkeys(repeats)) or DASH,
         levels,
+        f"{plain(adds.adaptive)} with {plain(adds.non_adaptive)}" if adds else DASH,
     ]
+
+
+def _attacks(count: int) -> str:
+    return "one attack" if count == 1 else f"{count} attacks"
 
 
 def _lost(row: ClaimRow) -> str:

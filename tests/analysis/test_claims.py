@@ -1,6 +1,7 @@
 """Published claims joined with records that nobody measured; every verdict, values worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,48 @@ def test_the_interval_of_the_best_attack_is_that_of_a_reports_summary():
     assert loss.low < rows(claim())[0].competent.loss.low - 0.05
 
 
+def test_of_attacks_that_are_equal_with_the_defense_the_better_one_without_it_counts():
+    # Behind labels alone both learn the same; the first by name is 10 points worse without the defense.
+    records = [
+        *cells("copycat(use_probability=false)", (), 0.80),
+        *cells("copycat(use_probability=false)", POISON, 0.70),
+        *cells(PLAIN, (), 0.90),
+        *cells(PLAIN, POISON, 0.70),
+        *cells(ADAPTIVE, (), 0.90, knowledge="full"),
+        *cells(ADAPTIVE, POISON, 0.72, knowledge="full"),
+    ]
+    found = rows(records=records)[0].adaptation
+    assert found.non_adaptive.startswith("copycat on probabilities")
+    assert found.adds.value == pytest.approx(0.02)
+
+
+def test_a_claim_has_a_row_for_each_place_whatever_the_order_of_runs():
+    other = [moved(record, data="usps") for record in RECORDS]
+    anywhere = claim(where=where(data=["usps", "digits"]))
+    runs = [ClaimRun("a", RECORDS, META), ClaimRun("b", other, META), ClaimRun("c", RECORDS, META)]
+    tables = [claim_table(published(anywhere), order) for order in (runs, runs[::-1])]
+    found = [row for row in tables[0].rows if row.claim]
+    assert [(row.setting.run, row.verdict) for row in found] == [
+        ("b", "not comparable"),  # the first data set that it names
+        ("a", "reproduced"),
+        ("c", "reproduced"),
+    ]
+    assert found[0].reason.startswith("data set usps instead of digits")
+    assert tables[0] == tables[1]
+
+
+def moved(record, data):
+    task = replace(record.task, victim=replace(record.task.victim, data=data))
+    return type(record)(**{**vars_of(record), "task": task, "key": f"{record.key} {data}"})
+
+
+def test_what_had_to_be_chosen_is_not_comparable():
+    row = rows(claim(guessed=["the L1 limit", "the seeds"]))[0]
+    assert row.verdict == "not comparable"
+    assert row.reason.startswith("the L1 limit and the seeds not stated in what was read and chosen here")
+    assert "without the defense the surrogate reaches 90.1 %, as published" in row.reason
+
+
 def test_a_trainer_that_is_better_anyway_adds_nothing():
     records = [
         *cells(PLAIN, (), 0.80),
@@ -212,6 +255,9 @@ def test_the_strongest_affordable_strength_is_the_one_with_the_largest_l1():
         records[-1].info.intervals["honest.accuracy_lost"] = [lost - 0.01, lost + 0.01]
     found = {row.defense: row.strength for row in rows(records=records, default=weak[0])}
     assert found == {weak[0]: "default", strong[0]: "affordable"}
+    alone = [record for record in records if record.spec["defense"] in ([], list(dear))]
+    (row,) = rows(records=alone, default=dear[0])
+    assert row.strength == "default, none affordable"
     both = {row.defense: row.strength for row in rows(records=records, default=strong[0])}
     assert both == {strong[0]: "default, affordable"}
 

@@ -4,7 +4,7 @@ import pytest
 from in_process import moatbench
 from made_claims import META, RECORDS, claim, published
 
-from bench.analysis.claim_records import ClaimRow, ClaimTable
+from bench.analysis.claim_records import ClaimRow, ClaimTable, Estimate
 from bench.analysis.claim_table import ClaimRun, claim_table
 from bench.analysis.published_claims import published_claims
 from bench.errors import UsageError
@@ -31,17 +31,20 @@ def test_the_first_table_compares_losses():
     assert first[4].startswith("3.0 (")
     assert first[5].startswith("7.0 (")
     assert first[6] == "reproduced"
-    assert second[1].endswith("<br>default; digits/mlp, in-distribution")
+    assert second[1].endswith(
+        "<br>default; none that was run is shown to be affordable; digits/mlp, in-distribution"
+    )
     assert (second[2], second[3], second[6]) == ("–", "–", "–")
 
 
 def test_settings_name_everything_that_a_loss_depends_on():
     page = pages.claims_page(CLAIMS, TABLE)
     row = lines(page, "## How the numbers")[0]
-    assert row[1] == "digits/mlp, accuracy 96.0 %; accuracy"
+    assert row[1] == "digits/mlp, accuracy 96.0 %; accuracy (`made`)"
     assert row[2] == "mlp, in-distribution, 200; knowledge full"
     assert row[3].startswith("L1 0.20 (largest 0.80), 0.0")
     assert row[5] == "91.1 % (auto) → 88.1 % (auto), of 2 attacks"
+    assert row[6] == "auto with copycat on probabilities (non-adaptive)"
     source = lines(page, "## Where the published")[0]
     assert source[1] == "Nobody 2026, Table 1"
     assert "accuracy; data set: digits; victim: mlp of 96 % accuracy; surrogate: mlp; pool" in source[2]
@@ -51,6 +54,34 @@ def test_settings_name_everything_that_a_loss_depends_on():
     assert source[3:] == ["90 → 80", "text"]
     assert "- `made`: `moatbench run made`, commit " + "a" * 40 in page
     assert "One claim: 1 reproduced." in page
+
+
+def test_levels_differ_by_the_loss_as_printed():
+    for row in TABLE.rows:
+        # Levels that would be rounded to 91.1 and 88.1, and a loss that would be rounded to 3.1.
+        uneven = row.competent.with_values(undefended=0.9114, defended=0.8806, loss=Estimate(value=0.0308))
+        table = ClaimTable(rows=[row.with_values(competent=uneven)])
+        page = pages.claims_page(CLAIMS, table)
+        assert lines(page, "# Published")[0][4] == "3.1"
+        assert "91.1 % (auto) → 88.0 % (auto)" in page
+
+
+def test_a_warning_by_which_numbers_cannot_be_used_is_said():
+    row = TABLE.rows[0]
+    warned = row.with_values(same_recipe=row.same_recipe.with_values(warnings=["overlap"]))
+    page = pages.claims_page(CLAIMS, ClaimTable(rows=[warned]))
+    assert "cannot be used elsewhere: the attacker's inputs overlap the victim's training data" in page
+    assert "cannot be used" not in pages.claims_page(CLAIMS, TABLE)
+
+
+def test_defenses_without_a_row_are_named():
+    assert "No row:" not in pages.claims_page(CLAIMS, TABLE)
+    more = published_claims()
+    page = pages.claims_page(
+        more, ClaimTable(rows=[ClaimRow(plugin="mad", defense="mad", strength="default")])
+    )
+    named = re.search(r"^No row: (.*)\. The runs", page, re.MULTILINE)[1].split(", ")
+    assert {f"`{each.name}`" for each in more.defense} - set(named) == {"`mad`"}
 
 
 def test_rows_are_read_as_they_were_written_and_give_the_same_page(tmp_path):

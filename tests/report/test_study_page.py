@@ -93,13 +93,32 @@ def test_the_first_page_has_conclusion_values_and_a_figure(page):
     first = page.read_text(encoding="utf-8")
     assert first.startswith("# A made study\n")
     assert (
-        first.index("**Conclusion.** published 89.66 %")
+        first.index("**Conclusion.** Published 89.66 %")
         < first.index("| MSE on log-softmax, no")
         < first.index("![")
     )
     assert "(replication.md)" in first
     assert len(first.splitlines()) <= 80
     assert "⚑" not in first
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_first_page_has_every_row_with_a_published_value_or_in_the_conclusion(run, tmp_path):
+    _, records, meta = run
+    study = json.loads(json.dumps(meta.study))
+    controls = [
+        {name: value for name, value in row.items() if name != "published"}
+        | {"id": f"control-{place}", "label": f"control {place}"}
+        for place in range(30)
+        for row in study["table"][0]["row"][1:2]
+    ]
+    study["table"].insert(0, {**study["table"][0], "heading": "Controls", "row": controls})
+    study["verdict"] += "; control 17 gives {control-17} %"
+    first = write_report(records, meta.with_values(study=study), tmp_path).read_text(encoding="utf-8")
+    labels = [row["label"] for table in study["table"] for row in table["row"] if "published" in row]
+    assert labels
+    assert all(f"| {label}" in first for label in labels)
+    assert re.findall(r"\| (control \d+)", first) == ["control 17"]
 
 
 @pytest.mark.usefixtures("undrawn")
