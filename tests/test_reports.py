@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.analysis.study_units import published
-from bench.plan.matrix import load_matrix, shipped
+from bench.plan.matrix import load_matrix
+from bench.plan.shipped_matrices import shipped
 from bench.plan.study import SLOT
 from bench.report import claims
 from bench.report.index import headline_table, write_index

@@ -10,6 +10,7 @@ from bench import plugins
 from bench.data import data_files, datasets
 from bench.parameters import describe
 from bench.plan import matrix
+from bench.plan.shipped_matrices import shipped
 from bench.plugins import Plugin, Registry
 
 
@@ -28,7 +29,7 @@ def table(kind: str) -> str:
         ]
         return tabulate(rows, headers=["data set", "shape", "classes", "domain"])
     return tabulate(
-        [(name, matrix.load_matrix(name).description) for name in matrix.shipped()],
+        [(name, matrix.load_matrix(name).description) for name in shipped()],
         headers=["matrix", "description"],
     )
 

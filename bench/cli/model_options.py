@@ -151,7 +151,8 @@ def victim_name(model: str) -> str:
 
 def assessed_name(model: str) -> str:
     """Return the name of an assessment: :func:`victim_name`, unless a shipped victim or matrix has it."""
-    from bench.plan.matrix import VICTIMS, shipped
+    from bench.plan.matrix import VICTIMS
+    from bench.plan.shipped_matrices import shipped
 
     name = victim_name(model)
     return f"{name}-model" if name in VICTIMS or name in shipped() else name

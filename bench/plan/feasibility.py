@@ -117,6 +117,10 @@ def check_cell(cell: Cell, attack: Any, facts: PlannedVictim) -> None:
         )
 
 
+SHARE_IMAGES = ({"mnist", "emnist-digits"},)
+"""Data sets that hold some of the same images."""
+
+
 def auxiliary_names(defense: Sequence[str]) -> dict[str, str]:
     """Return the auxiliary data that each member of a stack asks for, as it calls them; often none.
 
@@ -126,7 +130,10 @@ def auxiliary_names(defense: Sequence[str]) -> dict[str, str]:
     for text in defense:
         origin = f"defense = {shown(text)}"
         with user_code(origin):
-            names[text] = plugins.defenses.build(text).auxiliary_data
+            built = plugins.defenses.build(text)
+            names[text] = built.auxiliary_data
+        if getattr(built, "auxiliary", None) == "":
+            raise UsageError(f"{origin}: auxiliary = '': a name is needed")
         if not isinstance(names[text], str):
             raise UsageError(f"{origin}: auxiliary_data = {shown(names[text])}; a name is needed")
     return {text: name for text, name in names.items() if name}
@@ -152,7 +159,8 @@ def auxiliary_sets(defense: Sequence[str], victim_data: str, layout: Layout) -> 
 def check_auxiliary(defense: Sequence[str], pool: str, victim_data: str, layout: Layout) -> None:
     """Raise UsageError where an attacker's pool is auxiliary data that a defense of the stack trains on."""
     for text, kind in auxiliary_sets(defense, victim_data, layout).items():
-        if auxiliary.shared_with(kind, pool, layout):
+        held = victim_data if pool in ("in-distribution", "test") else query_pools.data_set(pool)
+        if auxiliary.shared_with(kind, pool, layout) or {kind, held} in SHARE_IMAGES:
             raise UsageError(
                 f"pool = {pool!r}: {shown(text)} trains on auxiliary data {kind!r}, and no attacker may "
                 "query with what a defense was trained on; give the defense other auxiliary data, or both a "

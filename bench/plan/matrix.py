@@ -9,7 +9,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +26,7 @@ from bench.models.user_victims import check_reference
 from bench.models.victim_options import VictimOptions
 from bench.plan import feasibility
 from bench.plan.feasibility import MOST_QUERIES
+from bench.plan.shipped_matrices import shipped
 from bench.plan.study import Headline, PublishedValue, Study, Table, Where, matching_calls
 from bench.run_facts import ReportOptions
 from bench.tasks import DECIDED_AT, OWN, Cell, DefenseEvaluation, Task, ThreatModel, VictimSpec
@@ -416,20 +416,6 @@ def canonical_defense(entry: str | list[str]) -> tuple[str, ...]:
     texts = [entry] if isinstance(entry, str) else entry
     spelled = (plugins.defenses.canonical(text) for text in texts)
     return tuple(text for text in spelled if text != "none")
-
-
-def shipped() -> dict[str, Any]:
-    """Return the matrices that come with moatbench, by name (``studies/NAME`` for replications)."""
-    folder = resources.files("bench") / "matrices"
-    found = {}
-    for entry in folder.iterdir():
-        if entry.name.endswith(".toml"):
-            found[entry.name.removesuffix(".toml")] = entry
-        elif entry.is_dir():
-            for inner in entry.iterdir():
-                if inner.name.endswith(".toml"):
-                    found[f"{entry.name}/{inner.name.removesuffix('.toml')}"] = inner
-    return dict(sorted(found.items()))
 
 
 def load_matrix(name: str) -> Matrix:

@@ -21,6 +21,7 @@ from bench.analysis.threat_models import attackers
 from bench.errors import UsageError
 from bench.files import write_atomically
 from bench.metrics.intervals import Interval
+from bench.plan.shipped_matrices import shipped
 from bench.report.attacks import read_as
 from bench.report.markdown import code, markdown, plain
 from bench.report.stored_runs import source_line
@@ -75,8 +76,24 @@ def shortfall_page(found: Shortfall, runs: Sequence[ClaimRun]) -> str:
         mean_limit=number(100 * MEAN_LIMIT, 0),
         limit=number(100 * PLACE_LIMIT, 0),
         left_out=[f"{count}: {reason}" for reason, count in found.left_out.items()],
-        sources=[source_line(run.source()) for run in runs],
+        absent=[code(name) for name in _absent(found, runs)],
+        sources=[source_line(run.source()) for run in runs if run.name in _used(found)],
     )
+
+
+def _used(found: Shortfall) -> set[str]:
+    return {place.run for place in found.every.places}
+
+
+def _absent(found: Shortfall, runs: Sequence[ClaimRun]) -> list[str]:
+    """Return the shipped matrices with such an attack of which no run is here."""
+    here = {run.name for run in runs}
+    texts = {name: entry.read_text(encoding="utf-8") for name, entry in shipped().items()}
+    return [
+        name
+        for name, text in texts.items()
+        if name.rpartition("/")[2] not in here and any(f'"{attack}"' in text for attack in found.attacks)
+    ]
 
 
 def _verdict(claimed: Places, which: str) -> list[str]:

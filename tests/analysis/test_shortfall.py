@@ -1,5 +1,6 @@
 """Which attacks `auto` is compared with at a place, over several runs, and the page about it."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,16 @@ def test_places_with_too_few_queries_are_apart():
     assert "At 1 place more, with 50 queries, it reports that these are too few: there it is 20.0 pp" in page
     assert "With these, over 2 places, it is 10.0 pp (95 % CI " in page
     assert "| too few queries: 50 |        1 |" in page
+
+
+def test_shipped_matrices_that_are_not_among_the_runs_are_named():
+    result = found(cells(AUTO, 0.7), cells(SOFT, 0.7))
+    page = shortfall_page(result, [])
+    named = re.search(r"^Shipped matrices with `auto` that are not among .*: (.*)\.$", page, re.MULTILINE)[1]
+    assert "`mnist`" in named
+    assert "`ci`" not in named  # without auto
+    run = ClaimRun("mnist", [], Meta(matrix="mnist"))
+    assert "`mnist`" not in shortfall_page(result, [run])  # nor is it among the sources: it has no place
 
 
 def test_a_place_without_a_comparison_is_counted_with_the_reason():

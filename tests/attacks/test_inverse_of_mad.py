@@ -73,6 +73,18 @@ def test_where_labels_are_flipped_mad_is_undone_all_the_same(victim):
     assert (rows.argmax(axis=1) == clean.argmax(axis=1)).all()
 
 
+@pytest.mark.parametrize("eps", [1.0, 1.1, 1.5, 2.0])
+def test_of_two_classes_that_are_swapped_the_victims_label_is_found(eps):
+    tops = np.linspace(0.52, 0.999, 60)
+    clean = np.stack([tops, 1 - tops], axis=1)
+    clean[::2] = clean[::2, ::-1]
+    answers = towards(clean, 1 - np.eye(2)[clean.argmax(axis=1)], eps)
+    rows, explained = MadInverse({"eps": eps, "proxy": "scratch"}).invert(answers, None, WHOLE)
+    assert explained.all()
+    np.testing.assert_array_equal(rows.argmax(axis=1), clean.argmax(axis=1))
+    np.testing.assert_allclose(rows.sum(axis=1), 1)
+
+
 def test_the_control_without_a_network_is_undone_by_its_rule():
     clean = np.array([[0.6, 0.3, 0.1], [0.2, 0.05, 0.75]])
     answers = towards(clean, np.eye(3)[clean.argmin(axis=1)], 0.5)

@@ -400,3 +400,33 @@ def test_it_extracts_more_from_a_known_defense(knowledge, repeats, context, digi
 def test_what_it_can_use_is_declared():
     assert Recover.knowledge == ("family", "full")
     assert not Recover.parameters()
+
+
+@pytest.mark.parametrize(
+    ("known", "swapped"),
+    [
+        ([Known("random_one_hot", {"eps": 2.0})], True),
+        ([Known("random_one_hot", {"eps": 1.0})], True),
+        ([Known("random_one_hot", {"eps": 0.9})], False),
+        ([Known("mad", {"eps": 1.0})], True),
+        ([Known("mad", {"eps": 0.9})], False),
+        ([Known("mad", None)], False),
+        ([Known("mad", {"eps": 1.0}), Known("label_only", {})], True),
+        ([Known("mad", {"eps": 1.0}), Known("random_one_hot", {"eps": 2.0})], False),
+        ([Known("modelguard_w", {"eps": 2.0})], False),
+        ([Known("unheard_of", {})], False),
+    ],
+)
+def test_two_labels_that_a_defense_swaps_are_swapped_back(known, swapped):
+    labels = np.eye(2)[[0, 1, 1, 0]]
+    found = recover(known, np.zeros((4, 1, 2, 2), np.float32), labels, None)
+    np.testing.assert_array_equal(found.targets, 1 - labels if swapped else labels)
+    assert found.usable.all()
+    if swapped:
+        np.testing.assert_array_equal(found.forward(found.targets), labels)
+
+
+def test_of_more_classes_no_label_is_swapped():
+    labels = np.eye(3)[[0, 1, 2]]
+    known = [Known("random_one_hot", {"eps": 2.0})]
+    assert recover(known, np.zeros((3, 1, 2, 2), np.float32), labels, None).targets is labels

@@ -140,14 +140,24 @@ def test_single_precision_answers_keep_their_sum():
 
 
 @pytest.mark.parametrize("name", ["modelguard_w", "modelguard_s"])
-def test_a_bound_of_the_largest_l1_finds_eps(name):
-    defense = defenses.build(f"{name}(l1_max=0.6)")
+@pytest.mark.parametrize("bound", [0.2, 0.6])
+def test_a_bound_of_the_largest_l1_finds_eps(name, bound):
+    defense = defenses.build(f"{name}(l1_max={bound})")
     defense.fit(calibration(synthetic(300, lead=7.0)))
-    assert 0.59 <= defense.effective.eps <= 0.75
-    assert (
-        l1(defense.answer(batch_of(synthetic(300, lead=7.0))).probabilities, synthetic(300, lead=7.0)).max()
-        <= 0.6
+    assert bound * 0.98 <= defense.effective.eps <= bound * 1.01
+    new = synthetic(400, lead=7.0, seed=8)
+    assert l1(defense.answer(batch_of(new)).probabilities, new).max() <= bound * 1.01
+
+
+def test_a_mean_l1_is_that_of_answers_that_are_not_in_the_codebook():
+    defense = defenses.build("modelguard_s(l1=0.1)")
+    split, new = synthetic(300, lead=7.0), synthetic(2_000, lead=7.0, seed=8)
+    defense.fit(calibration(split))
+    of_split, of_new = (
+        l1(defense.answer(batch_of(rows)).probabilities, rows).mean() for rows in (split, new)
     )
+    assert of_new == pytest.approx(0.1, rel=0.15)
+    assert of_split < 0.8 * of_new
 
 
 @pytest.mark.parametrize("name", ["modelguard_w", "modelguard_s", "grad_redirection", "random_one_hot"])

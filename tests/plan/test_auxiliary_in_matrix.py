@@ -49,6 +49,8 @@ def test_a_pool_that_a_defense_trains_on_is_refused_and_both_are_named(matrix_fi
         (AM, ["in-distribution", "permuted"], "permuted"),
         (f"{EDM}(auxiliary=kmnist)", ["noise", "blend:kmnist"], "blend:kmnist"),
         (f"{AM}(auxiliary=noise, l1=0.1)", ["noise"], "noise"),
+        (f"{EDM}(auxiliary=emnist-digits)", ["noise", "mnist"], "mnist"),  # some of the same digits
+        (f"{EDM}(auxiliary=mnist)", ["blend:emnist-digits"], "blend:emnist-digits"),
     ],
 )
 def test_it_is_found_among_several_pools_and_defenses(matrix_file, defense, pools, named):
@@ -85,6 +87,8 @@ def test_an_attack_without_queries_meets_no_defense(matrix_file):
     ("defense", "data", "message"),
     [
         (f"{AM}(auxiliary=nois)", "digits", "unknown auxiliary data 'nois'; did you mean 'noise'"),
+        (f"{AM}(auxiliary='')", "digits", "auxiliary = '': a name is needed"),
+        (f"{EDM}(auxiliary='')", "digits", "auxiliary = '': a name is needed"),
         (f"{EDM}(auxiliary=perturbed)", "digits", "unknown auxiliary data 'perturbed'"),
         (f"{AM}(auxiliary=digits)", "digits", "auxiliary data 'digits': it is what digits was trained on"),
         (f"{AM}(auxiliary=permuted)", "adult", "auxiliary data 'permuted': it has images"),

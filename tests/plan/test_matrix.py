@@ -7,6 +7,7 @@ from bench.errors import UsageError
 from bench.plan import matrix as matrices
 from bench.plan.matrix import MOST_CELLS, load_matrix
 from bench.plan.select import select
+from bench.plan.shipped_matrices import shipped
 from bench.tasks import Cell, DefenseEvaluation
 
 BLOCK = """
@@ -111,7 +112,7 @@ def test_an_unknown_matrix_brings_the_nearest():
         load_matrix("nothing.toml")
 
 
-@pytest.mark.parametrize("name", list(matrices.shipped()))
+@pytest.mark.parametrize("name", list(shipped()))
 def test_every_shipped_matrix_expands(name):
     matrix = load_matrix(name)
     assert matrix.name == name.rpartition("/")[2]
@@ -448,7 +449,7 @@ def test_an_option_that_is_not_allowed_is_named_with_file_key_and_value(matrix_f
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("name", sorted(matrices.shipped()))
+@pytest.mark.parametrize("name", sorted(shipped()))
 def test_replications_and_the_small_matrices_confirm_nothing_and_the_others_do(name):
     matrix = load_matrix(name)
     alone = name in ("ci", "smoke") or bool(matrix.study and matrix.study.page)

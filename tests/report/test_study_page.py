@@ -14,7 +14,7 @@ from bench.analysis.membership_results import inferences
 from bench.analysis.study_results import Value, evaluate
 from bench.metrics.intervals import Interval
 from bench.plan import matrix
-from bench.plan.matrix import shipped
+from bench.plan.shipped_matrices import shipped
 from bench.plan.study import PublishedValue
 from bench.plan.study_validation import validated
 from bench.records import PlannedTask, Record, task_of

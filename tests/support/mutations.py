@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from bench.plan.matrix import shipped
+from bench.plan.shipped_matrices import shipped
 
 ROOT = Path(__file__).parents[2]
 VALUE = re.compile(rb'"[^"\n]*"|(?<![\w.-])-?\d+(?:\.\d+)?(?![\w.-])|\b(?:true|false)\b|\[[^\[\]]*\]')
