@@ -317,7 +317,8 @@ def _steps(context: ReportContext, found: VictimRecommendations) -> list[str]:
     rec, options = found.strongest, found.strongest.options
     steps = []
     if rec.undefended is not None:
-        keep = "probabilities" if rec.threat.shows == "probabilities" else rec.threat.shows
+        # An attack may use less of the answers than they show.
+        keep = "answers" if rec.threat.shows == "probabilities" else rec.threat.shows
         best = f" (best attack: {plain(rec.undefended_attack)})" if rec.undefended_attack else ""
         steps.append(
             f"Without a defense: query {rec.budget:,} {inputs(rec.threat)} and keep the {keep}{best}. That "
