@@ -23,6 +23,8 @@ MOST_ROWS = 24
 """Rows of the first page up to which tables are added that it does not need."""
 LIMIT = 50
 """Rows that the first page has at most."""
+FIGURES = 3
+"""Figures that the first page has at most: of tables with a row on it."""
 
 
 def first(context: ReportContext) -> dict[str, Any]:
@@ -31,11 +33,15 @@ def first(context: ReportContext) -> dict[str, Any]:
     if study is None:
         raise ValueError("a run without a replication has no such page")
     shown = [values[name] for name in _first_rows(study, values)]
-    figures = []
+    figures: list[str] = []
     kind = "published" if _published(study) else "measured"
-    if context.folder and (context.folder / f"{kind}-1.svg").is_file():  # drawn for replication.md
-        path = f"{context.folder.name}/{kind}-1.svg"
-        figures.append(rendered(f"figure_{kind}", heading=study.table[0].heading, path=path))
+    names = {value.row.id for value in shown}
+    for place, table in enumerate(study.table, start=1):
+        if context.folder is None or len(figures) == FIGURES or not names & {row.id for row in table.row}:
+            continue
+        if (context.folder / f"{kind}-{place}.svg").is_file():  # drawn for replication.md
+            path = f"{context.folder.name}/{kind}-{place}.svg"
+            figures.append(rendered(f"figure_{kind}", heading=table.heading, path=path))
     left = len(values) - len(shown)
     more = f" {left} more values are in [replication.md](replication.md)." if left > 0 else ""
     found = len(context.notes)
