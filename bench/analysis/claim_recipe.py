@@ -103,7 +103,7 @@ def _by_repeat(records: Sequence[Record], specs: Sequence[Mapping[str, Any]]) ->
 def cause(claim: Claim, here: RecipeResult, controls: Mapping[str, RecipeResult]) -> str:
     """Return in a clause what was measured of a result that differs from the published one.
 
-    A control that gives the published loss is the cause. Else it is said which of the two levels differs.
+    A control that gives the published loss is the cause. Else both levels are named.
     ``controls``: results by what was changed.
     """
     published, seeds = claim.published_loss, claim.seeds or 1
@@ -119,6 +119,9 @@ def cause(claim: Claim, here: RecipeResult, controls: Mapping[str, RecipeResult]
         ("with it", claim.defended, here.defended),
     ):
         level = prediction_interval([float(row.mean()) for row in table], seeds, OTHER_VICTIM)
-        agrees = "as published" if holds(level, theirs / 100) else f"not {number(theirs, 1)} %"
-        parts.append(f"{words} the surrogate reaches {number(100 * level.value, 1)} %, {agrees}")
+        low, high = (number(100 * limit, 1) for limit in (level.low, level.high))
+        parts.append(
+            f"{words} the surrogate reaches {number(100 * level.value, 1)} % ({low} to {high} in a further "
+            f"run), published are {number(theirs, 1)} %"
+        )
     return "; ".join(parts)
