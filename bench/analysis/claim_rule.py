@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from bench.analysis.interval_text import number
+from bench.analysis.interval_text import joined, number
 from bench.metrics.intervals import Interval, tail_of
 
 ClaimVerdict = Literal[
@@ -68,8 +68,7 @@ def differences(published: dict[str, Any], here: dict[str, Any]) -> list[str]:
         elif ours != theirs:
             found.append(f"{key} {_shown(ours)} instead of {_shown(theirs)}")
     if unstated:
-        *most, last = unstated
-        found.append(f"{', '.join(most)}{' and ' if most else ''}{last} not stated in what was read")
+        found.append(f"{joined(unstated)} not stated in what was read")
     return found
 
 

@@ -25,6 +25,7 @@ from bench.analysis.claim_records import (
 from bench.analysis.claim_rule import ACCURACY_KEY, differences, verdict
 from bench.analysis.eligibility import utility_criteria
 from bench.analysis.findings import Findings
+from bench.analysis.interval_text import joined
 from bench.analysis.published_claims import Claim, PublishedClaims, PublishedDefense, Quantity
 from bench.analysis.recommendation import recommendations
 from bench.analysis.threat_models import Defense, VictimThreatModel, defense_of, victim_of
@@ -157,12 +158,7 @@ def _unstated(claim: Claim) -> list[str]:
 
 
 def _guessed(claim: Claim) -> list[str]:
-    return [f"{_listed(claim.guessed)} not stated in what was read and chosen here"] if claim.guessed else []
-
-
-def _listed(names: Sequence[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)}{' and ' if most else ''}{last}"
+    return [f"{joined(claim.guessed)} not stated in what was read and chosen here"] if claim.guessed else []
 
 
 def _stated(claim: Claim) -> dict[str, str | int | float | None]:

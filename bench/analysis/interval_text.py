@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from bench.metrics.intervals import Interval
@@ -52,3 +53,8 @@ def _limits(interval: Interval, scale: float, digits: int, sign: str = "") -> li
     if math.isnan(interval.low):
         return []
     return [number(scale * limit, digits, sign) for limit in (interval.low, interval.high)]
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from bench.analysis.interval_text import in_clause, number
+from bench.analysis.interval_text import in_clause, joined, number
 from bench.analysis.verdicts import (
     Conclusion,
     Criterion,
@@ -162,11 +162,6 @@ def cost_clause(row: DefenseVerdict) -> str:
 def _and_costs(row: DefenseVerdict) -> str:
     cost = cost_clause(row)
     return f" and costs users {cost}" if cost else ""
-
-
-def joined(parts: Sequence[str]) -> str:
-    """Return ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def effort(queries: int, options: ReportOptions, *, money_alone: bool = False) -> str:

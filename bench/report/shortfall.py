@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.analysis.claim_table import ClaimRun
 from bench.analysis.held_out_rival import HeldOut
-from bench.analysis.interval_text import in_table, in_text, number
+from bench.analysis.interval_text import in_table, in_text, joined, number
 from bench.analysis.shortfall import (
     MEAN_LIMIT,
     PLACE_LIMIT,
@@ -125,7 +125,7 @@ def _with_small(found: Shortfall) -> list[str]:
     if not found.small.tested:
         return []
     where, budgets = _counted(found.small.tested), [f"{budget:,}" for budget in _budgets(found.small)]
-    queries = " and ".join(filter(None, (", ".join(budgets[:-1]), budgets[-1])))
+    queries = joined(budgets)
     level = _side(found.small.mean())
     first = (
         f"At {where} more, with {queries} queries, it reports that these are too few: there it is {level}."

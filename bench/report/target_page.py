@@ -7,9 +7,8 @@ from typing import Any
 
 from bench.analysis.display_names import attack_names
 from bench.analysis.extraction_cost import BudgetResult, Step, by_budget, steps, throughput
-from bench.analysis.interval_text import DASH, in_table, in_text
+from bench.analysis.interval_text import DASH, in_table, in_text, joined
 from bench.analysis.threat_models import VictimThreatModel
-from bench.report import answers
 from bench.report.context import ReportContext
 from bench.report.markdown import code, markdown, plain
 from bench.run_facts import CampaignFacts, PurposeFacts
@@ -84,7 +83,7 @@ def _headline(results: Sequence[BudgetResult]) -> str:
     best = results[-1]
     cost = best.cost
     parts = [f"{cost.inputs:,} inputs", money(cost.money), duration(cost.hours)]
-    needs = answers.joined([part for part in parts if part != DASH])
+    needs = joined([part for part in parts if part != DASH])
     used = f", from {cost.accounts:,} accounts" if cost.accounts > 1 else ""
     return (
         f"**{needs}{used}** buy a surrogate that agrees with the deployed model on "
@@ -239,8 +238,7 @@ def _billed(facts: CampaignFacts) -> list[str]:
     caps += [money(facts.money_cap)] if facts.money_cap else []
     if caps:
         lines.append(
-            f"Limits of the target file: {answers.joined(caps)}; used: {every.paid:,} inputs, "
-            f"{money(every.money)}."
+            f"Limits of the target file: {joined(caps)}; used: {every.paid:,} inputs, {money(every.money)}."
         )
     return lines
 
@@ -263,7 +261,7 @@ def _sure(
         lines.append(f"On the target's inputs: {'; '.join(map(plain, about))}.")
     if context.lacking:
         lines.append(
-            f"**This run is not complete** (cells: {answers.joined(context.lacking)}; "
+            f"**This run is not complete** (cells: {joined(context.lacking)}; "
             "[provenance.md](provenance.md))."
         )
     found = len(context.notes)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.analysis.eligibility import NOT_MEASURED
 from bench.analysis.group_losses import unequal
-from bench.analysis.interval_text import DASH, in_table, in_text, number
+from bench.analysis.interval_text import DASH, in_table, in_text, joined, number
 from bench.analysis.row_flags import MARK
 from bench.analysis.threat_models import UNDEFENDED, Defense, VictimThreatModel
 from bench.analysis.verdicts import DefenseVerdict, Recommendation, VictimRecommendations
@@ -212,7 +212,7 @@ def _compared(context: ReportContext, rec: Recommendation, rows: Sequence[Defens
     more = f" {left} more {are} in [attacks.md](attacks.md)." if left else ""
     stale = [row for row in rows if rec.confirmed and row.reduction and not row.reduction.fresh]
     if stale:
-        names = answers.joined([code(context.findings.defense_name(row.defense)) for row in stale])
+        names = joined([code(context.findings.defense_name(row.defense)) for row in stale])
         more = f" Not on fresh repeats: {names}.{more}"
     who = f"Attacker: {context.attacker(rec.threat)}; {rec.budget:,} queries."
     if not before:
@@ -240,7 +240,7 @@ def _balanced(context: ReportContext, victim: str) -> str:
 def _grouped(attacks: Mapping[str, Sequence[str]]) -> str:
     """Return attacks with the defenses that each is the best for; the commonest first, without them."""
     ordered = sorted(attacks, key=lambda attack: -len(attacks[attack]))
-    rare = [f"{plain(attack)} for {answers.joined(attacks[attack])}" for attack in ordered[1:]]
+    rare = [f"{plain(attack)} for {joined(attacks[attack])}" for attack in ordered[1:]]
     others = f" ({'; '.join(rare)})" if rare else ""
     return f"{plain(ordered[0])}{others}"
 
@@ -389,9 +389,7 @@ def _sure(context: ReportContext, found: VictimRecommendations) -> list[str]:
         if criterion.loss is None and criterion.detail == NOT_MEASURED
     )
     if unknown:
-        first += (
-            f" Not measured by the version that made this store: {answers.joined(list(unknown))}; run again."
-        )
+        first += f" Not measured by the version that made this store: {joined(list(unknown))}; run again."
     if rec.holds_at_largest is not None and rec.recommended:
         largest = rec.recommended.largest
         shown = f": {in_text(largest.interval)}" if largest else ""
@@ -406,7 +404,7 @@ def _run_facts(context: ReportContext) -> list[str]:
     """Return what holds for the whole run: its gaps, what it cannot show, its notes."""
     facts = []
     if context.lacking:
-        lacking = answers.joined(context.lacking)
+        lacking = joined(context.lacking)
         facts.append(
             f"**This run is not complete** (cells: {lacking}; [provenance.md](provenance.md)); what "
             "is missing can change the answer."
