@@ -114,6 +114,7 @@ def overview(context: ReportContext) -> dict[str, Any]:
     first = context.recommendations[0].strongest
     return {
         "sold": answers.SOLD[first.options.sells],
+        "defenses": any(row.defense for found in context.recommendations for row in found.strongest.rows),
         "helped": sum(found.strongest.recommended is not None for found in context.recommendations),
         "victims": len(context.recommendations),
         "confirmed": any(found.strongest.confirmed for found in context.recommendations),
@@ -373,12 +374,12 @@ def _sure(context: ReportContext, found: VictimRecommendations) -> list[str]:
     tested = context.test_inputs(found.victim)
     parts = [repeats] + ([f"{tested:,} test inputs"] if tested else [])
     adapt = f"{rec.adaptive} adapt" if rec.adaptive != 1 else "1 adapts"
-    defenses = f"{rec.compared} defense{'s' * (rec.compared != 1)}"
-    first = (
-        f"{', '.join(parts)}; {rec.attacks} attack{'s' * (rec.attacks != 1)} of which {adapt}; intervals "
-        f"cover repeats and inputs, and the choice among {defenses}."
-    )
-    if not rec.adaptive:
+    defenses = any(row.defense for row in rec.rows)
+    attacks = f"{rec.attacks} attack{'s' * (rec.attacks != 1)}" + (f" of which {adapt}" if defenses else "")
+    among = f", and the choice among {rec.compared} defense{'s' * (rec.compared != 1)}"
+    covered = f"intervals cover repeats and inputs{among * bool(rec.compared)}"
+    first = f"{', '.join(parts)}; {attacks}; {covered}."
+    if defenses and not rec.adaptive:
         first += " **No attack in this run is shown to adapt to a defense.**"
     if rec.smallest is not None:
         first += f" This run finds a reduction of {100 * rec.smallest:.1f} pp in 90 %."

@@ -183,6 +183,24 @@ def test_a_run_without_adaptive_attackers_says_so():
     assert "**No attack in this run is shown to adapt to a defense.**" in text
 
 
+def test_a_run_without_defenses_does_not_speak_of_a_choice_among_them():
+    text = of(verdicts=made.rows()[:1], confirmed=False, adaptive=0)
+    assert "This run has no defense under this attacker." in text
+    assert "intervals cover repeats and inputs." in text
+    assert "adapt" not in text.split("## How sure are we")[1].split("nobody ran")[0]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_table_of_victims_says_whether_there_was_a_defense(number):
+    verdicts = made.rows(confirmed=False)[:number]
+    found = VictimRecommendations(made.VICTIM, made.recommendation(verdicts=verdicts, confirmed=False))
+    context = ReportContext(FINDINGS.records, META, None, FINDINGS, None, ())
+    context.__dict__["recommendations"] = [found, found]
+    text = rendered("victims", **victim_page.overview(context), title="three", links="")
+    assert ("This run has no defense" in text) == (number == 1)
+    assert ("For 0 of 2 victims" in text) == (number > 1)
+
+
 def test_another_way_to_sell_has_a_line_where_its_answer_differs():
     text = page()
     assert "If labels are enough for your users: `label_only`, 5.5 pp (4.5 to 6.5)." in text
