@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.analysis.adaptive_check import universal_attacks
 from bench.analysis.claim_table import ClaimRun
 from bench.analysis.held_out_rival import HeldOut
 from bench.analysis.interval_text import in_table, in_text, joined, number
@@ -77,12 +78,19 @@ def shortfall_page(found: Shortfall, runs: Sequence[ClaimRun]) -> str:
         limit=number(100 * PLACE_LIMIT, 0),
         left_out=[f"{count}: {reason}" for reason, count in found.left_out.items()],
         absent=[code(name) for name in _absent(found, runs)],
-        sources=[source_line(run.source()) for run in runs if run.name in _used(found)],
+        without_place=list(_without_place(found, runs)),
+        sources=[source_line(run.source()) for run in runs],
     )
 
 
-def _used(found: Shortfall) -> set[str]:
-    return {place.run for place in found.every.places}
+def _without_place(found: Shortfall, runs: Sequence[ClaimRun]) -> Iterator[str]:
+    """Give the runs of which no place is among those that are compared."""
+    used = {place.run for place in found.every.places}
+    for run in runs:
+        if run.name not in used:
+            has_attack = universal_attacks(run.findings)
+            without = "" if has_attack else f" (without {' and '.join(map(code, found.attacks))})"
+            yield f"{code(run.name)}{without}"
 
 
 def _absent(found: Shortfall, runs: Sequence[ClaimRun]) -> list[str]:

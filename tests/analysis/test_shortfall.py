@@ -121,8 +121,22 @@ def test_shipped_matrices_that_are_not_among_the_runs_are_named():
     named = re.search(r"^Shipped matrices with `auto` that are not among .*: (.*)\.$", page, re.MULTILINE)[1]
     assert "`mnist`" in named
     assert "`ci`" not in named  # without auto
-    run = ClaimRun("mnist", [], Meta(matrix="mnist"))
-    assert "`mnist`" not in shortfall_page(result, [run])  # nor is it among the sources: it has no place
+
+
+def test_runs_without_a_place_are_named_too():
+    # One run is incomplete: its attack has no rival yet. One never had the attack.
+    records = {"made": [*cells(AUTO, 0.7), *cells(SOFT, 0.7)], "mnist": cells(AUTO, 0.7, budget=500)}
+    runs = [ClaimRun(name, made, META.with_values(matrix=name)) for name, made in records.items()]
+    runs.append(ClaimRun("plain", cells(SOFT, 0.7, budget=600), META))
+    page = shortfall_page(shortfall_of(runs), runs)
+    named = re.search(
+        r"^Runs that were read, but have no place of their own .*: (.*)\.$", page, re.MULTILINE
+    )[1]
+    assert named == "`mnist`, `plain` (without `auto`)"
+    assert "`mnist`" not in re.search(r"^Shipped matrices .*", page, re.MULTILINE)[0]
+    sources = page.partition("## How this was made")[2]
+    assert all(f"- `{run.name}`: " in sources for run in runs)
+    assert "Runs that were read" not in shortfall_page(shortfall_of(runs[:1]), runs[:1])
 
 
 def test_a_place_without_a_comparison_is_counted_with_the_reason():
