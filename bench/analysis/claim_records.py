@@ -13,7 +13,8 @@ from bench.records import Typed
 SCHEMA_VERSION = 1
 Strength = Literal["published", "default", "affordable", "default, affordable", "default, none affordable"]
 """``published``: that of a claim. ``default``: the paper's, or the plugin's. ``affordable``: the strongest
-whose accuracy users can afford. ``none affordable``: of none that was run is that shown."""
+whose accuracy users can afford. ``none affordable``: of none that the run has for the victim is that
+shown."""
 
 
 class Estimate(Typed):
@@ -98,7 +99,8 @@ class Adaptation(Typed):
 class ClaimRow(Typed):
     """One row. ``claim``: the claim's id; empty for a row that shows measured values alone.
 
-    ``verdict``, ``reason``: from :func:`bench.analysis.claim_rule.verdict`.
+    ``verdict``, ``reason``: from :func:`bench.analysis.claim_rule.verdict`. ``affordable_elsewhere``: of the
+    default, the strongest affordable strength if that was run, but not under this threat model and budget.
     """
 
     plugin: str
@@ -112,6 +114,7 @@ class ClaimRow(Typed):
     same_recipe: SameRecipe | None = None
     competent: CompetentAttacker | None = None
     adaptation: Adaptation | None = None
+    affordable_elsewhere: str = ""
 
 
 class ClaimSource(Typed):

@@ -168,6 +168,7 @@ def _stated(claim: Claim) -> dict[str, str | int | float | None]:
         "victim": claim.victim,
         "surrogate": claim.surrogate,
         "pool": claim.pool,
+        "attack": claim.attack,
         "budget": claim.budget,
         ACCURACY_KEY: None if accuracy is None else accuracy / 100,
     }
@@ -184,6 +185,7 @@ def _compared(row: ClaimRow, claim: Claim, run: ClaimRun, here: RecipeResult) ->
         "victim": cell.victim.architecture,
         "surrogate": cell.threat.surrogate,
         "pool": cell.threat.pool,
+        "attack": claim.attack,  # the cells are those that the claim names for it
         "budget": cell.budget,
         ACCURACY_KEY: accuracy,
     }
@@ -211,11 +213,11 @@ def _compared(row: ClaimRow, claim: Claim, run: ClaimRun, here: RecipeResult) ->
 def _measured(
     published: PublishedDefense, run: ClaimRun, threat: VictimThreatModel, budget: int
 ) -> Iterator[ClaimRow]:
-    for defense, strength in _strengths(published, run, threat, budget):
+    for defense, strength, elsewhere in _strengths(published, run, threat, budget):
         met = contenders(run.findings, threat, defense, budget, "fidelity")
         if not met:
             continue
-        yield ClaimRow(
+        row = ClaimRow(
             plugin=published.name,
             defense=defense[0],
             strength=strength,
@@ -224,14 +226,17 @@ def _measured(
             competent=competent_attacker(met),
             adaptation=adaptation(met),
         )
+        yield row.with_values(affordable_elsewhere=elsewhere) if elsewhere else row
 
 
 def _strengths(
     published: PublishedDefense, run: ClaimRun, threat: VictimThreatModel, budget: int
-) -> list[tuple[Defense, Strength]]:
-    """Return the default, and the strongest whose accuracy users can afford, of those that were run.
+) -> list[tuple[Defense, Strength, str]]:
+    """Return the default, and the strongest whose accuracy users can afford, as far as they were run here.
 
-    The strongest is that with the largest mean L1 for benign users.
+    The strongest is that with the largest mean L1 for benign users, of all that the run has for the victim:
+    what users lose does not depend on the attacker. The text beside the default is that one where it was not
+    run under this threat model and budget.
     """
     findings = run.findings
     own = [
@@ -245,21 +250,26 @@ def _strengths(
     ]
     own = list(dict.fromkeys(own))
     default = matching_calls(published.default, {defense[0] for defense in own})
+    evaluated = [
+        defense
+        for victim, defense in sorted(findings.evaluations)
+        if victim == threat.victim and len(defense) == 1 and parse_call(defense[0])[0] == published.name
+    ]
     affordable = [
         (value, defense)
-        for defense in own
+        for defense in evaluated
         if (value := _affordable_l1(findings, threat, defense, run.meta)) is not None
     ]
     strongest = max(affordable, key=lambda pair: pair[0])[1] if affordable else None
     alone = "default" if affordable else "default, none affordable"
-    found: list[tuple[Defense, Strength]] = []
+    elsewhere = strongest[0] if strongest and strongest not in own else ""
+    found: list[tuple[Defense, Strength, str]] = []
     for defense in own:
-        names = [
-            *([alone] if len(default) == 1 and defense[0] in default else []),
-            *(["affordable"] if defense == strongest else []),
-        ]
+        is_default = len(default) == 1 and defense[0] in default
+        names = [*([alone] if is_default else []), *(["affordable"] if defense == strongest else [])]
         if names:
-            found.append((defense, cast("Strength", ", ".join(names))))
+            strength = cast("Strength", ", ".join(names))
+            found.append((defense, strength, elsewhere if is_default else ""))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ _STRENGTH = {
     "default": "default",
     "affordable": "strongest affordable",
     "default, affordable": "default, which is the strongest affordable",
-    "default, none affordable": "default; none that was run is shown to be affordable",
+    "default, none affordable": "default; none that was run on this victim is shown to be affordable",
 }
 
 
@@ -71,6 +72,7 @@ def claims_page(published: PublishedClaims, table: ClaimTable) -> str:
                 f"{DATA}: no claim {row.claim or row.plugin!r} is known; run moatbench claims again"
             )
     numbered = [(place, row, claims.get(row.claim)) for place, row in enumerate(table.rows, start=1)]
+    labels = _labels(table)
     return rendered(
         "claims",
         counts=_counts(table),
@@ -84,7 +86,7 @@ def claims_page(published: PublishedClaims, table: ClaimTable) -> str:
                 "adaptation adds",
                 "verdict",
             ],
-            [_losses(place, row, claim) for place, row, claim in numbered],
+            [_losses(place, labels[place - 1], row, claim) for place, row, claim in numbered],
             text=2,
         ),
         settings=markdown(
@@ -138,11 +140,11 @@ def _warnings(row: ClaimRow) -> str:
     return f" *Its numbers here have a warning by which they cannot be used elsewhere: {plain(found)}.*"
 
 
-def _losses(place: int, row: ClaimRow, claim: Claim | None) -> list[str]:
+def _losses(place: int, label: str, row: ClaimRow, claim: Claim | None) -> list[str]:
     same, best, adds = row.same_recipe, row.competent, row.adaptation
     return [
         str(place),
-        f"{code(row.defense)}<br>{_strength(row)}",
+        label,
         _published(claim),
         _pp(same.loss) if same else DASH,
         _pp(best.loss) if best else DASH,
@@ -151,9 +153,24 @@ def _losses(place: int, row: ClaimRow, claim: Claim | None) -> list[str]:
     ]
 
 
+def _labels(table: ClaimTable) -> list[str]:
+    """Return how the first table calls each row; rows that would be called alike also name their runs."""
+    found = [f"{code(row.defense)}<br>{_strength(row)}" for row in table.rows]
+    alike = Counter(found)
+    return [
+        f"{label} ({code(row.setting.run)})" if row.setting and alike[label] > 1 else label
+        for label, row in zip(found, table.rows, strict=True)
+    ]
+
+
 def _strength(row: ClaimRow) -> str:
     """Return which strength a row is of, and on which victim and pool it was measured."""
     where = f"; {plain(row.setting.victim)}, {plain(row.setting.pool)}" if row.setting else ""
+    other = row.affordable_elsewhere
+    if other:
+        where = (
+            f"; the strongest affordable, {code(other)}, was not run with this threat model and budget{where}"
+        )
     return f"{_STRENGTH[row.strength]}{where}"
 
 

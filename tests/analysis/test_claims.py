@@ -116,6 +116,7 @@ def test_the_recipe_is_that_of_an_attacker_with_the_claims_knowledge():
         ({"data": "mnist"}, "data set digits instead of mnist"),
         ({"victim_accuracy": 97.1}, "victim's accuracy 96.0 % instead of 97.1 %"),
         ({"victim_accuracy": None, "pool": ""}, "pool and victim's accuracy not stated in what was read"),
+        ({"attack": ""}, "attack not stated in what was read"),
         (
             {"at_most": True, "undefended": None, "defended": None, "loss": 10.0},
             "the largest of several results",
@@ -263,6 +264,33 @@ def test_the_strongest_affordable_strength_is_the_one_with_the_largest_l1():
     assert row.strength == "default, none affordable"
     both = {row.defense: row.strength for row in rows(records=records, default=strong[0])}
     assert both == {strong[0]: "default, affordable"}
+
+
+def test_users_can_afford_a_strength_whatever_the_attacker_knows():
+    # The affordable strength met one pool alone; the other pool has the default.
+    weak, dear = ("rounded(decimals=3)",), ("rounded(decimals=1)",)
+    records = [
+        evaluation(()),
+        evaluation(weak, l1=0.1),
+        evaluation(dear, l1=0.6, lost=0.2, keeps_label=False),
+    ]
+    for each in records[1:]:
+        lost = each.metrics["honest.accuracy_lost"]
+        each.metrics["honest.balanced_accuracy_lost"] = lost
+        for name in ("honest.accuracy_lost", "honest.balanced_accuracy_lost"):
+            each.info.intervals[name] = [lost - 0.01, lost + 0.009]
+    for pool in ("in-distribution", "noise"):
+        records += [*cells(PLAIN, (), 0.9, pool=pool), *cells(PLAIN, dear, 0.8, pool=pool)]
+    records += cells(PLAIN, weak, 0.85)
+    found = {
+        (row.setting.pool, row.defense): (row.strength, row.affordable_elsewhere)
+        for row in rows(records=records, default=dear[0])
+    }
+    assert found == {
+        ("in-distribution", weak[0]): ("affordable", ""),
+        ("in-distribution", dear[0]): ("default", ""),
+        ("noise", dear[0]): ("default", weak[0]),
+    }
 
 
 def test_a_replication_has_rows_for_claims_alone():

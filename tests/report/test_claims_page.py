@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from in_process import moatbench
@@ -32,9 +33,52 @@ def test_the_first_table_compares_losses():
     assert first[5].startswith("7.0 (")
     assert first[6] == "reproduced"
     assert second[1].endswith(
-        "<br>default; none that was run is shown to be affordable; digits/mlp, in-distribution"
+        "<br>default; none that was run on this victim is shown to be affordable; digits/mlp, in-distribution"
     )
     assert (second[2], second[3], second[6]) == ("–", "–", "–")
+
+
+def test_rows_that_differ_in_their_run_alone_name_it():
+    runs = [ClaimRun(name, RECORDS, META) for name in ("made", "again")]
+    table = claim_table(CLAIMS, runs)
+    labels = [row[1] for row in lines(pages.claims_page(CLAIMS, table), "# Published")]
+    assert len(set(labels)) == len(labels) == 4
+    assert labels[0] == "`rounded(decimals=1)`<br>as published; digits/mlp, in-distribution (`again`)"
+    one = [row[1] for row in lines(pages.claims_page(CLAIMS, TABLE), "# Published")]
+    assert not any("made" in label for label in one)
+
+
+def test_a_default_names_the_strongest_affordable_that_was_run_elsewhere():
+    (row,) = TABLE.rows[1:]
+    row = row.with_values(strength="default", affordable_elsewhere="rounded(decimals=2)")
+    label = lines(pages.claims_page(CLAIMS, ClaimTable(rows=[row])), "# Published")[0][1]
+    assert label == (
+        "`rounded(decimals=1)`<br>default; the strongest affordable, `rounded(decimals=2)`, was not run with "
+        "this threat model and budget; digits/mlp, in-distribution"
+    )
+
+
+def test_the_legend_names_the_defaults_that_are_no_papers_and_no_plugins():
+    chosen = {each.name for each in published_claims().defense if "eps=0.95" in each.default}
+    method = (Path(__file__).parents[2] / "METHOD.md").read_text().partition("- **Strengths.**")[2]
+    for text in (pages.claims_page(CLAIMS, TABLE).partition("- *Default*")[2], method):
+        named = re.search(r"may change labels \(([^)]+)\), it is \.95", " ".join(text.split()))[1]
+        assert set(named.split(", ")) == {f"`{name}`" for name in chosen}
+
+
+def test_the_page_says_what_differs_from_a_stated_recipe():
+    page = pages.claims_page(CLAIMS, TABLE)
+    assert "the paper's attack and training on this machine, as far as they are stated" in " ".join(
+        page.split()
+    )
+    assert "There are no page numbers" in page
+    notes = {each.id: each.notes for _, each in published_claims().claims()}
+    assert "two trainings differ in this constant" in notes["label-only-mnist"]
+    for _, each in published_claims().claims():
+        if each.where is not None and each.id.startswith("mad-"):
+            assert "SGD" in each.notes
+        if each.where is not None and not each.attack:
+            assert "Here queries are random" in each.notes
 
 
 def test_settings_name_everything_that_a_loss_depends_on():
@@ -48,9 +92,7 @@ def test_settings_name_everything_that_a_loss_depends_on():
     source = lines(page, "## Where the published")[0]
     assert source[1] == "Nobody 2026, Table 1"
     assert "accuracy; data set: digits; victim: mlp of 96 % accuracy; surrogate: mlp; pool" in source[2]
-    assert source[2].endswith(
-        "Not stated in what was read: attack, users' limit, seeds. The constant is not stated."
-    )
+    assert source[2].endswith("Not stated in what was read: users' limit, seeds. The constant is not stated.")
     assert source[3:] == ["90 → 80", "text"]
     assert "- `made`: `moatbench run made`, commit " + "a" * 40 in page
     assert "One claim: 1 reproduced." in page

@@ -30,8 +30,9 @@ def table(share, repeat):
 def cells(attack, defense, share, *, knowledge="none", repeats=5, training="rule", pool="in-distribution"):
     """A cell for each repeat."""
     found = []
+    access = pool if pool == "in-distribution" else "none"
     for repeat in range(repeats):
-        threat = THREAT | {"knowledge": knowledge, "pool": pool}
+        threat = THREAT | {"knowledge": knowledge, "pool": pool, "access": access}
         record = cell(threat, defense, attack, 200, repeat, share=0.5, arrays=table(share, repeat))
         spec = record.spec | {"training": training}
         task = type(record.task)(**{**vars(record.task), "training": training})
@@ -66,6 +67,7 @@ def claim(undefended=90.0, defended=80.0, **fields):
         "victim": "mlp",
         "surrogate": "mlp",
         "pool": "in-distribution",
+        "attack": "random inputs",
         "budget": 200,
         "victim_accuracy": 96.0,
         "undefended": undefended,
