@@ -129,7 +129,8 @@ class Study(_Strict):
 
     In ``verdict`` and ``meaning`` the slots ``{row-id}`` and ``{row-id.published}`` are filled with the
     number that was measured and that which was published, without their unit; ``{row-id.interval}``
-    with the measured one as tables show it, ``88.7 % [88.1, 89.3]``.
+    with the measured one as tables show it, ``88.7 % (88.1–89.3)``; ``{row-id.prediction}`` with where one
+    further repeat would lie, ``53.7 to 89.2``.
 
     ``page``: whether the report is a page on the replication only; else it is a section of the usual report.
     """

@@ -101,11 +101,13 @@ def _known_row(study: Study, row: PublishedValue | None, key: str, name: str) ->
 def _check_slot(study: Study, key: str, slot: str) -> None:
     name, _, what = slot.partition(".")
     row = _known_row(study, None, key, name)
-    if what not in ("", "interval", "published"):
-        known = f"{{{name}}}, {{{name}.interval}} or {{{name}.published}}"
+    if what not in ("", "interval", "prediction", "published"):
+        known = f"{{{name}}}, {{{name}.interval}}, {{{name}.prediction}} or {{{name}.published}}"
         study.complain(None, f"{key}: {{{slot}}} is not known; write {known}")
     if what == "published" and row.published is None:
         study.complain(None, f"{key}: {{{slot}}}, but that row has no published number")
+    if what == "prediction" and (row.audited or row.unit != "%"):
+        study.complain(None, f"{key}: {{{slot}}}, but that row is no percentage with a value for each repeat")
 
 
 def _bound_row(

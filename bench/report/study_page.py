@@ -124,6 +124,8 @@ def filled(text: str, values: Mapping[str, Value]) -> str:
             return str(value.row.published)
         if value.status != "ok":
             return f"({value.status})"
+        if what == "prediction":
+            return value.prediction
         return value.text if what == "interval" else number(value.row, value.interval.value)
 
     return SLOT.sub(slot, text)

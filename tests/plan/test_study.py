@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_study import INPUTS, MATRIX, STUDY, load, made, study_of
 
+from bench.analysis.claim_rule import prediction_interval
 from bench.analysis.study_results import evaluate
 from bench.analysis.study_units import difference, number, published
 from bench.cli.session import Session
@@ -29,6 +30,16 @@ def run(tmp_path):
 
 def rows(study, records, **more):
     return evaluate(study, records, **more)
+
+
+def test_a_prediction_is_where_a_further_repeat_lies(run):
+    study, records = run
+    value = rows(study, records)["mse-none"]
+    found = prediction_interval([100 * each for each in value.by_repeat.values()], extra=1.0)
+    assert value.prediction == f"{found.low:.1f} to {found.high:.1f}"
+    assert found.high - found.value > 100 * (value.interval.high - value.interval.value)
+    once = replace(value, by_repeat={0: 0.5})
+    assert once.prediction == "(too few repeats)"
 
 
 def changed(records, test, **fields):
@@ -167,7 +178,8 @@ def wrong(tmp_path, old, new):
         ('difference = ["mse-none", "mse-labels"]', 'metric = "extraction.f1"', "give metric and where"),
         ('metric = "membership.auc"', 'confusion = true\nmetric = "membership.auc"', "confusion = true"),
         ("{mse-none.interval}", "{mse-non}", "verdict: no row 'mse-non'; did you mean 'mse-none'"),
-        ("{mse-none.interval}", "{mse-none.value}", r"write \{mse-none\}, \{mse-none.interval\} or"),
+        ("{mse-none.interval}", "{mse-none.value}", r"write \{mse-none\}, \{mse-none.interval\}, \{"),
+        ("{mse-none.interval}", "{honest.prediction}", "is no percentage with a value for each repeat"),
         ("{mse-none.interval}", "{soft-none.published}", "that row has no published number"),
         ('competent = "soft-none"', 'competent = "soft"', "headline.competent: no row 'soft'"),
         ('headline = { published = "mse-none"', 'headline = { published = "points"', "no published number"),

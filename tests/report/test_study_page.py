@@ -22,6 +22,7 @@ from bench.report import membership
 from bench.report.figures import study as study_figures
 from bench.report.page import write_report
 from bench.report.store_report import write_store_report as write_from
+from bench.report.study_page import filled
 from bench.run_facts import Meta
 from bench.store import Store
 from bench.tasks import Cell
@@ -194,6 +195,7 @@ def test_slots_are_filled_with_measured_and_published_numbers(run, text):
     )
     assert expected in section(text, "What the published number meant")
     assert f"here {values['mse-none'].text}, by" in text
+    assert filled("{mse-none.prediction} %", values) == f"{values['mse-none'].prediction} %"
 
 
 @pytest.mark.usefixtures("undrawn")
