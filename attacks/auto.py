@@ -23,7 +23,7 @@ from attacks.base import (
 from attacks.common.validation import most_complex, negative_log_likelihood
 from attacks.inverse.numerics.intervals import one_hot
 from attacks.labels import has_single_maximum
-from attacks.recover import RecoveredAnswers, recover
+from attacks.recover import InverseStack, RecoveredAnswers, recover
 from attacks.restoring.left_out import restored
 from attacks.transfer_sets.guided_queries import MISLEADING, GuidedQueries, changed_labels
 from attacks.transfer_sets.repeated_answers import SAME, RepeatedAnswers
@@ -124,12 +124,15 @@ class Auto(Extraction):
         """Spend the budget; a few inputs are repeated, unless it is known that there is no defense.
 
         Facts: ``small_budget`` (1 below 200 queries), ``repeated`` (queries that were repeats),
+        ``unlabelled_inputs`` (those of the pool that were not queried and may be learned from),
         ``read_as_NAME`` for each interpretation that was evaluated, and ``trained_on_NAME`` for each way to
         make the transfer set: 1 for the one that was kept, else 0.
         """
         if api.budget < LEAST:
             transfer_set = without_comparison(api, pool, surrogates, seeds)
-            return replace(transfer_set, facts={"small_budget": 1.0, "repeated": 0.0})
+            return replace(
+                transfer_set, facts={"small_budget": 1.0, "repeated": 0.0, "unlabelled_inputs": 0.0}
+            )
         queried, answers = query(api, pool, surrogates, seeds)
         answered = np.isfinite(answers).all(axis=1)
         bought = RepeatedAnswers.of(queried[answered], answers[answered])
@@ -138,6 +141,7 @@ class Auto(Extraction):
         facts["repeated"] = float(len(queried) - len(np.unique(queried)))
         x, rest = pool.x[bought.inputs], pool.x[not_queried(pool, queried, seeds.choices)]
         comparable = has_single_maximum(answers).sum() >= FOLDS
+        facts["unlabelled_inputs"] = float(comparable * len(rest))
         if comparable:
             candidates, judged = interpretations(x, bought, rest, api, surrogates, seeds.choices)
         else:
@@ -154,6 +158,7 @@ def without_comparison(api: Api, pool: Pool, surrogates: SurrogateFactory, seeds
     """Return the labels of answers to guided queries, or these recovered where an inverse explains them.
 
     Only an inverse with known parameters does: fitted to few answers, a wrong one may explain them, too.
+    Labels that known parameters are certain to swap are swapped back in any case.
     """
     queried, answers = GuidedQueries(api.known or ()).query(api, pool, surrogates, seeds, api.budget)
     answered = np.isfinite(answers).all(axis=1)
@@ -161,6 +166,7 @@ def without_comparison(api: Api, pool: Pool, surrogates: SurrogateFactory, seeds
     rows, targets = has_single_maximum(answers), one_hot(answers)
     if api.known is not None and all(each.parameters is not None for each in api.known):
         recovered = recover(api.known, x, answers, surrogates)
+        targets = InverseStack.of(api.known).relabelled(targets)[0]
         if explains(recovered):
             rows, targets = recovered.usable, recovered.targets
     return TransferSet(np.ascontiguousarray(x[rows]), targets[rows].astype(np.float32))

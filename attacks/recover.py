@@ -111,13 +111,8 @@ def recover(
 def _relabelled(known: Sequence[Known], labels: Array) -> RecoveredAnswers:
     """Return what is behind ``labels`` (n, classes) alone: the same, unless a defense swaps two classes."""
     every = np.ones(len(labels), dtype=bool)
-    rows, swaps = labels, 0
-    for defense in reversed(known):
-        found = None
-        if defense.parameters is not None:
-            found = inverse_of(defense.name)(defense.parameters).relabelled(rows)
-        if found is not None:
-            rows, swaps = found, swaps + 1
+    certain = [each for each in known if each.parameters is not None]
+    rows, swaps = InverseStack.of(certain).relabelled(labels)
     if not swaps:
         return RecoveredAnswers(labels, every, ~every, None)
     return RecoveredAnswers(
@@ -148,6 +143,11 @@ class InverseStack:
 
     inverses: Sequence[Inverse]
 
+    @classmethod
+    def of(cls, known: Sequence[Known]) -> InverseStack:
+        """Return the inverses of ``known`` defenses, the parameters of all of which are known."""
+        return cls([inverse_of(each.name)(each.parameters) for each in known])
+
     @property
     def uses_estimate(self) -> bool:
         """Whether any inverse makes use of an estimate."""
@@ -162,6 +162,18 @@ class InverseStack:
         for inverse in self.inverses:
             rows = inverse.forward(rows)
         return rows
+
+    def relabelled(self, labels: Array) -> tuple[Array, int]:
+        """Return the victim's labels behind ``labels`` (n, classes), one-hot rows, and how many swaps.
+
+        Those whose parameters were fitted to answers are not asked.
+        """
+        swaps = 0
+        for inverse in reversed(self.inverses):
+            found = None if inverse.fitted else inverse.relabelled(labels)
+            if found is not None:
+                labels, swaps = found, swaps + 1
+        return labels, swaps
 
     def invert(self, answers: Array, estimate: Array | None) -> RecoveredAnswers:
         """Return the rows behind the answers; ``estimate`` (n, classes) is of the victim's answers."""
@@ -184,7 +196,7 @@ class InverseStack:
         if not usable.any():  # the answers as they are teach more than nothing
             return RecoveredAnswers(answers, ~usable, usable, None)
         lost = usable & ~explained
-        rows[lost] = one_hot(answers)[lost]
+        rows[lost] = self.relabelled(one_hot(answers)[lost])[0]
         return RecoveredAnswers(rows, usable, explained & usable, None)
 
 

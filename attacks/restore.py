@@ -21,6 +21,8 @@ from attacks.labels import has_single_maximum
 from attacks.restoring.choice import defended, predicts_as_well
 from attacks.restoring.pairs import (
     EFFORT,
+    OWN,
+    Mask,
     ShadowModels,
     genuine_pairs,
     simulated_instances,
@@ -69,8 +71,8 @@ class Restore(Extraction):
     in simulations, labels are not learnt. Without a defense, the answers are learnt unchanged; of an API that
     shows labels, or with fewer than 50 of them, the labels.
 
-    Facts: ``small_budget``; ``read_as_is``, ``read_as_restored`` and ``read_as_labels``, 1 for what is
-    learnt, else 0.
+    Facts: ``small_budget``; ``unlabelled_inputs``, how many that were not queried defenses are fitted on;
+    ``read_as_is``, ``read_as_restored`` and ``read_as_labels``, 1 for what is learnt, else 0.
     """
 
     name = "restore"
@@ -93,31 +95,36 @@ class Restore(Extraction):
         answered = np.isfinite(answers).all(axis=1)
         x, answers = np.ascontiguousarray(queries[answered]), answers[answered]
         if not api.known or not len(x):
-            return _transfer_set(x, answers, {"small_budget": 0.0})
+            return _transfer_set(x, answers, {"small_budget": 0.0, "unlabelled_inputs": 0.0})
         labels, single = answers.argmax(axis=1), has_single_maximum(answers)
         one_hot = np.eye(api.nb_classes)[labels]
         small = single.sum() < LEAST
         if small or (answers == one_hot).all():
-            return _transfer_set(x[single], one_hot[single], {"small_budget": float(small)})
+            facts = {"small_budget": float(small), "unlabelled_inputs": 0.0}
+            return _transfer_set(x[single], one_hot[single], facts)
         shadows = ShadowModels.trained(x, labels, single, api.nb_classes, surrogates)
         # Nothing is learned of test inputs that were not answered.
-        rest = rest[: 0 if pool.overlaps == "test" else None]
+        rest = rest[: 0 if pool.overlaps == "test" else OWN]
+        facts = {"small_budget": 0.0, "unlabelled_inputs": float(len(rest))}
         instances = simulated_instances(api, shadows, answers, rest, seeds.choices)
         seed = derive(seeds.choices, "without labels")
         alone = restored_without_labels(instances, shadows, answers, seed)
         if alone is not None:
             read = {"read_as_is": 0.0, "read_as_restored": 1.0, "read_as_labels": 0.0}
-            return _transfer_set(x, alone, {"small_budget": 0.0, **read}, Restoration(x, answers, alone))
+            return _transfer_set(x, alone, facts | read, Restoration(x, answers, alone))
 
-        def restored(shadows: ShadowModels, answers: Array, number: int) -> tuple[Array, bool, float]:
+        genuine = genuine_pairs(instances, shadows)
+
+        def restored(shadows: ShadowModels, part: Mask, number: int) -> tuple[Array, bool, float]:
             seed = derive(seeds.choices, "restoration", number)
-            pairs = simulated_pairs(instances, shadows, answers, seed)
-            genuine = genuine_pairs(instances, shadows)
-            rows, changed = restored_answers(self.model, answers, shadows.estimates, pairs, genuine, seed)
+            pairs = simulated_pairs(instances, shadows, answers[part], seed)
+            own = None if genuine is None else genuine.of(part)
+            rows, changed = restored_answers(self.model, answers[part], shadows.estimates, pairs, own, seed)
             return rows, changed, pairs.other_labels()
 
+        every = np.ones(len(x), dtype=bool)
         others, first = shadows.without_first_fold(surrogates)
-        trial, _, other_labels = restored(others, answers[~first], 0)
+        trial, _, other_labels = restored(others, ~first, 0)
         (trained,) = surrogates.fit([(others.x, trial)], EFFORT)
         judged = first & shadows.single
         predicted = trained(shadows.x[judged])
@@ -127,10 +134,9 @@ class Restore(Extraction):
             readings, shadows.estimates[judged], shadows.labels[judged]
         )
         # Surrogates of restored answers estimate clean ones better than those of labels do.
-        better = shadows.with_estimates_by(restored(shadows, answers, 1)[0], surrogates)
-        estimated, changed, _ = restored(better, answers, 2)
-        facts = {
-            "small_budget": 0.0,
+        better = shadows.with_estimates_by(restored(shadows, every, 1)[0], surrogates)
+        estimated, changed, _ = restored(better, every, 2)
+        facts |= {
             "read_as_is": float(chosen and not changed),
             "read_as_restored": float(chosen and changed),
             "read_as_labels": float(not chosen),

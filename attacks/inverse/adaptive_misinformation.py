@@ -14,16 +14,18 @@ RATE = 0.25
 STEEP = 10.0
 """An answer this many 1 / nu above the threshold is the victim's own, to 5e-5."""
 BAND = 0.05
-"""Most that this may be: with a small nu every answer is a blend, and most have the label of the victim."""
+"""Most that this may be: with a small nu every answer is a blend, and most have the label of the victim.
+
+Nor is it more than half of what is left to 1: a victim's own answers must be able to lie above it."""
 
 
 class AdaptiveMisinformationInverse(Inverse):
     """Drops the answers that the victim did not give.
 
-    Its own have a largest entry above the threshold, so one below is none. One above may be the second
-    network's, which is as sure. That network's label is wrong, so it contradicts what surrogates predict that
-    were not trained on it: by Bayes' rule, with one answer in four wrong and each class as likely, an answer
-    is dropped if it is more likely to be wrong than truthful.
+    Its own have a largest entry above the threshold, so one below is none; with a threshold of 1, none is.
+    One above may be the second network's, which is as sure. That network's label is wrong, so it contradicts
+    what surrogates predict that were not trained on it: by Bayes' rule, with one answer in four wrong and
+    each class as likely, an answer is dropped if it is more likely to be wrong than truthful.
 
     What the dropped answers say of the truth is not used. The least likely class is not the truth: the second
     network is trained to give the true class little, which leaves several classes with less.
@@ -56,8 +58,8 @@ class AdaptiveMisinformationInverse(Inverse):
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the answers (n, classes), NaN where the victim gave another one."""
-        least = min(self.tau + min(STEEP / self.nu, BAND), 1 - 1e-3)
-        wrong = answers.max(axis=1) < least
+        least = self.tau + min(STEEP / self.nu, BAND, (1 - self.tau) / 2)
+        wrong = (answers.max(axis=1) < least) | (self.tau >= 1)
         if estimate is not None:
             likely = estimate[np.arange(len(answers)), answers.argmax(axis=1)]
             wrong |= RATE * (1 - likely) / (answers.shape[1] - 1) > (1 - RATE) * likely

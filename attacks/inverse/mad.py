@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from attacks.base import Array
 from attacks.inverse.base import Estimator, Inverse, Mask, Parameters, StackPosition
 from attacks.inverse.numerics import intervals
+from attacks.inverse.numerics.moved_mass import Readings, swapped
+from attacks.labels import has_single_maximum
 
 EPS = 1.0
 """The bound that is assumed where it is not known."""
@@ -30,7 +32,7 @@ class MadInverse(Inverse):
     a = ε / (ε + ||y' - e_k||), where this leaves no entry below zero. Which class it was depends on the
     defender's network, which is unknown, except with ``proxy=identity``: it is the row's smallest entry then.
     Of several that are possible, the row of the highest likelihood under an estimate is taken; without one,
-    that whose class has most mass after the largest.
+    that whose class has most mass after the largest. Of several that are as good, it is their mean.
     """
 
     uses_estimate, exact = True, False
@@ -75,14 +77,13 @@ class MadInverse(Inverse):
         Of two classes, the gradient turns by 180 degrees if mass goes to the other one, as soon as the victim
         is surer than the defender's network.
         """
-        return 1 - labels if labels.shape[1] == 2 and self.eps >= 1 else None
+        return swapped(labels, self.eps)
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the likeliest of the rows that are possible; the label where there is none."""
         least = -SLACK if position.exact and not self.fitted else -COARSE
-        labels = intervals.one_hot(answers)
-        rows, best = labels.copy(), np.full(len(answers), -np.inf)
-        moved = np.full(len(answers), -1)
+        labels, single = intervals.one_hot(answers), has_single_maximum(answers)
+        readings, moved = Readings(labels), np.full(len(answers), -1)
         for label in range(answers.shape[1]):
             vertex = np.eye(answers.shape[1])[label]
             distance = np.abs(answers - vertex).sum(axis=1, keepdims=True)
@@ -94,19 +95,20 @@ class MadInverse(Inverse):
                 possible &= found[:, label] <= lowest - least
             found = intervals.normalised(np.where(possible[:, None], found, 1).clip(0))
             if estimate is None:
-                score = answers[:, label] - 2 * (answers.argmax(axis=1) == label) + 4 * (lowest >= -NEARLY)
+                largest = single & (answers.argmax(axis=1) == label)
+                score = answers[:, label] - 2 * largest + 4 * (lowest >= -NEARLY)
             else:
                 score = (found * np.log(np.maximum(estimate, LEAST))).sum(axis=1)
-            better = possible & (score > best)
-            rows[better], best[better], moved[better] = found[better], score[better], label
+            moved[readings.offer(found, -score, possible)] = label
         if answers.shape[1] == 2 and self.eps >= 1:
             # All mass went to the other class, so that the victim's had at most eps/2.
-            whole = ~np.isfinite(best) & (answers == labels).all(axis=1)
+            whole = ~readings.possible & (answers == labels).all(axis=1)
             sure = (0.5 + self.eps / 2) / 2
-            rows[whole] = np.where(labels[whole] > 0, 1 - sure, sure)
-            best[whole], moved[whole] = 0, labels[whole].argmax(axis=1)
-        self._moved = np.bincount(moved[moved >= 0], minlength=answers.shape[1]).astype(np.float64)
-        return rows, np.isfinite(best)
+            readings.offer(np.where(labels > 0, 1 - sure, sure), np.zeros(len(answers)), whole)
+            moved[whole] = labels[whole].argmax(axis=1)
+        rows, known = readings.best()
+        self._moved = np.bincount(moved[known & (moved >= 0)], minlength=answers.shape[1]).astype(np.float64)
+        return rows, known
 
 
 def _entropy(classes: NDArray[np.int64]) -> float:

@@ -30,7 +30,7 @@ class RandomOneHotInverse(Inverse):
 
     def relabelled(self, labels: Array) -> Array | None:
         """Return the other label where there are two and the drawn one has at least half of the mass."""
-        return 1 - labels if labels.shape[1] == 2 and self.parameters.get("eps", 1) >= 1 else None
+        return moved_mass.swapped(labels, self.parameters.get("eps", 1))
 
     def invert(self, answers: Array, estimate: Array | None, position: StackPosition) -> tuple[Array, Mask]:
         """Return the rows (n, classes) without the drawn class' mass; NaN where nothing else is left.

@@ -210,6 +210,10 @@ class GenuinePairs:
     answers: Array
     estimates: Array
 
+    def of(self, rows: Mask) -> GenuinePairs:
+        """Return those of some rows (n,)."""
+        return GenuinePairs(self.clean[:, rows], self.answers[:, rows], self.estimates[rows])
+
 
 def genuine_pairs(instances: Instances, shadows: ShadowModels) -> GenuinePairs | None:
     """Return what shadow models answer, and what each instance makes of it, if defenses answer from inputs.

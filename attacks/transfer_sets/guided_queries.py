@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from attacks.active_thief import ActiveThief
 from attacks.base import Array, Known
-from attacks.inverse import inverse_of
 from attacks.labels import has_single_maximum
 from attacks.recover import InverseStack, RecoveredAnswers
 
@@ -49,7 +48,7 @@ class GuidedQueries(ActiveThief):
         rows = answers[np.isfinite(answers).all(axis=1)]
         if not self._known or len(rows) < FEW or any(each.parameters is None for each in self._known):
             return False
-        stack = InverseStack([inverse_of(each.name)(each.parameters) for each in self._known])
+        stack = InverseStack.of(self._known)
         single = has_single_maximum(rows)
         changed = changed_labels(stack.invert(rows, None), rows)[single]
         return len(changed) > 0 and bool(changed.mean() > MISLEADING)

@@ -13,6 +13,8 @@ from bench.tasks import Cell, Task, ThreatModel
 Defense = tuple[str, ...]
 """A stack of defenses as canonical texts; empty for no defense."""
 UNDEFENDED: Defense = ()
+UNLABELLED = "extraction.unlabelled_inputs"
+"""The fact by which attacks say how many inputs they use that were not queried."""
 _ACCESS = ("in-distribution", "near", "far", "none")
 _KNOWLEDGE = ("none", "family", "full")
 _SHOWS = ("labels", "probabilities")
@@ -96,16 +98,28 @@ def attackers(
 
 
 def unlabelled_inputs(records: Iterable[Record]) -> dict[VictimThreatModel, int]:
-    """Return the most inputs without an answer that any surrogate learned from, by threat model.
+    """Return the most inputs without an answer that any training or attack used, by threat model.
 
-    Only threat models with a semi-supervised training have any; older records do not say.
+    Only threat models with a semi-supervised training, or an attack that learns from such inputs, have any;
+    older records do not say.
     """
     most: dict[VictimThreatModel, int] = {}
     for record in records:
-        if record.info.unlabelled is not None and isinstance(record.task, Cell):
+        number = unlabelled_of(record)
+        if number is not None and isinstance(record.task, Cell):
             threat = VictimThreatModel.of(record.task)
-            most[threat] = max(most.get(threat, 0), record.info.unlabelled)
+            most[threat] = max(most.get(threat, 0), number)
     return most
+
+
+def unlabelled_of(record: Record) -> int | None:
+    """Return how many inputs without an answer the training, or the attack itself, used; None if unknown.
+
+    Of the two numbers the larger one: both are of the same pool.
+    """
+    stated = record.metrics.get(UNLABELLED)
+    found = [record.info.unlabelled, None if stated is None else int(stated)]
+    return max((each for each in found if each is not None), default=None)
 
 
 def _told_apart(threat: VictimThreatModel, others: Sequence[VictimThreatModel]) -> str:

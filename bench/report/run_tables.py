@@ -10,26 +10,26 @@ from typing import Any
 from bench.analysis.display_names import attack_of
 from bench.analysis.findings import Findings
 from bench.analysis.interval_text import DASH
-from bench.analysis.threat_models import VictimThreatModel, attacker, defense_of, victim_of
+from bench.analysis.threat_models import VictimThreatModel, attacker, defense_of, unlabelled_of, victim_of
 from bench.records import Record
 from bench.report.markdown import markdown
 from bench.tasks import Cell
 
-SIZES = {"training steps": "steps", "rows in training": "rows", "unlabelled inputs": "unlabelled"}
-"""Columns on what trainings took in: headers, with the names in a record."""
+SIZES = ("training steps", "rows in training", "unlabelled inputs")
+"""Headers of the columns on what attacks and trainings took in."""
 
 
 def timing_table(findings: Findings) -> str:
     """Return median seconds by surrogate and attack; cached trainings do not count in training time.
 
-    Where any training is semi-supervised, what each training took in stands beside them.
+    Where any training or attack learns from unlabelled inputs, what each took in stands beside them.
     """
     import pandas as pd
 
     frame = pd.DataFrame(
         [_timing(findings, r) for r in findings.records if r.kind == "cell" and r.status == "ok"]
     )
-    sizes = list(SIZES) if len(frame) and frame["unlabelled inputs"].notna().any() else []
+    sizes = SIZES if len(frame) and (frame["unlabelled inputs"] > 0).any() else ()
     rows = []
     for names, group in frame.groupby(["surrogate", "attack"]) if len(frame) else []:
         parts = [group[part].median() for part in ("query_model", "query_defense", "acquire")]
@@ -70,11 +70,12 @@ def _timing(findings: Findings, record: Record) -> dict[str, Any]:
         "memory": math.nan if record.costs.memory_mib is None else record.costs.memory_mib,
         **{part: seconds.get(part, math.nan) for part in ("query_model", "query_defense", "acquire")},
         **{part: seconds.get(part, math.nan) for part in ("train", "evaluate")},
-        **{
-            label: math.nan if (size := getattr(record.info, name)) is None else size
-            for label, name in SIZES.items()
-        },
+        **{label: math.nan if size is None else size for label, size in _sizes(record).items()},
     }
+
+
+def _sizes(record: Record) -> dict[str, int | None]:
+    return dict(zip(SIZES, (record.info.steps, record.info.rows, unlabelled_of(record)), strict=True))
 
 
 def failure_table(findings: Findings, status: str) -> str:

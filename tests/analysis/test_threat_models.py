@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from records import INSIDE, NEAR, NONE, SOFT, cell
 
-from bench.analysis.threat_models import VictimThreatModel, attackers, unlabelled_inputs
+from bench.analysis.threat_models import UNLABELLED, VictimThreatModel, attackers, unlabelled_inputs
 from bench.records import Info
 
 
@@ -27,6 +27,14 @@ def test_none_that_is_left_is_not_named():
     threat = VictimThreatModel.of(record(INSIDE, 50).cell)
     assert unlabelled_inputs([record(INSIDE, 50, 0)]) == {threat: 0}
     assert attackers([threat], {threat: 0}) == attackers([threat])
+
+
+def test_attacks_that_use_unlabelled_inputs_themselves_count_too():
+    """``auto`` and ``restore`` say so by a fact; trainings in the record. Both are of the same pool."""
+    made = record(INSIDE, 50, 300)
+    records = [replace(made, metrics=made.metrics | {UNLABELLED: number}) for number in (200.0, 350.0, None)]
+    assert unlabelled_inputs(records[:1]) == {VictimThreatModel.of(made.cell): 300}
+    assert unlabelled_inputs(records) == {VictimThreatModel.of(made.cell): 350}
 
 
 def test_thousands_are_separated():

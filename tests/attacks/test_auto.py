@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cases import slow_unless
 
+from attacks import auto
 from attacks.active_thief import ActiveThief
 from attacks.auto import (
     Auto,
@@ -108,9 +109,12 @@ def test_an_attacker_who_knows_that_there_is_no_defense_repeats_no_query(pool):
     shop, learner = Shop(240, known=()), Nearest()
     bought = Auto().acquire(shop, pool, learner, STREAMS)
     trained_on = {"answers": 1.0, "pseudo_labels": 0.0, "views": 0.0, "self_training": 0.0}
-    assert bought.facts == {"small_budget": 0.0, "repeated": 0.0, "read_as_as_is": 1.0} | {
-        f"trained_on_{name}": value for name, value in trained_on.items()
-    }
+    assert bought.facts == {
+        "small_budget": 0.0,
+        "repeated": 0.0,
+        "read_as_as_is": 1.0,
+        "unlabelled_inputs": 160.0,
+    } | {f"trained_on_{name}": value for name, value in trained_on.items()}
     assert len(bought.x) == shop.sent == 240
 
 
@@ -380,7 +384,31 @@ def test_few_answers_are_recovered_where_an_inverse_is_sure_to_explain_them(know
     found = Auto().acquire(Shop(120, toward_the_next, known), pool, Nearest(), STREAMS)
     expected = like.acquire(Shop(120, toward_the_next, known), pool, Nearest(), STREAMS)
     assert found.digest() == expected.digest()
-    assert found.facts == {"small_budget": 1, "repeated": 0}
+    assert found.facts == {"small_budget": 1, "repeated": 0, "unlabelled_inputs": 0}
+
+
+def test_few_labels_that_a_known_defense_swaps_are_swapped_back_where_no_answer_is_explained(
+    pool, monkeypatch
+):
+    def two_classes(rows, _):
+        return np.stack([rows[:, 0], 1 - rows[:, 0]], axis=1)
+
+    monkeypatch.setattr(auto, "explains", lambda _: False)
+
+    def bought(eps):
+        shop = Shop(120, two_classes, (Known("mad", {"eps": eps}),))
+        shop.nb_classes = 2
+        return Auto().acquire(shop, pool, Nearest(), STREAMS)
+
+    swaps, keeps = bought(1.0), bought(0.4)
+    seen = {each.tobytes(): row for each, row in zip(keeps.x, keeps.y, strict=True)}
+    both = [
+        (row, seen[each.tobytes()])
+        for each, row in zip(swaps.x, swaps.y, strict=True)
+        if each.tobytes() in seen
+    ]
+    assert len(both) > 20
+    assert all((row == 1 - other).all() for row, other in both)
 
 
 def test_few_answers_that_are_all_rejected_leave_nothing(pool):

@@ -25,6 +25,20 @@ def test_where_all_answers_are_blends_those_above_the_threshold_are_kept():
     assert kept.tolist() == [True, True, False]
 
 
+def test_a_threshold_near_one_leaves_room_for_the_victims_own_answers():
+    """The second network's answers are among the surest; a margin beyond them would keep these alone."""
+    answers = np.array([[0.9951, 0.0049], [0.994, 0.006], [1.0, 0.0]])
+    _, kept = AdaptiveMisinformationInverse({"tau": 0.99, "nu": 1000.0}).invert(answers, None, WHOLE)
+    assert kept.tolist() == [True, False, True]
+
+
+def test_with_a_threshold_of_one_no_answer_is_the_victims():
+    answers = np.array([[1.0, 0.0], [0.5, 0.5]])
+    rows, kept = AdaptiveMisinformationInverse({"tau": 1.0, "nu": 1000.0}).invert(answers, None, WHOLE)
+    assert not kept.any()
+    assert np.isnan(rows).all()
+
+
 def test_a_sure_answer_that_surrogates_contradict_is_dropped():
     answers = np.tile([0.9, 0.05, 0.05], (3, 1))
     # Of three classes, a quarter wrong: dropped below p with p = (1 - p) / 2 / 3, which is 1/7.

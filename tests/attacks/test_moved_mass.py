@@ -138,3 +138,33 @@ def test_a_quantised_answer_is_left_as_it_is():
     found, explained = inverted("modelguard_s", answers, np.eye(3)[[0, 1]])
     assert (found == answers).all()
     assert explained.all()
+
+
+MOVERS = {
+    "random_one_hot": {"eps": 1.0},
+    "mad": {"eps": 1.0, "proxy": "scratch"},
+    "grad_redirection": {"eps": 1.0, "keep_label": False},
+}
+
+
+@pytest.mark.parametrize("name", MOVERS)
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_no_class_is_preferred_for_its_number(name, classes):
+    """At eps = 1 an answer of which the victim is certain becomes a tie of two classes."""
+    victim = np.eye(classes)[np.arange(40) % classes]
+    given = (victim + np.roll(victim, 1, axis=1)) / 2
+    rows, known = inverted(name, given, parameters=MOVERS[name])
+    turned, too = inverted(name, given[:, ::-1], parameters=MOVERS[name])
+    np.testing.assert_array_equal(rows, turned[:, ::-1])
+    assert known.tolist() == too.tolist() == [classes > 2] * 40
+    np.testing.assert_array_equal(rows, given if classes > 2 else np.full_like(given, np.nan))
+
+
+@pytest.mark.parametrize("name", MOVERS)
+@pytest.mark.parametrize("classes", [2, 10])
+def test_an_estimate_decides_a_tie(name, classes):
+    victim = np.eye(classes)[np.arange(40) % classes]
+    given = (victim + np.roll(victim, 1, axis=1)) / 2
+    rows, known = inverted(name, given, 0.6 * victim + 0.4 / classes, MOVERS[name])
+    assert known.all()
+    np.testing.assert_allclose(rows, victim, atol=1e-9)

@@ -11,9 +11,9 @@ from cases import each_once, slow_unless
 from attacks.base import Known, Pool
 from attacks.copycat import Copycat
 from attacks.inverse import INVERSES, inverse_of
-from attacks.inverse.base import StackPosition
+from attacks.inverse.base import Inverse, StackPosition
 from attacks.inverse.numerics.intervals import one_hot
-from attacks.recover import FEW, FOLDS, ROUNDS, Recover, recover
+from attacks.recover import FEW, FOLDS, ROUNDS, InverseStack, Recover, recover
 from bench.models.interim_surrogates import InterimSurrogates
 from bench.plugins import attacks, defenses
 from bench.runner.cells import run_cells
@@ -90,6 +90,13 @@ def acquire(context, digits_spec, digits_pool, surrogates):
         )
 
     return run
+
+
+class Unexplained(Inverse):
+    """The inverse of a defense whose answers leave their label alone."""
+
+    def invert(self, answers, estimate, position):
+        return one_hot(answers), np.zeros(len(answers), dtype=bool)
 
 
 @dataclass
@@ -424,6 +431,20 @@ def test_two_labels_that_a_defense_swaps_are_swapped_back(known, swapped):
     assert found.usable.all()
     if swapped:
         np.testing.assert_array_equal(found.forward(found.targets), labels)
+
+
+def test_labels_of_answers_that_nothing_explains_are_swapped_back_too():
+    """What ModelGuard has moved of a swapped answer cannot be found, and its label is the other one's."""
+    stack = InverseStack([inverse_of("mad")({"eps": 1.0}), Unexplained()])
+    found = stack.invert(np.array([[0.6, 0.4], [0.3, 0.7]]), None)
+    assert not found.explained.any()
+    assert found.targets.tolist() == [[0, 1], [1, 0]]
+
+
+def test_parameters_that_were_fitted_swap_nothing():
+    labels = np.eye(2)
+    stack = InverseStack([inverse_of("mad")({"eps": 1.0}, fitted=True)])
+    assert stack.relabelled(labels) == (labels, 0)
 
 
 def test_of_more_classes_no_label_is_swapped():

@@ -300,7 +300,7 @@ def test_with_few_answers_labels_are_learnt(setting):
     few, _ = setting.acquire(Restore(), ("reverse_sigmoid",), LEAST - 1, knowledge="full")
     labels, _ = setting.acquire(attacks.build("labels"), ("reverse_sigmoid",), LEAST - 1)
     assert few.digest() == labels.digest()
-    assert few.facts == {"small_budget": 1.0}
+    assert few.facts == {"small_budget": 1.0, "unlabelled_inputs": 0.0}
 
 
 def test_what_cannot_be_simulated_is_not_applicable(context, digits_spec):

@@ -193,6 +193,13 @@ def test_from_a_bound_of_one_on_no_label_is_right():
     assert (given.argmax(axis=1) != rows.argmax(axis=1)).all()
 
 
+def test_at_a_bound_of_one_certain_answers_tie():
+    """The tie shows the first class: of two, that is right for one of them."""
+    given = control([[1, 0], [0, 1], [0.9, 0.1]], "random_one_hot(eps=1.0)")
+    np.testing.assert_array_equal(given[:2], 0.5)
+    assert given[2].argmax() == 1
+
+
 def test_with_two_classes_the_other_one_is_drawn():
     np.testing.assert_allclose(control([[0.9, 0.1], [0.2, 0.8]]), [[0.63, 0.37], [0.44, 0.56]], atol=1e-12)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from records import INSIDE, NONE, SOFT, cell
 
 from bench.analysis.findings import Findings
+from bench.analysis.threat_models import UNLABELLED
 from bench.report.run_tables import SIZES, timing_table
 
 
@@ -34,6 +35,14 @@ def test_sizes_of_trainings_are_shown_where_one_is_semi_supervised():
     assert fixmatch == ["1,000", "946,000", "450"]
     (weak,) = [sizes for name, sizes in found.items() if "augment" in name]
     assert weak == ["1,000", "50,000", "–"]
+
+
+def test_unlabelled_inputs_of_an_attack_stand_there_too():
+    plain = [cell(INSIDE, NONE, SOFT, 50, repeat) for repeat in range(2)]
+    used = [replace(each, metrics=each.metrics | {UNLABELLED: 1234.0}) for each in plain]
+    assert row_of(timing_table(Findings(used, {})), "mlp")[-1] == "1,234"
+    none = [replace(each, metrics=each.metrics | {UNLABELLED: 0.0}) for each in plain]
+    assert not set(row_of(timing_table(Findings(none, {})), "surrogate")) & set(SIZES)
 
 
 def test_without_semi_supervised_trainings_the_table_is_as_it_was():
