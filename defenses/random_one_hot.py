@@ -19,8 +19,8 @@ class RandomOneHot(NoisyDefense):
 
     ``eps``: bound of the L1 distance, in [0, 2]. ``consistent``: the class is keyed by the input, so that
     repeated queries get the same answer; another client, or the same input changed by one bit, gets another
-    draw. Above ``eps`` = 1 every label is wrong, at 1 an answer of which the victim is certain ties with a wrong
-    one, and below, those of unsure answers may be wrong.
+    draw. Above ``eps`` = 1 every label is wrong; at 1 an answer of which the victim is certain becomes a tie;
+    below, labels of unsure answers may be wrong.
     """
 
     name = "random_one_hot"
