@@ -429,6 +429,18 @@ def test_short_names_keep_what_sets_plugins_apart():
     assert short_names(long, limit=26)[long[0]] == "mahalanobis(action=noise, …)"
 
 
+def test_a_name_on_the_left_of_its_point_ends_there():
+    """What is narrower than the place that was kept for it would else be far from its point."""
+    figure = Figure(figsize=(5, 4))
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    name_points(axes, [(1.0, 0.5, "iiiiiiiiiiiiiiii")])
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    (box,) = [label.get_window_extent(renderer) for label in axes.texts]
+    at = axes.transData.transform((1.0, 0.5))[0]
+    assert 0 < at - box.x1 < 0.25 * figure.dpi
+
+
 def test_names_in_a_crowd_of_points_do_not_overlap():
     figure = Figure(figsize=(5, 4))
     axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))

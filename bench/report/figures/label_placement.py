@@ -30,8 +30,12 @@ def name_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
         lines = tag.split("\n")
         box = _free(px, py, 4.9 * max(map(len, lines)) + 2, 10.0 * len(lines), inside, dots, tags)
         tags.append(box)
-        left, middle = back.transform((box.x0 / scale, (box.y0 + box.y1) / 2 / scale))
-        axes.text(left, middle, tag, fontsize=8, va="center", ha="left", linespacing=0.95)
+        # Letters differ in width: a tag on the left ends at its box, so that it is not far from its point.
+        side = "right" if box.x1 <= px else "left"
+        edge, middle = back.transform(
+            ((box.x1 if side == "right" else box.x0) / scale, (box.y0 + box.y1) / 2 / scale)
+        )
+        axes.text(edge, middle, tag, fontsize=8, va="center", ha=side, linespacing=0.95)
         near = min(max(px, box.x0), box.x1), min(max(py, box.y0), box.y1)
         if math.dist((px, py), near) > 9:
             end = back.transform((near[0] / scale, near[1] / scale))
