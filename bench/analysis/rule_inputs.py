@@ -80,7 +80,8 @@ class RuleInputs:
         findings, threat, budget = self.findings, self.threat, self.budget
         attacks = tables(findings, threat, defense, budget)
         evaluation = findings.evaluations.get((threat.victim, defense))
-        again = tables(fresh, threat, defense, budget) if fresh else []
+        repeated = fresh and _own(findings, threat, defense, budget) <= _own(fresh, threat, defense, budget)
+        again = tables(fresh, threat, defense, budget) if fresh and repeated else []
         criteria = [*self._utility(evaluation), self._valid(defense, fresh)]
         adaptive = None
         if self._adaptive:
@@ -180,6 +181,21 @@ def tables(findings: Findings, threat: VictimThreatModel, defense: Defense, budg
     """Return the agreement of the ranked candidate attacks."""
     candidates = findings.candidates(threat, defense, budget)
     return [_table(name, result) for name, result in candidates.items() if result.ranked]
+
+
+def _own(
+    findings: Findings, threat: VictimThreatModel, defense: Defense, budget: int
+) -> set[tuple[VictimThreatModel, str]]:
+    """Return the attacks that were run against the defense itself.
+
+    What is carried over to a defense from ``label_only`` does not make its own fresh repeats: where
+    ``label_only`` alone was repeated, these would be the attacks that get least.
+    """
+    return {
+        (source, text)
+        for source in (threat, *threat.weaker())
+        for text in findings.raw_results.get((source, defense, budget), {})
+    }
 
 
 def _table(name: str, result: AttackerResult) -> AttackTable:

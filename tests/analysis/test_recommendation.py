@@ -205,6 +205,21 @@ def test_a_reason_why_there_is_nothing_to_adapt_to_is_proof():
     assert rows([*others, *attacked(TOP, LESS, adapts=clear)])[TOP].conclusion == "candidate"
 
 
+def test_a_defense_is_not_confirmed_by_what_is_carried_over_to_it_alone():
+    """``label_only`` was repeated, this one was not: the attacks that get most of it are not among those."""
+    kept = [
+        judged(NOISE, keeps_label=True) if r.kind == "audit" and r.task.defense == NOISE else r
+        for r in RECORDS
+    ]
+    found = rows([*kept, *CONFIRMED])
+    assert found[LABEL_ONLY].reduction.fresh
+    assert not found[NOISE].reduction.fresh
+    assert found[NOISE].reduction.interval.value == pytest.approx(rows(kept)[NOISE].reduction.interval.value)
+    again = attacked(NOISE, LESS, confirmation=True, repeats=6)
+    assert rows([*kept, *CONFIRMED, *again])[NOISE].reduction.fresh
+    assert not rows([*kept, *CONFIRMED, *(r for r in again if r.cell.attack != AUTO)])[NOISE].reduction.fresh
+
+
 def test_results_on_labels_carried_over_count_as_having_met_that_attack():
     kept = judged(TOP, keeps_label=True)
     records = [kept if r.kind == "audit" and r.task.defense == TOP else r for r in without(SOFT, AUTO)]
