@@ -92,9 +92,14 @@ def attackers(
     every, more = list(threats), unlabelled or {}
     return {
         threat: _told_apart(threat, [t for t in every if t.victim == threat.victim])
-        + (f", with up to {more[threat]:,} unlabelled inputs" if more.get(threat) else "")
+        + (_unlabelled(threat, more[threat]) if more.get(threat) else "")
         for threat in every
     }
+
+
+def _unlabelled(threat: ThreatModel, number: int) -> str:
+    made_up = "made-up " if threat.access == "none" else ""
+    return f", with up to {number:,} unlabelled {made_up}inputs"
 
 
 def unlabelled_inputs(records: Iterable[Record]) -> dict[VictimThreatModel, int]:

@@ -42,6 +42,13 @@ def test_thousands_are_separated():
     assert attackers([threat], {threat: 9_950})[threat].endswith("with up to 9,950 unlabelled inputs")
 
 
+def test_unlabelled_inputs_of_an_attacker_without_data_are_made_up():
+    threat = replace(VictimThreatModel.of(record(INSIDE, 50).cell), access="none", pool="synthetic")
+    assert attackers([threat], {threat: 1_805})[threat] == (
+        "has no data, does not adapt, with up to 1,805 unlabelled made-up inputs"
+    )
+
+
 def test_records_that_do_not_say_leave_names_as_they_were():
     records = [record(INSIDE, 50)]
     threat = VictimThreatModel.of(records[0].cell)
