@@ -36,6 +36,7 @@ class AttackerResult:
     (:func:`bench.metrics.balance.balanced_agreement`).
     ``flags``: in how many repeats each is raised. ``ranked``: False where the attack is near chance without
     defense; such attacks are shown, not ranked. ``adaptive``: whether the threat model includes the defense.
+    ``carried_over``: whether it was run against ``label_only``, and stands here by argument.
     """
 
     attack: str
@@ -45,6 +46,7 @@ class AttackerResult:
     records: tuple[Record, ...]
     ranked: bool
     adaptive: bool = False
+    carried_over: bool = False
 
     @property
     def usable_knowledge(self) -> set[str]:
@@ -161,10 +163,20 @@ def in_both(
     """Return those of ``candidates`` whose attack is among ``others`` too.
 
     Two conditions are compared under the attacks that were run in both: one that only one of them has
-    would raise its fidelity alone.
+    would raise its fidelity alone. An attack on whole answers that is only carried over to one of them was
+    not run there: that it learns little from labels says nothing of what it learns from these answers.
     """
-    known = {sample.attack for sample in others.values()}
-    return {name: sample for name, sample in candidates.items() if sample.attack in known}
+    met: dict[str, list[AttackerResult]] = defaultdict(list)
+    for other in others.values():
+        met[other.attack].append(other)
+    return {
+        name: sample
+        for name, sample in candidates.items()
+        if any(
+            sample.carried_over is other.carried_over or equal_agreement(sample, other)
+            for other in met[sample.attack]
+        )
+    }
 
 
 def equal_attacks(

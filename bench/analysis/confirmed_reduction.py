@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
@@ -35,12 +36,14 @@ class AttackTable:
     """The agreement of one attack: ``agreement`` (repeats, inputs), a row for each of ``repeats``.
 
     ``name``: for readers. ``attack``: what tells attacks apart; it may occur under several names.
+    ``carried_over``: whether it was run against ``label_only``, and stands here by argument.
     """
 
     name: str
     attack: str
     repeats: tuple[int, ...]
     agreement: NDArray[Any]
+    carried_over: bool = False
 
     @property
     def mean(self) -> float:
@@ -65,9 +68,24 @@ def strongest(tables: Tables) -> AttackTable:
 
 
 def in_both(undefended: Tables, defended: Tables) -> list[AttackTable]:
-    """Return the undefended attacks that were run against the defense too."""
-    met = {each.attack for each in defended}
-    return [each for each in undefended if each.attack in met]
+    """Return the undefended attacks that were run against the defense too.
+
+    As :func:`bench.analysis.attacker_results.in_both`: what is only carried over was not run.
+    """
+    return [
+        each
+        for each in undefended
+        if any(
+            each.attack == other.attack and (each.carried_over is other.carried_over or _equal(each, other))
+            for other in defended
+        )
+    ]
+
+
+def _equal(a: AttackTable, b: AttackTable) -> bool:
+    """Return whether both agree in every repeat that both have; False without any."""
+    shared = sorted(set(a.repeats) & set(b.repeats))
+    return bool(shared) and np.array_equal(_restricted(a, shared).agreement, _restricted(b, shared).agreement)
 
 
 def strongest_pair(undefended: Tables, defended: Tables) -> Strongest | None:
@@ -152,7 +170,7 @@ def _restricted(table: AttackTable, repeats: Sequence[int]) -> AttackTable:
     if table.repeats == tuple(repeats):
         return table
     rows = [table.repeats.index(repeat) for repeat in repeats]
-    return AttackTable(table.name, table.attack, tuple(repeats), table.agreement[rows])
+    return replace(table, repeats=tuple(repeats), agreement=table.agreement[rows])
 
 
 def paired(a: AttackTable, b: AttackTable) -> Interval | None:

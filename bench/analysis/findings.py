@@ -272,7 +272,7 @@ class Findings:
                 for name, sample in self.candidates(threat, stack, budget).items():
                     if name not in found or not equal_agreement(found[name], sample):
                         note = f", carried over from {self.defense_name(stack)}"
-                        found[name + note] = replace(sample, adaptive=False)
+                        found[name + note] = replace(sample, adaptive=False, carried_over=True)
         return found
 
     @cached_property

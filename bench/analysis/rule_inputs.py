@@ -199,7 +199,7 @@ def _own(
 
 
 def _table(name: str, result: AttackerResult) -> AttackTable:
-    return AttackTable(name, result.attack, result.repeats, result.agreement)
+    return AttackTable(name, result.attack, result.repeats, result.agreement, result.carried_over)
 
 
 def _runs(findings: Findings, threat: VictimThreatModel, defense: Defense, budget: int) -> list[AttackRun]:

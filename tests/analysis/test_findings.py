@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from records import AUDITS, INSIDE, META, NEAR, REPEATS, cell, evaluation, hits, section
 
-from bench.analysis.attacker_results import equal_agreement
+from bench.analysis.attacker_results import equal_agreement, in_both
 from bench.analysis.findings import Findings
 from bench.analysis.threat_models import VictimThreatModel
 from bench.report.page import write_report
@@ -143,6 +143,34 @@ def test_results_carried_over_from_label_only_are_non_adaptive():
     }
     assert replayed
     assert not any(sample.adaptive for sample in replayed.values())
+
+
+def test_an_attack_that_is_only_carried_over_did_not_meet_the_defense():
+    """Behind labels it learns little; what it learns from this defense's answers nobody has seen."""
+    on_answers, on_labels = (f"active_thief(use_probability={value})" for value in ("true", "false"))
+    shares = {(NONE, on_answers): 0.95, (LABEL_ONLY, on_answers): 0.6}
+    shares |= {(defense, on_labels): 0.85 for defense in (NONE, LABEL_ONLY)}
+    more = [
+        cell(INSIDE, defense, attack, 200, repeat, share=share)
+        for (defense, attack), share in shares.items()
+        for repeat in range(REPEATS)
+    ]
+    found = Findings([*AUDITED, *static(budgets=(200,)), *more], {"digits": 200})
+    (threat,) = found.threats
+    undefended, carried = (found.candidates(threat, defense, 200) for defense in (NONE, USELESS))
+    assert f"{found.attack_name(on_answers)}, carried over from label_only" in carried
+
+    def met(defense):
+        rivals = in_both(undefended, found.candidates(threat, defense, 200)).values()
+        return {rival.attack for rival in rivals if not rival.carried_over}
+
+    assert met(LABEL_ONLY) == {SOFT, LABELS, on_answers, on_labels}
+    # With labels alone it learns the same whatever the defense answers.
+    assert met(USELESS) == {SOFT, LABELS, on_labels}
+    assert met(SIGMOID) == {SOFT, LABELS}
+    after = row_of(found, "none", USELESS).results[200]
+    assert after.best.attack.startswith(found.attack_name(on_labels))
+    assert after.reduction.value == 0
 
 
 def test_without_cells_of_the_undefended_victim_no_reduction_is_claimed():

@@ -57,6 +57,21 @@ def concluded(*cases, fresh=True, options=OPTIONS):
     return found, {row.defense[0]: row.conclusion for row in found.verdicts}
 
 
+def test_what_is_only_carried_over_counts_on_both_sides_or_where_it_is_the_same():
+    alone = table("soft", 0.93)
+    on_labels = replace(table("soft", 0.6, name="soft, carried over"), carried_over=True)
+    other, labels = table("auto", 0.9), table("labels", 0.8)
+    same = replace(labels, name="labels, carried over", carried_over=True)
+    found = reduction([alone, other, labels], [on_labels, other, same])
+    assert found.undefended_attack == "auto"
+    assert found.interval.value == 0
+    both = reduction([alone, on_labels, labels], [on_labels, same])
+    assert both.undefended_attack == "labels"
+    assert reduction([alone], [on_labels]) is None
+    own = replace(alone, name="of its own")
+    assert reduction([alone, other], [own, on_labels]).undefended_attack == "soft"
+
+
 def test_of_the_confirmed_defenses_the_largest_reduction_is_recommended():
     found, conclusions = concluded(case("a", HELPS, HELPS), case("b", HELPS_MORE, HELPS_MORE))
     assert conclusions == {"b": "recommended", "a": "confirmed"}
