@@ -166,8 +166,13 @@ class AttackRun:
         return self.informed and bool(self.adapts) and not self.carried_over and not self.small
 
     def meets(self, need: Need) -> bool:
-        """Return whether it is the attack that is needed, with the knowledge that it can use."""
+        """Return whether it is the attack that is needed, with the knowledge that it can use.
+
+        Of what is carried over, only that which needs no knowledge: the others were not run.
+        """
         if self.plugin != need.plugin or (need.accounts and not self.accounts):
+            return False
+        if self.carried_over and self.plugin not in WITHOUT_KNOWLEDGE:
             return False
         return self.plugin in WITHOUT_KNOWLEDGE or not self.can_use_knowledge or self.informed
 
@@ -194,7 +199,8 @@ def lacking(runs: Collection[AttackRun], wanted: Sequence[Need]) -> list[Lacking
     instead = dict.fromkeys(run.why_not_instead for run in runs if run.restores and not run.stands_in)
     for need in wanted:
         met = [run for run in runs if run.meets(need)]
-        reason = _why_not(need, met, any(run.plugin == need.plugin for run in runs))
+        ran = any(run.plugin == need.plugin and not run.carried_over for run in runs)
+        reason = _why_not(need, met, ran)
         # Restoring answers is no substitute for queries that average noise or evade a detector.
         if reason == UNMOVED and need.plugin in ALWAYS:
             if simulated:

@@ -81,7 +81,7 @@ def test_a_limit_per_client_has_to_meet_an_attacker_with_several_accounts():
         (informed("auto", ranked=False), "auto is near chance without defense"),
         (informed("auto", adapts=None), "auto does not record whether it adapts: run again"),
         (informed("auto", adapts=False), "auto does nothing else when told of the defense"),
-        (informed("auto", carried_over=True), "auto does nothing else when told of the defense"),
+        (informed("auto", carried_over=True), "auto was not run"),
         (informed("auto", adapts=False, small=True), "auto has too few queries to adapt"),
     ],
 )
@@ -94,6 +94,19 @@ def test_an_attack_counts_only_if_it_is_finished_ranked_informed_and_proven_to_a
 def test_the_attack_on_labels_needs_no_knowledge_and_may_be_carried_over():
     told = uninformed("labels", can_use_knowledge=True, carried_over=True)
     assert verdict([MET[0], told]).verdict == "affordable"
+
+
+def test_what_is_carried_over_was_not_run():
+    """Neither an attack that has nothing to invert here, nor one that the defense names."""
+    detector = Behaviour(rejects=True, unchanged=True)
+    evading = [informed("evade"), uninformed("labels")]
+    assert verdict([*evading, informed("auto", adapts=False)], detector).verdict == "affordable"
+    carried = verdict([*evading, informed("auto", carried_over=True)], detector)
+    assert carried.detail.endswith("auto was not run")
+    named = verdict([*MET, informed("mine", carried_over=True)], known_by=["mine"])
+    assert named.detail.endswith("mine was not run")
+    # Nor does an attack that simulates the defense stand in for it.
+    assert verdict([informed("auto", carried_over=True), *MET[1:], restore()]).verdict == "too dear"
 
 
 def test_attacks_that_a_defense_names_add_to_the_others_and_replace_none():
