@@ -80,8 +80,7 @@ class RuleInputs:
         findings, threat, budget = self.findings, self.threat, self.budget
         attacks = tables(findings, threat, defense, budget)
         evaluation = findings.evaluations.get((threat.victim, defense))
-        repeated = fresh and _own(findings, threat, defense, budget) <= _own(fresh, threat, defense, budget)
-        again = tables(fresh, threat, defense, budget) if fresh and repeated else []
+        again = tables(fresh, threat, defense, budget) if fresh and self._repeated(defense, fresh) else []
         criteria = [*self._utility(evaluation), self._valid(defense, fresh)]
         adaptive = None
         if self._adaptive:
@@ -98,6 +97,15 @@ class RuleInputs:
             fresh=tuple(again),
             fresh_adaptive=adaptive,
             costs=_costs(evaluation, criteria, len(defense)),
+        )
+
+    def _repeated(self, defense: Defense, fresh: Findings) -> bool:
+        """Return whether all attacks against the defense were run again, and those that are carried over."""
+        findings, threat, budget = self.findings, self.threat, self.budget
+        sources = findings.label_only_stacks if findings.carries_over(threat, defense) else ()
+        return all(
+            _own(findings, threat, each, budget) <= _own(fresh, threat, each, budget)
+            for each in (defense, *sources)
         )
 
     def _utility(self, evaluation: Record | None) -> list[Criterion]:

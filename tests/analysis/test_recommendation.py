@@ -220,6 +220,15 @@ def test_a_defense_is_not_confirmed_by_what_is_carried_over_to_it_alone():
     assert not rows([*kept, *CONFIRMED, *(r for r in again if r.cell.attack != AUTO)])[NOISE].reduction.fresh
 
 
+def test_a_defense_is_not_confirmed_without_fresh_repeats_of_what_is_carried_over_to_it():
+    kept = [
+        judged(TOP, keeps_label=True) if r.kind == "audit" and r.task.defense == TOP else r for r in RECORDS
+    ]
+    assert rows([*kept, *CONFIRMED])[TOP].reduction.fresh
+    lacking = [r for r in CONFIRMED if r.cell.defense != LABEL_ONLY or r.cell.attack != AUTO]
+    assert not rows([*kept, *lacking])[TOP].reduction.fresh
+
+
 def test_results_on_labels_carried_over_count_as_having_met_that_attack():
     kept = judged(TOP, keeps_label=True)
     records = [kept if r.kind == "audit" and r.task.defense == TOP else r for r in without(SOFT, AUTO)]
