@@ -87,12 +87,13 @@ def attackers(
 
     Pool, surrogate and output type are named only where several threat models of the victim differ in them.
     ``unlabelled``: of those in which surrogates learn from inputs without an answer too, how many these are
-    at most.
+    at most. A stronger attacker can do what a weaker one does, and has as many.
     """
-    every, more = list(threats), unlabelled or {}
+    every, given = list(threats), unlabelled or {}
+    more = {threat: max(given.get(each, 0) for each in (threat, *threat.weaker())) for threat in every}
     return {
         threat: _told_apart(threat, [t for t in every if t.victim == threat.victim])
-        + (_unlabelled(threat, more[threat]) if more.get(threat) else "")
+        + (_unlabelled(threat, more[threat]) if more[threat] else "")
         for threat in every
     }
 

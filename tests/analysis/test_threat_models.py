@@ -23,6 +23,18 @@ def test_the_name_says_how_many_unlabelled_inputs_there_are_at_most():
     assert names[near] == "has similar data, does not adapt"
 
 
+def test_an_attacker_who_adapts_has_the_unlabelled_inputs_of_one_who_does_not():
+    """All that the weaker one does is compared there too."""
+    plain = VictimThreatModel.of(record(INSIDE, 50).cell)
+    full, elsewhere = replace(plain, knowledge="full"), replace(plain, knowledge="full", pool="usps")
+    names = attackers([full, plain, elsewhere], {plain: 339, full: 305})
+    assert names[full].endswith("adapts, with up to 339 unlabelled inputs")
+    assert names[plain].endswith("does not adapt, with up to 339 unlabelled inputs")
+    assert "unlabelled" not in names[elsewhere]
+    assert attackers([full], {plain: 9_000})[full].endswith("with up to 9,000 unlabelled inputs")
+    assert "unlabelled" not in attackers([plain], {full: 305})[plain]
+
+
 def test_none_that_is_left_is_not_named():
     threat = VictimThreatModel.of(record(INSIDE, 50).cell)
     assert unlabelled_inputs([record(INSIDE, 50, 0)]) == {threat: 0}
