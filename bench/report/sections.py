@@ -224,13 +224,13 @@ def options(context: ReportContext) -> dict[str, Any] | None:
         [
             code(each.victim),
             f"{rec.budget:,}",
-            str(rec.fresh_repeats or rec.selection_repeats),
+            str(rec.fresh_repeats or f"{rec.options.confirm}, not run"),
             _smallest(rec),
         ]
         for each in found
         if (rec := each.strongest)
     ]
-    headers = ["victim", "queries", "repeats", "smallest reduction found in 90 % (pp)"]
+    headers = ["victim", "queries", "fresh repeats", "smallest reduction found in 90 % (pp)"]
     return {"limits": markdown(["limit", ""], rows), "smallest": markdown(headers, smallest)}
 
 

@@ -376,13 +376,15 @@ def _sure(context: ReportContext, found: VictimRecommendations) -> list[str]:
     adapt = f"{rec.adaptive} adapt" if rec.adaptive != 1 else "1 adapts"
     defenses = any(row.defense for row in rec.rows)
     attacks = f"{rec.attacks} attack{'s' * (rec.attacks != 1)}" + (f" of which {adapt}" if defenses else "")
-    among = f", and the choice among {rec.compared} defense{'s' * (rec.compared != 1)}"
-    covered = f"intervals cover repeats and inputs{among * bool(rec.compared)}"
+    among = f"the choice among {rec.compared} defense{'s' * (rec.compared != 1)}"
+    choice = f", those of fresh repeats also {among}" if rec.confirmed else f", not {among}"
+    covered = f"intervals cover repeats and inputs{choice * bool(rec.compared)}"
     first = f"{', '.join(parts)}; {attacks}; {covered}."
     if defenses and not rec.adaptive:
         first += " **No attack in this run is shown to adapt to a defense.**"
     if rec.smallest is not None:
-        first += f" This run finds a reduction of {100 * rec.smallest:.1f} pp in 90 %."
+        who = "This run finds" if rec.confirmed else f"{rec.options.confirm} fresh repeats would find"
+        first += f" {who} a reduction of {100 * rec.smallest:.1f} pp in 90 %."
     unknown = dict.fromkeys(
         answers.CALLED.get(criterion.name, criterion.name)
         for row in rec.rows

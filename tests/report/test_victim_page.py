@@ -11,7 +11,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.verdicts import Criterion, DefenseVerdict, VictimRecommendations
 from bench.metrics.intervals import Interval
 from bench.metrics.query_multiplier import Multiplier
-from bench.report import answers, victim_page
+from bench.report import answers, sections, victim_page
 from bench.report.context import ReportContext
 from bench.report.templates import rendered
 from bench.run_facts import ReportOptions
@@ -188,6 +188,21 @@ def test_a_run_without_defenses_does_not_speak_of_a_choice_among_them():
     assert "This run has no defense under this attacker." in text
     assert "intervals cover repeats and inputs." in text
     assert "adapt" not in text.split("## How sure are we")[1].split("nobody ran")[0]
+
+
+def test_what_intervals_cover_and_what_is_found_depends_on_fresh_repeats():
+    """Intervals of the matrix's repeats are each for itself; what is found was computed for fresh repeats."""
+    sure, unsure = (of(confirmed=each).split("## How sure are we")[1] for each in (True, False))
+    assert "inputs, those of fresh repeats also the choice among 9 defenses. This run finds a" in sure
+    assert "inputs, not the choice among 9 defenses. 20 fresh repeats would find a reduction of 2.1" in unsure
+
+
+@pytest.mark.parametrize(("confirmed", "repeats"), [(True, "20"), (False, "20, not run")])
+def test_how_this_was_made_names_the_repeats_that_find_the_smallest_reduction(confirmed, repeats):
+    found = VictimRecommendations(made.VICTIM, made.recommendation(confirmed=confirmed))
+    context = ReportContext(FINDINGS.records, META, None, FINDINGS, None, ())
+    context.__dict__["recommendations"] = [found]
+    assert row(sections.options(context)["smallest"], made.VICTIM)[1:] == ["200", repeats, "2.1"]
 
 
 @pytest.mark.parametrize("number", [1, 2])
