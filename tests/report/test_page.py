@@ -86,6 +86,42 @@ def test_every_figure_is_shown_with_a_text_in_its_place(report, text):
     assert all(len(alt) > 20 for alt in shown)
 
 
+def told(defenses, budgets=(200,)):
+    """Cells of ``auto`` that knows each of the defenses."""
+    full = INSIDE | {"knowledge": "full"}
+    return [
+        cell(full, defense, "auto", budget, repeat, share=0.78)
+        for defense, budget, repeat in product(defenses, budgets, range(REPEATS))
+    ]
+
+
+def test_a_defense_of_which_nobody_was_told_has_no_reduction_under_attackers_who_adapt(tmp_path):
+    first = page(write_report([*AUDITS, *few(), *told((NONE, ROUNDED))], META, tmp_path), "report.md")
+    (alt,) = re.findall(
+        r"!\[Fidelity reduction in pp by defense under attackers who adapt[^]]*: ([^]]*)\]", first
+    )
+    shown = dict(part.split(" ", 1) for part in alt.replace("(decimals=1)", "").split("; "))
+    assert shown["label_only"].startswith("not run and ")
+    assert re.match(r"-?\d+\.\d \(", shown["rounded"])
+    assert " and " in shown["rounded"]
+
+
+def test_reductions_side_by_side_are_at_one_budget(tmp_path):
+    """Who adapts was run at 200 queries alone, and there is no reference budget: others go up to 800."""
+    meta = META.model_copy(update={"reference_budget": {}})
+    written = write_report([*fake_run(), *told((NONE, ROUNDED))], meta, tmp_path)
+    (alt,) = re.findall(
+        r"!\[Fidelity reduction in pp by defense under attackers who adapt([^]]*)\]",
+        page(written, "report.md"),
+    )
+    alone = write_report(
+        [r for r in [*fake_run(), *told((NONE, ROUNDED))] if r.kind == "audit" or r.cell.budget in (0, 200)],
+        meta,
+        tmp_path / "alone",
+    )
+    assert alt in page(alone, "report.md")
+
+
 def test_no_page_numbers_its_attackers(text):
     assert not re.search(r"\bT\d+\b", text)
     assert "an attacker who has users' data, does not adapt" in text

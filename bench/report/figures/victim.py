@@ -83,20 +83,30 @@ class Compared:
 def _compared(
     context: ReportContext, found: VictimRecommendations, rows: Sequence[DefenseVerdict]
 ) -> list[Compared]:
-    """Return what the first figure shows. Without adaptive attackers all reductions are those of others."""
+    """Return what the first figure shows.
+
+    Where no attacker was told of a defense, all that is known is what the others get.
+    """
     rec = found.strongest
     weaker: dict[Defense, Interval] = {}
-    if found.non_adaptive is not None:
+    if found.non_adaptive is not None and found.non_adaptive.budget == rec.budget:
         weaker = {r.defense: r.reduction.interval for r in found.non_adaptive.rows if r.reduction}
-    adapts = rec.threat.knowledge != "none"
     compared = []
     for row in rows:
         if row.defense and row.reduction:
-            own = row.reduction.interval
-            other = weaker.get(row.defense) or _non_adaptive(context, rec, row.defense) if adapts else own
+            own, told = row.reduction.interval, _told(context, rec, row.defense)
+            other = weaker.get(row.defense) or _non_adaptive(context, rec, row.defense) if told else own
             chosen = row.conclusion == "recommended"
-            compared.append(Compared(row.defense, own if adapts else None, other, chosen))
+            compared.append(Compared(row.defense, own if told else None, other, chosen))
     return compared
+
+
+def _told(context: ReportContext, rec: Recommendation, defense: Defense) -> bool:
+    """Return whether an attack that was told of the defense was run against it."""
+    return any(
+        source.knowledge != "none" and (source, defense, rec.budget) in context.findings.raw_results
+        for source in (rec.threat, *rec.threat.weaker())
+    )
 
 
 def _non_adaptive(context: ReportContext, rec: Recommendation, defense: Defense) -> Interval | None:
@@ -106,11 +116,14 @@ def _non_adaptive(context: ReportContext, rec: Recommendation, defense: Defense)
 
 
 def _said(context: ReportContext, shown: Sequence[Compared]) -> str:
+    adapt = any(each.adaptive for each in shown)
     parts = []
     for each in shown:
         values = [in_table(interval) for interval in (each.adaptive, each.other) if interval is not None]
+        if adapt and each.adaptive is None:
+            values.insert(0, "not run")
         parts.append(f"{plain(context.findings.defense_name(each.defense))} {' and '.join(values)}")
-    kinds = "attackers who adapt and who do not" if any(each.adaptive for each in shown) else "attackers"
+    kinds = "attackers who adapt and who do not" if adapt else "attackers"
     return f"Fidelity reduction in pp by defense under {kinds}: {'; '.join(parts)}"
 
 
