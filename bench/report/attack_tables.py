@@ -51,15 +51,17 @@ def comparison_table(findings: Findings, threat: VictimThreatModel) -> str:
                 rows.append([name, DASH, f"{budget:,}", "not ranked", DASH, DASH])
                 continue
             found = compared(findings, threat, row.defense, budget) if row.defense else None
+            repeats = result.repeats
             if found is None:
                 shown = [plain(best.attack), f"{budget:,}", in_table(best.interval), DASH]
             else:
                 before, after, _ = sides(found)
+                repeats = found.repeats
                 pair = plain(found.attack)
                 if found.undefended_attack != found.attack:
                     pair = f"{plain(found.undefended_attack)} → {pair}"
                 shown = [pair, f"{budget:,}", f"{before} → {after}", in_table(found.interval)]
-            rows.append([name, *shown, str(result.repeats)])
+            rows.append([name, *shown, str(repeats)])
     headers = ["defense", "best attack", "queries", "fidelity, without → with (%)", "reduction (pp, 95 % CI)"]
     return markdown([*headers, "repeats"], rows, text=2)
 

@@ -328,6 +328,19 @@ def test_an_error_cannot_break_the_table_or_vanish_as_markup(tmp_path):
     assert "&lt;class 'int'&gt; \\| None second line" in part
 
 
+def test_a_comparison_counts_the_repeats_that_both_sides_have(tmp_path):
+    records = [
+        failed(r, "no")
+        if r.kind == "cell" and not r.cell.defense and r.cell.repeat > 2 and r.cell.attack in (SOFT, RANDOM)
+        else r
+        for r in [*AUDITS, *few()]
+    ]
+    (line, *_) = [
+        x for x in page(write_report(records, META, tmp_path), "attacks.md").splitlines() if "`rounded" in x
+    ]
+    assert line.split("|")[-2].strip() == "3"
+
+
 def test_a_row_with_fewer_repeats_says_so(text):
     assert "(n = 4)" in text
 
