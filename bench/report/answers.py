@@ -209,15 +209,16 @@ def headline(rec: Recommendation, name: str) -> str:
     if best and best.reduction:
         before, after, _ = sides(best.reduction)
         return (
-            f"**Recommendation: {code(name)}.** It lowers the best attack's fidelity from {before} % to "
+            f"**Recommendation: {code(name)}.** It lowers {_fidelity_of_best(rec, best)} from {before} % to "
             f"{after} % ({reduction_text(best.reduction)}){_and_costs(best)}."
         )
     selected = candidate(rec)
     if selected and selected.reduction:
         before, after, _ = sides(selected.reduction)
         return (
-            f"**Candidate, not confirmed: {code(name)}.** It seems to lower the best attack's fidelity "
-            f"from {before} % to {after} % ({reduction_text(selected.reduction)}){_and_costs(selected)}. "
+            f"**Candidate, not confirmed: {code(name)}.** It seems to lower "
+            f"{_fidelity_of_best(rec, selected)} from {before} % to {after} % "
+            f"({reduction_text(selected.reduction)}){_and_costs(selected)}. "
             "The best of several looks better than it is, so nothing is recommended until fresh repeats "
             "confirm it (`confirm`)."
         )
@@ -229,7 +230,8 @@ def headline(rec: Recommendation, name: str) -> str:
         if (small := confirmed(rec)) and small.reduction:
             interval = small.reduction.interval
             weaker = (
-                f"{code(name)} lowers what the best attack gets by {100 * interval.value:.2f} pp (95 % CI "
+                f"{code(name)} lowers what the best attack{'' if met_best(rec, small) else ' that it met'} "
+                f"gets by {100 * interval.value:.2f} pp (95 % CI "
                 f"{100 * interval.low:.2f} to {100 * interval.high:.2f}), less than the "
                 f"{100 * rec.options.least:g} pp that are asked for (`least`). "
             )
@@ -241,6 +243,17 @@ def headline(rec: Recommendation, name: str) -> str:
             f"best attack gets, as far as {rec.fresh_repeats} fresh repeats can tell{found}."
         )
     return f"**Nothing is recommended.** {nothing_eligible(rec)}"
+
+
+def met_best(rec: Recommendation, row: DefenseVerdict) -> bool:
+    """Return whether the best attack without a defense was run against this one, as far as both are known."""
+    return row.reduction is None or row.reduction.undefended_attack == rec.undefended_attack
+
+
+def _fidelity_of_best(rec: Recommendation, row: DefenseVerdict) -> str:
+    return (
+        "the best attack's fidelity" if met_best(rec, row) else "the fidelity of the best attack that it met"
+    )
 
 
 def leading(rec: Recommendation) -> DefenseVerdict | None:

@@ -215,6 +215,12 @@ def _compared(context: ReportContext, rec: Recommendation, rows: Sequence[Defens
     if stale:
         names = joined([code(context.findings.defense_name(row.defense)) for row in stale])
         more = f" Not on fresh repeats: {names}.{more}"
+    unmet = [row for row in rows if rec.undefended_attack and not answers.met_best(rec, row)]
+    if unmet:
+        names = joined([code(context.findings.defense_name(row.defense)) for row in unmet])
+        more = (
+            f" {plain(rec.undefended_attack)}, the best without a defense, was not run against {names}.{more}"
+        )
     who = f"Attacker: {context.attacker(rec.threat)}; {rec.budget:,} queries."
     if not before:
         return f"{who}{more}"

@@ -158,6 +158,23 @@ def test_a_defense_that_is_confirmed_and_lowers_too_little_is_named_with_its_fig
     assert row(text, "top_k(k=1)")[-1] == "confirmed, less than 1 pp"
 
 
+@pytest.mark.parametrize("conclusion", ["recommended", "candidate", "confirmed"])
+def test_a_defense_that_did_not_meet_the_best_attack_is_said_to_lower_the_best_that_it_met(conclusion):
+    verdicts = (
+        DefenseVerdict(made.UNDEFENDED, "undefended"),
+        made.verdict(made.TOP_1, conclusion, 0.0097, fresh=conclusion != "candidate"),
+    )
+    confirmed = conclusion != "candidate"
+    met, unmet = (
+        of(verdicts=verdicts, others=(), confirmed=confirmed, undefended_attack=attack)
+        for attack in ("active_thief on probabilities", "restore(model=table)")
+    )
+    assert "that it met" not in met
+    assert "was not run against" not in met
+    assert re.search("the best attack that it met (gets )?(from|by)", unmet.splitlines()[2])
+    assert " restore(model=table), the best without a defense, was not run against `top_k(k=1)`." in unmet
+
+
 def test_where_nothing_is_eligible_the_reasons_are_counted():
     kinds = ("undefended", "not usable", "no adaptive attacker", "not shown")
     verdicts = tuple(each for each in made.rows(confirmed=False) if each.conclusion in kinds)
