@@ -81,21 +81,44 @@ def _adapts(threat: ThreatModel) -> str:
 
 
 def attackers(
-    threats: Iterable[VictimThreatModel], unlabelled: Mapping[VictimThreatModel, int] | None = None
+    threats: Iterable[VictimThreatModel],
+    unlabelled: Mapping[VictimThreatModel, int] | None = None,
+    owned: Mapping[VictimThreatModel, int] | None = None,
 ) -> dict[VictimThreatModel, str]:
     """Return a name for each threat model, unique among those of its victim.
 
     Pool, surrogate and output type are named only where several threat models of the victim differ in them.
     ``unlabelled``: of those in which surrogates learn from inputs without an answer too, how many these are
-    at most. A stronger attacker can do what a weaker one does, and has as many.
+    at most. ``owned``: of those in which attacks own inputs like the users' beside their pool, how many at
+    most. A stronger attacker can do what a weaker one does, and has as many.
     """
-    every, given = list(threats), unlabelled or {}
-    more = {threat: max(given.get(each, 0) for each in (threat, *threat.weaker())) for threat in every}
+    every = list(threats)
+    more, own = (
+        {t: max((given or {}).get(each, 0) for each in (t, *t.weaker())) for t in every}
+        for given in (unlabelled, owned)
+    )
     return {
-        threat: _told_apart(threat, [t for t in every if t.victim == threat.victim])
+        threat: _told_apart(threat, [t for t in every if t.victim == threat.victim], own[threat])
         + (_unlabelled(threat, more[threat]) if more[threat] else "")
         for threat in every
     }
+
+
+def owned_inputs(records: Iterable[Record]) -> dict[VictimThreatModel, int]:
+    """Return the most inputs like the users' that an attack owns beside its pool, by threat model.
+
+    Attacks say so by their parameter ``own`` (:class:`attacks.base.Pool`, ``reference``). With a pool of such
+    inputs they are none besides.
+    """
+    most: dict[VictimThreatModel, int] = {}
+    for record in records:
+        cell = record.task
+        if isinstance(cell, Cell) and cell.threat.access != _ACCESS[0]:
+            own = parse_call(cell.attack)[1].get("own")
+            if isinstance(own, int) and own > 0:
+                threat = VictimThreatModel.of(cell)
+                most[threat] = max(most.get(threat, 0), own)
+    return most
 
 
 def _unlabelled(threat: ThreatModel, number: int) -> str:
@@ -128,10 +151,12 @@ def unlabelled_of(record: Record) -> int | None:
     return max((each for each in found if each is not None), default=None)
 
 
-def _told_apart(threat: VictimThreatModel, others: Sequence[VictimThreatModel]) -> str:
+def _told_apart(threat: VictimThreatModel, others: Sequence[VictimThreatModel], owned: int) -> str:
     has, details = _HAS.get(threat.access, f"has {threat.access} data"), []
     if len({t.pool for t in others if t.access == threat.access}) > 1:
         has = f"{has} ({threat.pool})"
+    if owned:
+        has = f"{has} {'but' if threat.access == 'none' else 'and'} {owned:,} inputs like the users'"
     if len({t.surrogate for t in others}) > 1:
         details.append(f"trains {threat.surrogate}")
     if len({t.shows for t in others}) > 1:

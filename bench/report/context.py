@@ -13,7 +13,13 @@ from bench.analysis.membership_results import Inference, inferences
 from bench.analysis.recommendation import recommendations
 from bench.analysis.row_flags import Note, grouped
 from bench.analysis.study_results import Value, evaluate
-from bench.analysis.threat_models import VictimThreatModel, attacker, attackers, unlabelled_inputs
+from bench.analysis.threat_models import (
+    VictimThreatModel,
+    attacker,
+    attackers,
+    owned_inputs,
+    unlabelled_inputs,
+)
 from bench.analysis.verdicts import VictimRecommendations
 from bench.plan.study import Study
 from bench.records import Record
@@ -81,7 +87,12 @@ class ReportContext:
     def attackers(self) -> dict[VictimThreatModel, str]:
         """The threat models under which an extraction ran, each with the name of its attacker."""
         threats = [threat for threat in self.findings.threats if self.findings.conditions[threat]]
-        return attackers(threats, unlabelled_inputs(self.findings.records))
+        return attackers(threats, unlabelled_inputs(self.findings.records), self.owned)
+
+    @cached_property
+    def owned(self) -> dict[VictimThreatModel, int]:
+        """How many inputs like the users' attacks own beside their pool, by threat model."""
+        return owned_inputs(self.findings.records)
 
     def attacker(self, threat: VictimThreatModel) -> str:
         """Return the name of a threat model's attacker, unique among those of its victim."""

@@ -344,8 +344,10 @@ def _steps(context: ReportContext, found: VictimRecommendations) -> list[str]:
                 name = code(context.findings.defense_name(leading.defense))
                 less = f"; {answers.sides(leading.reduction)[1]} % with {name}"
             who = context.attacker(other.threat)
+            owns = any(context.owned.get(each) for each in (other.threat, *other.threat.weaker()))
+            sent = "queries" if owns else inputs(other.threat)
             steps.append(
-                f"An attacker who {who}: {other.budget:,} {inputs(other.threat)} give "
+                f"An attacker who {who}: {other.budget:,} {sent} give "
                 f"{in_text(other.undefended, '%')} without a defense{less}."
             )
     return steps

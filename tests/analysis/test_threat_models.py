@@ -4,7 +4,13 @@ from dataclasses import replace
 
 from records import INSIDE, NEAR, NONE, SOFT, cell
 
-from bench.analysis.threat_models import UNLABELLED, VictimThreatModel, attackers, unlabelled_inputs
+from bench.analysis.threat_models import (
+    UNLABELLED,
+    VictimThreatModel,
+    attackers,
+    owned_inputs,
+    unlabelled_inputs,
+)
 from bench.records import Info
 
 
@@ -33,6 +39,23 @@ def test_an_attacker_who_adapts_has_the_unlabelled_inputs_of_one_who_does_not():
     assert "unlabelled" not in names[elsewhere]
     assert attackers([full], {plain: 9_000})[full].endswith("with up to 9,000 unlabelled inputs")
     assert "unlabelled" not in attackers([plain], {full: 305})[plain]
+
+
+def test_inputs_like_the_users_that_an_attack_owns_besides_are_named():
+    """``evade`` sends them first: beside its pool, "no data" would say that nothing like them was sent."""
+    evade = "evade(own=100, use_probability=true, blend=None, clients=None)"
+    made = cell(NEAR | {"knowledge": "full"}, NONE, evade, 200, 0, share=0.5)
+    near = VictimThreatModel.of(made.cell)
+    without = cell(NEAR, NONE, "evade(own=0, use_probability=true)", 200, 0, share=0.5)
+    inside = cell(INSIDE | {"knowledge": "full"}, NONE, evade, 200, 0, share=0.5)
+    assert owned_inputs([made, without, inside, record(NEAR, 200)]) == {near: 100}
+    far = replace(near, access="none", pool="noise")
+    names = attackers([near, replace(near, knowledge="none"), far], owned={near: 100, far: 100})
+    assert list(names.values()) == [
+        "has similar data and 100 inputs like the users', adapts",
+        "has similar data, does not adapt",
+        "has no data but 100 inputs like the users', adapts",
+    ]
 
 
 def test_none_that_is_left_is_not_named():

@@ -15,6 +15,7 @@ from records import (
     LABEL_ONLY,
     LABELS,
     META,
+    NEAR,
     NONE,
     RANDOM,
     REPEATS,
@@ -104,6 +105,20 @@ def test_a_defense_of_which_nobody_was_told_has_no_reduction_under_attackers_who
     assert shown["label_only"].startswith("not run and ")
     assert re.match(r"-?\d+\.\d \(", shown["rounded"])
     assert " and " in shown["rounded"]
+
+
+def test_an_attacker_who_owns_inputs_like_the_users_is_not_said_to_send_other_ones_alone(tmp_path):
+    evade = "evade(own=100, use_probability=true, blend=None, clients=None)"
+    near = [cell(NEAR, NONE, SOFT, 200, repeat, share=0.5) for repeat in range(REPEATS)]
+    owning = [
+        cell(NEAR | {"knowledge": "full"}, NONE, evade, 200, repeat, share=0.9) for repeat in range(REPEATS)
+    ]
+    poor, rich = (
+        page(write_report([*AUDITS, *few(), *near, *more], META, tmp_path), "report.md")
+        for more in ([], owning)
+    )
+    assert "has similar data, does not adapt: 200 inputs similar to your users' (usps) give" in poor
+    assert "has similar data and 100 inputs like the users', adapts: 200 queries give" in rich
 
 
 def test_reductions_side_by_side_are_at_one_budget(tmp_path):
