@@ -173,10 +173,20 @@ class RuleInputs:
                 yield f"{failed} {'cell' if failed == 1 else 'cells'}{where} failed"
 
     def reduction_at_largest(self, defense: Defense) -> Reduction | None:
-        """Return the reduction at the largest budget, for this defense alone; None if it is this budget."""
-        conditions = self.findings.conditions[self.threat]
-        budgets = set(conditions[defense]) & set(conditions.get(UNDEFENDED, []))
+        """Return the reduction at the largest budget, for this defense alone.
+
+        None if it is this budget, or lacks attacks of this one: fewer say little of whether it holds.
+        """
+        findings, threat = self.findings, self.threat
+        budgets = set(findings.conditions[threat][defense]) & set(
+            findings.conditions[threat].get(UNDEFENDED, [])
+        )
         largest = max(budgets, default=0)
+        if any(
+            not _own(findings, threat, each, self.budget) <= _own(findings, threat, each, largest)
+            for each in (UNDEFENDED, defense)
+        ):
+            return None
         if largest <= self.budget:
             return None
         undefended, defended = (

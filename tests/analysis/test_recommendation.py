@@ -229,6 +229,17 @@ def test_a_defense_is_not_confirmed_without_fresh_repeats_of_what_is_carried_ove
     assert not rows([*kept, *lacking])[TOP].reduction.fresh
 
 
+def test_whether_it_holds_at_the_largest_budget_is_not_said_of_fewer_attacks():
+    alone = [*attacked(NONE, {SOFT: 0.9}, budget=400), *attacked(TOP, {SOFT: 0.5}, budget=400)]
+    others = attacked(LABEL_ONLY, {AUTO: 0.6}, budget=400)
+    few = answers([*RECORDS, *CONFIRMED, *alone, *others]).strongest
+    assert few.recommended.defense == TOP
+    assert few.recommended.largest is None
+    assert few.holds_at_largest is None
+    every = [*attacked(NONE, ALL, budget=400), *attacked(TOP, LESS, budget=400)]
+    assert answers([*RECORDS, *CONFIRMED, *every]).strongest.holds_at_largest is True
+
+
 def test_results_on_labels_carried_over_count_as_having_met_that_attack():
     kept = judged(TOP, keeps_label=True)
     records = [kept if r.kind == "audit" and r.task.defense == TOP else r for r in without(SOFT, AUTO)]
