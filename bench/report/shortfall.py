@@ -18,7 +18,7 @@ from bench.analysis.shortfall import (
     Shortfall,
     shortfall,
 )
-from bench.analysis.threat_models import attackers, owned_inputs
+from bench.analysis.threat_models import attackers
 from bench.errors import UsageError
 from bench.files import write_atomically
 from bench.metrics.intervals import Interval
@@ -55,8 +55,7 @@ def write_shortfall(found: Shortfall, runs: Sequence[ClaimRun], folder: Path) ->
 def shortfall_page(found: Shortfall, runs: Sequence[ClaimRun]) -> str:
     """Return the page."""
     claimed = found.claimed
-    records = (record for run in runs for record in run.findings.records)
-    names = attackers({place.threat for place in claimed.places}, owned=owned_inputs(records))
+    names = attackers({place.threat for place in claimed.places})
     worst = sorted(claimed.tested, key=lambda place: -_value(place.same))[:SHOWN]
     # A place that is shown to be beyond the limit is never cut off.
     worst += [place for place in claimed.beyond if place not in worst]
