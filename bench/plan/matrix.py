@@ -431,7 +431,7 @@ def load_matrix(name: str) -> Matrix:
         text, folder = user_text(path, MOST_BYTES), path.parent
     else:
         raise UsageError(
-            f"unknown matrix {shown(name)}; {nearest(name, known)}; or give the path of a .toml file"
+            f"unknown matrix {shown(name)}: give a shipped one or the path of a .toml file; {nearest(name, known)}"
         )
     return read_matrix(text, name, folder)
 
