@@ -430,9 +430,7 @@ def load_matrix(name: str) -> Matrix:
         path = user_file(name, "matrix file")
         text, folder = user_text(path, MOST_BYTES), path.parent
     else:
-        raise UsageError(
-            f"unknown matrix {shown(name)}: give a shipped one or the path of a .toml file; {nearest(name, known)}"
-        )
+        raise UsageError(f"unknown matrix {shown(name)}, and no path of a .toml file; {nearest(name, known)}")
     return read_matrix(text, name, folder)
 
 

@@ -91,7 +91,7 @@ def test_failed_cells_end_in_exit_code_3(moatbench, matrix_file, tmp_path, caplo
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "digit"], "unknown matrix 'digit'; did you mean 'digits'"),
+        (["run", "digit"], "unknown matrix 'digit', and no path of a .toml file; did you mean 'digits'"),
         (["run", "smoke", "--only", "budget=7"], "nothing in this matrix has it"),
         (["run", "smoke", "--victim", "nothing.py:make"], "no Python file"),
         (["run", "smoke", "--victim", "nowhere.to:make"], "no module 'nowhere'"),
