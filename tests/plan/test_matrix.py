@@ -107,7 +107,7 @@ def test_an_unknown_name_on_an_axis_brings_the_nearest(matrix_file, line, messag
 
 def test_an_unknown_matrix_brings_the_nearest():
     with pytest.raises(
-        UsageError, match="unknown matrix 'digit', and no path of a .toml file; did you mean 'digits'"
+        UsageError, match=r"unknown matrix 'digit', and no path of a \.toml file; did you mean 'digits'"
     ):
         load_matrix("digit")
     with pytest.raises(UsageError, match=r"no matrix file nothing.toml"):
