@@ -104,6 +104,13 @@ def attackers(
     }
 
 
+def attackers_in(
+    threats: Iterable[VictimThreatModel], records: Sequence[Record]
+) -> dict[VictimThreatModel, str]:
+    """Return the name of each threat model, with the inputs that its attackers had in ``records``."""
+    return attackers(threats, unlabelled_inputs(records), owned_inputs(records))
+
+
 def owned_inputs(records: Iterable[Record]) -> dict[VictimThreatModel, int]:
     """Return the most inputs like the users' that an attack owns beside its pool, by threat model.
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from bench.analysis.interval_text import DASH, in_table, in_text, number
-from bench.analysis.threat_models import attackers, owned_inputs, unlabelled_inputs
+from bench.analysis.threat_models import attackers_in
 from bench.analysis.verdicts import Recommendation
 from bench.gate.baseline import Baseline
 from bench.gate.changes import UTILITY, Change, Changes, changes
@@ -98,9 +98,7 @@ def _recommended(rec: Recommendation | None, found: Changes, *, after: bool) -> 
 
 def _where(found: Changes, rows: Iterable[Change]) -> str:
     """Return a table of rows from several conditions."""
-    names = attackers(
-        found.after.threats, unlabelled_inputs(found.after.records), owned_inputs(found.after.records)
-    )
+    names = attackers_in(found.after.threats, found.after.records)
     several = len({row.threat.victim for row in found.rows}) > 1
     body = []
     for row in rows:
@@ -113,9 +111,7 @@ def _where(found: Changes, rows: Iterable[Change]) -> str:
 
 def _tables(found: Changes) -> list[dict[str, str]]:
     """Return a table with its heading for each threat model and budget."""
-    names = attackers(
-        found.after.threats, unlabelled_inputs(found.after.records), owned_inputs(found.after.records)
-    )
+    names = attackers_in(found.after.threats, found.after.records)
 
     def condition(row: Change) -> tuple[int, int]:
         return found.before.threats.index(row.threat), row.budget

@@ -16,9 +16,8 @@ from bench.analysis.study_results import Value, evaluate
 from bench.analysis.threat_models import (
     VictimThreatModel,
     attacker,
-    attackers,
+    attackers_in,
     owned_inputs,
-    unlabelled_inputs,
 )
 from bench.analysis.verdicts import VictimRecommendations
 from bench.plan.study import Study
@@ -87,7 +86,7 @@ class ReportContext:
     def attackers(self) -> dict[VictimThreatModel, str]:
         """The threat models under which an extraction ran, each with the name of its attacker."""
         threats = [threat for threat in self.findings.threats if self.findings.conditions[threat]]
-        return attackers(threats, unlabelled_inputs(self.findings.records), self.owned)
+        return attackers_in(threats, self.findings.records)
 
     @cached_property
     def owned(self) -> dict[VictimThreatModel, int]:
